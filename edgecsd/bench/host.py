@@ -1,0 +1,149 @@
+"""Measure one artifact on this machine: fresh processes in, one BenchRow out."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecsd.bench.bench_device import describe_machine
+from edgecsd.bench.child import Measured, MeasurementFailedError, measure_in_child, session_options
+from edgecsd.bench.inputs import BenchInput
+from edgecsd.bench.parity import Reference, References, compare, parity_problem, shape_problem
+from edgecsd.bench.schema import HOST_LABEL, BenchProtocol, BenchRow, Figures, Parity, Repeat, Status
+from edgecsd.files import sha256_file, size_bytes
+from edgecsd.targets.artifact import ArtifactMetadata, Target
+
+RUNTIME_PACKAGES = {
+    Target.ONNX: ("onnxruntime",),
+    Target.TFLITE: ("ai-edge-litert", "tflite-runtime"),
+    Target.COREML: ("coremltools",),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row to measure. pixels_file holds images.pixels as .npy, for the measuring process."""
+
+    file: Path
+    metadata: ArtifactMetadata
+    threads: int
+    protocol: BenchProtocol
+    images: BenchInput
+    pixels_file: Path
+    reference: Reference
+    timeout_seconds: float
+
+
+def device_text() -> str:
+    """The processor and its cores: "AMD EPYC, 2 cores"."""
+    return f"{describe_machine()['cpu']}, {os.cpu_count()} cores"
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def environment_for(target: Target) -> dict[str, str]:
+    """Versions that a time depends on: the system, Python, numpy, edgecsd and the target's installed runtimes."""
+    machine = describe_machine()
+    found = {"system": machine["system"], "python": machine["python"]}
+    for package in ("edgecsd", "numpy", *RUNTIME_PACKAGES[target]):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def row_frame(job: Job) -> dict[str, Any]:
+    """The fields of a row that are known before anything is measured; its key is made of them."""
+    return {
+        "file": str(job.file), "sha256": sha256_file(job.file), "size_bytes": size_bytes(job.file),
+        "target": job.metadata.target, "precision": job.metadata.precision,
+        "provenance": f"measured on {device_text()}", "label": HOST_LABEL, "protocol": job.protocol,
+        "threads": job.threads, "oversubscribed": job.threads > available_cores(), "input": job.images.kind,
+        "input_count": len(job.images.pixels), "input_digest": job.images.digest, "decode": job.images.decode,
+        "reference": job.reference.name,
+        "environment": environment_for(job.metadata.target) | session_options(job.metadata),
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+
+
+def not_measurable_row(frame: dict[str, Any], reason: str) -> BenchRow:
+    """A row that says why this machine has no figure; it was not measured, and its provenance says that too."""
+    unmeasured = {**frame, "provenance": f"not measured: {device_text()}"}
+    return BenchRow(**unmeasured, status=Status.NOT_MEASURABLE, reason=reason)
+
+
+def measure_row(job: Job, frame: dict[str, Any], references: References) -> BenchRow:
+    """Measure the repeats one after the other; whatever goes wrong in a measuring process is the row's reason."""
+    repeats: list[Repeat] = []
+    parity: Parity | None = None
+    for number in range(job.protocol.repeats):
+        try:
+            load = _load_average()
+            measured = measure_in_child(
+                job.file,
+                job.pixels_file,
+                threads=job.threads,
+                session_options=session_options(job.metadata),
+                protocol=job.protocol,
+                timeout_seconds=job.timeout_seconds,
+            )
+            parity = _checked_parity(job, measured, references)
+        except MeasurementFailedError as error:
+            where = f"repeat {number + 1} of {job.protocol.repeats}: " if job.protocol.repeats > 1 else ""
+            return BenchRow(**frame, status=Status.FAILED, reason=f"{where}{error}", repeats=tuple(repeats))
+        repeats.append(_repeat(job, measured, load))
+        if problem := parity_problem(parity):
+            return BenchRow(**frame, status=Status.FAILED, reason=problem, repeats=tuple(repeats), parity=parity)
+    median = sorted(repeats, key=lambda repeat: repeat.figures.p90_ms)[(len(repeats) - 1) // 2]
+    figures, spread = median.figures, _spread(repeats)
+    return BenchRow(
+        **frame, status=Status.OK, figures=figures, p90_spread=spread, repeats=tuple(repeats), parity=parity
+    )
+
+
+def _checked_parity(job: Job, measured: Measured, references: References) -> Parity:
+    problem = shape_problem(measured.embeddings, len(job.images.pixels), job.metadata.dim)
+    if problem:
+        raise MeasurementFailedError(problem)
+    expected = references.embeddings(job.reference, job.images)
+    return compare(measured.embeddings, expected, job.reference.name)
+
+
+def _repeat(job: Job, measured: Measured, load_average: float | None) -> Repeat:
+    document = measured.document
+    return Repeat(
+        pid=document["pid"], runtime=" ".join(document["runtime"]), warmup_runs=document["warmup"]["runs"],
+        warmup_settled=document["warmup"]["settled"], affinity=document["affinity"],
+        frequency_khz=document["frequency_khz"], load_average=load_average,
+        figures=_figures(job.images, document), wall_ns=document["wall_ns"], cpu_ns=document["cpu_ns"],
+    )  # fmt: skip
+
+
+def _figures(images: BenchInput, document: dict[str, Any]) -> Figures:
+    cold = {name: document[name] for name in ("import_ms", "load_ms", "first_ms", "cold_ms", "cold_from")}
+    totals = images.totals_ms(np.array(document["wall_ns"]), first=document["warmup"]["runs"])
+    if totals is not None:
+        p50, p90 = np.percentile(totals, [50, 90])
+        cold.update(total_p50_ms=float(p50), total_p90_ms=float(p90))
+    return Figures(**cold, **document["warm"], **document["memory"])
+
+
+def _spread(repeats: list[Repeat]) -> float | None:
+    """(largest - smallest) / median of the repeats' p90; None with one repeat."""
+    p90 = [repeat.figures.p90_ms for repeat in repeats]
+    return (max(p90) - min(p90)) / statistics.median(p90) if len(p90) > 1 else None
+
+
+def _load_average() -> float | None:
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None

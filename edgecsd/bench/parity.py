@@ -1,0 +1,122 @@
+"""Whether the embeddings of a measured process are the right ones: a fast row with wrong embeddings is a failed row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecsd.bench.inputs import BenchInput
+from edgecsd.bench.schema import Parity
+from edgecsd.errors import IncompatibleError, missing_extra
+from edgecsd.targets.artifact import ArtifactMetadata, load_runner
+
+Floats = NDArray[np.float32]
+LEAST_COSINE_MEAN = 0.9  # below it the file computes something else; a gate on quality is `check`'s, and far stricter
+NORM_TOLERANCE = 1e-2
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a row is compared with: its name in the row, and the embeddings it gives, (n, S, S, 3) uint8 -> (n, D)."""
+
+    name: str
+    embed: Callable[[NDArray[np.uint8]], Floats]
+
+
+class References:
+    """Finds the reference of an artifact, and keeps its embeddings: they serve every thread count and precision."""
+
+    def __init__(self, run: Path | None) -> None:
+        self._run = run
+        self._models: dict[Path, Callable[[NDArray[np.uint8]], Floats]] = {}
+        self._known: dict[tuple[str, str], Floats] = {}
+
+    def find(self, file: Path, metadata: ArtifactMetadata) -> Reference:
+        """The torch query model of the run given, else of RUN where `file` is RUN/exports/FILE, else the file itself.
+
+        A given run with other weights raises IncompatibleError; a found one with other weights is passed over.
+        """
+        if self._run is not None:
+            self._require_weights(self._run, file, metadata)
+            return self._torch(self._run)
+        found = file.resolve().parent.parent
+        if (found / "query_model.json").is_file() and self._same_weights(found, metadata) and _torch_is_there():
+            return self._torch(found)
+        return Reference(f"same file {file}, run in the host process", lambda p: load_runner(file).embed(p))
+
+    def embeddings(self, reference: Reference, images: BenchInput) -> Floats:
+        """(n, D) of the input by the reference, computed once."""
+        key = (reference.name, images.digest)
+        if key not in self._known:
+            self._known[key] = reference.embed(images.pixels)
+        return self._known[key]
+
+    def _torch(self, run: Path) -> Reference:
+        def embed(pixels: NDArray[np.uint8]) -> Floats:
+            from edgecsd.query_models import load_query_model
+
+            if run not in self._models:
+                self._models[run] = load_query_model(run).embed
+            return self._models[run](pixels)
+
+        return Reference(f"torch query model of {run}", embed)
+
+    def _same_weights(self, run: Path, metadata: ArtifactMetadata) -> bool:
+        from edgecsd.files import read_json
+
+        config = read_json(run / "query_model.json")
+        return isinstance(config, dict) and config.get("weights_digest") == metadata.weights_digest
+
+    def _require_weights(self, run: Path, file: Path, metadata: ArtifactMetadata) -> None:
+        if not _torch_is_there():
+            raise missing_extra("torch", "train")
+        from edgecsd.query_models import read_config
+
+        config = read_config(run)
+        if config.weights_digest != metadata.weights_digest:
+            raise IncompatibleError(
+                f"{file} was not exported from {run}: its weights are {metadata.weights_digest[:12]}, the run's are "
+                f"{config.weights_digest[:12]}; give the run it came from with --run, or leave --run out"
+            )
+
+
+def _torch_is_there() -> bool:
+    import importlib.util
+
+    return all(importlib.util.find_spec(name) for name in ("torch", "timm", "safetensors"))
+
+
+def compare(embeddings: Floats, expected: Floats, reference: str) -> Parity:
+    """Cosine, largest difference and norms of (n, D) embeddings against (n, D) expected ones, of the same shape."""
+    ours, theirs = embeddings.astype(np.float64), expected.astype(np.float64)
+    norms = np.linalg.norm(ours, axis=1)
+    products = np.maximum(norms * np.linalg.norm(theirs, axis=1), np.finfo(np.float64).tiny)
+    cosine = (ours * theirs).sum(axis=1) / products
+    return Parity(
+        reference=reference, images=len(ours), cosine_mean=float(cosine.mean()), cosine_min=float(cosine.min()),
+        max_difference=float(np.abs(ours - theirs).max()), norm_min=float(norms.min()), norm_max=float(norms.max()),
+    )  # fmt: skip
+
+
+def shape_problem(embeddings: Floats, count: int, dim: int) -> str:
+    """Why embeddings cannot be compared at all, or ""."""
+    if embeddings.shape != (count, dim):
+        return f"the file gave embeddings of shape {embeddings.shape}; its metadata promises ({count}, {dim})"
+    if not np.isfinite(embeddings).all():
+        return f"{int((~np.isfinite(embeddings).all(axis=1)).sum())} of {count} embeddings hold NaN or infinity"
+    return ""
+
+
+def parity_problem(parity: Parity) -> str:
+    """Why these embeddings are wrong, or ""."""
+    if not parity.cosine_mean >= LEAST_COSINE_MEAN:
+        found = f"{parity.cosine_mean:.4f} to the {parity.reference}"
+        return f"wrong embeddings: mean cosine {found}; {LEAST_COSINE_MEAN} or more is expected"
+    if max(abs(parity.norm_min - 1), abs(parity.norm_max - 1)) > NORM_TOLERANCE:
+        found = f"{parity.norm_min:.4f} to {parity.norm_max:.4f}"
+        return f"wrong embeddings: norms {found}; within {NORM_TOLERANCE} of 1 is expected"
+    return ""

@@ -1,0 +1,130 @@
+"""bench: artifacts and photos -> one row for each artifact and thread count."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgecsd.bench.host import Job, measure_row, not_measurable_row, row_frame
+from edgecsd.bench.inputs import BenchInput, prepare_input
+from edgecsd.bench.parity import References
+from edgecsd.bench.rows_file import RowsFile
+from edgecsd.bench.schema import BenchProtocol, BenchResult, BenchRow, choose_protocol
+from edgecsd.errors import BadInputError
+from edgecsd.images import ImageSet, find_images
+from edgecsd.preprocess import Preprocess
+from edgecsd.progress import SILENT, Reporter
+from edgecsd.targets.artifact import ArtifactMetadata, Target, latency_measurable, read_metadata
+
+
+def bench(
+    files: Sequence[Path],
+    *,
+    images: Path | ImageSet | None = None,
+    split: str | None = None,
+    run: Path | None = None,
+    threads: Sequence[int] = (1, 4),
+    protocol: str = "quick",
+    min_seconds: float | None = None,
+    min_runs: int | None = None,
+    timeout_seconds: float | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
+) -> BenchResult:
+    """Measure each artifact at each thread count, batch 1, in a fresh process, with parity from the same runs.
+
+    images           folder or CSV list (`split` keeps its rows) of photos; without it made-up images, and rows say so
+    run              run folder whose query model is the reference of parity; see References.find for the default
+    protocol         "quick": 200 runs and 10 s; "report": 1024 runs and 60 s, three repeats; smaller minima: "custom"
+    timeout_seconds  for one process; by default enough for 2 s a run
+    out              JSON lines; rows in it are reused if file, input, settings, device and versions are the same
+
+    A process that crashes, hangs or gives wrong embeddings makes a failed row; an artifact that this machine cannot run
+    makes a row "not-measurable". Raises BadInputError or DamagedFileError, before anything is measured, for files that
+    are no artifacts, and IncompatibleError for a `run` that an artifact was not exported from.
+    """
+    chosen = choose_protocol(protocol, min_runs, min_seconds)
+    _require_work(files, threads, timeout_seconds)
+    artifacts = [(file, read_metadata(file)) for file in files]
+    image_set = images if isinstance(images, ImageSet) or images is None else find_images(images, split=split)
+    rows, references = RowsFile(out, overwrite=overwrite), References(run)
+    with tempfile.TemporaryDirectory(prefix="edgecsd-bench-") as folder:
+        inputs = Inputs(image_set, Path(folder))
+        jobs = list(_jobs(artifacts, threads, chosen, inputs, references, timeout_seconds or chosen.timeout_seconds))
+        with reporter.task("measuring", len(jobs)) as advance:
+            done = []
+            for job in jobs:
+                done.append(_one_row(job, rows, references, reporter))
+                advance(1)
+    return BenchResult(rows=tuple(done), out=None if out is None else str(out))
+
+
+def _require_work(files: Sequence[Path], threads: Sequence[int], timeout_seconds: float | None) -> None:
+    if not files:
+        raise BadInputError("no artifact to measure: give one or more .onnx, .tflite or .mlpackage files")
+    if not threads or min(threads) < 1 or len(set(threads)) != len(threads):
+        raise BadInputError(f"--threads {','.join(map(str, threads))}: give one or more different counts of 1 or more")
+    if timeout_seconds is not None and timeout_seconds <= 0:
+        raise BadInputError(f"--timeout-seconds {timeout_seconds}: must be above 0")
+
+
+class Inputs:
+    """The prepared images of each pixel contract, and the .npy file that a measuring process reads them from."""
+
+    def __init__(self, images: ImageSet | None, folder: Path) -> None:
+        self._images, self._folder = images, folder
+        self._ready: dict[Preprocess, tuple[BenchInput, Path]] = {}
+
+    def of(self, preprocess: Preprocess) -> tuple[BenchInput, Path]:
+        if preprocess not in self._ready:
+            prepared = prepare_input(self._images, preprocess)
+            file = self._folder / f"{prepared.digest[:16]}.npy"
+            np.save(file, prepared.pixels)
+            self._ready[preprocess] = prepared, file
+        return self._ready[preprocess]
+
+
+def _jobs(
+    artifacts: Sequence[tuple[Path, ArtifactMetadata]], threads: Sequence[int], protocol: BenchProtocol,
+    inputs: Inputs, references: References, timeout_seconds: float,
+) -> Iterator[Job]:  # fmt: skip
+    for file, metadata in artifacts:
+        reference = references.find(file, metadata)
+        images, pixels_file = inputs.of(metadata.preprocess)
+        for count in threads:
+            yield Job(file, metadata, count, protocol, images, pixels_file, reference, timeout_seconds)
+
+
+def _one_row(job: Job, rows: RowsFile, references: References, reporter: Reporter) -> BenchRow:
+    frame = row_frame(job)
+    name = f"{job.file.name}, {job.threads} thread{'s' if job.threads > 1 else ''}"
+    if reason := not_measurable_here(job.metadata.target):
+        row = not_measurable_row(frame, reason)
+    elif earlier := rows.find(BenchRow.model_construct(**frame).key()):
+        reporter.message(f"{name}: measured before, {earlier.measured_at}: reused")
+        return earlier.model_copy(update={"file": str(job.file)})
+    else:
+        row = measure_row(job, frame, references)
+    rows.add(row)
+    reporter.message(f"{name}: {_outcome(row)}")
+    return row
+
+
+def not_measurable_here(target: Target) -> str:
+    """Why this machine cannot time artifacts of `target`, or ""."""
+    if target is not Target.COREML:
+        return ""
+    if latency_measurable(target):
+        return "bench has no Core ML runner yet: use Xcode's performance report, or coremltools' predict, on this Mac"
+    return f"Core ML runs on macOS only (predict), and this is {platform.system()}: measure on a Mac or an iPhone"
+
+
+def _outcome(row: BenchRow) -> str:
+    if row.figures is None:
+        return f"{row.status}: {row.reason}"
+    return f"p50 {row.figures.p50_ms:.2f} ms, p90 {row.figures.p90_ms:.2f} ms, {row.figures.runs} runs"

@@ -1,0 +1,72 @@
+"""The command line: one file a command; each parses, calls one library function and prints."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+import typer
+
+from edgecsd import __version__
+from edgecsd.cli import bench, check, demo, distill, doctor, evaluate, export, extract, import_features, index
+from edgecsd.errors import INTERRUPTED_EXIT_CODE, EdgecsdError
+
+app = typer.Typer(
+    name="edgecsd",
+    help="Small query models for a gallery that a large model embedded: distil, export, check, measure.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 ok, 1 a gate failed, 2 usage or bad input, 3 incompatible pair, 4 missing back end, 130 interrupted.",
+)
+for name, command in (
+    ("extract", extract.command),
+    ("import-features", import_features.command),
+    ("index", index.command),
+    ("distill", distill.command),
+    ("evaluate", evaluate.command),
+    ("export", export.command),
+    ("check", check.command),
+    ("bench", bench.command),
+    ("doctor", doctor.command),
+    ("demo", demo.command),
+):
+    app.command(name)(command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")) -> None:
+    del version
+
+
+def main() -> None:
+    """Run a command; every error becomes one clear line on stderr and its exit code."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted; finished parts are kept: the same command goes on from there", INTERRUPTED_EXIT_CODE)
+    except EdgecsdError as error:
+        _fail(str(error), error.exit_code)
+    except OSError as error:
+        advice = "; free some space and run the same command again: finished parts are kept" if error.errno == errno.ENOSPC else ""
+        _fail(f"{error.strerror or error}: {error.filename or ''}{advice}", 2)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's usage errors
+            _fail(error.format_message(), 2)
+        if os.environ.get("EDGECSD_DEBUG"):
+            raise
+        _fail(f"internal error, which is a bug: {type(error).__name__}: {error}; EDGECSD_DEBUG=1 shows the traceback", 70)
+
+
+def _fail(text: str, code: int) -> None:
+    print(f"edgecsd: error: {text}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,91 @@
+"""What every command prints with: progress on stderr, the result on stdout as text or as one JSON document."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgecsd.progress import Advance
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")]
+Split = Annotated[str | None, typer.Option("--split", help="Of a CSV list, only the rows whose 'split' column says this.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Decoding threads (default: one a core).")]
+
+
+class ConsoleReporter:
+    """Progress bars with ETA on a terminal; plain lines, at most one every tenth, elsewhere."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True)
+
+    def message(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def task(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:
+        if self._console.is_terminal:
+            with self._bar() as bar:
+                task = bar.add_task(name, total=total, completed=done)
+                yield lambda units: bar.advance(task, units)
+        else:
+            yield _PlainProgress(self, name, total, done)
+
+    def _bar(self) -> Any:
+        from rich import progress
+
+        return progress.Progress(
+            progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(), progress.TextColumn("ETA"), progress.TimeRemainingColumn(),
+            console=self._console, transient=True,
+        )  # fmt: skip
+
+
+class _PlainProgress:
+    """One line at every tenth of the work, for logs."""
+
+    def __init__(self, reporter: ConsoleReporter, name: str, total: int, done: int) -> None:
+        self._reporter, self._name, self._total, self._done = reporter, name, total, done
+
+    def __call__(self, units: int) -> None:
+        before, self._done = self._done, self._done + units
+        if self._total and before * 10 // self._total != self._done * 10 // self._total:
+            self._reporter.message(f"{self._name}: {self._done} of {self._total}")
+
+
+def finish(as_json: bool, document: dict[str, Any], *, text: str = "", wrote: Path | None = None, following: str | None = None) -> None:
+    """Print the result: the JSON document, or `text`, what was written where, and the next command."""
+    if as_json:
+        json.dump(document, sys.stdout, indent=2, default=str)
+        sys.stdout.write("\n")
+        return
+    if text:
+        print(text)
+    if wrote is not None:
+        print(f"wrote {wrote}")
+    if following:
+        print(f"next: {following}")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns aligned with spaces; the first to the left, figures to the right."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    lines = []
+    for row in [header, *rows]:
+        cells = [cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def store_document(store: Any) -> dict[str, Any]:
+    """A feature store in JSON."""
+    return {"store": str(store.path), "count": store.count, "dim": store.space.dim, "fingerprint": store.space.fingerprint, "views": store.views.count, "unreadable": store.manifest["unreadable"]}  # fmt: skip

@@ -1,0 +1,83 @@
+"""Every setting of a distillation, checked when it is made: from options, from TOML, from a run folder."""
+
+from __future__ import annotations
+
+import tomllib
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgecsd.errors import BadInputError
+from edgecsd.preprocess import Resize
+
+
+class Init(StrEnum):
+    """How the projection starts."""
+
+    CLOSED_FORM = "closed-form"  # ridge regression, strength chosen by retrieval on held-out images
+    RANDOM = "random"
+
+
+class TrainPrecision(StrEnum):
+    """Arithmetic of the training loop (Lightning Fabric's names)."""
+
+    FP32 = "32-true"
+    BF16 = "bf16-mixed"
+
+
+class DistillConfig(BaseModel):
+    """The settings of `edgecsd distill`; the same names as its options, with "_" for "-"."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    query_model: str = "tf_efficientnet_lite0"
+    weights: Path | None = None
+    pretrained: bool = True
+    size: Annotated[int, Field(ge=32, le=1024)] | None = None
+    resize: Resize | None = None
+    pooling: str = "average"
+    gem_p: Annotated[float, Field(ge=1, le=10)] = 3.0
+    anchors: Annotated[int, Field(ge=1)] = 512
+    tau_q: Annotated[float, Field(gt=0)] = 0.1
+    tau_g: Annotated[float, Field(gt=0)] = 0.1
+    init: Init = Init.CLOSED_FORM
+    head_steps: Annotated[int, Field(ge=0)] = 400
+    head_lr: Annotated[float, Field(gt=0)] = 1e-3
+    head_batch_size: Annotated[int, Field(ge=2)] = 256
+    epochs: Annotated[int, Field(ge=0)] = 4
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    backbone_lr: Annotated[float, Field(ge=0)] = 1e-4
+    projection_lr: Annotated[float, Field(ge=0)] = 2e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    freeze_norm: bool = True
+    precision: TrainPrecision = TrainPrecision.FP32
+    held_out: Annotated[float, Field(gt=0, lt=0.9)] = 0.1
+    held_out_limit: Annotated[int, Field(ge=4)] = 500
+    overlap_k: Annotated[int, Field(ge=1)] = 10
+    checkpoint_steps: Annotated[int, Field(ge=1)] = 50
+    seed: int = 0
+
+
+def make_config(file: Path | None, options: dict[str, Any]) -> DistillConfig:
+    """Settings from a TOML file with `options` (None = not given) laid over them."""
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            values = tomllib.loads(file.read_text())
+        except FileNotFoundError:
+            raise BadInputError(f"--config {file}: no such file") from None
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise BadInputError(f"--config {file}: not readable as TOML: {error}") from None
+    values.update({name: value for name, value in options.items() if value is not None})
+    try:
+        return DistillConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise BadInputError(f"--config {file}: there is no setting {name!r}; there are: {', '.join(DistillConfig.model_fields)}") from None
+        raise BadInputError(f"--{name.replace('_', '-')} {first['input']!r}: {first['msg']}") from None

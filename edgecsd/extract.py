@@ -1,0 +1,123 @@
+"""extract: a folder of photos and a gallery model -> a feature store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from edgecsd.embedding import PART_ITEMS, embed_images
+from edgecsd.errors import BadInputError
+from edgecsd.features import KIND, FeatureStore, Items, require_dtype, write_store
+from edgecsd.files import Parts, digest_of, read_json
+from edgecsd.gallery_models import GalleryModel, load_gallery_model
+from edgecsd.images import ImageSet, find_images
+from edgecsd.preprocess import validation_text
+from edgecsd.progress import SILENT, Reporter
+from edgecsd.views import ViewRecipe
+
+
+def extract(
+    images: Path | ImageSet,
+    gallery_model: str | GalleryModel,
+    out: Path,
+    *,
+    split: str | None = None,
+    weights: Path | None = None,
+    gallery_size: int | None = None,
+    preprocess: Path | None = None,
+    views: int = 0,
+    view_recipe: ViewRecipe | None = None,
+    seed: int = 0,
+    dtype: str = "float16",
+    batch_size: int = 16,
+    workers: int | None = None,
+    strict: bool = False,
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
+) -> FeatureStore:
+    """Embed every image, and `views` augmented views of each, with the gallery model.
+
+    A killed run goes on where it stopped. An image that cannot be read is listed in unreadable.txt and skipped, or,
+    with `strict`, ends the run. A whole store that the same call made is kept as it is; another is an error unless
+    `overwrite`. Raises BadInputError if no image can be read.
+    """
+    require_dtype(dtype)
+    recipe = view_recipe or _recipe(views, seed)
+    if out.exists() and overwrite:
+        _require_store(out)
+    image_set = images if isinstance(images, ImageSet) else find_images(images, split=split)
+    if isinstance(gallery_model, str):
+        model = load_gallery_model(gallery_model, weights=weights, size=gallery_size, preprocess=preprocess)
+    else:
+        model = gallery_model
+    settings = {
+        "ids": digest_of(list(image_set.ids)), "labels": digest_of(image_set.labels),
+        "space": model.space.fingerprint, "views": recipe.model_dump(mode="json"),
+        "root": str(image_set.root.resolve()),
+        "part_items": PART_ITEMS, "dtype": dtype,
+    }  # fmt: skip
+    if out.exists() and not overwrite:
+        return _existing(out, settings, reporter)
+    parts = Parts(out, settings)
+    embedded = embed_images(
+        image_set, GalleryEmbedder(model), recipe=recipe, parts=parts, part_items=PART_ITEMS, batch_size=batch_size,
+        workers=workers, strict=strict, reporter=reporter,
+    )  # fmt: skip
+    skipped = [(image_set.ids[p], problem) for p, problem in embedded.problems.items()]
+    if not embedded.kept:
+        parts.discard()
+        raise BadInputError(
+            f"{image_set.root}: none of the {len(image_set)} images can be read"
+            + (f"; the first: {skipped[0][1]}" if skipped else "")
+        )
+    items = image_set.subset(embedded.kept)
+    store = write_store(
+        out,
+        model.space,
+        Items(items.ids, tuple(embedded.digests), items.labels),
+        embedded.vectors[:, 0],
+        views=recipe,
+        view_vectors=embedded.vectors[:, 1:].reshape(-1, model.space.dim),
+        dtype=dtype,
+        unreadable=skipped,
+        provenance=settings,
+    )
+    parts.discard()
+    if skipped:
+        reporter.message(
+            f"{len(skipped)} of {len(image_set)} images could not be read; they are listed in {out / 'unreadable.txt'}"
+        )
+    return store
+
+
+class GalleryEmbedder:
+    """A gallery model as an Embedder."""
+
+    def __init__(self, model: GalleryModel) -> None:
+        self.preprocess, self.dim, self.embed = model.preprocess, model.space.dim, model.embed
+
+
+def _recipe(views: int, seed: int) -> ViewRecipe:
+    try:
+        return ViewRecipe(count=views, seed=seed)
+    except ValidationError as error:
+        raise BadInputError(f"--views {views}: {validation_text(error)}") from None
+
+
+def _require_store(out: Path) -> None:
+    """Only a feature store is overwritten: a mistyped --out must not cost somebody a folder of photos."""
+    manifest = read_json(out / "manifest.json") if (out / "manifest.json").is_file() else None
+    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+        raise BadInputError(f"{out}: --overwrite replaces a {KIND} only, and this is none; choose another --out")
+
+
+def _existing(out: Path, settings: dict[str, Any], reporter: Reporter) -> FeatureStore:
+    store = FeatureStore.open(out)
+    if store.manifest.get("provenance") != settings:
+        raise BadInputError(
+            f"{out}: already there, made from other images, models or settings; choose another --out or add --overwrite"
+        )
+    reporter.message(f"{out} is already whole: nothing to do")
+    return store

@@ -1,0 +1,286 @@
+"""FeatureStore: cached, L2-normalised vectors of the gallery model with their item ids and a manifest.
+
+STORE/
+  manifest.json               kind, schema_version, count, dim, dtype, space, views, provenance, SHA-256 of the files
+  items.parquet               id, digest of the encoded image (maybe empty), optional label
+  features-00000-of-0000N.npy (rows, dim), float16 or float32, C order; row i is item i
+  views-00000-of-0000N.npy    (rows * views, dim); row i * views + v - 1 is view v of item i
+  unreadable.txt              images that were skipped, one "id<TAB>reason" a line
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from edgecsd import __version__
+from edgecsd.errors import BadInputError, DamagedFileError
+from edgecsd.files import read_manifest, remove_stale, replace_whole, sha256_file, write_json
+from edgecsd.preprocess import validation_text
+from edgecsd.space import EmbeddingSpace
+from edgecsd.views import ViewRecipe
+
+KIND = "feature store"
+SCHEMA_VERSION = 1
+SHARD_ROWS = 65_536
+UNIT_NORM_TOLERANCE = {"float32": 1e-4, "float16": 2e-3}  # largest |norm - 1| that rounding to the dtype explains
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Items:
+    """The rows' identity: unique ids, the digests of the encoded images ("" if unknown), maybe labels."""
+
+    ids: tuple[str, ...]
+    digests: tuple[str, ...]
+    labels: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """An opened store. Vectors stay on disk until they are asked for."""
+
+    path: Path
+    space: EmbeddingSpace
+    count: int
+    views: ViewRecipe
+    manifest: dict[str, Any] = field(repr=False)
+
+    @staticmethod
+    def open(path: Path, *, verify: bool = False) -> FeatureStore:
+        """Open a store and compare its files with its manifest; `verify` reads every byte for its digest too."""
+        manifest = read_manifest(path / "manifest.json", KIND, SCHEMA_VERSION)
+        try:
+            space = EmbeddingSpace.model_validate(manifest["space"])
+            views = ViewRecipe.model_validate(manifest["views"])
+            store = FeatureStore(path, space, int(manifest["count"]), views, manifest)
+            if manifest["fingerprint"] != space.fingerprint:
+                raise DamagedFileError(f"{path}: the manifest's fingerprint is not that of its embedding space")
+            for shards, rows in (("shards", store.count), ("view_shards", store.count * views.count)):
+                _check_shards(path, manifest[shards], rows, space.dim, str(manifest["dtype"]), verify=verify)
+            items_sha256 = str(manifest["items_sha256"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedFileError(f"{path}/manifest.json: {_describe(error)}") from None
+        if len(store.items.ids) != store.count:
+            raise DamagedFileError(
+                f"{path}: items.parquet has {len(store.items.ids)} rows, the manifest says {store.count}"
+            )
+        if len(store.row_of) != store.count:
+            raise DamagedFileError(f"{path}: items.parquet has the same id more than once")
+        if verify and sha256_file(path / "items.parquet") != items_sha256:
+            raise DamagedFileError(f"{path}/items.parquet: its SHA-256 is not the manifest's: the file was changed")
+        return store
+
+    @cached_property
+    def items(self) -> Items:
+        try:
+            table = pq.read_table(self.path / "items.parquet")
+            ids, digests = _strings(table, "id"), _strings(table, "digest")
+            labels = _strings(table, "label") if "label" in table.column_names else None
+        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+            raise DamagedFileError(f"{self.path}/items.parquet: {error}") from None
+        return Items(ids, digests, labels)
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """Item id -> row."""
+        return {item: row for row, item in enumerate(self.items.ids)}
+
+    def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """(first row, memory-mapped (rows, dim) vectors) of each shard, in row order."""
+        first = 0
+        for shard in self.manifest["shards"]:
+            block = open_memmap(self.path / shard["file"], mode="r")
+            yield first, block
+            first += len(block)
+
+    def vectors(self) -> Floats:
+        """All (count, dim) vectors as float32, in memory."""
+        return self._read("shards", self.count)
+
+    def view_vectors(self) -> Floats:
+        """(count, 1 + views, dim) float32: the image itself first, then its cached views."""
+        own = self.vectors()[:, None]
+        if not self.views.count:
+            return own
+        views = self._read("view_shards", self.count * self.views.count)
+        return np.concatenate([own, views.reshape(self.count, self.views.count, -1)], axis=1)
+
+    def _read(self, shards: str, rows: int) -> Floats:
+        out = np.empty((rows, self.space.dim), np.float32)
+        first = 0
+        for shard in self.manifest[shards]:
+            block = open_memmap(self.path / shard["file"], mode="r")
+            out[first : first + len(block)] = block
+            first += len(block)
+        return out
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return validation_text(error)
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _strings(table: pa.Table, name: str) -> tuple[str, ...]:
+    values = table.column(name).to_pylist()
+    if not all(isinstance(value, str) for value in values):
+        raise ValueError(f"column {name!r} has a row without a string")
+    return tuple(str(value) for value in values)
+
+
+def _check_shards(path: Path, shards: list[dict[str, Any]], rows: int, dim: int, dtype: str, *, verify: bool) -> None:
+    if dtype not in UNIT_NORM_TOLERANCE:
+        raise DamagedFileError(
+            f"{path}: the manifest says dtype {dtype}; {' or '.join(UNIT_NORM_TOLERANCE)} is expected"
+        )
+    found = 0
+    for shard in shards:
+        file = path / Path(shard["file"]).name
+        try:
+            block = open_memmap(file, mode="r")  # .npy only: never a pickle, never a zip
+        except (OSError, ValueError, EOFError) as error:
+            raise DamagedFileError(f"{file}: cannot be read: {error}") from None
+        if not block.flags.c_contiguous:
+            raise DamagedFileError(f"{file}: not in C order")
+        if block.shape != (shard["rows"], dim) or str(block.dtype) != dtype:
+            raise DamagedFileError(
+                f"{file}: holds {block.dtype} {block.shape}, the manifest says {dtype} {(shard['rows'], dim)}"
+            )
+        if verify and sha256_file(file) != shard["sha256"]:
+            raise DamagedFileError(f"{file}: its SHA-256 is not the manifest's: the file was changed")
+        found += len(block)
+    if found != rows:
+        raise DamagedFileError(f"{path}: its shards hold {found} vectors, the manifest says {rows}")
+
+
+def write_store(
+    path: Path,
+    space: EmbeddingSpace,
+    items: Items,
+    vectors: NDArray[Any],
+    *,
+    views: ViewRecipe | None = None,
+    view_vectors: NDArray[Any] | None = None,
+    dtype: str = "float16",
+    unreadable: Sequence[tuple[str, str]] = (),
+    provenance: dict[str, Any] | None = None,
+) -> FeatureStore:
+    """Write a whole store at `path` (replacing one that is there) and open it.
+
+    vectors (N, dim) unit length; view_vectors (N * views.count, dim). Raises BadInputError if the vectors break the
+    store's promises: finite, unit length, one a unique id.
+    """
+    views = views or ViewRecipe()
+    if view_vectors is None:
+        view_vectors = np.empty((0, space.dim), vectors.dtype)
+    require_dtype(dtype)
+    check_vectors(vectors, items.ids, space.dim)
+    for name, column in (("digests", items.digests), ("labels", items.labels)):
+        if column is not None and len(column) != len(items.ids):
+            raise BadInputError(f"{len(column)} {name} for {len(items.ids)} ids")
+    if view_vectors.shape != (len(vectors) * views.count, space.dim):
+        raise BadInputError(
+            f"view vectors have shape {view_vectors.shape}; {len(vectors)} items of {views.count} views need "
+            f"({len(vectors) * views.count}, {space.dim})"
+        )
+    if len(view_vectors):
+        _check_unit_length(view_vectors, lambda row: f"view {row % views.count + 1} of {items.ids[row // views.count]}")
+    remove_stale(path)
+    with replace_whole(path) as folder:
+        folder.mkdir()
+        manifest = {
+            "kind": KIND, "schema_version": SCHEMA_VERSION, "edgecsd": __version__,
+            "count": len(vectors), "dim": space.dim, "dtype": dtype,
+            "fingerprint": space.fingerprint, "space": space.model_dump(mode="json"),
+            "views": views.model_dump(mode="json"),
+            "shards": _write_shards(folder, "features", vectors, dtype),
+            "view_shards": _write_shards(folder, "views", view_vectors, dtype),
+            "items_sha256": _write_items(folder / "items.parquet", items),
+            "unreadable": len(unreadable), "provenance": provenance or {},
+        }  # fmt: skip
+        if unreadable:
+            lines = (f"{_one_line(item)}\t{_one_line(reason)}\n" for item, reason in unreadable)
+            (folder / "unreadable.txt").write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
+        write_json(folder / "manifest.json", manifest)
+    return FeatureStore.open(path)
+
+
+def _one_line(text: str) -> str:
+    return text.translate({ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"})
+
+
+def _write_items(file: Path, items: Items) -> str:
+    """Write items.parquet; its SHA-256."""
+    columns = {"id": items.ids, "digest": items.digests}
+    if items.labels is not None:
+        columns["label"] = items.labels
+    try:
+        table = pa.table({name: pa.array(list(values), pa.string()) for name, values in columns.items()})
+    except UnicodeEncodeError as error:
+        raise BadInputError(f"an id or a label is not valid UTF-8: {error.object!r}") from None
+    pq.write_table(table, file)
+    return sha256_file(file)
+
+
+def _write_shards(folder: Path, stem: str, vectors: NDArray[Any], dtype: str) -> list[dict[str, Any]]:
+    shards = math.ceil(len(vectors) / SHARD_ROWS)
+    written = []
+    for number in range(shards):
+        block = np.ascontiguousarray(vectors[number * SHARD_ROWS : (number + 1) * SHARD_ROWS], dtype=dtype)
+        file = folder / f"{stem}-{number:05d}-of-{shards:05d}.npy"
+        np.save(file, block)
+        written.append({"file": file.name, "rows": len(block), "sha256": sha256_file(file)})
+    return written
+
+
+def check_vectors(vectors: NDArray[Any], ids: Sequence[str], dim: int) -> None:
+    """Raise BadInputError, naming the first offender, unless vectors are (len(ids), dim), finite, unit, ids unique."""
+    if vectors.ndim != 2 or vectors.shape[1] != dim:
+        raise BadInputError(f"vectors have shape {vectors.shape}; (N, {dim}) is expected")
+    if len(vectors) != len(ids):
+        raise BadInputError(f"{len(vectors)} vectors but {len(ids)} ids")
+    if not len(ids):
+        raise BadInputError("there is no vector")
+    if len(set(ids)) != len(ids):
+        seen: set[str] = set()
+        twice = next(item for item in ids if item in seen or seen.add(item))  # type: ignore[func-returns-value]
+        raise BadInputError(f"ids are not unique: {twice!r} stands more than once")
+    _check_unit_length(vectors, lambda row: ids[row])
+
+
+def _check_unit_length(vectors: NDArray[Any], name: Callable[[int], str]) -> None:
+    tolerance = UNIT_NORM_TOLERANCE.get(str(vectors.dtype), 1e-4)
+    for first in range(0, len(vectors), SHARD_ROWS):
+        block = np.asarray(vectors[first : first + SHARD_ROWS], np.float32)
+        finite = np.isfinite(block).all(axis=1)
+        if not finite.all():
+            row = first + int(np.flatnonzero(~finite)[0])
+            raise BadInputError(
+                f"row {row} ({name(row)}) has NaN or infinity ({int((~finite).sum())} such rows in its block)"
+            )
+        norms = np.linalg.norm(block, axis=1)
+        wrong = np.abs(norms - 1) > tolerance
+        if wrong.any():
+            row = first + int(np.flatnonzero(wrong)[0])
+            raise BadInputError(
+                f"row {row} ({name(row)}) has length {norms[row - first]:.4f}, not 1; normalise the vectors first"
+            )
+
+
+def require_dtype(dtype: str) -> None:
+    """Raise BadInputError unless a store may hold this type."""
+    if dtype not in UNIT_NORM_TOLERANCE:
+        raise BadInputError(f"vectors are stored as {' or '.join(UNIT_NORM_TOLERANCE)}, not as {dtype}")

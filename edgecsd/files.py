@@ -1,0 +1,177 @@
+"""Whole files or none: atomic writes, digests, manifests, and numbered parts that let a long step resume."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecsd.errors import BadInputError, DamagedFileError
+from edgecsd.space import canonical_json
+
+
+@contextmanager
+def replace_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; what was written there (file or folder) takes its place on success."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    remove(temporary)
+    try:
+        yield temporary
+        _sync(temporary)
+        if path.is_dir():
+            retired = path.with_name(f".{path.name}.{os.getpid()}.old")
+            path.rename(retired)
+            try:
+                temporary.rename(path)
+            except BaseException:
+                retired.rename(path)
+                raise
+            remove(retired)
+        else:
+            os.replace(temporary, path)
+    finally:
+        remove(temporary)
+
+
+def remove_stale(path: Path) -> None:
+    """Delete what `replace_whole(path)` left behind in processes that were killed."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        owner = re.fullmatch(re.escape(f".{path.name}.") + r"(\d+)\.(tmp.*|old)", leftover.name)
+        if owner and not _is_running(int(owner[1])):
+            remove(leftover)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+        with open(file, "rb") as handle:
+            os.fsync(handle.fileno())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Pretty JSON, written whole."""
+    with replace_whole(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, sort_keys=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Parsed JSON; a missing or broken file is named."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInputError(f"{path}: no such file") from None
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8 or not JSON
+        raise DamagedFileError(f"{path}: not readable as JSON: {error}") from None
+
+
+def read_manifest(path: Path, kind: str, schema_version: int) -> dict[str, Any]:
+    """The manifest of one of our folders; another kind or an unknown schema version is refused."""
+    if not path.parent.is_dir():
+        raise BadInputError(f"{path.parent}: no such {kind} (a folder is expected)")
+    if not path.is_file():
+        raise BadInputError(f"{path.parent}: not a {kind}: it has no {path.name}")
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or manifest.get("kind") != kind:
+        raise DamagedFileError(f"{path}: not the manifest of a {kind}")
+    if manifest.get("schema_version") != schema_version:
+        raise DamagedFileError(
+            f"{path}: schema_version {manifest.get('schema_version')!r} is unknown to this edgecsd, "
+            f"which reads {schema_version}; use the edgecsd that wrote it or make the {kind} again"
+        )
+    return manifest
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file, or of a folder's relative paths and files in sorted order (.mlpackage)."""
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+        if path.is_dir():
+            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
+        with open(file, "rb") as handle:
+            while block := handle.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def size_bytes(path: Path) -> int:
+    """Size of a file, or of all files in a folder."""
+    return path.stat().st_size if path.is_file() else sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+
+
+def digest_of(value: object) -> str:
+    """Hex SHA-256 of the canonical JSON of a plain value."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+class Parts:
+    """A staging folder of numbered .npz parts for one long step; parts made under other settings are thrown away.
+
+    The folder is `<final>.partial`. A part is either whole or absent, so a killed step goes on where it stopped.
+    """
+
+    def __init__(self, final: Path, settings: object) -> None:
+        self.folder = final.with_name(final.name + ".partial")
+        self._marker = self.folder / "settings.json"
+        wanted = json.loads(json.dumps(settings))
+        if not self._made_under(wanted):
+            remove(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._marker.exists():
+            write_json(self._marker, wanted)
+
+    def _made_under(self, wanted: object) -> bool:
+        try:
+            return bool(read_json(self._marker) == wanted)
+        except BadInputError:  # no marker, or a damaged one: the parts beside it prove nothing
+            return False
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"part-{number:06d}.npz"
+
+    def has(self, number: int) -> bool:
+        return self._path(number).is_file()
+
+    def write(self, number: int, **arrays: NDArray[Any]) -> None:
+        with replace_whole(self._path(number)) as temporary, open(temporary, "wb") as handle:
+            np.savez(handle, **arrays)  # type: ignore[arg-type]
+
+    def read(self, number: int) -> dict[str, NDArray[Any]]:
+        try:
+            with open(self._path(number), "rb") as handle, np.load(handle, allow_pickle=False) as part:
+                return {name: part[name] for name in part.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+            raise DamagedFileError(
+                f"{self._path(number)}: cannot be read ({error}); delete {self.folder} and start again"
+            ) from None
+
+    def discard(self) -> None:
+        remove(self.folder)

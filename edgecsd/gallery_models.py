@@ -1,0 +1,207 @@
+"""Gallery models: timm:NAME, onnx:FILE or module:function, all embedding (B, H, W, 3) uint8 batches."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from edgecsd.errors import BadInputError, IncompatibleError, first_line, missing_extra
+from edgecsd.files import digest_of, read_json, sha256_file
+from edgecsd.preprocess import Preprocess, preprocess_from_json, validation_text
+from edgecsd.space import EmbeddingSpace
+
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+class GalleryModel(Protocol):
+    """What every gallery model offers, ours or the user's."""
+
+    @property
+    def space(self) -> EmbeddingSpace: ...
+
+    @property
+    def preprocess(self) -> Preprocess: ...
+
+    def embed(self, pixels: Pixels) -> Floats:
+        """(B, size, size, 3) uint8, RGB, made by `preprocess` -> (B, dim) float32, L2-normalised."""
+        ...
+
+
+def load_gallery_model(
+    spec: str, *, weights: Path | None = None, size: int | None = None, preprocess: Path | None = None
+) -> GalleryModel:
+    """The gallery model that `spec` names.
+
+    timm:NAME        any timm backbone, pooled features; `weights` is a state dict, else timm's own pretrained ones
+    onnx:FILE        (B, 3, H, W) float or (B, H, W, 3) uint8 in, (B, dim) out; `preprocess` is a JSON pixel contract
+    module:function  a Python function that returns an object with `identity`, `preprocess` and `embed`; it is run
+    """
+    kind, _, name = spec.partition(":")
+    if not kind or not name:
+        raise BadInputError(f"--gallery-model {spec}: give timm:NAME, onnx:FILE or module:function")
+    if size is not None and preprocess is not None:
+        raise BadInputError("the input size stands in the --preprocess file: leave out --gallery-size")
+    contract = preprocess_from_json(read_json(preprocess), str(preprocess)) if preprocess else None
+    if kind == "timm":
+        return _timm(name, weights, size, contract)
+    if weights is not None:
+        raise BadInputError(f"--weights goes with timm:NAME only, not with {spec}")
+    if kind == "onnx":
+        return OnnxGalleryModel(Path(name), contract, size)
+    if size is not None or contract is not None:
+        raise BadInputError(f"{spec} brings its own pixel contract: leave out the input size and --preprocess")
+    return _from_function(kind, name)
+
+
+def _timm(name: str, weights: Path | None, size: int | None, contract: Preprocess | None) -> GalleryModel:
+    from edgecsd.backbones import TimmGalleryModel
+
+    return TimmGalleryModel(name, weights, size, contract)
+
+
+def normalise(vectors: NDArray[Any], name: str) -> Floats:
+    """Unit-length float32 rows; a zero or non-finite embedding is refused, naming the model."""
+    result = np.asarray(vectors, np.float32)
+    norms = np.linalg.norm(result, axis=1, keepdims=True)
+    if not np.isfinite(norms).all() or not norms.all():
+        raise BadInputError(f"{name} gave a zero or non-finite embedding: its weights or its pixel contract are wrong")
+    unit: Floats = result / norms
+    return unit
+
+
+class OnnxGalleryModel:
+    """A gallery model in an ONNX file, run by onnxruntime."""
+
+    def __init__(self, file: Path, preprocess: Preprocess | None, size: int | None) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise missing_extra("onnxruntime", "onnx") from None
+        if not file.is_file():
+            raise BadInputError(f"onnx:{file}: no such file")
+        try:
+            self._session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise BadInputError(f"onnx:{file}: onnxruntime cannot load it: {first_line(error)}") from None
+        self._name = f"onnx:{file.name}"
+        fixed = self._read_signature(file)
+        wanted = size or fixed
+        if preprocess is None and wanted is None:
+            raise BadInputError(f"onnx:{file}: its input has no fixed size: give --gallery-size or --preprocess FILE")
+        self.preprocess = preprocess or preprocess_from_json({"size": wanted}, f"onnx:{file}")
+        if fixed is not None and self.preprocess.size != fixed:
+            raise IncompatibleError(
+                f"onnx:{file}: takes {fixed} px, the pixel contract gives {self.preprocess.size} px"
+            )
+        probe = np.zeros((1, self.preprocess.size, self.preprocess.size, 3), np.uint8)
+        dim = self._run(probe).shape[-1]
+        self.space = _space(self._name, _onnx_digest(file), self.preprocess, dim)
+
+    def _read_signature(self, file: Path) -> int | None:
+        """Keep the input's and output's names and layout; the input's side in pixels, or None where it is free."""
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1:
+            raise BadInputError(f"onnx:{file}: has {len(inputs)} inputs; one image is expected")
+        self._input, self._output = inputs[0].name, self._session.get_outputs()[0].name
+        shape, kind = inputs[0].shape, inputs[0].type
+        self._nhwc = kind == "tensor(uint8)"
+        channels = 3 if self._nhwc else 1
+        if (
+            kind not in ("tensor(uint8)", "tensor(float)")
+            or len(shape) != 4
+            or _fixed(shape[channels]) not in (3, None)
+        ):
+            raise BadInputError(
+                f"onnx:{file}: its input is {kind} {shape}; (B, 3, H, W) float or (B, H, W, 3) uint8 is expected"
+            )
+        self._batch_one = shape[0] == 1
+        if _fixed(shape[0]) not in (1, None):
+            raise BadInputError(f"onnx:{file}: takes batches of {shape[0]} only; export it with a free batch or with 1")
+        sides = {_fixed(side) for side in (shape[1:3] if self._nhwc else shape[2:4])} - {None}
+        if len(sides) > 1:
+            raise BadInputError(f"onnx:{file}: its input {shape} is not square")
+        return sides.pop() if sides else None
+
+    def _run(self, pixels: Pixels) -> NDArray[Any]:
+        batch: NDArray[Any] = pixels
+        if not self._nhwc:
+            mean, std = (np.asarray(v, np.float32) for v in (self.preprocess.mean, self.preprocess.std))
+            batch = np.ascontiguousarray(((pixels.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2))
+        batches = [batch[i : i + 1] for i in range(len(batch))] if self._batch_one else [batch]
+        try:
+            outputs = [np.asarray(self._session.run([self._output], {self._input: b})[0]) for b in batches]
+        except Exception as error:  # onnxruntime has a class of its own for each status code
+            raise BadInputError(f"{self._name}: onnxruntime cannot run it: {first_line(error)}") from None
+        return np.concatenate(outputs).reshape(len(pixels), -1)
+
+    def embed(self, pixels: Pixels) -> Floats:
+        return normalise(self._run(pixels), self._name)
+
+
+def _fixed(length: object) -> int | None:
+    """A dimension of an ONNX shape: its length, or None where it is free (a name)."""
+    return length if isinstance(length, int) else None
+
+
+def _onnx_digest(file: Path) -> str:
+    """SHA-256 of the file, and of the weights that torch's exporter puts beside large ones."""
+    external = file.with_name(file.name + ".data")
+    own = sha256_file(file)
+    return digest_of([own, sha256_file(external)]) if external.is_file() else own
+
+
+def _space(name: str, weights: str | None, preprocess: Preprocess, dim: int) -> EmbeddingSpace:
+    try:
+        return EmbeddingSpace(gallery_model=name, weights_digest=weights, preprocess=preprocess, dim=dim)
+    except ValidationError as error:
+        raise BadInputError(f"gallery model {name!r} gives no usable space: {validation_text(error)}") from None
+
+
+@dataclass(frozen=True)
+class FunctionGalleryModel:
+    """A gallery model that the user's own code runs."""
+
+    space: EmbeddingSpace
+    preprocess: Preprocess
+    model: Any
+
+    def embed(self, pixels: Pixels) -> Floats:
+        vectors = np.asarray(self.model.embed(pixels))
+        if vectors.shape != (len(pixels), self.space.dim):
+            raise BadInputError(
+                f"{self.space.gallery_model}: embed() gave {vectors.shape}, "
+                f"({len(pixels)}, {self.space.dim}) is expected"
+            )
+        return normalise(vectors, self.space.gallery_model)
+
+
+def _from_function(module: str, function: str) -> FunctionGalleryModel:
+    spec = f"{module}:{function}"
+    try:
+        make = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two: not a module's name at all
+        raise BadInputError(
+            f"--gallery-model {spec}: {error} (timm:NAME, onnx:FILE or an importable module:function)"
+        ) from None
+    if not callable(make):
+        raise BadInputError(f"--gallery-model {spec}: {function} is not a function")
+    model = make()
+    missing = [name for name in ("identity", "preprocess", "embed") if not hasattr(model, name)]
+    if missing or not isinstance(model.preprocess, Preprocess):
+        raise BadInputError(
+            f"{spec} returned {type(model).__name__}; it must have identity (str: model and version), preprocess "
+            f"(edgecsd.preprocess.Preprocess) and embed(pixels); "
+            f"missing or of the wrong type: {', '.join(missing) or 'preprocess'}"
+        )
+    probe = np.asarray(model.embed(np.zeros((1, model.preprocess.size, model.preprocess.size, 3), np.uint8)))
+    if probe.ndim != 2:
+        raise BadInputError(f"{spec}: embed() gave shape {probe.shape} for one image; (1, dim) is expected")
+    space = _space(str(model.identity), None, model.preprocess, probe.shape[-1])
+    return FunctionGalleryModel(space, model.preprocess, model)

@@ -1,0 +1,95 @@
+"""Precisions, and the pixels that calibrate them."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecsd.errors import BadInputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from edgecsd.images import ImageSet
+    from edgecsd.preprocess import Preprocess
+
+MINIMUM_CALIBRATION = 8  # below it a 99.99th percentile is one photo's accident
+Pixels = NDArray[np.uint8]
+
+
+class Precision(StrEnum):
+    """How the numbers of an artifact are stored and computed with."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"  # 16-bit weights; the runtime may compute in 16 bit too
+    W8A32 = "w8a32"  # 8-bit weights, float activations
+    W8A8 = "w8a8"  # 8-bit weights and activations from the first to the last convolution, float around them
+
+
+def parse_precision(name: str) -> Precision:
+    """The precision called `name`; an unknown one is refused with the list."""
+    try:
+        return Precision(name)
+    except ValueError:
+        hint = " (8-bit weights alone, or activations too?)" if name in ("int8", "uint8", "i8") else ""
+        raise BadInputError(f"precision {name!r} is not known{hint}; choose one of: {', '.join(Precision)}") from None
+
+
+def calibration_pixels(images: ImageSet, preprocess: Preprocess, count: int = 64, seed: int = 0) -> tuple[Pixels, str]:
+    """(n, S, S, 3) uint8 of `count` images chosen by `seed` alone, and the SHA-256 of those pixels.
+
+    Unreadable images are skipped and the next in the seeded order takes their place; a set smaller than `count` gives
+    all it has. Raises BadInputError if fewer than 8 can be read.
+    """
+    if count < MINIMUM_CALIBRATION:
+        raise BadInputError(f"{count} calibration images are too few: ask for {MINIMUM_CALIBRATION} or more (64 is usual)")
+    chosen, problem = _read(images, preprocess, count, seed)
+    if len(chosen) < MINIMUM_CALIBRATION:
+        reason = f"; the last unreadable one: {problem}" if problem else ""
+        raise BadInputError(
+            f"{images.root}: calibration needs at least {MINIMUM_CALIBRATION} readable images, it has {len(chosen)}{reason}"
+        )
+    pixels = np.stack(chosen)
+    return pixels, hashlib.sha256(f"{pixels.shape}\0".encode() + pixels.tobytes()).hexdigest()
+
+
+def _read(images: ImageSet, preprocess: Preprocess, count: int, seed: int) -> tuple[list[Pixels], str]:
+    from edgecsd.images import load_in_order
+
+    def transform(position: int, image: Image.Image) -> tuple[Pixels, ...]:
+        del position
+        return (preprocess.pixels(image),)
+
+    order = [int(position) for position in np.random.default_rng(seed).permutation(len(images))]
+    chosen: list[Pixels] = []
+    problem = ""
+    for loaded in load_in_order(images, order, transform, ahead=4):
+        if loaded.problem:
+            problem = loaded.problem
+            continue
+        chosen.append(loaded.arrays[0])
+        if len(chosen) == count:
+            break
+    return chosen, problem
+
+
+def synthetic_pixels(size: int, count: int = 8, seed: int = 0) -> Pixels:
+    """(count, size, size, 3) uint8 images whose spectrum falls like a photo's (1/f): for parity where no photo is given.
+
+    White noise would not do: a convolution averages it to grey, so that every image gets nearly the same embedding.
+    """
+    random = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size)[None, :])
+    falling = 1.0 / np.maximum(frequency, 1.0 / size)
+    images = np.empty((count, size, size, 3), np.uint8)
+    for number in range(count):
+        spectrum = np.fft.fft2(random.standard_normal((size, size, 3)), axes=(0, 1)) * falling[:, :, None]
+        waves = np.fft.ifft2(spectrum, axes=(0, 1)).real
+        mixed = waves @ (0.7 + 0.3 * np.eye(3))  # the channels of a photo go together
+        spread = (mixed - mixed.mean()) / mixed.std() * 60.0 + random.uniform(90.0, 165.0)  # 60 of 255: a photo's contrast
+        images[number] = spread.round().clip(0, 255)
+    return images

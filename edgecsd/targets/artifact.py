@@ -1,0 +1,243 @@
+"""Artifacts: exported files, the metadata inside them, and the door to the target that reads them. Loads no converter."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import platform
+from enum import StrEnum
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgecsd.errors import BadInputError, DamagedFileError
+from edgecsd.preprocess import Preprocess
+from edgecsd.quantization import Precision
+from edgecsd.space import EmbeddingSpace, Metric
+
+if TYPE_CHECKING:
+    from edgecsd.targets.deploy import DeployModel
+
+SCHEMA_VERSION = 1
+METADATA_KEY = "edgecsd"  # ONNX metadata_props, TFLite metadata entry, Core ML user_defined_metadata
+INPUT_NAME, OUTPUT_NAME = "image", "embedding"
+
+
+class Target(StrEnum):
+    """The file formats that edgecsd writes."""
+
+    ONNX = "onnx"
+    TFLITE = "tflite"
+    COREML = "coreml"
+
+    @property
+    def suffix(self) -> str:
+        """The file's ending, with its dot."""
+        return ".mlpackage" if self is Target.COREML else f".{self}"
+
+
+_ALIASES = {"litert": Target.TFLITE}
+
+
+def parse_target(name: str) -> Target:
+    """The target called `name`; "litert" is another name of tflite."""
+    if name in _ALIASES:
+        return _ALIASES[name]
+    try:
+        return Target(name)
+    except ValueError:
+        known = ", ".join([*Target, *(f"{alias} (= {target})" for alias, target in _ALIASES.items())])
+        raise BadInputError(f"target {name!r} is not known; choose one of: {known}") from None
+
+
+class ArtifactMetadata(BaseModel):
+    """What an artifact says about itself, so that no app can feed or search it wrongly.
+
+    recipe       name of the quantisation recipe that made it
+    space        where its embeddings live; fingerprint is that space's, in words an app can compare
+    preprocess   the pixel contract of the query model: what the (1, S, S, 3) uint8 input is made by
+    weights_digest, calibration_digest   SHA-256 of the query model's weights and of the calibration pixels
+    versions     edgecsd, torch, converter, runtime
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    kind: Literal["edgecsd artifact"] = "edgecsd artifact"
+    target: Target
+    precision: Precision
+    recipe: str
+    space: EmbeddingSpace
+    fingerprint: str
+    dim: Annotated[int, Field(ge=2)]
+    metric: Metric
+    normalised: bool = True
+    preprocess: Preprocess
+    backbone: str
+    weights_digest: str
+    calibration_digest: str | None = None
+    calibration_count: Annotated[int, Field(ge=0)] = 0
+    versions: dict[str, str]
+    licence: str | None = None
+
+
+def metadata_from_json(text: str, where: str) -> ArtifactMetadata:
+    """Checked metadata; `where` names the artifact in a DamagedFileError."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise DamagedFileError(f"{where}: its edgecsd metadata is not JSON: {error}") from None
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA_VERSION:
+        raise DamagedFileError(
+            f"{where}: metadata schema_version {version!r} is unknown to this edgecsd, which reads {SCHEMA_VERSION}; "
+            "use the edgecsd that wrote it or export again"
+        )
+    try:
+        metadata = ArtifactMetadata.model_validate(data)
+    except ValidationError as error:
+        raise DamagedFileError(f"{where}: its edgecsd metadata is not valid: {error}") from None
+    _require_consistent(metadata, where)
+    return metadata
+
+
+def _require_consistent(metadata: ArtifactMetadata, where: str) -> None:
+    pairs = {
+        "fingerprint": (metadata.fingerprint, metadata.space.fingerprint),
+        "dim": (metadata.dim, metadata.space.dim),
+        "metric": (metadata.metric, metadata.space.metric),
+    }
+    for name, (stated, actual) in pairs.items():
+        if stated != actual:
+            raise DamagedFileError(
+                f"{where}: {name} {stated} is not that of the embedding space it names ({actual}): "
+                "the metadata was edited or mixed; export again"
+            )
+
+
+class Runner(Protocol):
+    """An artifact that is ready to run.
+
+    kind   what runs it, in words for a table: "onnxruntime 1.32, CPU"
+    """
+
+    kind: str
+
+    def embed_one(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(1, S, S, 3) uint8 by the artifact's pixel contract -> (1, dim)."""
+        ...
+
+    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(B, S, S, 3) uint8 -> (B, dim), one image at a time."""
+        ...
+
+
+class OneByOne:
+    """`embed` for runners whose artifact has a static batch of 1, and the check of what goes in."""
+
+    kind: str
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def embed_one(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if len(pixels) == 0:
+            raise BadInputError("no image to embed")
+        return np.concatenate([self.embed_one(pixels[i : i + 1]) for i in range(len(pixels))])
+
+    def check(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The same pixels, or BadInputError with the shape and type that are expected."""
+        if pixels.shape != (1, self.size, self.size, 3) or pixels.dtype != np.uint8:
+            raise BadInputError(
+                f"the artifact takes (1, {self.size}, {self.size}, 3) uint8 pixels, not {pixels.shape} {pixels.dtype}"
+            )
+        return pixels
+
+
+class TargetModule(Protocol):
+    """What every `edgecsd.targets.<target>_target` offers; tests/targets/test_contract.py holds them to it."""
+
+    PRECISIONS: frozenset[Precision]
+
+    def recipe(self, precision: Precision) -> str:
+        """The name of the recipe that `convert` follows for this precision."""
+        ...
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the converter and the runtime."""
+        ...
+
+    def convert(
+        self,
+        model: DeployModel,
+        out: Path,
+        precision: Precision,
+        calibration: NDArray[np.uint8] | None,
+        metadata: ArtifactMetadata,
+    ) -> None: ...
+
+    def read_metadata_json(self, path: Path) -> str: ...
+
+    def load_runner(self, path: Path, threads: int) -> Runner: ...
+
+
+def target_module(target: Target) -> TargetModule:
+    """The module of a target; it loads that target's converter and runtime, or raises MissingBackendError."""
+    module: ModuleType = importlib.import_module(f"edgecsd.targets.{target}_target")
+    checked: Any = module
+    return checked  # type: ignore[no-any-return]
+
+
+def target_of(path: Path) -> Target:
+    """The target of an artifact, by its suffix."""
+    for target in Target:
+        if path.suffix == target.suffix:
+            return target
+    raise BadInputError(f"{path}: not an artifact: its name must end in {', '.join(t.suffix for t in Target)}")
+
+
+def require_present(path: Path) -> Target:
+    """The target of an artifact that is on disk and is a file (a folder for .mlpackage)."""
+    target = target_of(path)
+    if not path.exists():
+        raise BadInputError(f"{path}: no such artifact")
+    if path.is_dir() != (target is Target.COREML):
+        raise DamagedFileError(f"{path}: a {'folder' if target is Target.COREML else 'file'} is expected for {target}")
+    return target
+
+
+def read_metadata(path: Path) -> ArtifactMetadata:
+    """What the artifact at `path` says about itself.
+
+    Raises BadInputError for a missing file or one that edgecsd did not write, DamagedFileError for a broken one.
+    """
+    target = require_present(path)
+    metadata = metadata_from_json(target_module(target).read_metadata_json(path), str(path))
+    if metadata.target is not target:
+        raise DamagedFileError(f"{path}: its metadata says {metadata.target}, its suffix says {target}")
+    return metadata
+
+
+def no_metadata(path: Path) -> BadInputError:
+    """The error for a readable model that edgecsd did not write."""
+    return BadInputError(f"{path}: has no edgecsd metadata: edgecsd did not write this file; make one with edgecsd export")
+
+
+def load_runner(path: Path, *, threads: int = 1) -> Runner:
+    """The artifact at `path`, ready to run on `threads` CPU threads; raises as read_metadata does."""
+    if threads < 1:
+        raise BadInputError(f"{threads} threads: 1 or more are needed")
+    read_metadata(path)
+    return target_module(target_of(path)).load_runner(path, threads)
+
+
+def latency_measurable(target: Target) -> bool:
+    """Whether this machine runs the target's artifacts by the runtime a device has: Core ML runs on macOS only."""
+    return target is not Target.COREML or platform.system() == "Darwin"

@@ -1,0 +1,102 @@
+"""Core ML artifacts: metadata and runner. Conversion is in coreml_convert."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecsd.errors import DamagedFileError, EdgecsdError, missing_extra
+from edgecsd.quantization import Precision
+from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ArtifactMetadata, OneByOne, Runner, no_metadata
+
+if TYPE_CHECKING:
+    from edgecsd.targets.deploy import DeployModel
+
+try:
+    import coremltools
+except ImportError as error:
+    raise missing_extra(error.name or "coremltools", "coreml") from None
+
+# w8a8 is not offered: coremltools calibrates it by running the model, which needs macOS, and 9.0 keeps the last sample only.
+PRECISIONS = frozenset({Precision.FP32, Precision.FP16, Precision.W8A32})
+_RECIPES = {
+    Precision.FP32: "float32",
+    Precision.FP16: "float16",
+    Precision.W8A32: "int8-weights-linear-symmetric-per-channel-float16-computing",
+}
+
+
+def recipe(precision: Precision) -> str:
+    """The name of the recipe that `convert` follows for this precision."""
+    return _RECIPES[precision]
+
+
+def versions() -> dict[str, str]:
+    """Version of the converter, which on macOS is the door to the runtime too."""
+    return {"coremltools": coremltools.__version__}
+
+
+def convert(
+    model: DeployModel, out: Path, precision: Precision, calibration: NDArray[np.uint8] | None, metadata: ArtifactMetadata
+) -> None:
+    """Write `model` to the folder `out`; no precision of this target is calibrated."""
+    from edgecsd.targets import coreml_convert
+
+    del calibration
+    coreml_convert.convert(model, out, precision, metadata)
+
+
+def open_package(path: Path) -> Any:
+    """The coremltools model of a folder, not compiled; DamagedFileError if its parts are not all there."""
+    try:
+        return coremltools.models.MLModel(str(path), skip_model_load=True)
+    except Exception as error:  # protobuf, C++ and plain RuntimeErrors
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, error: Exception) -> DamagedFileError:
+    """The one error for a package that cannot be read."""
+    reason = next(iter(str(error).strip().splitlines()), "")[:160]
+    return DamagedFileError(f"{path}: not a whole .mlpackage: {type(error).__name__}: {reason}")
+
+
+def read_metadata_json(path: Path) -> str:
+    """The JSON under the key "edgecsd" of user_defined_metadata."""
+    metadata = open_package(path).user_defined_metadata
+    if METADATA_KEY not in metadata:
+        raise no_metadata(path)
+    return str(metadata[METADATA_KEY])
+
+
+class CoremlRunner(OneByOne):
+    """A Core ML artifact run by macOS. Never run where edgecsd is developed and tested, which is Linux."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._model = coremltools.models.MLModel(str(path))
+        except Exception as error:
+            raise damaged(path, error) from None
+        super().__init__(int(self._model.get_spec().description.input[0].type.imageType.width))
+        self.kind = f"Core ML on macOS {platform.mac_ver()[0]}, all compute units"
+
+    def embed_one(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        from PIL import Image
+
+        try:
+            result = self._model.predict({INPUT_NAME: Image.fromarray(self.check(pixels)[0])})
+        except Exception as error:
+            raise EdgecsdError(f"Core ML failed to run the model: {error}") from None
+        return np.asarray(result[OUTPUT_NAME], np.float32).reshape(1, -1)
+
+
+def load_runner(path: Path, threads: int) -> Runner:
+    """Core ML itself on macOS, which chooses its own threads; elsewhere the evaluator of its reference semantics."""
+    if platform.system() == "Darwin":
+        return CoremlRunner(path)
+    from edgecsd.targets.coreml_evaluator import CoremlEvaluator
+
+    return CoremlEvaluator(path, threads)

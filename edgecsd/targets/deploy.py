@@ -1,0 +1,58 @@
+"""The query model as a converter traces it: uint8 pixels in, unit embedding out. The model itself knows nothing of export."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from edgecsd.query_models import QueryModel
+
+
+class DeployModel(nn.Module):
+    """(1, S, S, 3) uint8, RGB, NHWC -> (1, dim) float32, L2-normalised.
+
+    Holds a copy of the query model, so that a converter which rewrites modules in place leaves the original alone.
+    mean255, std255   (3,) of the pixel contract, in units of 0..255: Core ML's ImageType has one scale for all three
+                      channels, so the normalisation is part of the network in every target
+    """
+
+    mean255: Tensor
+    std255: Tensor
+
+    def __init__(self, query_model: QueryModel) -> None:
+        super().__init__()
+        self.query_model = copy.deepcopy(query_model).eval().requires_grad_(False)
+        preprocess = query_model.config.preprocess
+        self.size, self.dim = preprocess.size, query_model.config.dim
+        self.register_buffer("mean255", torch.tensor(preprocess.mean) * 255)
+        self.register_buffer("std255", torch.tensor(preprocess.std) * 255)
+        self.eval()
+
+    def forward(self, image: Tensor) -> Tensor:
+        normalised = (image.float() - self.mean255) / self.std255
+        return self.embedding(normalised.permute(0, 3, 1, 2))
+
+    def embedding(self, normalised: Tensor) -> Tensor:
+        """(1, 3, S, S) normalised float -> (1, dim)."""
+        return self.query_model.project(self.query_model.pooled(normalised))
+
+    def example(self) -> Tensor:
+        """An input to trace with: (1, S, S, 3) uint8."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.randint(0, 256, (1, self.size, self.size, 3), dtype=torch.uint8, generator=generator)
+
+
+class PlanarDeployModel(nn.Module):
+    """(1, 3, S, S) float 0..255, RGB -> (1, dim): the form behind Core ML's ImageType, which is always planar."""
+
+    def __init__(self, deploy: DeployModel) -> None:
+        super().__init__()
+        self.deploy = deploy
+        self.register_buffer("mean255", deploy.mean255.view(1, 3, 1, 1))
+        self.register_buffer("std255", deploy.std255.view(1, 3, 1, 1))
+        self.eval()
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.deploy.embedding((image - self.mean255) / self.std255)

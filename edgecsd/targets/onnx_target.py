@@ -1,0 +1,111 @@
+"""ONNX artifacts: metadata and runner. Conversion is in onnx_convert, which loads torch's exporter and the quantiser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecsd.errors import DamagedFileError, missing_extra
+from edgecsd.quantization import Precision
+from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ArtifactMetadata, OneByOne, no_metadata
+
+if TYPE_CHECKING:
+    from edgecsd.targets.deploy import DeployModel
+
+try:
+    import onnx
+    import onnxruntime
+except ImportError as error:
+    raise missing_extra(error.name or "onnxruntime", "onnx") from None
+
+PRECISIONS = frozenset(Precision)
+_RECIPES = {
+    Precision.FP32: "float32",
+    Precision.FP16: "float16",
+    Precision.W8A32: "int8-weights-per-channel",
+    Precision.W8A8: "qdq-u8s8-per-channel-percentile-99.99-body-only",
+}
+
+
+def recipe(precision: Precision) -> str:
+    """The name of the recipe that `convert` follows for this precision."""
+    return _RECIPES[precision]
+
+
+def versions() -> dict[str, str]:
+    """Versions of the converter and the runtime."""
+    return {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
+
+
+def convert(
+    model: DeployModel, out: Path, precision: Precision, calibration: NDArray[np.uint8] | None, metadata: ArtifactMetadata
+) -> None:
+    """Write `model` to `out`; calibration (n, S, S, 3) uint8 is used by w8a8 alone."""
+    from edgecsd.targets import onnx_convert
+
+    onnx_convert.convert(model, out, precision, calibration, metadata)
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    try:
+        proto = onnx.load(str(path))
+    except Exception as error:  # protobuf's DecodeError, or onnx's own for what follows it
+        raise DamagedFileError(f"{path}: not a whole ONNX file: {_first_line(error)}") from None
+    if not proto.HasField("graph") or not proto.graph.node:
+        raise DamagedFileError(f"{path}: not a whole ONNX file: it has no graph")
+    return proto
+
+
+def read_metadata_json(path: Path) -> str:
+    """The JSON under the key "edgecsd" of metadata_props."""
+    for entry in _read(path).metadata_props:
+        if entry.key == METADATA_KEY:
+            return str(entry.value)
+    raise no_metadata(path)
+
+
+def session(path: Path, threads: int, precision: Precision) -> onnxruntime.InferenceSession:
+    """An onnxruntime session with an explicit number of threads."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4  # errors reach us as exceptions
+    if precision is Precision.W8A32:
+        # Weights are expanded once, at load; by default onnxruntime keeps the 8-bit form and expands it in every run.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    # x86 without VNNI multiplies u8 by s8 with VPMADDUBSW, which saturates: cosine 0.86 instead of 0.99 (Lite0, measured on
+    # AVX2). With this option the same file runs there by exact kernels; ARM and VNNI machines are exact without it.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has one exception class a status code, without a public base
+        raise DamagedFileError(f"{path}: onnxruntime cannot load it: {_first_line(error)}") from None
+
+
+class OnnxRunner(OneByOne):
+    """An ONNX artifact in onnxruntime, on the CPU."""
+
+    def __init__(self, path: Path, threads: int, precision: Precision) -> None:
+        self._session = session(path, threads, precision)
+        inputs = self._session.get_inputs()
+        if [i.name for i in inputs] != [INPUT_NAME] or [o.name for o in self._session.get_outputs()] != [OUTPUT_NAME]:
+            raise DamagedFileError(f"{path}: its input and output are not {INPUT_NAME!r} and {OUTPUT_NAME!r}")
+        super().__init__(int(inputs[0].shape[1]))
+        self.kind = f"onnxruntime {'.'.join(onnxruntime.__version__.split('.')[:2])}, CPU"
+
+    def embed_one(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        (vector,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: self.check(pixels)})
+        return np.asarray(vector, np.float32)
+
+
+def load_runner(path: Path, threads: int) -> OnnxRunner:
+    """The artifact in onnxruntime on `threads` threads."""
+    from edgecsd.targets.artifact import metadata_from_json
+
+    return OnnxRunner(path, threads, metadata_from_json(read_metadata_json(path), str(path)).precision)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]

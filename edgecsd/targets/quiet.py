@@ -1,0 +1,58 @@
+"""Keeps converters off stdout and stderr: `--json` promises one document, and their logs mislead where nothing is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+
+from edgecsd.errors import EdgecsdError
+
+LOG_LINES = 12  # how much of a converter's log stands in the error
+
+
+@contextlib.contextmanager
+def quiet_conversion(what: str) -> Iterator[None]:
+    """Hold back everything written to stdout and stderr, by C++ too; on failure its last lines stand in an EdgecsdError.
+
+    Errors of edgecsd's own pass unchanged. File descriptors belong to the whole process: one conversion at a time.
+    """
+    with tempfile.TemporaryFile() as log:
+        try:
+            with _descriptors_to(log.fileno()), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        except (EdgecsdError, ImportError):
+            raise
+        except Exception as error:  # converters raise anything, down to bare RuntimeError and KeyError
+            log.seek(0)
+            lines = log.read().decode(errors="replace").strip().splitlines()[-LOG_LINES:]
+            reason = next(iter(str(error).strip().splitlines()), "") or "no reason given"
+            tail = "\nlast lines of its log:\n  " + "\n  ".join(lines) if lines else ""
+            raise EdgecsdError(f"{what} failed: {type(error).__name__}: {reason}{tail}") from error
+
+
+@contextlib.contextmanager
+def _descriptors_to(target: int) -> Iterator[None]:
+    _flush()
+    saved = [(number, os.dup(number)) for number in (1, 2)]
+    try:
+        with open(os.dup(target), "w", errors="replace") as stream:
+            with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+                for number, _ in saved:
+                    os.dup2(target, number)
+                yield
+    finally:
+        _flush()
+        for number, copy in saved:
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # a caller may have closed or replaced them
+            stream.flush()

@@ -1,0 +1,126 @@
+"""TFLite artifacts: metadata and runner. Conversion is in tflite_convert, which loads litert-torch and the quantiser."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecsd.errors import BadInputError, DamagedFileError, missing_extra
+from edgecsd.quantization import Precision
+from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ArtifactMetadata, OneByOne, no_metadata
+
+if TYPE_CHECKING:
+    from edgecsd.targets.deploy import DeployModel
+
+try:
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.interpreter import Interpreter
+except ImportError as error:
+    raise missing_extra(error.name or "ai-edge-litert", "tflite") from None
+
+PRECISIONS = frozenset(Precision)
+FILE_IDENTIFIER = b"TFL3"
+_RECIPES = {
+    Precision.FP32: "float32",
+    Precision.FP16: "float16-weights",
+    Precision.W8A32: "int8-weights-per-channel",
+    Precision.W8A8: "static-s8s8-per-channel-min-max-body-only",
+}
+
+
+def recipe(precision: Precision) -> str:
+    """The name of the recipe that `convert` follows for this precision."""
+    return _RECIPES[precision]
+
+
+def versions() -> dict[str, str]:
+    """Versions of the converter, the quantiser and the runtime, by distribution name."""
+    found = {}
+    for name in ("litert-torch", "ai-edge-quantizer", "ai-edge-litert"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def convert(
+    model: DeployModel, out: Path, precision: Precision, calibration: NDArray[np.uint8] | None, metadata: ArtifactMetadata
+) -> None:
+    """Write `model` to `out`; calibration (n, S, S, 3) uint8 is used by w8a8 alone."""
+    from edgecsd.targets import tflite_convert
+
+    tflite_convert.convert(model, out, precision, calibration, metadata)
+
+
+def read_metadata_json(path: Path) -> str:
+    """The JSON in the buffer that the model's metadata entry "edgecsd" points to."""
+    data = _read_whole(path)
+    try:
+        model = schema.Model.GetRootAs(data, 0)
+        for entry in (model.Metadata(i) for i in range(model.MetadataLength())):
+            if entry.Name() == METADATA_KEY.encode():
+                return bytes(model.Buffers(entry.Buffer()).DataAsNumpy()).decode()
+    except Exception as error:  # flatbuffers reads wherever an offset points: struct, index, value and type errors
+        raise _damaged(path, error) from None
+    raise no_metadata(path)
+
+
+def _read_whole(path: Path) -> bytes:
+    """The file's bytes, after a look at what the runtime trusts blindly: that every buffer lies inside the file."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadInputError(f"{path}: {error.strerror or error}") from None
+    if data[4:8] != FILE_IDENTIFIER:
+        raise DamagedFileError(f"{path}: not a TFLite file: {FILE_IDENTIFIER.decode()} is missing at byte 4")
+    try:
+        model = schema.Model.GetRootAs(data, 0)
+        ends = [_end_of_buffer(model.Buffers(i)) for i in range(model.BuffersLength())]
+        whole = model.SubgraphsLength() > 0 and bool(ends) and max(ends) <= len(data)
+    except Exception as error:
+        raise _damaged(path, error) from None
+    if not whole:
+        raise DamagedFileError(f"{path}: not a whole TFLite file: its tensors reach beyond its {len(data)} bytes")
+    return data
+
+
+def _end_of_buffer(buffer: Any) -> int:
+    """One past the last byte of a buffer's data in the file; 0 if it has none."""
+    field = buffer._tab.Offset(4)  # 4: slot of `data` in the Buffer table of the TFLite schema
+    return int(buffer._tab.Vector(field) + buffer._tab.VectorLen(field)) if field else 0
+
+
+def _damaged(path: Path, error: Exception) -> DamagedFileError:
+    return DamagedFileError(f"{path}: not a whole TFLite file: {type(error).__name__}: {str(error)[:120]}")
+
+
+class TfliteRunner(OneByOne):
+    """A TFLite artifact in LiteRT's interpreter, on the CPU (XNNPACK)."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        data = _read_whole(path)
+        try:
+            self._interpreter = Interpreter(model_content=data, num_threads=threads)
+            self._interpreter.allocate_tensors()
+            self._run = self._interpreter.get_signature_runner()
+            inputs, outputs = self._run.get_input_details(), self._run.get_output_details()
+        except (ValueError, RuntimeError) as error:
+            raise _damaged(path, error) from None
+        if list(inputs) != [INPUT_NAME] or list(outputs) != [OUTPUT_NAME]:
+            raise DamagedFileError(f"{path}: its input and output are not {INPUT_NAME!r} and {OUTPUT_NAME!r}")
+        super().__init__(int(inputs[INPUT_NAME]["shape"][1]))
+        self.kind = f"LiteRT {'.'.join(version('ai-edge-litert').split('.')[:2])}, CPU"
+
+    def embed_one(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        vector = self._run(**{INPUT_NAME: self.check(pixels)})[OUTPUT_NAME]
+        return np.array(vector, np.float32)  # a copy: the interpreter writes the next result into the same memory
+
+
+def load_runner(path: Path, threads: int) -> TfliteRunner:
+    """The artifact in LiteRT on `threads` threads."""
+    return TfliteRunner(path, threads)

@@ -1,0 +1,112 @@
+"""What a distillation learns from: photos matched with cached gallery features, split into training and held-out."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecsd.errors import BadInputError
+from edgecsd.features import FeatureStore
+from edgecsd.images import ImageSet
+from edgecsd.metrics import overlap_at
+from edgecsd.space import require_same_space
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Photos whose gallery features are cached, and the gallery that they are compared with.
+
+    images    only those with features, in store order
+    features  (T, 1 + V, D): of each image and its views
+    gallery   (N, D) the vectors that anchors and neighbours come from
+    own_rows  per image the gallery rows that show the same photo (same id or byte-identical)
+    """
+
+    images: ImageSet
+    digests: tuple[str, ...]
+    store: FeatureStore
+    features: Floats = field(repr=False)
+    gallery: Floats = field(repr=False)
+    own_rows: tuple[NDArray[np.int64], ...] = field(repr=False)
+    train: NDArray[np.int64] = field(repr=False)
+    held_out: NDArray[np.int64] = field(repr=False)
+
+    def exclude(self, position: int, similarities: Floats) -> None:
+        similarities[self.own_rows[position]] = -np.inf
+
+    @cached_property
+    def held_out_neighbours(self) -> NDArray[np.int64]:
+        """(H, 100 or the gallery) rows nearest to the held-out images' own gallery features."""
+        return self.neighbours(self.features[self.held_out, 0], depth=100)
+
+    def neighbours(self, embeddings: Floats, depth: int) -> NDArray[np.int64]:
+        """(H, depth) gallery rows nearest to the (H, D) embeddings of the held-out images, the photos themselves left out."""
+        similarities = embeddings @ self.gallery.T
+        for row, position in enumerate(self.held_out):
+            self.exclude(int(position), similarities[row])
+        return np.argsort(-similarities, axis=1, kind="stable")[:, :depth]
+
+    def held_out_overlap(self, embeddings: Floats, k: int) -> float:
+        """Mean share of the gallery model's first k neighbours that the (H, D) embeddings find too."""
+        return float(overlap_at(self.neighbours(embeddings, k), self.held_out_neighbours, k).mean())
+
+
+def make_training_set(
+    images: ImageSet, gallery: FeatureStore, features: FeatureStore | None, *, share: float, limit: int, overlap_k: int
+) -> TrainingSet:
+    """Match photos with their cached features and set held-out ones aside.
+
+    features: the store with the photos' own features where they are not part of the gallery.
+    """
+    store = features or gallery
+    require_same_space(store.space, gallery.space, str(store.path), str(gallery.path))
+    matched = [p for p, item in enumerate(images.ids) if item in store.row_of]
+    if not matched:
+        raise BadInputError(
+            f"none of the {len(images)} images of {images.root} has features in {store.path}: an image there is called "
+            f"{store.items.ids[0]!r}, here {images.ids[0]!r}; give the folder that `extract` was given, or the photos' own "
+            f"store with --features"
+        )
+    rows = np.array([store.row_of[images.ids[p]] for p in matched])
+    digests = tuple(store.items.digests[r] for r in rows)
+    chosen = images.subset(matched)
+    train, held_out = _split(chosen.ids, digests, share, limit)
+    if len(held_out) < 2 or len(train) < 8 or gallery.count <= overlap_k + 1:
+        raise BadInputError(
+            f"{len(train)} training images, {len(held_out)} held out and a gallery of {gallery.count} are too few: at least 8, 2 and "
+            f"{overlap_k + 2} are needed; give more photos, or a larger --held-out share"
+        )
+    return TrainingSet(
+        chosen, digests, store, store.view_vectors()[rows], gallery.vectors(), _own_rows(chosen.ids, digests, gallery), train, held_out
+    )  # fmt: skip
+
+
+def _own_rows(ids: tuple[str, ...], digests: tuple[str, ...], gallery: FeatureStore) -> tuple[NDArray[np.int64], ...]:
+    by_digest: dict[str, list[int]] = {}
+    for row, digest in enumerate(gallery.items.digests):
+        if digest:
+            by_digest.setdefault(digest, []).append(row)
+    result = []
+    for item, digest in zip(ids, digests, strict=True):
+        rows = set(by_digest.get(digest, ())) if digest else set()
+        if item in gallery.row_of and (not digest or not gallery.items.digests[gallery.row_of[item]] or gallery.row_of[item] in rows):
+            rows.add(gallery.row_of[item])
+        result.append(np.array(sorted(rows), np.int64))
+    return tuple(result)
+
+
+def _split(ids: tuple[str, ...], digests: tuple[str, ...], share: float, limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Held out are the images with the smallest hash of their bytes: copies of one photo stay on one side."""
+    keys = [hashlib.sha256(("held-out " + (digest or item)).encode()).hexdigest() for item, digest in zip(ids, digests, strict=True)]
+    unique = sorted(set(keys))
+    chosen = set(unique[: max(2, min(limit, round(share * len(unique))))])
+    held = np.array([key in chosen for key in keys])
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+

@@ -1,0 +1,37 @@
+"""The interleaved ratio: its arithmetic, and that it names what cannot run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bench_models import make_model, save_artifact
+
+from edgecsd.bench import MeasurementFailedError, interleaved_ratio
+from edgecsd.bench.ratio import _summarise
+from edgecsd.errors import BadInputError
+
+
+def test_two_artifacts(onnx_file: Path, tflite_file: Path, pixels: np.ndarray) -> None:
+    ratio = interleaved_ratio(onnx_file, tflite_file, pixels, blocks=4, runs=3, warmup_seconds=0.02)
+    assert (ratio.blocks, ratio.runs, ratio.threads) == (4, 3, 1)
+    assert 0 < ratio.low <= ratio.ratio <= ratio.high
+    assert ratio.a_ms > 0 and ratio.b_ms > 0
+
+
+def test_summary_is_the_median_of_block_ratios() -> None:
+    ratio = _summarise([(2e6, 1e6), (9e6, 3e6), (4e6, 1e6)], threads=2, runs=5)
+    assert (ratio.ratio, ratio.a_ms, ratio.b_ms) == (3.0, 4.0, 1.0)
+    assert (ratio.low, ratio.high) == (pytest.approx(2.2), pytest.approx(3.8))
+
+
+def test_a_file_that_cannot_run_is_named(onnx_file: Path, run_folder: Path, tmp_path: Path) -> None:
+    wrong = np.zeros((1, 48, 48, 3), np.uint8)
+    with pytest.raises(MeasurementFailedError, match=r"model\.onnx: "):
+        interleaved_ratio(onnx_file, save_artifact(run_folder, make_model(), tmp_path / "b.onnx"), wrong, blocks=1)
+
+
+def test_counts_below_one_are_refused(onnx_file: Path, pixels: np.ndarray) -> None:
+    with pytest.raises(BadInputError, match="0 blocks"):
+        interleaved_ratio(onnx_file, onnx_file, pixels, blocks=0)

@@ -1,0 +1,50 @@
+"""Fixtures that more than one test file uses: real photos, and a small feature store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from doubles import PixelGallery
+from PIL import Image
+
+from edgecsd.extract import extract
+from edgecsd.features import FeatureStore
+
+
+def portrait() -> Image.Image:
+    """The photograph that matplotlib ships with its sample data (512 x 600, RGB)."""
+    from matplotlib.cbook import get_sample_data
+
+    with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as image:
+        return image.convert("RGB")
+
+
+@pytest.fixture(scope="session")
+def photo() -> Image.Image:
+    return portrait()
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory, photo: Image.Image) -> Path:
+    """24 distinct crops of one photograph, 15 JPEG and 9 PNG, of many sizes, some of them in sub-folders."""
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(20)
+    for number in range(24):
+        width, height = (int(side) for side in random.integers(90, 260, 2))
+        left, top = int(random.integers(0, 512 - width)), int(random.integers(0, 600 - height))
+        crop = photo.crop((left, top, left + width, top + height))
+        parent = folder / ["", "first", "second/deeper"][number % 3]
+        parent.mkdir(parents=True, exist_ok=True)
+        if number % 8 < 5:
+            crop.save(parent / f"photo-{number:02d}.jpg", quality=90)
+        else:
+            crop.save(parent / f"photo-{number:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pixel_store(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """The photos' features with two cached views, by the numpy gallery model. Read only: copy it to change it."""
+    return extract(photos, PixelGallery(), tmp_path_factory.mktemp("stores") / "pixels.features", views=2, seed=3)

@@ -1,0 +1,211 @@
+"""Whole files or none."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgecsd.errors import BadInputError, DamagedFileError
+from edgecsd.files import (
+    Parts,
+    digest_of,
+    read_json,
+    read_manifest,
+    remove_stale,
+    replace_whole,
+    sha256_file,
+    size_bytes,
+    write_json,
+)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "result.txt"
+    with replace_whole(target) as temporary:
+        temporary.write_text("new")
+        assert not target.exists()
+        assert temporary.suffix == ".txt"  # some writers choose the format by it
+    assert target.read_text() == "new"
+    assert names(target.parent) == ["result.txt"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "result.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), replace_whole(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["result.txt"]
+
+
+def test_a_folder_replaces_a_folder(tmp_path: Path) -> None:
+    target = tmp_path / "store"
+    target.mkdir()
+    (target / "old").touch()
+    with replace_whole(target) as temporary:
+        temporary.mkdir()
+        (temporary / "new").touch()
+    assert names(tmp_path) == ["store"]
+    assert names(target) == ["new"]
+
+
+def test_a_folder_that_was_never_written_leaves_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "store"
+    target.mkdir()
+    (target / "old").touch()
+    with pytest.raises(FileNotFoundError), replace_whole(target):
+        pass  # nothing stands at the temporary path
+    assert names(tmp_path) == ["store"]
+    assert names(target) == ["old"]
+
+
+def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), replace_whole(tmp_path / "store") as temporary:
+        temporary.mkdir()
+        (temporary / "half").touch()
+        raise KeyboardInterrupt
+    assert names(tmp_path) == []
+
+
+def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    gone, mine = int(dead.stdout), os.getpid()
+    (tmp_path / f".store.{gone}.tmp").mkdir()
+    (tmp_path / f".store.{gone}.old").mkdir()
+    (tmp_path / f".store.{mine}.tmp").mkdir()
+    (tmp_path / f".store.backup.{gone}.tmp").mkdir()  # of another target
+    remove_stale(tmp_path / "store")
+    assert names(tmp_path) == sorted([f".store.{mine}.tmp", f".store.backup.{gone}.tmp"])
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write over the limit then fails with OSError, as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+from edgecsd.files import replace_whole
+try:
+    with replace_whole(Path(sys.argv[1])) as temporary:
+        temporary.write_bytes(bytes(100_000))
+except OSError as error:
+    print("OSError", error.errno)
+"""
+
+
+def test_a_full_disk_is_an_oserror_and_leaves_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "big.bin"
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, target], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("OSError")
+    assert names(tmp_path) == []
+
+
+def test_json_is_read_back(tmp_path: Path) -> None:
+    value = {"b": [1, 2.5, None], "a": "ü"}
+    write_json(tmp_path / "v.json", value)
+    assert read_json(tmp_path / "v.json") == value
+    assert list(read_json(tmp_path / "v.json")) == ["b", "a"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{}", b"[" * 100_000, b"not json"])
+def test_broken_json_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "v.json").write_bytes(content)
+    with pytest.raises(DamagedFileError, match=r"v\.json"):
+        read_json(tmp_path / "v.json")
+
+
+def test_missing_json_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"v\.json: no such file"):
+        read_json(tmp_path / "v.json")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ({"kind": "thing", "schema_version": 2}, "schema_version 2 is unknown.*reads 1"),
+        ({"kind": "thing", "schema_version": "1"}, "schema_version '1' is unknown"),
+        ({"kind": "thing"}, "schema_version None is unknown"),
+        ({"kind": "other", "schema_version": 1}, "not the manifest of a thing"),
+        ([], "not the manifest of a thing"),
+    ],
+)
+def test_foreign_manifests_are_refused(tmp_path: Path, manifest: object, message: str) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DamagedFileError, match=message):
+        read_manifest(tmp_path / "manifest.json", "thing", 1)
+
+
+def test_a_folder_without_a_manifest_and_no_folder_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="not a thing: it has no manifest"):
+        read_manifest(tmp_path / "manifest.json", "thing", 1)
+    with pytest.raises(BadInputError, match="no such thing"):
+        read_manifest(tmp_path / "absent" / "manifest.json", "thing", 1)
+
+
+def test_digest_of_a_folder_sees_names_and_contents(tmp_path: Path) -> None:
+    for folder, name, content in [("a", "x", b"1"), ("b", "x", b"1"), ("c", "y", b"1"), ("d", "x", b"2")]:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_bytes(content)
+    a, b, c, d = (sha256_file(tmp_path / folder) for folder in "abcd")
+    assert a == b
+    assert len({a, c, d}) == 3
+
+
+def test_known_digests_and_sizes(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
+    assert sha256_file(tmp_path / "abc") == known
+    assert size_bytes(tmp_path / "abc") == size_bytes(tmp_path) == 3
+    assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
+
+
+def test_parts_survive_a_second_opening_under_the_same_settings(tmp_path: Path) -> None:
+    settings = {"ids": "x", "pair": (1, 2)}  # a tuple becomes a list in JSON: still the same settings
+    Parts(tmp_path / "out", settings).write(3, vectors=np.arange(4.0), words=np.array(["a", "bc"]))
+    again = Parts(tmp_path / "out", settings)
+    assert again.has(3)
+    assert not again.has(0)
+    assert again.read(3)["vectors"].tolist() == [0, 1, 2, 3]
+    assert again.read(3)["words"].tolist() == ["a", "bc"]
+
+
+def test_parts_made_under_other_settings_are_thrown_away(tmp_path: Path) -> None:
+    Parts(tmp_path / "out", {"seed": 0}).write(0, vectors=np.arange(4))
+    assert not Parts(tmp_path / "out", {"seed": 1}).has(0)
+
+
+@pytest.mark.parametrize("marker", [b"", b"{", None])
+def test_parts_without_a_readable_marker_are_thrown_away(tmp_path: Path, marker: bytes | None) -> None:
+    parts = Parts(tmp_path / "out", {"seed": 0})
+    parts.write(0, vectors=np.arange(4))
+    file = parts.folder / "settings.json"
+    file.unlink()
+    if marker is not None:
+        file.write_bytes(marker)
+    assert not Parts(tmp_path / "out", {"seed": 0}).has(0)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"\x93NUMPY"])
+def test_a_damaged_part_says_what_to_do(tmp_path: Path, content: bytes) -> None:
+    parts = Parts(tmp_path / "out", {})
+    parts.write(0, vectors=np.arange(4))
+    (parts.folder / "part-000000.npz").write_bytes(content)
+    with pytest.raises(DamagedFileError, match=r"delete .*out\.partial and start again"):
+        parts.read(0)
+
+
+def test_parts_never_load_pickles(tmp_path: Path) -> None:
+    parts = Parts(tmp_path / "out", {})
+    np.savez(parts.folder / "part-000000.npz", vectors=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(DamagedFileError, match="allow_pickle"):
+        parts.read(0)
