@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,12 +45,14 @@ def mine_anchors(
     most = len(gallery) - max((len(rows) for rows in own_rows), default=0)
     if not 1 <= k <= most:
         raise BadInputError(f"--anchors {k}: the gallery offers 1 to {most} anchors an image")
-    settings = {"k": k, "vectors": _digest(vectors), "gallery": _digest(gallery), "own": digest_of([r.tolist() for r in own_rows])}
+    own = digest_of([rows.tolist() for rows in own_rows])
+    settings = {"k": k, "vectors": _digest(vectors), "gallery": _digest(gallery), "own": own}
     if out.is_file():
         with np.load(out, allow_pickle=False) as saved:
             if str(saved["settings"]) == digest_of(settings):
                 return Anchors(saved["ids"], saved["similarities"])
-    parts, rows = Parts(out, settings), max(1, BLOCK_VALUES // len(gallery))
+    rows = max(1, BLOCK_VALUES // len(gallery))
+    parts = Parts(out, {**settings, "rows": rows})
     starts = range(0, len(vectors), rows)
     gallery_tensor = torch.from_numpy(gallery)
     with reporter.task("mining anchors", len(vectors)) as advance:
@@ -78,8 +81,6 @@ def _nearest(
 
 
 def _digest(array: NDArray[np.float32]) -> str:
-    import hashlib
-
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
@@ -93,6 +94,6 @@ def contextual_similarities(queries: Tensor, own: Tensor, gallery: Tensor, ids: 
     if len(gallery) <= WHOLE_GALLERY_FACTOR * ids.shape[1]:
         others = (queries @ gallery.T).gather(1, ids)
     else:
-        unique, places = ids.unique(return_inverse=True)
+        unique, places = torch.unique(ids, return_inverse=True)
         others = (queries @ gallery[unique].T).gather(1, places)
     return torch.cat([first, others], dim=1)

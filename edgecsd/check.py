@@ -8,17 +8,18 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgecsd.embedding import embed_images
-from edgecsd.errors import BadInputError
+from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.extract import GalleryEmbedder
+from edgecsd.features import FeatureStore
 from edgecsd.files import sha256_file
 from edgecsd.gallery_models import load_gallery_model
-from edgecsd.features import FeatureStore
 from edgecsd.images import ImageSet, find_images
 from edgecsd.index import GalleryIndex
 from edgecsd.metrics import overlap_at, rank_biased_overlap
+from edgecsd.preprocess import validation_text
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import QueryModelEmbedder, load_query_model
 from edgecsd.space import require_same_space
@@ -85,7 +86,8 @@ class CheckResult:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
-            "schema_version": SCHEMA_VERSION, "passed": self.passed, "artifact": str(self.artifact), "sha256": self.sha256,
+            "schema_version": SCHEMA_VERSION, "passed": self.passed,
+            "artifact": str(self.artifact), "sha256": self.sha256,
             "index": str(self.index), "fingerprint": self.fingerprint, "runtime": self.runtime, "images": self.images,
             "unreadable": self.unreadable, "k": self.k, "figures": self.figures,
             "gates": [{**vars(gate), "passed": gate.passed} for gate in self.gates],
@@ -122,29 +124,49 @@ def check(
     limits = _thresholds(str(artifact.metadata.precision), thresholds or {})
     model = load_query_model(_run_of(file, run))
     if model.config.weights_digest != artifact.metadata.weights_digest:
-        raise BadInputError(f"{file} was not exported from the query model in {_run_of(file, run)}: their weights differ; give its own run with --run")
+        raise IncompatibleError(
+            f"{file} was not exported from the query model in {_run_of(file, run)}: their weights differ; "
+            f"give its own run with --run"
+        )
+    if len(opened.ids) < 2:
+        raise BadInputError(f"{index}: a gallery of {len(opened.ids)} has nothing to find beside the photo itself")
     photos = images if isinstance(images, ImageSet) else find_images(images, split=split)
     if limit is not None and limit < len(photos):
         photos = photos.subset(np.linspace(0, len(photos) - 1, limit).round().astype(int).tolist())
     photos, truth, unreadable = _gallery_features(photos, opened, reference, weights, reporter)
     exported = embed_images(photos, artifact, strict=True, name=file.name, reporter=reporter).vectors[:, 0]
-    original = embed_images(photos, QueryModelEmbedder(model), strict=True, name="torch query model", reporter=reporter).vectors[:, 0]
+    original = embed_images(
+        photos, QueryModelEmbedder(model), strict=True, name="torch query model", reporter=reporter
+    ).vectors[:, 0]
     figures = _figures(exported, original, truth, opened, photos, k)
     gates = _gates(figures, limits, k)
-    return CheckResult(file, sha256_file(file), index, opened.space.fingerprint, artifact.runtime, len(photos), unreadable, k, gates, figures)
+    return CheckResult(
+        file,
+        sha256_file(file),
+        index,
+        opened.space.fingerprint,
+        artifact.runtime,
+        len(photos),
+        unreadable,
+        k,
+        gates,
+        figures,
+    )
 
 
 def _thresholds(precision: str, changes: dict[str, float]) -> Thresholds:
     try:
         return Thresholds.model_validate({**DEFAULT_THRESHOLDS[precision].model_dump(), **changes})
-    except ValueError as error:
-        raise BadInputError(f"thresholds: {error}") from None
+    except ValidationError as error:
+        raise BadInputError(f"thresholds: {validation_text(error)}") from None
 
 
 def _run_of(file: Path, run: Path | None) -> Path:
     found = run or file.resolve().parent.parent
     if not (found / "query_model.json").is_file():
-        raise BadInputError(f"{found}: no query model there to compare {file.name} with; give the run it was exported from with --run")
+        raise BadInputError(
+            f"{found}: no query model there to compare {file.name} with; give the run it was exported from with --run"
+        )
     return found
 
 
@@ -157,22 +179,31 @@ def _gallery_features(
         require_same_space(store.space, index.space, str(reference), str(index.path))
         known = [p for p, item in enumerate(photos.ids) if item in store.row_of]
         if not known:
-            raise BadInputError(f"{reference}: has no features of the images in {photos.root}; extract them from that folder")
+            raise BadInputError(
+                f"{reference}: has no features of the images in {photos.root}; extract them from that folder"
+            )
         chosen = photos.subset(known)
         return chosen, store.vectors()[[store.row_of[item] for item in chosen.ids]], len(photos) - len(known)
     name = index.space.gallery_model
     if not name.startswith(("timm:", "onnx:")):
-        raise BadInputError(f"the gallery model {name!r} cannot be run from here: give its features of the images with --reference STORE")
+        raise BadInputError(
+            f"the gallery model {name!r} cannot be run from here: "
+            f"give its features of the images with --reference STORE"
+        )
     size = index.space.preprocess.size if index.space.preprocess else None
     gallery_model = load_gallery_model(name, weights=weights, size=size)
     require_same_space(gallery_model.space, index.space, f"the gallery model {name} as it loads here", str(index.path))
     embedded = embed_images(photos, GalleryEmbedder(gallery_model), name="gallery model", reporter=reporter)
     if not embedded.kept:
-        raise BadInputError(f"{photos.root}: none of the {len(photos)} images can be read; the first: {embedded.problems[0]}")
+        raise BadInputError(
+            f"{photos.root}: none of the {len(photos)} images can be read; the first: {embedded.problems[0]}"
+        )
     return photos.subset(embedded.kept), embedded.vectors[:, 0], len(embedded.problems)
 
 
-def _figures(exported: Floats, original: Floats, truth: Floats, index: GalleryIndex, photos: ImageSet, k: int) -> dict[str, float]:
+def _figures(
+    exported: Floats, original: Floats, truth: Floats, index: GalleryIndex, photos: ImageSet, k: int
+) -> dict[str, float]:
     norms = np.linalg.norm(exported, axis=1)
     cosines = (exported * original).sum(1) / np.maximum(norms * np.linalg.norm(original, axis=1), 1e-12)
     own, torch_found, found = (_search(index, vectors, photos, k) for vectors in (truth, original, exported))
@@ -191,11 +222,12 @@ def _figures(exported: Floats, original: Floats, truth: Floats, index: GalleryIn
 
 def _search(index: GalleryIndex, vectors: Floats, photos: ImageSet, k: int) -> NDArray[np.int64]:
     """(n, k) rows found in the index, the photo itself left out; a non-finite embedding finds nothing."""
-    finite = np.isfinite(vectors).all(axis=1)
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
     _, rows = index.search(np.where(finite[:, None], vectors, 0.0).astype(np.float32), k + 1)
     found = np.full((len(vectors), min(k, len(index.ids) - 1)), -1, np.int64)
     for query in np.flatnonzero(finite):
-        others = [row for row in rows[query] if row != index.row_of.get(photos.ids[query], -2)][: found.shape[1]]
+        own = index.row_of.get(photos.ids[query])
+        others = [int(row) for row in rows[query] if row != own][: found.shape[1]]
         found[query, : len(others)] = others
     return found
 
@@ -206,5 +238,7 @@ def _gates(figures: dict[str, float], limits: Thresholds, k: int) -> tuple[Gate,
         Gate("cosine to the torch model, lowest", figures["cosine_min"], limits.min_cosine),
         Gate("length of the embedding, largest error", figures["norm_error"], limits.max_norm_error, at_most=True),
         Gate(f"overlap@{k} with the gallery model's results", figures["overlap"], limits.min_overlap),
-        Gate(f"overlap@{k} lost against the torch model", figures["overlap_loss"], limits.max_overlap_loss, at_most=True),
+        Gate(
+            f"overlap@{k} lost against the torch model", figures["overlap_loss"], limits.max_overlap_loss, at_most=True
+        ),
     )

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-STRENGTHS = tuple(float(s) for s in np.logspace(-4, 2, 13))  # relative to the mean eigenvalue of the features' covariance
+# Relative to the mean eigenvalue of the features' covariance.
+STRENGTHS = tuple(float(s) for s in np.logspace(-4, 2, 13))
+BLOCK_ROWS = 8192  # rows in float64 at once
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,12 @@ class Ridge:
     def __init__(self, pooled: Floats, targets: Floats) -> None:
         """pooled (M, C) features, targets (M, D) gallery features of the same M views."""
         self._pooled_mean, self._target_mean = pooled.mean(0, dtype=np.float64), targets.mean(0, dtype=np.float64)
-        count = len(pooled)
-        # Centred products from raw ones: the (M, C) array is not copied to float64.
-        gram = (pooled.T @ pooled).astype(np.float64) - count * np.outer(self._pooled_mean, self._pooled_mean)
-        cross = (pooled.T @ targets).astype(np.float64) - count * np.outer(self._pooled_mean, self._target_mean)
+        width = pooled.shape[1]
+        gram, cross = np.zeros((width, width)), np.zeros((width, targets.shape[1]))
+        for first in range(0, len(pooled), BLOCK_ROWS):  # centred in float64, without a copy of the whole
+            block = pooled[first : first + BLOCK_ROWS] - self._pooled_mean
+            gram += block.T @ block
+            cross += block.T @ (targets[first : first + BLOCK_ROWS] - self._target_mean)
         values, self._vectors = np.linalg.eigh(gram)
         self._values = np.maximum(values, 0.0)
         self._rotated = self._vectors.T @ cross

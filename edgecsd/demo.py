@@ -38,7 +38,14 @@ QUERY_MODELS = ("tf_efficientnet_lite0", "mobilenetv2_100")
 VIEWS = 3
 QUERY_SHARE = 0.2  # of the photos; the others are the gallery, and what the query model is distilled on
 FEWEST_PHOTOS = 60
-EXPORTS = (("onnx", "fp32"), ("onnx", "w8a8"), ("tflite", "fp32"), ("tflite", "fp16"), ("tflite", "w8a8"), ("coreml", "fp16"))
+EXPORTS = (
+    ("onnx", "fp32"),
+    ("onnx", "w8a8"),
+    ("tflite", "fp32"),
+    ("tflite", "fp16"),
+    ("tflite", "w8a8"),
+    ("coreml", "fp16"),
+)
 PICTURE_ROWS, PICTURE_DEPTH = 8, 5
 BENCH_SECONDS = 3.0  # an artifact; `edgecsd bench` by itself measures longer
 OVERLAP_K = 10
@@ -71,10 +78,15 @@ class DemoResult:
         return {"rows": [vars(row) for row in self.rows], "picture": str(self.picture), "notes": list(self.notes)}
 
 
-def demo(out: Path, *, images: Path | None = None, query_model: str = QUERY_MODELS[0], reporter: Reporter = SILENT) -> DemoResult:
-    """Extract, distil, export, check and measure; write everything under `out`. Run again, it goes on where it stopped."""
+def demo(
+    out: Path, *, images: Path | None = None, query_model: str = QUERY_MODELS[0], reporter: Reporter = SILENT
+) -> DemoResult:
+    """Extract, distil, export, check and measure; everything lands under `out`. Run again, it goes on."""
     if query_model not in QUERY_MODELS:
-        raise BadInputError(f"--query-model {query_model}: the demo has weights for {' and '.join(QUERY_MODELS)}; use edgecsd distill for others")
+        raise BadInputError(
+            f"--query-model {query_model}: the demo has weights for {' and '.join(QUERY_MODELS)}; "
+            "use edgecsd distill for others"
+        )
     weights = mobilenet_weights() if query_model == "mobilenetv2_100" else None
     photos = food_photos() if images is None else find_images(images)
     gallery_photos, query_photos = split_photos(photos)
@@ -90,13 +102,32 @@ def demo(out: Path, *, images: Path | None = None, query_model: str = QUERY_MODE
 
     benchmark = make_benchmark(gallery, queries)
     rows = _model_rows(benchmark, gallery, queries, gallery_photos, query_photos, config, folder / "run", reporter)
-    checks = [check(a, index.path, query_photos, run=folder / "run", reference=queries.path, reporter=reporter) for a in artifacts]
-    measured = bench(artifacts, images=query_photos, run=folder / "run", threads=(1,), min_seconds=BENCH_SECONDS, out=folder / "bench.jsonl", reporter=reporter)
+    checks = [
+        check(a, index.path, query_photos, run=folder / "run", reference=queries.path, reporter=reporter)
+        for a in artifacts
+    ]
+    measured = bench(
+        artifacts,
+        images=query_photos,
+        run=folder / "run",
+        threads=(1,),
+        min_seconds=BENCH_SECONDS,
+        out=folder / "bench.jsonl",
+        reporter=reporter,
+    )
     by_file = {row.file: row for row in measured.rows}
     for artifact, checked in zip(artifacts, checks, strict=True):
         rows.append(_artifact_row(artifact, checked, by_file[str(artifact)], benchmark, queries, query_photos))
     picture = folder / "retrieved.png"
-    _picture(picture, next(a for a in artifacts if a.name.endswith("w8a8.tflite")), benchmark, gallery, queries, gallery_photos, query_photos)
+    _picture(
+        picture,
+        next(a for a in artifacts if a.name.endswith("w8a8.tflite")),
+        benchmark,
+        gallery,
+        queries,
+        gallery_photos,
+        query_photos,
+    )
     result = DemoResult(tuple(rows), picture, _notes(benchmark, queries.count, gallery.count))
     write_json(folder / "result.json", result.as_dict())
     return result
@@ -105,7 +136,9 @@ def demo(out: Path, *, images: Path | None = None, query_model: str = QUERY_MODE
 def split_photos(photos: ImageSet) -> tuple[ImageSet, ImageSet]:
     """(gallery, queries): a fifth become queries, chosen by the hash of their bytes, so that copies stay together."""
     if len(photos) < FEWEST_PHOTOS:
-        raise BadInputError(f"{photos.root}: {len(photos)} photos are too few for the demo; at least {FEWEST_PHOTOS} are needed")
+        raise BadInputError(
+            f"{photos.root}: {len(photos)} photos are too few for the demo; at least {FEWEST_PHOTOS} are needed"
+        )
     keys = [hashlib.sha256(b"query" + photos.path(p).read_bytes()).hexdigest() for p in range(len(photos))]
     bound = sorted(set(keys))[round(QUERY_SHARE * len(set(keys)))]
     chosen = [p for p, key in enumerate(keys) if key < bound]
@@ -128,7 +161,7 @@ def _export(run: Path, target: str, precision: str, calibration: ImageSet, repor
 
 
 class _UntrainedEmbedder:
-    """The query backbone as it comes: pooled features; as wide as the gallery's by a fixed random projection if need be."""
+    """The query backbone as it comes: pooled features, made as wide as the gallery's by a fixed random projection."""
 
     def __init__(self, config: DistillConfig, preprocess: Preprocess, dim: int | None) -> None:
         backbone = create_backbone(config.query_model, weights=config.weights)
@@ -136,7 +169,11 @@ class _UntrainedEmbedder:
         probe = self._pooled(np.zeros((1, preprocess.size, preprocess.size, 3), np.uint8))
         width = probe.shape[1]
         self.dim = dim or width
-        self._projection = None if self.dim == width else np.random.default_rng(0).standard_normal((width, self.dim)).astype(np.float32)
+        self._projection = (
+            None
+            if self.dim == width
+            else np.random.default_rng(0).standard_normal((width, self.dim)).astype(np.float32)
+        )
 
     def _pooled(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -151,7 +188,8 @@ class _UntrainedEmbedder:
 
 
 def _model_rows(
-    benchmark: Benchmark, gallery: FeatureStore, queries: FeatureStore, gallery_photos: ImageSet, query_photos: ImageSet,
+    benchmark: Benchmark, gallery: FeatureStore, queries: FeatureStore, gallery_photos: ImageSet,
+    query_photos: ImageSet,
     config: DistillConfig, run: Path, reporter: Reporter,
 ) -> list[DemoRow]:  # fmt: skip
     model = load_query_model(run)
@@ -164,8 +202,14 @@ def _model_rows(
         benchmark.score("symmetric, gallery model", queries.vectors()),
         benchmark.score("symmetric, query model before", before_queries, before_gallery),
         benchmark.score("asymmetric, before", before_queries),
-        benchmark.score("asymmetric, closed-form start", embed_store_items(query_photos, queries, start, name="closed-form start", reporter=reporter)),
-        benchmark.score("asymmetric, distilled", embed_store_items(query_photos, queries, after, name="distilled", reporter=reporter)),
+        benchmark.score(
+            "asymmetric, closed-form start",
+            embed_store_items(query_photos, queries, start, name="closed-form start", reporter=reporter),
+        ),
+        benchmark.score(
+            "asymmetric, distilled",
+            embed_store_items(query_photos, queries, after, name="distilled", reporter=reporter),
+        ),
     ]
     return [_row(score) for score in scores]
 
@@ -175,19 +219,31 @@ def _row(score: Figures) -> DemoRow:
 
 
 def _artifact_row(
-    artifact: Path, checked: CheckResult, measured: BenchRow, benchmark: Benchmark, queries: FeatureStore, query_photos: ImageSet
+    artifact: Path,
+    checked: CheckResult,
+    measured: BenchRow,
+    benchmark: Benchmark,
+    queries: FeatureStore,
+    query_photos: ImageSet,
 ) -> DemoRow:
     embedded = embed_store_items(query_photos, queries, ArtifactEmbedder(artifact), name=artifact.name)
     score = benchmark.score(artifact.name, embedded)
     figures = measured.figures
     return DemoRow(
         artifact.name, score.mean_average_precision, checked.figures["overlap"], measured.size_bytes / 1e6,
-        figures.p50_ms if figures else None, figures.p90_ms if figures else None, checked.figures["cosine_mean"], checked.passed,
+        figures.p50_ms if figures else None, figures.p90_ms if figures else None,
+        checked.figures["cosine_mean"], checked.passed,
     )  # fmt: skip
 
 
 def _picture(
-    path: Path, artifact: Path, benchmark: Benchmark, gallery: FeatureStore, queries: FeatureStore, gallery_photos: ImageSet, query_photos: ImageSet
+    path: Path,
+    artifact: Path,
+    benchmark: Benchmark,
+    gallery: FeatureStore,
+    queries: FeatureStore,
+    gallery_photos: ImageSet,
+    query_photos: ImageSet,
 ) -> None:
     exported = embed_store_items(query_photos, queries, ArtifactEmbedder(artifact), name="picture")
     found = rank(exported, benchmark.gallery)[:, :PICTURE_DEPTH]
@@ -207,8 +263,8 @@ def _picture(
 def _notes(benchmark: Benchmark, queries: int, gallery: int) -> tuple[str, ...]:
     return (
         f"{queries} queries, gallery of {gallery}; {benchmark.described}",
-        f"overlap@{OVERLAP_K}: share of the gallery model's own first {OVERLAP_K} that were found; cosine: to the torch query model",
-        "latency: one thread, batch 1, host CPU, not a phone; Core ML runs on Apple's systems only, its embeddings here are reference semantics",
+        f"overlap@{OVERLAP_K}: share of the gallery model's own first {OVERLAP_K} that were found; "
+        "cosine: to the torch query model",
+        "latency: one thread, batch 1, host CPU, not a phone; Core ML runs on Apple's systems only, "
+        "its embeddings here are reference semantics",
     )
-
-

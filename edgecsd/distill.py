@@ -1,64 +1,48 @@
 """distill: photos and cached gallery features -> a run folder with a query model.
 
-    RUN/
-      run.json                  settings, versions, digests of what went in
-      metrics.jsonl             one record a validation; TensorBoard events beside it in tensorboard/
-      cache/                    anchors and pooled features, so that a re-run does not make them again
-      checkpoints/last.pt       of the whole-network stage
-      result.json               what each stage brought on held-out images
-      query_model.safetensors   written last, with query_model.json
+RUN/
+  run.json                  settings, versions, digests of what went in
+  metrics.jsonl             one record a validation; TensorBoard events beside it in tensorboard/
+  cache/                    anchors, pooled features and trained head, so that a re-run does not make them again
+  checkpoints/last.pt       of the whole-network stage
+  result.json               what each stage brought on held-out images
+  query_model.safetensors   written last, with query_model.json
 """
 
 from __future__ import annotations
 
-import json
 import os
-import platform
-from dataclasses import dataclass
+from contextlib import closing
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 
-from edgecsd import __version__
 from edgecsd.anchors import mine_anchors
 from edgecsd.backbones import to_input
-from edgecsd.closed_form import STRENGTHS, Ridge
+from edgecsd.closed_form import STRENGTHS, Projection, Ridge
 from edgecsd.distill_config import DistillConfig, Init
 from edgecsd.embedding import embed_images
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
-from edgecsd.files import Parts, digest_of, read_json, remove, replace_whole, sha256_file, write_json
+from edgecsd.files import Parts, digest_of, replace_whole, write_json
+from edgecsd.head_training import train_head
 from edgecsd.images import ImageSet, find_images
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import Pooling, QueryModel, create_query_model, save_query_model
-from edgecsd.training import ContextualTargets, NetworkTraining, train_head
+from edgecsd.run_folder import DistillResult, Stage, check_run, describe_run, read_result, start_run
+from edgecsd.training import ContextualTargets, NetworkTraining
+from edgecsd.training_log import TrainingLog
 from edgecsd.training_set import TrainingSet, make_training_set
 from edgecsd.weights import weights_digest
 
-SCHEMA_VERSION = 1
-KIND = "run folder"
+__all__ = ["DistillResult", "Stage", "distill"]
+
+FEW_ANCHORS = 1024  # below it, unequal temperatures pull the query model away from the gallery features
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What a stage reached on the held-out images."""
-
-    name: str
-    overlap: float  # mean overlap@k with the gallery model's neighbours
-    cosine: float  # mean cosine to the gallery features; told, never selected by
-
-
-@dataclass(frozen=True)
-class DistillResult:
-    """The run folder and its stages, in order."""
-
-    path: Path
-    stages: tuple[Stage, ...]
-    overlap_k: int
 
 
 def distill(
@@ -92,53 +76,14 @@ def distill(
     missing = len(image_set) - len(data.images)
     if missing:
         reporter.message(f"{missing} of {len(image_set)} images have no cached features and are left out")
-    _start(out, _provenance(settings, data, store), resume=resume, overwrite=overwrite)
-    if (out / "result.json").is_file() and (out / "query_model.json").is_file():
+    description = describe_run(settings, data, store)
+    check_run(out, description, resume=resume, overwrite=overwrite)
+    if not overwrite and (out / "result.json").is_file() and (out / "query_model.json").is_file():
         reporter.message(f"{out} is already whole: nothing to do")
-        return _read_result(out)
-    return _Distillation(data, settings, out, workers or os.cpu_count() or 2, reporter).run()
-
-
-def _provenance(config: DistillConfig, data: TrainingSet, gallery: FeatureStore) -> dict[str, Any]:
-    return {
-        "kind": KIND, "schema_version": SCHEMA_VERSION,
-        "config": config.model_dump(mode="json"),
-        "weights_file": sha256_file(config.weights) if config.weights and config.weights.is_file() else None,
-        "space": data.store.space.model_dump(mode="json"),
-        "images": {"count": len(data.images), "digest": digest_of([list(data.images.ids), list(data.digests)])},
-        "gallery": {"count": gallery.count, "shards": [s["sha256"] for s in gallery.manifest["shards"]]},
-        "features": {"count": data.store.count, "shards": [s["sha256"] for key in ("shards", "view_shards") for s in data.store.manifest[key]]},
-        "versions": {"edgecsd": __version__, "torch": torch.__version__, "python": platform.python_version()},
-    }  # fmt: skip
-
-
-def _start(out: Path, provenance: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
-    wanted = json.loads(json.dumps(provenance))
-    if overwrite and not resume:
-        remove(out)
-    if (out / "run.json").is_file():
-        found = read_json(out / "run.json")
-        different = [key for key in wanted if found.get(key) != wanted[key]]
-        if different:
-            details = _config_differences(found, wanted) or ", ".join(different)
-            raise BadInputError(f"{out}: holds a run with other settings or data ({details}); choose another --out or add --overwrite")
-        return
-    if resume:
-        raise BadInputError(f"--resume: there is no run in {out} to go on with")
-    if out.exists() and any(out.iterdir()):
-        raise BadInputError(f"{out}: not empty and not a run folder; choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "run.json", wanted)
-
-
-def _config_differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    old, new = found.get("config", {}), wanted["config"]
-    return ", ".join(f"{name}: {old.get(name)} there, {new[name]} now" for name in new if old.get(name) != new[name])
-
-
-def _read_result(out: Path) -> DistillResult:
-    data = read_json(out / "result.json")
-    return DistillResult(out, tuple(Stage(**stage) for stage in data["stages"]), data["overlap_k"])
+        return read_result(out)
+    distillation = _Distillation(data, settings, out, workers or os.cpu_count() or 2, reporter)
+    start_run(out, description, overwrite=overwrite)  # not before the model could be made: a typo leaves no folder
+    return distillation.run()
 
 
 class _PooledEmbedder:
@@ -161,8 +106,8 @@ class _Distillation:
         self.stages: list[Stage] = []
         torch.manual_seed(config.seed)
         self.model = create_query_model(
-            config.query_model, data.store.space, weights=config.weights, pooling=Pooling(config.pooling), gem_p=config.gem_p,
-            size=config.size, resize=config.resize, pretrained=config.pretrained,
+            config.query_model, data.store.space, weights=config.weights, pooling=Pooling(config.pooling),
+            gem_p=config.gem_p, size=config.size, resize=config.resize, pretrained=config.pretrained,
         )  # fmt: skip
 
     def run(self) -> DistillResult:
@@ -181,7 +126,7 @@ class _Distillation:
         result = {"overlap_k": self.config.overlap_k, "stages": [vars(stage) for stage in self.stages]}
         write_json(self.out / "result.json", result)
         save_query_model(self.model, self.out)
-        return _read_result(self.out)
+        return read_result(self.out)
 
     def _stage(self, name: str, embeddings: Floats) -> None:
         overlap = self.data.held_out_overlap(embeddings, self.config.overlap_k)
@@ -191,7 +136,12 @@ class _Distillation:
 
     def _pooled_features(self) -> Floats:
         """(T, 1 + V, C) of every image and view, cached."""
-        settings = {"model": weights_digest(self.model.backbone.state_dict()), "config": self.model.config.model_dump(mode="json"), "images": digest_of([list(self.data.images.ids), list(self.data.digests)]), "views": self.data.store.views.model_dump(mode="json")}  # fmt: skip
+        settings = {
+            "model": weights_digest(self.model.backbone.state_dict()),
+            "config": self.model.config.model_dump(mode="json"),
+            "images": digest_of([list(self.data.images.ids), list(self.data.digests)]),
+            "views": self.data.store.views.model_dump(mode="json"),
+        }
         file = self.out / "cache" / "pooled.npz"
         key = digest_of(settings)
         if file.is_file():
@@ -201,11 +151,17 @@ class _Distillation:
         parts = Parts(file, settings)
         embedded = embed_images(
             self.data.images, _PooledEmbedder(self.model), recipe=self.data.store.views, parts=parts,
-            workers=self.workers, strict=True, name="pooled features", reporter=self.reporter,
+            workers=self.workers, strict=True, advice="it could be read when its features were extracted",
+            name="pooled features", reporter=self.reporter,
         )  # fmt: skip
-        changed = [i for i, (now, then) in enumerate(zip(embedded.digests, self.data.digests, strict=True)) if then and now != then]
+        known = zip(embedded.digests, self.data.digests, strict=True)
+        changed = [position for position, (now, then) in enumerate(known) if then and now != then]
         if changed:
-            raise BadInputError(f"{self.data.images.path(changed[0])}: changed since its features were extracted ({len(changed)} such images); extract again")
+            parts.discard()
+            raise BadInputError(
+                f"{self.data.images.path(changed[0])}: changed since its features were extracted "
+                f"({len(changed)} such images); extract again"
+            )
         with replace_whole(file) as temporary, open(temporary, "wb") as handle:
             np.savez(handle, pooled=embedded.vectors, key=np.str_(key))
         parts.discard()
@@ -217,32 +173,60 @@ class _Distillation:
         ridge = Ridge(inputs, self.data.features[train].reshape(len(inputs), -1))
         held_out = pooled[self.data.held_out, 0]
         overlaps = [self.data.held_out_overlap(ridge.solve(s)(held_out), self.config.overlap_k) for s in STRENGTHS]
-        best = ridge.solve(STRENGTHS[int(np.argmax(overlaps))])
-        with torch.no_grad():
-            self.model.projection.weight.copy_(torch.from_numpy(best.weight))
-            self.model.projection.bias.copy_(torch.from_numpy(best.bias))
+        self._set_projection(ridge.solve(STRENGTHS[int(np.argmax(overlaps))]))
         self._stage("closed-form start", self._project(held_out))
         save_query_model(self.model, self.out / "closed_form")
+        if self.config.head_steps:
+            # What is best by itself has fitted details of the training photos that gradient steps don't undo: on photos
+            # of unseen classes a stronger ridge is worse by itself and better to train from (docs/decisions/0004).
+            self._set_projection(ridge.solve(self.config.head_start))
+
+    def _set_projection(self, projection: Projection) -> None:
+        with torch.no_grad():
+            self.model.projection.weight.copy_(torch.from_numpy(projection.weight))
+            self.model.projection.bias.copy_(torch.from_numpy(projection.bias))
 
     def _targets(self) -> ContextualTargets:
-        train = self.data.train
+        train, k = self.data.train, self._anchors
+        self._warn(k)
         features = self.data.features[train]
         anchors = mine_anchors(
-            features.reshape(-1, features.shape[2]), self.data.gallery, min(self.config.anchors, self._most_anchors()),
+            features.reshape(-1, features.shape[2]), self.data.gallery, k,
             own_rows=[self.data.own_rows[t] for t in train for _ in range(features.shape[1])],
             out=self.out / "cache" / "anchors.npz", reporter=self.reporter,
         )  # fmt: skip
         return ContextualTargets(torch.from_numpy(features), torch.from_numpy(self.data.gallery), anchors, self.config)
 
-    def _most_anchors(self) -> int:
-        most = len(self.data.gallery) - max(len(rows) for rows in self.data.own_rows)
-        if most < self.config.anchors:
-            self.reporter.message(f"the gallery offers only {most} anchors an image; {self.config.anchors} were asked for")
-        return most
+    @cached_property
+    def _anchors(self) -> int:
+        """Anchors an image: as many as asked for, or as the gallery has."""
+        return min(self.config.anchors, len(self.data.gallery) - max(len(rows) for rows in self.data.own_rows))
+
+    def _warn(self, k: int) -> None:
+        config, dim = self.config, self.data.store.space.dim
+        if k < config.anchors:
+            self.reporter.message(f"the gallery offers only {k} anchors an image; {config.anchors} were asked for")
+        if k < dim:
+            self.reporter.message(
+                f"warning: {k} anchors < {dim} dimensions leave the query under-determined; the first-order term "
+                f"holds it to its own gallery feature; more --anchors help"
+            )
+        if config.tau_q != config.tau_g and k < FEW_ANCHORS:
+            self.reporter.message(
+                f"warning: --tau-q {config.tau_q:g} and --tau-g {config.tau_g:g} differ: with only {k} anchors the "
+                f"best query is not the gallery feature; use equal ones, or {FEW_ANCHORS} anchors and more"
+            )
 
     def _head(self, pooled: Floats, targets: ContextualTargets) -> None:
-        records = train_head(self.model.projection, self.model.project, pooled, self.data, targets, self.reporter)
-        write_json(self.out / "cache" / "head_metrics.json", records)
+        """Train the projection, or take the one that an earlier process of this run trained."""
+        file, model = self.out / "cache" / "head.safetensors", self.model
+        if file.is_file():
+            model.projection.load_state_dict(load_file(file))
+        else:
+            with closing(TrainingLog(self.out, "head")) as log:
+                train_head(model.projection, model.project, pooled, self.data, targets, log, self.reporter)
+            with replace_whole(file) as temporary:
+                save_file(model.projection.state_dict(), temporary)
         self._stage("head", self._project(pooled[self.data.held_out, 0]))
 
     def _project(self, pooled: Floats) -> Floats:

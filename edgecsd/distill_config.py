@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -37,12 +37,13 @@ class DistillConfig(BaseModel):
     pretrained: bool = True
     size: Annotated[int, Field(ge=32, le=1024)] | None = None
     resize: Resize | None = None
-    pooling: str = "average"
+    pooling: Literal["average", "gem"] = "average"
     gem_p: Annotated[float, Field(ge=1, le=10)] = 3.0
     anchors: Annotated[int, Field(ge=1)] = 512
     tau_q: Annotated[float, Field(gt=0)] = 0.1
     tau_g: Annotated[float, Field(gt=0)] = 0.1
     init: Init = Init.CLOSED_FORM
+    head_start: Annotated[float, Field(gt=0)] = 1.0  # ridge strength that the projection's training starts from
     head_steps: Annotated[int, Field(ge=0)] = 400
     head_lr: Annotated[float, Field(gt=0)] = 1e-3
     head_batch_size: Annotated[int, Field(ge=2)] = 256
@@ -57,9 +58,9 @@ class DistillConfig(BaseModel):
     precision: TrainPrecision = TrainPrecision.FP32
     held_out: Annotated[float, Field(gt=0, lt=0.9)] = 0.1
     held_out_limit: Annotated[int, Field(ge=4)] = 500
-    overlap_k: Annotated[int, Field(ge=1)] = 10
+    overlap_k: Annotated[int, Field(ge=1, le=100)] = 10
     checkpoint_steps: Annotated[int, Field(ge=1)] = 50
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
 def make_config(file: Path | None, options: dict[str, Any]) -> DistillConfig:
@@ -79,5 +80,7 @@ def make_config(file: Path | None, options: dict[str, Any]) -> DistillConfig:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            raise BadInputError(f"--config {file}: there is no setting {name!r}; there are: {', '.join(DistillConfig.model_fields)}") from None
+            raise BadInputError(
+                f"--config {file}: there is no setting {name!r}; there are: {', '.join(DistillConfig.model_fields)}"
+            ) from None
         raise BadInputError(f"--{name.replace('_', '-')} {first['input']!r}: {first['msg']}") from None

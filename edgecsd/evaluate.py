@@ -26,7 +26,7 @@ BLOCK_QUERIES = 256  # queries ranked at once
 class Figures:
     """What one way of searching reached; every figure is a mean over queries with a relevant item.
 
-    overlap: share of the gallery model's own first k that were found, by k; None for symmetric search by the query model
+    overlap: share of the gallery model's own first k that were found, by k
     """
 
     name: str
@@ -56,7 +56,13 @@ class Benchmark:
     own_ranking: NDArray[np.int64]  # the gallery model's, (Q, N)
     described: str
 
-    def score(self, name: str, queries: Floats, gallery: Floats | None = None, depths: Sequence[int] = DEPTHS) -> Figures:
+    def __post_init__(self) -> None:
+        for relevance in self.relevance:
+            relevance.check(len(self.gallery))
+
+    def score(
+        self, name: str, queries: Floats, gallery: Floats | None = None, depths: Sequence[int] = DEPTHS
+    ) -> Figures:
         """Figures of (Q, D) query embeddings searched in the gallery model's vectors, or in others (N, D')."""
         ranking = rank(queries, self.gallery if gallery is None else gallery)
         pairs = list(zip(ranking, self.relevance, strict=True))
@@ -87,7 +93,9 @@ def rank(queries: Floats, gallery: Floats) -> NDArray[np.int64]:
     return np.concatenate([np.argsort(-block, axis=1, kind="stable") for block in blocks]).astype(np.int64)
 
 
-def make_benchmark(gallery: FeatureStore, queries: FeatureStore, *, labels: bool | None = None, relevance_k: int = 10) -> Benchmark:
+def make_benchmark(
+    gallery: FeatureStore, queries: FeatureStore, *, labels: bool | None = None, relevance_k: int = 10
+) -> Benchmark:
     """Relevance from labels where both stores have them (or as `labels` says), else the gallery model's first k.
 
     A gallery row that shows the query's very photo (same bytes; same id where digests are unknown) is junk.
@@ -95,7 +103,9 @@ def make_benchmark(gallery: FeatureStore, queries: FeatureStore, *, labels: bool
     require_same_space(queries.space, gallery.space, str(queries.path), str(gallery.path))
     have = gallery.items.labels is not None and queries.items.labels is not None
     if labels and not have:
-        raise BadInputError("labels were asked for, but not both stores have them; extract from a CSV list with a 'label' column")
+        raise BadInputError(
+            "labels were asked for, but not both stores have them; extract from a CSV list with a 'label' column"
+        )
     vectors = gallery.vectors()
     own = rank(queries.vectors(), vectors)
     junk = _own_photos(gallery, queries)
@@ -105,13 +115,20 @@ def make_benchmark(gallery: FeatureStore, queries: FeatureStore, *, labels: bool
         for row, label in enumerate(gallery.items.labels):
             by_label.setdefault(label, set()).add(row)
         relevance = tuple(
-            Relevance(frozenset(by_label.get(label, set()) - j), j) for label, j in zip(queries.items.labels, junk, strict=True)
+            Relevance(frozenset(by_label.get(label, set()) - j), j)
+            for label, j in zip(queries.items.labels, junk, strict=True)
         )
         return Benchmark(vectors, relevance, own, "labels: a gallery item of the query's label is relevant")
     relevance = tuple(
-        Relevance(frozenset([int(p) for p in row if int(p) not in j][:relevance_k]), j) for row, j in zip(own, junk, strict=True)
+        Relevance(frozenset([int(p) for p in row if int(p) not in j][:relevance_k]), j)
+        for row, j in zip(own, junk, strict=True)
     )
-    return Benchmark(vectors, relevance, own, f"no labels: the gallery model's own first {relevance_k} are relevant, so its mAP is 1 by definition")
+    return Benchmark(
+        vectors,
+        relevance,
+        own,
+        f"no labels: the gallery model's own first {relevance_k} are relevant, so its mAP is 1 by definition",
+    )
 
 
 def _own_photos(gallery: FeatureStore, queries: FeatureStore) -> list[frozenset[int]]:
@@ -127,14 +144,35 @@ def _own_photos(gallery: FeatureStore, queries: FeatureStore) -> list[frozenset[
     return result
 
 
-def embed_store_items(images: ImageSet, store: FeatureStore, embedder: Embedder, *, name: str, workers: int | None = None, reporter: Reporter = SILENT) -> Floats:
+def embed_store_items(
+    images: ImageSet,
+    store: FeatureStore,
+    embedder: Embedder,
+    *,
+    name: str,
+    workers: int | None = None,
+    reporter: Reporter = SILENT,
+) -> Floats:
     """(count, dim) embeddings of a store's items, in its order, from the photos they were made of."""
     place = {item: position for position, item in enumerate(images.ids)}
     absent = [item for item in store.items.ids if item not in place]
     if absent:
-        raise BadInputError(f"{images.root}: {len(absent)} photos of {store.path} are not there, the first: {absent[0]}")
+        raise BadInputError(
+            f"{images.root}: {len(absent)} photos of {store.path} are not there, the first: {absent[0]}"
+        )
     chosen = images.subset([place[item] for item in store.items.ids])
-    return embed_images(chosen, embedder, strict=True, name=name, workers=workers, reporter=reporter).vectors[:, 0]
+    embedded = embed_images(
+        chosen, embedder, strict=True, advice="it could be read when its features were extracted",
+        name=name, workers=workers, reporter=reporter,
+    )  # fmt: skip
+    known = zip(store.items.ids, embedded.digests, store.items.digests, strict=True)
+    changed = [item for item, now, then in known if then and now != then]
+    if changed:
+        raise BadInputError(
+            f"{images.root}: {changed[0]} is not the photo that {store.path} was extracted from "
+            f"({len(changed)} such photos); give the photos it was made of, or extract again"
+        )
+    return embedded.vectors[:, 0]
 
 
 def evaluate(
@@ -168,11 +206,15 @@ def evaluate(
     for name, embedder, space in _embedders(run, artifact):
         require_same_space(space, gallery_store.space, name, str(gallery_store.path))
         assert photos is not None
-        embedded = embed_store_items(photos, query_store, embedder, name=f"{name}: queries", workers=workers, reporter=reporter)
+        embedded = embed_store_items(
+            photos, query_store, embedder, name=f"{name}: queries", workers=workers, reporter=reporter
+        )
         rows.append(benchmark.score(f"{name}, asymmetric", embedded))
         gallery_photos = _photos(gallery_images, gallery_split)
         if gallery_photos is not None and name == "query model":
-            own = embed_store_items(gallery_photos, gallery_store, embedder, name=f"{name}: gallery", workers=workers, reporter=reporter)
+            own = embed_store_items(
+                gallery_photos, gallery_store, embedder, name=f"{name}: gallery", workers=workers, reporter=reporter
+            )
             rows.append(benchmark.score(f"{name}, symmetric", embedded, own))
     return EvaluateResult(tuple(rows), query_store.count, gallery_store.count, benchmark.described)
 

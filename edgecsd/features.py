@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from edgecsd import __version__
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.files import read_manifest, remove_stale, replace_whole, sha256_file, write_json
+from edgecsd.files import read_manifest, remove_stale, replace_whole, save_array, sha256_file, write_json
 from edgecsd.preprocess import validation_text
 from edgecsd.space import EmbeddingSpace
 from edgecsd.views import ViewRecipe
@@ -215,7 +215,8 @@ def write_store(
             lines = (f"{_one_line(item)}\t{_one_line(reason)}\n" for item, reason in unreadable)
             (folder / "unreadable.txt").write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
         write_json(folder / "manifest.json", manifest)
-    return FeatureStore.open(path)
+        store = FeatureStore.open(folder)
+    return replace(store, path=path)
 
 
 def _one_line(text: str) -> str:
@@ -241,7 +242,7 @@ def _write_shards(folder: Path, stem: str, vectors: NDArray[Any], dtype: str) ->
     for number in range(shards):
         block = np.ascontiguousarray(vectors[number * SHARD_ROWS : (number + 1) * SHARD_ROWS], dtype=dtype)
         file = folder / f"{stem}-{number:05d}-of-{shards:05d}.npy"
-        np.save(file, block)
+        save_array(file, block)
         written.append({"file": file.name, "rows": len(block), "sha256": sha256_file(file)})
     return written
 

@@ -110,6 +110,14 @@ def read_manifest(path: Path, kind: str, schema_version: int) -> dict[str, Any]:
     return manifest
 
 
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """A .npy file in C order. Not numpy.save, which on a full disk writes a shorter file without any error."""
+    block = np.ascontiguousarray(array)
+    with open(path, "wb") as handle:
+        np.lib.format.write_array_header_1_0(handle, np.lib.format.header_data_from_array_1_0(block))
+        handle.write(block.reshape(-1).view(np.uint8).data)
+
+
 def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file, or of a folder's relative paths and files in sorted order (.mlpackage)."""
     digest = hashlib.sha256()

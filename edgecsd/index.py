@@ -1,9 +1,9 @@
 """The gallery index: a faiss index over a feature store, with its search parameters. The only importer of faiss.
 
-    INDEX/
-      manifest.json   kind, schema_version, type, build and search parameters, space, fingerprint, count, SHA-256 of both files
-      index.faiss     inner product over unit vectors, which is cosine
-      ids.parquet     row -> item id
+INDEX/
+  manifest.json   kind, schema_version, type, build and search parameters, space, fingerprint, count, SHA-256 of files
+  index.faiss     inner product over unit vectors, which is cosine
+  ids.parquet     row -> item id
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from edgecsd import __version__
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError, missing_extra
 from edgecsd.features import FeatureStore
 from edgecsd.files import read_manifest, replace_whole, sha256_file, write_json
+from edgecsd.overwriting import require_free
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.space import EmbeddingSpace
 
@@ -34,6 +35,7 @@ except ImportError:
 
 KIND = "gallery index"
 SCHEMA_VERSION = 1
+FILES = ("index.faiss", "ids.parquet")
 POINTS_PER_LIST = 39  # below this many training vectors a list, faiss warns that k-means is poor
 Floats = NDArray[np.float32]
 
@@ -73,20 +75,24 @@ class GalleryIndex:
         manifest = read_manifest(path / "manifest.json", KIND, SCHEMA_VERSION)
         try:
             space = EmbeddingSpace.model_validate(manifest["space"])
-            for name, digest in manifest["sha256"].items():
+            for name in FILES:
+                digest = manifest["sha256"][name]
                 if not (path / name).is_file() or sha256_file(path / name) != digest:
                     raise DamagedFileError(f"{path / name}: missing, or not the file that the manifest names")
-            ids = tuple(pq.read_table(path / "ids.parquet").column("id").to_pylist())
+            ids = tuple(str(item) for item in pq.read_table(path / "ids.parquet").column("id").to_pylist())
             index = faiss.read_index(str(path / "index.faiss"))
             parameters = {str(name): int(value) for name, value in manifest["parameters"].items()}
             opened = GalleryIndex(path, IndexType(manifest["type"]), space, parameters, ids, index)
+            _set_search(opened.type, index, parameters)
+            fingerprint, count = manifest["fingerprint"], manifest["count"]
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, pa.ArrowException) as error:
             raise DamagedFileError(f"{path}: {error}") from None
-        if manifest["fingerprint"] != space.fingerprint:
+        if fingerprint != space.fingerprint:
             raise DamagedFileError(f"{path}: the manifest's fingerprint is not that of its embedding space")
-        if not (index.ntotal == len(ids) == manifest["count"]) or index.d != space.dim:
-            raise DamagedFileError(f"{path}: {index.ntotal} vectors of dimension {index.d}, {len(ids)} ids: not what the manifest says")
-        _set_search(opened.type, index, parameters)
+        if not (index.ntotal == len(opened.row_of) == len(ids) == count) or index.d != space.dim:
+            raise DamagedFileError(
+                f"{path}: {index.ntotal} vectors of dimension {index.d}, {len(ids)} ids: not what the manifest says"
+            )
         return opened
 
     def search(self, queries: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
@@ -95,7 +101,9 @@ class GalleryIndex:
         k is cut to the gallery's size. An approximate index may find fewer than k: row -1, cosine -inf.
         """
         if queries.ndim != 2 or queries.shape[1] != self.space.dim:
-            raise IncompatibleError(f"{self.path}: holds {self.space.dim}-d vectors, the queries have shape {queries.shape}")
+            raise IncompatibleError(
+                f"{self.path}: holds {self.space.dim}-d vectors, the queries have shape {queries.shape}"
+            )
         k = min(k, len(self.ids))
         scores, rows = self._faiss.search(np.ascontiguousarray(queries, np.float32), k)
         scores = np.where(rows < 0, -np.inf, scores)
@@ -128,10 +136,13 @@ def build_index(
         kind = IndexType(type)
     except ValueError:
         raise BadInputError(f"--type {type}: there are {', '.join(t.value for t in IndexType)}") from None
-    given = {"nlist": nlist, "nprobe": nprobe, "pq_bytes": pq_bytes, "links": links, "ef_construction": ef_construction, "ef_search": ef_search}  # fmt: skip
-    parameters = _parameters(kind, {name: value for name, value in given.items() if value is not None}, opened.count, opened.space.dim)
-    if out.exists() and not overwrite:
-        raise BadInputError(f"{out}: already there; choose another --out or add --overwrite")
+    options = {
+        "nlist": nlist, "nprobe": nprobe, "pq_bytes": pq_bytes,
+        "links": links, "ef_construction": ef_construction, "ef_search": ef_search,
+    }  # fmt: skip
+    given = {name: value for name, value in options.items() if value is not None}
+    parameters = _parameters(kind, given, opened.count, opened.space.dim)
+    require_free(out, KIND, overwrite=overwrite)
     index = _make(kind, parameters, opened.space.dim)
     if kind in (IndexType.IVF, IndexType.IVFPQ):
         reporter.message(f"training {parameters['nlist']} lists on {opened.count} vectors")
@@ -149,7 +160,9 @@ def _parameters(kind: IndexType, given: dict[str, int], count: int, dim: int) ->
     alien = sorted(set(given) - _OPTIONS[kind])
     if alien:
         options = ", ".join(f"--{o.replace('_', '-')}" for o in sorted(_OPTIONS[kind])) or "none"
-        raise BadInputError(f"--{alien[0].replace('_', '-')}: an index of type {kind.value} does not take it (it takes: {options})")
+        raise BadInputError(
+            f"--{alien[0].replace('_', '-')}: an index of type {kind.value} does not take it (it takes: {options})"
+        )
     for name, value in given.items():
         if value < 1:
             raise BadInputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
@@ -158,13 +171,18 @@ def _parameters(kind: IndexType, given: dict[str, int], count: int, dim: int) ->
         result.setdefault("nlist", max(1, min(round(4 * math.sqrt(count)), count // POINTS_PER_LIST)))
         result.setdefault("nprobe", max(1, result["nlist"] // 8))
         if result["nlist"] > count or result["nprobe"] > result["nlist"]:
-            raise BadInputError(f"nlist {result['nlist']} and nprobe {result['nprobe']}: needs nprobe <= nlist <= {count} vectors")
+            raise BadInputError(
+                f"nlist {result['nlist']} and nprobe {result['nprobe']}: needs nprobe <= nlist <= {count} vectors"
+            )
     if kind is IndexType.IVFPQ:
         result.setdefault("pq_bytes", next(m for m in (64, 48, 32, 16, 8, 4, 2, 1) if dim % m == 0))
         if dim % result["pq_bytes"]:
             raise BadInputError(f"--pq-bytes {result['pq_bytes']}: must divide the dimension {dim}")
         if count < 256:
-            raise BadInputError(f"type ivfpq trains 256 centroids a sub-space and the gallery has only {count} vectors: use flat, ivf or hnsw")
+            raise BadInputError(
+                f"type ivfpq trains 256 centroids a sub-space and the gallery has only {count} vectors: "
+                f"use flat, ivf or hnsw"
+            )
     if kind is IndexType.HNSW:
         result = {"links": 32, "ef_construction": 200, "ef_search": 64, **result}
     return result
@@ -178,7 +196,8 @@ def _make(kind: IndexType, parameters: dict[str, int], dim: int) -> Any:
         index = faiss.IndexHNSWFlat(dim, parameters["links"], metric)
         index.hnsw.efConstruction = parameters["ef_construction"]
         return index
-    suffix = "Flat" if kind is IndexType.IVF else f"PQ{parameters['pq_bytes']}"
+    # "np": without polysemous codes, which nothing here searches by and which take 2.5 s a byte to train.
+    suffix = "Flat" if kind is IndexType.IVF else f"PQ{parameters['pq_bytes']}np"
     return faiss.index_factory(dim, f"IVF{parameters['nlist']},{suffix}", metric)
 
 
@@ -192,13 +211,14 @@ def _set_search(kind: IndexType, index: Any, parameters: dict[str, int]) -> None
 def _write(index: Any, kind: IndexType, parameters: dict[str, int], store: FeatureStore, out: Path) -> None:
     with replace_whole(out) as folder:
         folder.mkdir()
-        faiss.write_index(index, str(folder / "index.faiss"))
+        # Through Python: on a full disk faiss.write_index leaves a short file and raises nothing.
+        (folder / "index.faiss").write_bytes(faiss.serialize_index(index).tobytes())
         pq.write_table(pa.table({"id": pa.array(store.items.ids, pa.string())}), folder / "ids.parquet")
         manifest = {
             "kind": KIND, "schema_version": SCHEMA_VERSION, "edgecsd": __version__, "faiss": faiss.__version__,
             "type": kind.value, "parameters": parameters, "count": store.count, "dim": store.space.dim,
             "fingerprint": store.space.fingerprint, "space": store.space.model_dump(mode="json"),
-            "sha256": {name: sha256_file(folder / name) for name in ("index.faiss", "ids.parquet")},
+            "sha256": {name: sha256_file(folder / name) for name in FILES},
         }  # fmt: skip
         write_json(folder / "manifest.json", manifest)
 

@@ -48,8 +48,8 @@ def average_precision(ranking: Rows, relevance: Relevance) -> float:
     total = 0.0
     for j, position in enumerate(_relevant_positions(ranking, relevance)):
         before = 1.0 if position == 0 else j / position
-        total += (before + (j + 1) / (position + 1)) / (2 * len(relevance.ok))
-    return float(total)
+        total += before + (j + 1) / (position + 1)
+    return float(total / (2 * len(relevance.ok)))
 
 
 def precision_at(ranking: Rows, relevance: Relevance, k: int) -> float:
@@ -82,11 +82,11 @@ def overlap_at(left: Rows, right: Rows, k: int) -> NDArray[np.float64]:
     """(Q, >= k) rankings -> (Q,) share of the first k that both rankings hold. -1 (not found) never counts."""
     depth = min(k, left.shape[1], right.shape[1])
     shared = [len(set(a[:depth].tolist()) & set(b[:depth].tolist()) - {-1}) for a, b in zip(left, right, strict=True)]
-    return np.asarray(shared, np.float64) / depth
+    return np.asarray([count / depth for count in shared], np.float64)
 
 
 def rank_biased_overlap(left: Rows, right: Rows, persistence: float = 0.9) -> NDArray[np.float64]:
-    """(Q, k) rankings -> (Q,) extrapolated RBO (Webber et al., TOIS 2010, eq. 32) for lists of equal length k."""
+    """(Q, k) rankings -> (Q,) extrapolated RBO (Webber et al., TOIS 2010, eq. 32 where both have length k)."""
     if not 0 < persistence < 1:
         raise BadInputError(f"persistence {persistence}: must be between 0 and 1")
     depth = min(left.shape[1], right.shape[1])

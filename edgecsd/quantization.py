@@ -46,12 +46,12 @@ def calibration_pixels(images: ImageSet, preprocess: Preprocess, count: int = 64
     all it has. Raises BadInputError if fewer than 8 can be read.
     """
     if count < MINIMUM_CALIBRATION:
-        raise BadInputError(f"{count} calibration images are too few: ask for {MINIMUM_CALIBRATION} or more (64 is usual)")
+        raise BadInputError(f"{count} calibration images are too few: at least {MINIMUM_CALIBRATION} are needed")
     chosen, problem = _read(images, preprocess, count, seed)
     if len(chosen) < MINIMUM_CALIBRATION:
         reason = f"; the last unreadable one: {problem}" if problem else ""
         raise BadInputError(
-            f"{images.root}: calibration needs at least {MINIMUM_CALIBRATION} readable images, it has {len(chosen)}{reason}"
+            f"{images.root}: {MINIMUM_CALIBRATION} or more readable images are needed, it has {len(chosen)}{reason}"
         )
     pixels = np.stack(chosen)
     return pixels, hashlib.sha256(f"{pixels.shape}\0".encode() + pixels.tobytes()).hexdigest()
@@ -78,7 +78,7 @@ def _read(images: ImageSet, preprocess: Preprocess, count: int, seed: int) -> tu
 
 
 def synthetic_pixels(size: int, count: int = 8, seed: int = 0) -> Pixels:
-    """(count, size, size, 3) uint8 images whose spectrum falls like a photo's (1/f): for parity where no photo is given.
+    """(count, size, size, 3) uint8 images whose spectrum falls like a photo's (1/f): for parity without photos.
 
     White noise would not do: a convolution averages it to grey, so that every image gets nearly the same embedding.
     """
@@ -90,6 +90,7 @@ def synthetic_pixels(size: int, count: int = 8, seed: int = 0) -> Pixels:
         spectrum = np.fft.fft2(random.standard_normal((size, size, 3)), axes=(0, 1)) * falling[:, :, None]
         waves = np.fft.ifft2(spectrum, axes=(0, 1)).real
         mixed = waves @ (0.7 + 0.3 * np.eye(3))  # the channels of a photo go together
-        spread = (mixed - mixed.mean()) / mixed.std() * 60.0 + random.uniform(90.0, 165.0)  # 60 of 255: a photo's contrast
+        contrast, brightness = 60.0, random.uniform(90.0, 165.0)  # of 255, as photos have
+        spread = (mixed - mixed.mean()) / mixed.std() * contrast + brightness
         images[number] = spread.round().clip(0, 255)
     return images

@@ -15,7 +15,7 @@ from edgecsd.backbones import create_backbone, to_input
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.files import read_json, replace_whole, write_json
 from edgecsd.gallery_models import Floats, Pixels
-from edgecsd.preprocess import Preprocess, Resize, validation_text
+from edgecsd.preprocess import Interpolation, Preprocess, Resize, validation_text
 from edgecsd.space import EmbeddingSpace
 from edgecsd.weights import weights_digest
 
@@ -149,8 +149,9 @@ def create_query_model(
 
 def _matching_contract(natural: Preprocess, gallery: Preprocess | None) -> Preprocess:
     geometry = gallery or natural
+    bilinear = Interpolation.BILINEAR
     return natural.model_copy(
-        update={"resize": geometry.resize, "crop_pct": geometry.crop_pct, "interpolation": geometry.interpolation}
+        update={"resize": geometry.resize, "crop_pct": geometry.crop_pct, "interpolation": bilinear}
     )
 
 

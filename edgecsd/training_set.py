@@ -16,6 +16,7 @@ from edgecsd.metrics import overlap_at
 from edgecsd.space import require_same_space
 
 Floats = NDArray[np.float32]
+NEIGHBOURHOODS = 10  # that the held-out photos come from
 
 
 @dataclass(frozen=True)
@@ -37,24 +38,30 @@ class TrainingSet:
     train: NDArray[np.int64] = field(repr=False)
     held_out: NDArray[np.int64] = field(repr=False)
 
-    def exclude(self, position: int, similarities: Floats) -> None:
-        similarities[self.own_rows[position]] = -np.inf
-
     @cached_property
     def held_out_neighbours(self) -> NDArray[np.int64]:
         """(H, 100 or the gallery) rows nearest to the held-out images' own gallery features."""
         return self.neighbours(self.features[self.held_out, 0], depth=100)
 
     def neighbours(self, embeddings: Floats, depth: int) -> NDArray[np.int64]:
-        """(H, depth) gallery rows nearest to the (H, D) embeddings of the held-out images, the photos themselves left out."""
+        """(H, depth) gallery rows nearest to the (H, D) embeddings of the held-out images, best first, ties by row.
+
+        The photos themselves are left out; where nothing else remains the row is -1.
+        """
         similarities = embeddings @ self.gallery.T
         for row, position in enumerate(self.held_out):
-            self.exclude(int(position), similarities[row])
-        return np.argsort(-similarities, axis=1, kind="stable")[:, :depth]
+            similarities[row, self.own_rows[int(position)]] = -np.inf
+        order = np.argsort(-similarities, axis=1, kind="stable")[:, :depth]
+        found = np.take_along_axis(similarities, order, axis=1) > -np.inf
+        return np.where(found, order, -1)
+
+    def held_out_overlaps(self, embeddings: Floats, k: int) -> NDArray[np.float64]:
+        """(H,) share of the gallery model's first k neighbours that each of the (H, D) embeddings finds too."""
+        return overlap_at(self.neighbours(embeddings, k), self.held_out_neighbours, k)
 
     def held_out_overlap(self, embeddings: Floats, k: int) -> float:
-        """Mean share of the gallery model's first k neighbours that the (H, D) embeddings find too."""
-        return float(overlap_at(self.neighbours(embeddings, k), self.held_out_neighbours, k).mean())
+        """The mean of `held_out_overlaps`."""
+        return float(self.held_out_overlaps(embeddings, k).mean())
 
 
 def make_training_set(
@@ -70,21 +77,21 @@ def make_training_set(
     if not matched:
         raise BadInputError(
             f"none of the {len(images)} images of {images.root} has features in {store.path}: an image there is called "
-            f"{store.items.ids[0]!r}, here {images.ids[0]!r}; give the folder that `extract` was given, or the photos' own "
-            f"store with --features"
+            f"{store.items.ids[0]!r}, here {images.ids[0]!r}; give the folder that `extract` was given, or the "
+            f"photos' own store with --features"
         )
     rows = np.array([store.row_of[images.ids[p]] for p in matched])
     digests = tuple(store.items.digests[r] for r in rows)
     chosen = images.subset(matched)
-    train, held_out = _split(chosen.ids, digests, share, limit)
+    vectors = store.view_vectors()[rows]
+    train, held_out = _split(chosen.ids, digests, vectors[:, 0], share, limit)
     if len(held_out) < 2 or len(train) < 8 or gallery.count <= overlap_k + 1:
         raise BadInputError(
-            f"{len(train)} training images, {len(held_out)} held out and a gallery of {gallery.count} are too few: at least 8, 2 and "
-            f"{overlap_k + 2} are needed; give more photos, or a larger --held-out share"
+            f"{len(train)} training images, {len(held_out)} held out and a gallery of {gallery.count} are too few: "
+            f"at least 8, 2 and {overlap_k + 2} are needed; give more photos, or a larger --held-out share"
         )
-    return TrainingSet(
-        chosen, digests, store, store.view_vectors()[rows], gallery.vectors(), _own_rows(chosen.ids, digests, gallery), train, held_out
-    )  # fmt: skip
+    own_rows = _own_rows(chosen.ids, digests, gallery)
+    return TrainingSet(chosen, digests, store, vectors, gallery.vectors(), own_rows, train, held_out)
 
 
 def _own_rows(ids: tuple[str, ...], digests: tuple[str, ...], gallery: FeatureStore) -> tuple[NDArray[np.int64], ...]:
@@ -95,18 +102,36 @@ def _own_rows(ids: tuple[str, ...], digests: tuple[str, ...], gallery: FeatureSt
     result = []
     for item, digest in zip(ids, digests, strict=True):
         rows = set(by_digest.get(digest, ())) if digest else set()
-        if item in gallery.row_of and (not digest or not gallery.items.digests[gallery.row_of[item]] or gallery.row_of[item] in rows):
+        if item in gallery.row_of and (
+            not digest or not gallery.items.digests[gallery.row_of[item]] or gallery.row_of[item] in rows
+        ):
             rows.add(gallery.row_of[item])
         result.append(np.array(sorted(rows), np.int64))
     return tuple(result)
 
 
-def _split(ids: tuple[str, ...], digests: tuple[str, ...], share: float, limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Held out are the images with the smallest hash of their bytes: copies of one photo stay on one side."""
-    keys = [hashlib.sha256(("held-out " + (digest or item)).encode()).hexdigest() for item, digest in zip(ids, digests, strict=True)]
-    unique = sorted(set(keys))
-    chosen = set(unique[: max(2, min(limit, round(share * len(unique))))])
-    held = np.array([key in chosen for key in keys])
+def _split(
+    ids: tuple[str, ...], digests: tuple[str, ...], vectors: Floats, share: float, limit: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(training, held-out) positions. Held out are whole neighbourhoods of the gallery space, not single photos.
+
+    A photo held out by itself leaves its near twins to train on, and what is then selected is what remembers them: on
+    photos of classes never seen, ridge regression looked better than a trained projection and was worse by 15 mAP
+    (docs/decisions/0004). Centres are the photos with the smallest hash of their bytes, so that the split depends on
+    neither order nor chance; copies of a photo stay on one side.
+    """
+    keys = [
+        hashlib.sha256(("held-out " + (digest or item)).encode()).hexdigest()
+        for item, digest in zip(ids, digests, strict=True)
+    ]
+    wanted = max(2, min(limit, round(share * len(ids))))
+    size = max(1, round(wanted / NEIGHBOURHOODS))
+    held = np.zeros(len(ids), bool)
+    for centre in np.argsort(keys):
+        if held.sum() >= wanted:
+            break
+        if not held[centre]:
+            similarities = np.where(held, -np.inf, vectors @ vectors[centre])
+            held[np.argsort(-similarities, kind="stable")[:size]] = True
+            held |= np.isin(keys, [key for key, chosen in zip(keys, held, strict=True) if chosen])
     return np.flatnonzero(~held), np.flatnonzero(held)
-
-

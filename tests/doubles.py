@@ -12,7 +12,7 @@ from edgecsd.space import EmbeddingSpace
 
 
 class PixelGallery:
-    """Means over an 8 x 8 grid, projected at random to `dim` numbers. Each row is computed alone: batches change nothing."""
+    """Means over an 8 x 8 grid, projected at random to `dim` numbers. Batches change nothing."""
 
     def __init__(self, dim: int = 16, size: int = 32, seed: int = 7) -> None:
         self.preprocess = Preprocess(size=size)

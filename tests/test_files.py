@@ -19,6 +19,7 @@ from edgecsd.files import (
     read_manifest,
     remove_stale,
     replace_whole,
+    save_array,
     sha256_file,
     size_bytes,
     write_json,
@@ -92,22 +93,36 @@ def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path: 
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
+import numpy as np
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write over the limit then fails with OSError, as on a full disk
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-from edgecsd.files import replace_whole
+from edgecsd.files import replace_whole, save_array
 try:
     with replace_whole(Path(sys.argv[1])) as temporary:
-        temporary.write_bytes(bytes(100_000))
+        save_array(temporary, np.zeros(int(sys.argv[2]), np.uint8))
 except OSError as error:
     print("OSError", error.errno)
 """
 
 
-def test_a_full_disk_is_an_oserror_and_leaves_nothing(tmp_path: Path) -> None:
-    target = tmp_path / "big.bin"
-    done = subprocess.run([sys.executable, "-c", FULL_DISK, target], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize("size", [100_000, 50_001, 49_950])
+def test_a_full_disk_is_an_oserror_and_leaves_nothing(tmp_path: Path, size: int) -> None:
+    """By much or by the last few bytes, which numpy.save loses in silence."""
+    command = [sys.executable, "-c", FULL_DISK, tmp_path / "big.npy", str(size)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("OSError")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int64", "uint8"])
+@pytest.mark.parametrize("shape", [(3, 4), (7,), (0, 4), (1, 1)])
+def test_saved_arrays_are_numpys_own_files(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
+    array = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    save_array(tmp_path / "ours.npy", array)
+    np.save(tmp_path / "theirs.npy", array)
+    assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "theirs.npy").read_bytes()
+    save_array(tmp_path / "fortran.npy", np.asfortranarray(array))
+    assert (tmp_path / "fortran.npy").read_bytes() == (tmp_path / "theirs.npy").read_bytes()
 
 
 def test_json_is_read_back(tmp_path: Path) -> None:

@@ -44,7 +44,9 @@ def test_a_folder_is_searched_to_any_depth_in_a_fixed_order(photos: Path) -> Non
     assert found.labels is None
 
 
-def test_hidden_files_foreign_files_and_folders_with_an_image_name_are_not_images(tmp_path: Path, small: Image.Image) -> None:
+def test_hidden_files_foreign_files_and_folders_with_an_image_name_are_not_images(
+    tmp_path: Path, small: Image.Image
+) -> None:
     data = encoded(small, "JPEG")
     for name in ("a.JPG", "b.jpeg", ".hidden.jpg", "notes.txt", "photo.jpg.part", ".cache/c.jpg", "._a.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -54,7 +56,9 @@ def test_hidden_files_foreign_files_and_folders_with_an_image_name_are_not_image
 
 
 def test_names_with_spaces_and_any_script_are_read(tmp_path: Path, small: Image.Image) -> None:
-    names = sorted(["with space.png", "ümläut.png", "写真.png", "a,b;c.png", "emoji \U0001f600.png", "%20.png", "#1?.png"])
+    names = sorted(
+        ["with space.png", "ümläut.png", "写真.png", "a,b;c.png", "emoji \U0001f600.png", "%20.png", "#1?.png"]
+    )
     for name in names:
         small.save(tmp_path / name)
     found = find_images(tmp_path)
@@ -236,7 +240,9 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     assert decode_image(jpeg, "x").size == ((9, 5) if orientation < 5 else (5, 9))
 
 
-@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"])
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"]
+)
 def test_broken_exif_does_not_lose_the_photo(small: Image.Image, exif: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

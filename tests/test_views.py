@@ -39,7 +39,9 @@ def test_seeds_ids_and_numbers_give_different_views(photo: Image.Image) -> None:
     assert pixels(ViewRecipe(count=2, seed=1), image, item="b.jpg") != reference
     assert pixels(ViewRecipe(count=2, seed=1), image, number=2) != reference
     # "1" + "2" + id must not be the same draw as "12" + id
-    assert pixels(ViewRecipe(count=64, seed=1), image, number=23) != pixels(ViewRecipe(count=64, seed=12), image, number=3)
+    assert pixels(ViewRecipe(count=64, seed=1), image, number=23) != pixels(
+        ViewRecipe(count=64, seed=12), image, number=3
+    )
 
 
 def test_the_count_does_not_change_the_views(photo: Image.Image) -> None:

@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """Measure ONE model in THIS fresh process and print one JSON document on the last line of standard output.
 
-Self-contained: copy this file to the device. It needs Python >= 3.8, numpy and one runtime: onnxruntime for .onnx;
-ai-edge-litert, else tflite-runtime, for .tflite. Input is an .npy of (n, S, S, 3) uint8 preprocessed images, which are
-cycled, batch 1.
+Self-contained: copy it to the device. It needs Python >= 3.8, numpy and one runtime: onnxruntime, or ai-edge-litert, or
+tflite-runtime. Input is an .npy of (n, S, S, 3) uint8 preprocessed images, which are cycled, batch 1.
 
     python3 bench_device.py model.tflite --input pixels.npy --threads 1 --min-runs 200 --min-seconds 10
 
@@ -33,8 +32,7 @@ if __name__ == "__main__":  # numpy's own threads must not stand beside the runt
 import numpy as np
 
 SCHEMA_VERSION = 1
-WINDOW = 10  # runs in the moving median that has to settle
-SETTLED = 0.05  # two neighbouring windows differ by at most this share
+WINDOW, SETTLED = 10, 0.05  # two neighbouring medians of 10 runs differ by at most this share
 WARMUP_LIMIT_SECONDS = 10.0  # on a busy machine the median may never settle; the result then says so
 P99_RUNS = 1000  # fewer runs than this leave under ten samples beyond the 99th percentile
 
@@ -232,13 +230,13 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
         "peak_kb": read_kilobytes("VmHWM"), "rss_before_kb": rss_before, "rss_loaded_kb": rss_loaded,
         "rss_after_kb": read_kilobytes("VmRSS"), "input_kb": sum(image.nbytes for image in images) // 1024,
     }  # fmt: skip
-    embeddings = np.stack([check_output(outputs[i]) for i in range(len(images))])
+    embeddings = store(np.stack([check_output(outputs[i]) for i in range(len(images))]), options.embeddings)
     return {
         "schema_version": SCHEMA_VERSION, "model": options.model, "runtime": model.runtime, "threads": options.threads,
         **describe_machine(), "import_ms": (model.imported_ns - before) / 1e6,
         "load_ms": (loaded - model.imported_ns) / 1e6, "first_ms": first_ns / 1e6, "cold_ms": cold_ns / 1e6,
         "cold_from": cold_from, "warmup": warmup, **result, "memory": memory,
-        "frequency_khz": [frequency, _frequency_khz()], "embeddings": store(embeddings, options.embeddings),
+        "frequency_khz": [frequency, _frequency_khz()], "embeddings": embeddings,
     }  # fmt: skip
 
 
@@ -252,10 +250,10 @@ def store(embeddings: Any, path: str | None) -> dict[str, Any]:
 
 def serve(options: argparse.Namespace) -> None:
     """Answer each count on standard input with the times of that many inferences, until end of file."""
-    images_array = np.load(options.input, allow_pickle=False)
-    check_pixels(images_array, options.input)
+    pixels = np.load(options.input, allow_pickle=False)
+    check_pixels(pixels, options.input)
     model = load_model(options, spin=False)  # spinning would be counted as CPU time
-    images = [np.array(images_array[i : i + 1]) for i in range(len(images_array))]
+    images = [pixels[i : i + 1] for i in range(len(pixels))]
     check_output(model.embed(images[0]))
     runs = timed_runs(model, images, {})
     warmup = warm_up(runs, options.warmup_runs, options.warmup_seconds)

@@ -16,7 +16,7 @@ from edgecsd.bench.bench_device import describe_machine
 from edgecsd.bench.child import Measured, MeasurementFailedError, measure_in_child, session_options
 from edgecsd.bench.inputs import BenchInput
 from edgecsd.bench.parity import Reference, References, compare, parity_problem, shape_problem
-from edgecsd.bench.schema import HOST_LABEL, BenchProtocol, BenchRow, Figures, Parity, Repeat, Status
+from edgecsd.bench.schema import CONTENDED, HOST_LABEL, BenchProtocol, BenchRow, Figures, Parity, Repeat, Status
 from edgecsd.files import sha256_file, size_bytes
 from edgecsd.targets.artifact import ArtifactMetadata, Target
 
@@ -107,8 +107,15 @@ def measure_row(job: Job, frame: dict[str, Any], references: References) -> Benc
             return BenchRow(**frame, status=Status.FAILED, reason=problem, repeats=tuple(repeats), parity=parity)
     median = sorted(repeats, key=lambda repeat: repeat.figures.p90_ms)[(len(repeats) - 1) // 2]
     figures, spread = median.figures, _spread(repeats)
+    contended = figures.p50_ms > CONTENDED * figures.cpu_p50_ms
     return BenchRow(
-        **frame, status=Status.OK, figures=figures, p90_spread=spread, repeats=tuple(repeats), parity=parity
+        **frame,
+        status=Status.OK,
+        figures=figures,
+        contended=contended,
+        p90_spread=spread,
+        repeats=tuple(repeats),
+        parity=parity,
     )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgecsd.bench.child import ServingChild, session_options
 from edgecsd.errors import BadInputError
+from edgecsd.files import save_array
 from edgecsd.targets.artifact import read_metadata
 
 
@@ -50,7 +51,7 @@ def interleaved_ratio(
     options = {file: session_options(read_metadata(file)) for file in (a, b)}
     with tempfile.TemporaryDirectory(prefix="edgecsd-ratio-") as folder:
         pixels_file = Path(folder) / "pixels.npy"
-        np.save(pixels_file, pixels)
+        save_array(pixels_file, pixels)
 
         def child(file: Path) -> ServingChild:
             return ServingChild(

@@ -7,14 +7,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from edgecsd.bench.host import Job, measure_row, not_measurable_row, row_frame
 from edgecsd.bench.inputs import BenchInput, prepare_input
 from edgecsd.bench.parity import References
 from edgecsd.bench.rows_file import RowsFile
 from edgecsd.bench.schema import BenchProtocol, BenchResult, BenchRow, choose_protocol
 from edgecsd.errors import BadInputError
+from edgecsd.files import save_array
 from edgecsd.images import ImageSet, find_images
 from edgecsd.preprocess import Preprocess
 from edgecsd.progress import SILENT, Reporter
@@ -84,7 +83,7 @@ class Inputs:
         if preprocess not in self._ready:
             prepared = prepare_input(self._images, preprocess)
             file = self._folder / f"{prepared.digest[:16]}.npy"
-            np.save(file, prepared.pixels)
+            save_array(file, prepared.pixels)
             self._ready[preprocess] = prepared, file
         return self._ready[preprocess]
 
@@ -127,4 +126,6 @@ def not_measurable_here(target: Target) -> str:
 def _outcome(row: BenchRow) -> str:
     if row.figures is None:
         return f"{row.status}: {row.reason}"
-    return f"p50 {row.figures.p50_ms:.2f} ms, p90 {row.figures.p90_ms:.2f} ms, {row.figures.runs} runs"
+    figures = row.figures
+    busy = f"; the machine was busy: only {figures.cpu_p50_ms:.2f} ms of it is CPU time" if row.contended else ""
+    return f"p50 {figures.p50_ms:.2f} ms, p90 {figures.p90_ms:.2f} ms, {figures.runs} runs{busy}"

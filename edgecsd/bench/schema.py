@@ -11,6 +11,7 @@ from edgecsd.errors import BadInputError
 
 SCHEMA_VERSION = 1
 HOST_LABEL = "host CPU, not a phone"
+CONTENDED = 1.25  # wall / CPU time of all threads; alone on a core it is 1.0
 
 
 class Frozen(BaseModel):
@@ -146,6 +147,8 @@ class BenchRow(Frozen):
     figures     those of the repeat whose p90 is the median; None unless status is ok
     p90_spread  (largest - smallest) / median p90 of the repeats; None with one repeat
     provenance  "measured on <device>"
+    contended   the median wall time is well above the CPU time of all threads: others held the cores, so the wall times
+                are the machine's, not the artifact's
     input       what was cycled: real photos, or made-up images
     reference   what parity was taken against
     """
@@ -168,6 +171,7 @@ class BenchRow(Frozen):
     input_digest: str
     decode: DecodeFigures | None = None
     figures: Figures | None = None
+    contended: bool = False
     p90_spread: float | None = None
     repeats: tuple[Repeat, ...] = ()
     reference: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -18,7 +19,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 ok, 1 a gate failed, 2 usage or bad input, 3 incompatible pair, 4 missing back end, 130 interrupted.",
+    epilog="Exit codes: 0 ok, 1 a gate failed, 2 usage or bad input, 3 incompatible pair, 4 missing back end, "
+    "130 interrupted.",
 )
 for name, command in (
     ("extract", extract.command),
@@ -42,31 +44,36 @@ def _version(asked: bool) -> None:
 
 
 @app.callback()
-def _root(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")) -> None:
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
     del version
 
 
 def main() -> None:
     """Run a command; every error becomes one clear line on stderr and its exit code."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        code = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; finished parts are kept: the same command goes on from there", INTERRUPTED_EXIT_CODE)
+        code = INTERRUPTED_EXIT_CODE
     except EdgecsdError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:
-        advice = "; free some space and run the same command again: finished parts are kept" if error.errno == errno.ENOSPC else ""
+        full = error.errno == errno.ENOSPC
+        advice = "; free some space and run the same command again: finished parts are kept" if full else ""
         _fail(f"{error.strerror or error}: {error.filename or ''}{advice}", 2)
     except Exception as error:
         if hasattr(error, "format_message"):  # click's usage errors
             _fail(error.format_message(), 2)
         if os.environ.get("EDGECSD_DEBUG"):
             raise
-        _fail(f"internal error, which is a bug: {type(error).__name__}: {error}; EDGECSD_DEBUG=1 shows the traceback", 70)
+        text = f"internal error, which is a bug: {type(error).__name__}: {error}"
+        _fail(f"{text}; EDGECSD_DEBUG=1 shows the traceback", 70)
+    if code == INTERRUPTED_EXIT_CODE:  # typer turns the key into this code
+        _fail("interrupted; finished parts are kept: the same command goes on from there", code)
+    sys.exit(code if isinstance(code, int) else 0)  # the code of typer.Exit comes back as the app's value
 
 
-def _fail(text: str, code: int) -> None:
+def _fail(text: str, code: int) -> NoReturn:
     print(f"edgecsd: error: {text}", file=sys.stderr)
     sys.exit(code)

@@ -2,36 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, table
 
+if TYPE_CHECKING:
+    from edgecsd.bench.schema import BenchRow
+
 
 def command(
     files: Annotated[list[Path], typer.Argument(help="Exported files.")],
-    images: Annotated[Path | None, typer.Option(help="Real photos to feed (default: synthetic ones, which the row says).")] = None,
-    run: Annotated[Path | None, typer.Option(help="The run they were exported from (found by itself in RUN/exports).")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Real photos to feed (default: synthetic ones, which the row says).")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="The run they were exported from (found by itself in RUN/exports).")
+    ] = None,
     threads: Annotated[list[int] | None, typer.Option(min=1, help="Threads; may be repeated (1 and 4).")] = None,
-    protocol: Annotated[str, typer.Option(help="quick (200 runs, 10 s) or report (1024 runs, 60 s, three repeats).")] = "quick",
+    protocol: Annotated[
+        str, typer.Option(help="quick (200 runs, 10 s) or report (1024 runs, 60 s, three repeats).")
+    ] = "quick",
     min_runs: Annotated[int | None, typer.Option(min=1, help="Other than the protocol's.")] = None,
     min_seconds: Annotated[float | None, typer.Option(min=0, help="Other than the protocol's.")] = None,
-    out: Annotated[Path | None, typer.Option(help="File for the rows; rows that are there already are not measured again.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File for the rows; rows that are there already are not measured again.")
+    ] = None,
     split: Split = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Measure latency, memory and parity on this host, each in a fresh process. Host rows are not phone rows.
+    """Measure latency, memory and parity on this host, each in a fresh process. Exit 1 if a row failed.
 
     Example: edgecsd bench run/exports/tf_efficientnet_lite0-w8a8.tflite --images photos --threads 1
     """
     from edgecsd.bench.run import bench
 
     result = bench(
-        files, images=images, split=split, run=run, threads=tuple(threads or (1, 4)), protocol=protocol, min_seconds=min_seconds,
-        min_runs=min_runs, out=out, overwrite=overwrite, reporter=ConsoleReporter(),
-    )  # fmt: skip
-    del table
-    finish(as_json, {"rows": [row.model_dump(mode="json") for row in result.rows]}, wrote=out)
+        files,
+        images=images,
+        split=split,
+        run=run,
+        threads=tuple(threads or (1, 4)),
+        protocol=protocol,
+        min_seconds=min_seconds,
+        min_runs=min_runs,
+        out=out,
+        overwrite=overwrite,
+        reporter=ConsoleReporter(),
+    )
+    document = {"rows": [row.model_dump(mode="json") for row in result.rows], "out": result.out}
+    finish(as_json, document, text=_text(result.rows), wrote=out)
+    if result.failed:
+        raise typer.Exit(1)
+
+
+def _text(rows: Sequence[BenchRow]) -> str:
+    header = ("file", "threads", "status", "p90 ms", "p50 ms", "cpu ms", "peak MB", "size MB", "cosine")
+    lines = [table(header, [_cells(row) for row in rows])]
+    lines += [f"{Path(row.file).name}, threads {row.threads}: {row.reason}" for row in rows if row.reason]
+    lines += sorted({f"{row.provenance}: {row.label}; input: {row.input_count} {row.input}" for row in rows})
+    return "\n".join(lines)
+
+
+def _cells(row: BenchRow) -> tuple[str, ...]:
+    figures, peak = row.figures, row.figures.peak_kb if row.figures else None
+    times = (figures.p90_ms, figures.p50_ms, figures.cpu_ms) if figures else (None, None, None)
+    return (
+        Path(row.file).name,
+        str(row.threads),
+        row.status.value,
+        *(_figure(value, 2) for value in times),
+        _figure(None if peak is None else peak * 1024 / 1e6, 1),
+        _figure(row.size_bytes / 1e6, 2),
+        _figure(row.parity.cosine_mean if row.parity else None, 5),
+    )
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +15,9 @@ from edgecsd.progress import Advance
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")]
-Split = Annotated[str | None, typer.Option("--split", help="Of a CSV list, only the rows whose 'split' column says this.")]
+Split = Annotated[
+    str | None, typer.Option("--split", help="Of a CSV list, only the rows whose 'split' column says this.")
+]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Decoding threads (default: one a core).")]
 
 
@@ -61,11 +63,12 @@ class _PlainProgress:
             self._reporter.message(f"{self._name}: {self._done} of {self._total}")
 
 
-def finish(as_json: bool, document: dict[str, Any], *, text: str = "", wrote: Path | None = None, following: str | None = None) -> None:
+def finish(
+    as_json: bool, document: dict[str, Any], *, text: str = "", wrote: Path | None = None, following: str | None = None
+) -> None:
     """Print the result: the JSON document, or `text`, what was written where, and the next command."""
     if as_json:
-        json.dump(document, sys.stdout, indent=2, default=str)
-        sys.stdout.write("\n")
+        print(json.dumps(_plain(document), indent=2, allow_nan=False))
         return
     if text:
         print(text)
@@ -75,12 +78,24 @@ def finish(as_json: bool, document: dict[str, Any], *, text: str = "", wrote: Pa
         print(f"next: {following}")
 
 
+def _plain(value: Any) -> Any:
+    """Plain JSON values: paths as text, NaN and infinity, which JSON has not, as null."""
+    if isinstance(value, dict):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, str | int | float) else str(value)
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns aligned with spaces; the first to the left, figures to the right."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     lines = []
     for row in [header, *rows]:
-        cells = [cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        cells[0] = row[0].ljust(widths[0])
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
@@ -88,4 +103,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def store_document(store: Any) -> dict[str, Any]:
     """A feature store in JSON."""
-    return {"store": str(store.path), "count": store.count, "dim": store.space.dim, "fingerprint": store.space.fingerprint, "views": store.views.count, "unreadable": store.manifest["unreadable"]}  # fmt: skip
+    return {
+        "store": str(store.path), "count": store.count, "dim": store.space.dim,
+        "fingerprint": store.space.fingerprint, "views": store.views.count, "unreadable": store.manifest["unreadable"],
+    }  # fmt: skip

@@ -14,9 +14,14 @@ def command(
     images: Annotated[Path, typer.Argument(help="The training photos: the folder or list that extract was given.")],
     gallery: Annotated[Path, typer.Option(help="The feature store that anchors come from.")],
     out: Annotated[Path, typer.Option(help="The run folder to write.")],
-    features: Annotated[Path | None, typer.Option(help="A store with the photos' own features, where --gallery does not hold them.")] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="A store with the photos' own features, where --gallery does not hold them.")
+    ] = None,
     query_model: Annotated[str | None, typer.Option(help="Any timm backbone (tf_efficientnet_lite0).")] = None,
-    weights: Annotated[Path | None, typer.Option(help="State dict of the backbone (default: an installed weights package, else timm's hub).")] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="State dict of the backbone (default: an installed weights package, else timm's hub)."),
+    ] = None,
     size: Annotated[int | None, typer.Option(help="Input side in pixels (default: the backbone's own).")] = None,
     resize: Annotated[str | None, typer.Option(help="squash or shorter-side (default: as the gallery model).")] = None,
     pooling: Annotated[str | None, typer.Option(help="average or gem.")] = None,
@@ -24,18 +29,26 @@ def command(
     tau_q: Annotated[float | None, typer.Option(help="Temperature of the query side (0.1).")] = None,
     tau_g: Annotated[float | None, typer.Option(help="Temperature of the gallery side (0.1).")] = None,
     init: Annotated[str | None, typer.Option(help="closed-form or random start of the projection.")] = None,
-    head_steps: Annotated[int | None, typer.Option(help="Steps of the projection alone, on cached pooled features (400).")] = None,
+    head_steps: Annotated[
+        int | None, typer.Option(help="Steps of the projection alone, on cached pooled features (400).")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the whole network; 0 leaves it out.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step of the whole network (32).")] = None,
     backbone_lr: Annotated[float | None, typer.Option(help="Peak learning rate of the backbone.")] = None,
     projection_lr: Annotated[float | None, typer.Option(help="Peak learning rate of the projection.")] = None,
     precision: Annotated[str | None, typer.Option(help="32-true or bf16-mixed.")] = None,
-    held_out: Annotated[float | None, typer.Option(help="Share of the photos kept for validation by retrieval (0.1).")] = None,
+    held_out: Annotated[
+        float | None, typer.Option(help="Share of the photos kept for validation by retrieval (0.1).")
+    ] = None,
     seed: Annotated[int | None, typer.Option()] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML with any of these settings and more; options override it.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML with any of these settings and more; options override it.")
+    ] = None,
     split: Split = None,
     workers: Workers = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Demand that there is an unfinished run to go on with.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Demand that there is an unfinished run to go on with.")
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -47,15 +60,43 @@ def command(
     from edgecsd.distill_config import make_config
 
     options = {
-        "query_model": query_model, "weights": weights, "size": size, "resize": resize, "pooling": pooling, "anchors": anchors,
-        "tau_q": tau_q, "tau_g": tau_g, "init": init, "head_steps": head_steps, "epochs": epochs, "batch_size": batch_size,
-        "backbone_lr": backbone_lr, "projection_lr": projection_lr, "precision": precision, "held_out": held_out, "seed": seed,
-    }  # fmt: skip
+        "query_model": query_model,
+        "weights": weights,
+        "size": size,
+        "resize": resize,
+        "pooling": pooling,
+        "anchors": anchors,
+        "tau_q": tau_q,
+        "tau_g": tau_g,
+        "init": init,
+        "head_steps": head_steps,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "backbone_lr": backbone_lr,
+        "projection_lr": projection_lr,
+        "precision": precision,
+        "held_out": held_out,
+        "seed": seed,
+    }
     result = distill(
-        images, gallery, out, features=features, split=split, config=make_config(config, options), workers=workers,
-        resume=resume, overwrite=overwrite, reporter=ConsoleReporter(),
-    )  # fmt: skip
+        images,
+        gallery,
+        out,
+        features=features,
+        split=split,
+        config=make_config(config, options),
+        workers=workers,
+        resume=resume,
+        overwrite=overwrite,
+        reporter=ConsoleReporter(),
+    )
     rows = [(stage.name, f"{stage.overlap:.4f}", f"{stage.cosine:.4f}") for stage in result.stages]
     document = {"run": str(out), "overlap_k": result.overlap_k, "stages": [vars(stage) for stage in result.stages]}
     text = table(("stage (held-out photos)", f"overlap@{result.overlap_k}", "cosine"), rows)
-    finish(as_json, document, text=text, wrote=out, following=f"edgecsd export {out} --target tflite --precision w8a8 --calibration {images}")
+    finish(
+        as_json,
+        document,
+        text=text,
+        wrote=out,
+        following=f"edgecsd export {out} --target tflite --precision w8a8 --calibration {images}",
+    )

@@ -16,10 +16,20 @@ def command(
     images: Annotated[Path | None, typer.Option(help="The photos of the query store.")] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder of a query model to score.")] = None,
     artifact: Annotated[Path | None, typer.Option(help="Exported file to score.")] = None,
-    gallery_images: Annotated[Path | None, typer.Option(help="The photos of the gallery store: adds the query model's symmetric search.")] = None,
+    gallery_images: Annotated[
+        Path | None, typer.Option(help="The photos of the gallery store: adds the query model's symmetric search.")
+    ] = None,
     gallery_split: Annotated[str | None, typer.Option(help="Like --split, for --gallery-images.")] = None,
-    labels: Annotated[bool | None, typer.Option("--labels/--no-labels", help="Relevance from labels, or from the gallery model's first k (default: labels where both stores have them).")] = None,
-    relevance_k: Annotated[int, typer.Option(min=1, help="Without labels: the gallery model's first k are relevant.")] = 10,
+    labels: Annotated[
+        bool | None,
+        typer.Option(
+            "--labels/--no-labels",
+            help="Relevance from labels (default where both stores have them), or from the gallery model's first k.",
+        ),
+    ] = None,
+    relevance_k: Annotated[
+        int, typer.Option(min=1, help="Without labels: the gallery model's first k are relevant.")
+    ] = 10,
     split: Split = None,
     workers: Workers = None,
     as_json: Json = False,
@@ -31,15 +41,41 @@ def command(
     from edgecsd.evaluate import evaluate
 
     result = evaluate(
-        gallery, queries, images=images, split=split, run=run, artifact=artifact, gallery_images=gallery_images,
-        gallery_split=gallery_split, labels=labels, relevance_k=relevance_k, workers=workers, reporter=ConsoleReporter(),
-    )  # fmt: skip
+        gallery,
+        queries,
+        images=images,
+        split=split,
+        run=run,
+        artifact=artifact,
+        gallery_images=gallery_images,
+        gallery_split=gallery_split,
+        labels=labels,
+        relevance_k=relevance_k,
+        workers=workers,
+        reporter=ConsoleReporter(),
+    )
     depths = list(result.rows[0].precision)
-    header = ["", "mAP", *(f"mP@{k}" for k in depths), *(f"recall@{k}" for k in depths), *(f"overlap@{k}" for k in depths)]
+    header = [
+        "",
+        "mAP",
+        *(f"mP@{k}" for k in depths),
+        *(f"recall@{k}" for k in depths),
+        *(f"overlap@{k}" for k in depths),
+    ]
     rows = [
-        [row.name, f"{row.mean_average_precision:.4f}", *(f"{figures[k]:.4f}" for figures in (row.precision, row.recall, row.overlap) for k in depths)]
+        [
+            row.name,
+            f"{row.mean_average_precision:.4f}",
+            *(f"{figures[k]:.4f}" for figures in (row.precision, row.recall, row.overlap) for k in depths),
+        ]
         for row in result.rows
     ]
     notes = f"{result.queries} queries, gallery of {result.gallery}; {result.relevance}; {result.protocol}"
-    document = {"queries": result.queries, "gallery": result.gallery, "relevance": result.relevance, "protocol": result.protocol, "rows": [vars(row) for row in result.rows]}
+    document = {
+        "queries": result.queries,
+        "gallery": result.gallery,
+        "relevance": result.relevance,
+        "protocol": result.protocol,
+        "rows": [vars(row) for row in result.rows],
+    }
     finish(as_json, document, text=table(header, rows) + "\n" + notes)

@@ -11,19 +11,35 @@ from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, Workers
 
 
 def command(
-    images: Annotated[Path, typer.Argument(help="A folder of photos (any depth), or a CSV list with a 'path' column, maybe 'label' and 'split'.")],
+    images: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder of photos (any depth), or a CSV list with a 'path' column, maybe 'label' and 'split'."
+        ),
+    ],
     gallery_model: Annotated[str, typer.Option(help="timm:NAME, onnx:FILE or module:function.")],
     out: Annotated[Path, typer.Option(help="The feature store to write.")],
-    weights: Annotated[Path | None, typer.Option(help="State dict for timm:NAME (default: an installed weights package, else timm's hub).")] = None,
-    gallery_size: Annotated[int | None, typer.Option(help="Input side of the gallery model in pixels (default: its own).")] = None,
-    preprocess: Annotated[Path | None, typer.Option(help="JSON pixel contract of the gallery model (default: its own).")] = None,
-    views: Annotated[int, typer.Option(min=0, max=64, help="Also cache the features of this many augmented views of each image.")] = 0,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="State dict for timm:NAME (default: an installed weights package, else timm's hub)."),
+    ] = None,
+    gallery_size: Annotated[
+        int | None, typer.Option(help="Input side of the gallery model in pixels (default: its own).")
+    ] = None,
+    preprocess: Annotated[
+        Path | None, typer.Option(help="JSON pixel contract of the gallery model (default: its own).")
+    ] = None,
+    views: Annotated[
+        int, typer.Option(min=0, max=64, help="Also cache the features of this many augmented views of each image.")
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the views.")] = 0,
     dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     split: Split = None,
     workers: Workers = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail at the first unreadable image instead of skipping it.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail at the first unreadable image instead of skipping it.")
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -34,8 +50,30 @@ def command(
     from edgecsd.extract import extract
 
     store = extract(
-        images, gallery_model, out, split=split, weights=weights, gallery_size=gallery_size, preprocess=preprocess, views=views,
-        seed=seed, dtype=dtype, batch_size=batch_size, workers=workers, strict=strict, overwrite=overwrite, reporter=ConsoleReporter(),
-    )  # fmt: skip
-    text = f"{store.count} images, {store.space.dim}-d, {store.views.count} views each; embedding space {store.space.fingerprint}"
-    finish(as_json, store_document(store), text=text, wrote=out, following=f"edgecsd index {out} --out gallery.index, or edgecsd distill {images} --gallery {out} --out run")
+        images,
+        gallery_model,
+        out,
+        split=split,
+        weights=weights,
+        gallery_size=gallery_size,
+        preprocess=preprocess,
+        views=views,
+        seed=seed,
+        dtype=dtype,
+        batch_size=batch_size,
+        workers=workers,
+        strict=strict,
+        overwrite=overwrite,
+        reporter=ConsoleReporter(),
+    )
+    text = (
+        f"{store.count} images, {store.space.dim}-d, {store.views.count} views each; "
+        f"embedding space {store.space.fingerprint}"
+    )
+    finish(
+        as_json,
+        store_document(store),
+        text=text,
+        wrote=out,
+        following=f"edgecsd index {out} --out gallery.index, or edgecsd distill {images} --gallery {out} --out run",
+    )

@@ -11,14 +11,26 @@ from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, finish, store_
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help=".npy (N, D), .parquet (columns id, vector, maybe label) or a faiss index file.")],
+    file: Annotated[
+        Path, typer.Argument(help=".npy (N, D), .parquet (columns id, vector, maybe label) or a faiss index file.")
+    ],
     out: Annotated[Path, typer.Option(help="The feature store to write.")],
-    space: Annotated[str, typer.Option(help="Name and version of the gallery model that made the vectors, e.g. acme-embedder-v7.")],
-    ids: Annotated[Path | None, typer.Option(help="Item ids in row order: one a line, or a CSV with 'id' and maybe 'label'.")] = None,
+    space: Annotated[
+        str, typer.Option(help="Name and version of the gallery model that made the vectors, e.g. acme-embedder-v7.")
+    ],
+    ids: Annotated[
+        Path | None, typer.Option(help="Item ids in row order: one a line, or a CSV with 'id' and maybe 'label'.")
+    ] = None,
     dim: Annotated[int | None, typer.Option(help="The dimension that is expected.")] = None,
-    normalise: Annotated[bool, typer.Option("--normalise", help="Scale vectors to unit length instead of refusing.")] = False,
-    drop_invalid: Annotated[bool, typer.Option("--drop-invalid", help="Leave out NaN, infinite and zero vectors instead of refusing.")] = False,
-    drop_duplicates: Annotated[bool, typer.Option("--drop-duplicates", help="Of a repeated id keep the first row instead of refusing.")] = False,
+    normalise: Annotated[
+        bool, typer.Option("--normalise", help="Scale vectors to unit length instead of refusing.")
+    ] = False,
+    drop_invalid: Annotated[
+        bool, typer.Option("--drop-invalid", help="Leave out NaN, infinite and zero vectors instead of refusing.")
+    ] = False,
+    drop_duplicates: Annotated[
+        bool, typer.Option("--drop-duplicates", help="Of a repeated id keep the first row instead of refusing.")
+    ] = False,
     dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -30,8 +42,17 @@ def command(
     from edgecsd.import_features import import_features
 
     store = import_features(
-        file, out, space=space, ids=ids, dim=dim, normalise=normalise, drop_invalid=drop_invalid,
-        drop_duplicates=drop_duplicates, dtype=dtype, overwrite=overwrite, reporter=ConsoleReporter(),
-    )  # fmt: skip
+        file,
+        out,
+        space=space,
+        ids=ids,
+        dim=dim,
+        normalise=normalise,
+        drop_invalid=drop_invalid,
+        drop_duplicates=drop_duplicates,
+        dtype=dtype,
+        overwrite=overwrite,
+        reporter=ConsoleReporter(),
+    )
     text = f"{store.count} vectors, {store.space.dim}-d; embedding space {store.space.fingerprint}"
     finish(as_json, store_document(store), text=text, wrote=out, following=f"edgecsd index {out} --out gallery.index")

@@ -30,10 +30,27 @@ def command(
     from edgecsd.index import build_index
 
     built = build_index(
-        store, out, type=type, nlist=nlist, nprobe=nprobe, pq_bytes=pq_bytes, links=links, ef_construction=ef_construction,
-        ef_search=ef_search, overwrite=overwrite, reporter=ConsoleReporter(),
-    )  # fmt: skip
+        store,
+        out,
+        type=type,
+        nlist=nlist,
+        nprobe=nprobe,
+        pq_bytes=pq_bytes,
+        links=links,
+        ef_construction=ef_construction,
+        ef_search=ef_search,
+        overwrite=overwrite,
+        reporter=ConsoleReporter(),
+    )
     parameters = ", ".join(f"{name} {value}" for name, value in built.parameters.items()) or "exact"
-    document = {"index": str(out), "type": built.type.value, "parameters": built.parameters, "count": len(built.ids), "fingerprint": built.space.fingerprint}
-    text = f"{len(built.ids)} vectors, type {built.type.value} ({parameters}); embedding space {built.space.fingerprint}"
+    document = {
+        "index": str(out),
+        "type": built.type.value,
+        "parameters": built.parameters,
+        "count": len(built.ids),
+        "fingerprint": built.space.fingerprint,
+    }
+    text = (
+        f"{len(built.ids)} vectors, type {built.type.value} ({parameters}); embedding space {built.space.fingerprint}"
+    )
     finish(as_json, document, text=text, wrote=out, following=f"edgecsd check FILE --index {out} --images PHOTOS")

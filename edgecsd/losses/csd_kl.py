@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 
-def csd_kl(query_similarities: Tensor, gallery_similarities: Tensor, *, tau_q: float = 0.1, tau_g: float = 0.1) -> Tensor:
+def csd_kl(
+    query_similarities: Tensor, gallery_similarities: Tensor, *, tau_q: float = 0.1, tau_g: float = 0.1
+) -> Tensor:
     """Mean over the batch of KL(p_g || p_q), p_j = softmax(C_j / tau_j) over the K + 1 anchors.
 
     query_similarities    C_q (B, K + 1): cosines of the query embedding to the anchors, the image's own g first

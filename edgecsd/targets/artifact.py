@@ -1,4 +1,4 @@
-"""Artifacts: exported files, the metadata inside them, and the door to the target that reads them. Loads no converter."""
+"""Artifacts: exported files, the metadata inside them, and the door to their targets. Loads no converter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import platform
 from enum import StrEnum
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import numpy as np
@@ -18,6 +17,7 @@ from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.preprocess import Preprocess
 from edgecsd.quantization import Precision
 from edgecsd.space import EmbeddingSpace, Metric
+from edgecsd.targets.quiet import quiet_conversion
 
 if TYPE_CHECKING:
     from edgecsd.targets.deploy import DeployModel
@@ -190,9 +190,9 @@ class TargetModule(Protocol):
 
 def target_module(target: Target) -> TargetModule:
     """The module of a target; it loads that target's converter and runtime, or raises MissingBackendError."""
-    module: ModuleType = importlib.import_module(f"edgecsd.targets.{target}_target")
-    checked: Any = module
-    return checked  # type: ignore[no-any-return]
+    with quiet_conversion(f"loading what {target} needs"):  # coremltools and LiteRT talk while they are imported
+        module: Any = importlib.import_module(f"edgecsd.targets.{target}_target")
+    return module  # type: ignore[no-any-return]
 
 
 def target_of(path: Path) -> Target:
@@ -227,7 +227,7 @@ def read_metadata(path: Path) -> ArtifactMetadata:
 
 def no_metadata(path: Path) -> BadInputError:
     """The error for a readable model that edgecsd did not write."""
-    return BadInputError(f"{path}: has no edgecsd metadata: edgecsd did not write this file; make one with edgecsd export")
+    return BadInputError(f"{path}: has no edgecsd metadata: edgecsd did not write it; make one with edgecsd export")
 
 
 def load_runner(path: Path, *, threads: int = 1) -> Runner:

@@ -25,10 +25,10 @@ def convert(model: DeployModel, out: Path, precision: Precision, metadata: Artif
     with quiet_conversion(f"the conversion to Core ML {precision}"):
         planar = PlanarDeployModel(model)
         shape = (1, 3, model.size, model.size)
-        with torch.no_grad():
-            traced = torch.jit.trace(planar, torch.rand(shape) * 255)
+        # Not torch.jit.trace: TensorFlow-style padding computes its widths there, and coremltools fails on them.
+        program = torch.export.export(planar, (torch.rand(shape) * 255,)).run_decompositions({})
         package = coremltools.convert(
-            traced,
+            program,
             inputs=[coremltools.ImageType(name=INPUT_NAME, shape=shape, color_layout=coremltools.colorlayout.RGB)],
             outputs=[coremltools.TensorType(name=OUTPUT_NAME, dtype=np.float32)],
             convert_to="mlprogram",
@@ -45,7 +45,7 @@ def convert(model: DeployModel, out: Path, precision: Precision, metadata: Artif
 
 
 def _compute_precision(precision: Precision) -> coremltools.precision:
-    # 8-bit weights go with 16-bit computing: the Neural Engine has no other, and the parts left float are half the size.
+    # 8-bit weights go with 16-bit computing: the Neural Engine has no other, and what stays float is half the size.
     return coremltools.precision.FLOAT32 if precision is Precision.FP32 else coremltools.precision.FLOAT16
 
 

@@ -1,4 +1,4 @@
-"""Runs a saved .mlpackage without macOS: reads its ML Program back from disk and evaluates it operator by operator in torch.
+"""Runs a saved .mlpackage without macOS: its ML Program is read back from disk and evaluated, operator by operator.
 
 Values are rounded to the type the program declares for them (fp16 is computed in fp32 and rounded, as CPU and GPU do to
 first order); the Neural Engine may accumulate in fp16 and differ more. Good for numerics and retrieval, not for speed.

@@ -1,4 +1,4 @@
-"""The Core ML (MIL) operators that convolutional query models need, by the definitions in coremltools' MIL reference."""
+"""The Core ML (MIL) operators that convolutional query models need, by coremltools' MIL reference."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Arguments:
-    """An operator's inputs by name: tensors, and constants as coremltools holds them (numpy arrays, numbers, strings)."""
+    """An operator's inputs by name: tensors, and constants as coremltools holds them (arrays, numbers, strings)."""
 
     def __init__(self, given: dict[str, Any]) -> None:
         self._given = given
@@ -67,16 +67,19 @@ def _convolution(a: Arguments) -> Tensor:
         top, bottom, left, right = a.integers("pad")
         image = F.pad(image, (left, right, top, bottom))
     elif kind != "valid":
-        image = F.pad(image, _same_padding(image, weight, strides, dilations, lower=kind == "same_lower"))
+        kernel = list(weight.shape[2:])
+        image = F.pad(image, _same_padding(image, kernel, strides, dilations, lower=kind == "same_lower"))
     bias = a.tensor("bias") if "bias" in a else None
     return F.conv2d(image, weight, bias, strides, 0, dilations, int(a.number("groups", 1)))
 
 
-def _same_padding(image: Tensor, weight: Tensor, strides: list[int], dilations: list[int], lower: bool) -> list[int]:
+def _same_padding(
+    image: Tensor, kernel: list[int], strides: list[int], dilations: list[int], lower: bool
+) -> list[int]:
     """left, right, top, bottom; an odd pixel goes behind, or in front with same_lower."""
     pads: list[int] = []
     for axis in (1, 0):
-        side, reach = image.shape[2 + axis], (weight.shape[2 + axis] - 1) * dilations[axis] + 1
+        side, reach = image.shape[2 + axis], (kernel[axis] - 1) * dilations[axis] + 1
         total = max(0, (-(-side // strides[axis]) - 1) * strides[axis] + reach - side)
         pads += [total - total // 2, total // 2] if lower else [total // 2, total - total // 2]
     return pads
@@ -89,15 +92,34 @@ def _pad(a: Arguments) -> Tensor:
     return F.pad(a.tensor("x"), flat, a.text("mode", "constant"), a.number("constant_val"))
 
 
-def _pool(a: Arguments, function: Callable[..., Tensor]) -> Tensor:
-    if any(a.integers("pad") if "pad" in a else []) or a.flag("ceil_mode") or a.text("pad_type", "valid") == "same":
-        raise NotImplementedError("padded pooling")
-    return function(a.tensor("x"), a.integers("kernel_sizes"), a.integers("strides"))
+def _max_pool(a: Arguments) -> Tensor:
+    padded = _pool_padded(a, a.tensor("x"), float("-inf"))
+    return F.max_pool2d(padded, a.integers("kernel_sizes"), a.integers("strides"))
+
+
+def _average_pool(a: Arguments) -> Tensor:
+    def average(values: Tensor) -> Tensor:
+        return F.avg_pool2d(_pool_padded(a, values, 0.0), a.integers("kernel_sizes"), a.integers("strides"))
+
+    result = average(a.tensor("x"))
+    return result / average(torch.ones_like(a.tensor("x"))) if a.flag("exclude_padding_from_average") else result
+
+
+def _pool_padded(a: Arguments, image: Tensor, value: float) -> Tensor:
+    kind = a.text("pad_type", "valid")
+    if kind == "custom":
+        top, bottom, left, right = a.integers("pad")
+    elif kind == "valid":
+        return image
+    else:
+        kernel, strides = a.integers("kernel_sizes"), a.integers("strides")
+        left, right, top, bottom = _same_padding(image, kernel, strides, [1, 1], lower=kind == "same_lower")
+    return F.pad(image, (left, right, top, bottom), value=value)
 
 
 def _batch_norm(a: Arguments) -> Tensor:
-    parts = [a.tensor(name) if name in a else None for name in ("gamma", "beta")]
-    return F.batch_norm(a.tensor("x"), a.tensor("mean"), a.tensor("variance"), *parts, eps=a.number("epsilon", 1e-5))
+    gamma, beta = (a.tensor(name) if name in a else None for name in ("gamma", "beta"))
+    return F.batch_norm(a.tensor("x"), a.tensor("mean"), a.tensor("variance"), gamma, beta, eps=a.number("epsilon"))
 
 
 def _gelu(a: Arguments) -> Tensor:
@@ -146,8 +168,8 @@ OPERATORS: dict[str, Operator] = {
     "conv": _convolution,
     "linear": lambda a: F.linear(a.tensor("x"), a.tensor("weight"), a.tensor("bias") if "bias" in a else None),
     "batch_norm": _batch_norm,
-    "avg_pool": lambda a: _pool(a, F.avg_pool2d),
-    "max_pool": lambda a: _pool(a, F.max_pool2d),
+    "avg_pool": _average_pool,
+    "max_pool": _max_pool,
     "pad": _pad,
     "clip": _clip,
     "gelu": _gelu,

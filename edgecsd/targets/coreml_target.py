@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import DamagedFileError, EdgecsdError, missing_extra
 from edgecsd.quantization import Precision
-from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ArtifactMetadata, OneByOne, Runner, no_metadata
+from edgecsd.targets.artifact import (
+    INPUT_NAME,
+    METADATA_KEY,
+    OUTPUT_NAME,
+    ArtifactMetadata,
+    OneByOne,
+    Runner,
+    no_metadata,
+)
+from edgecsd.targets.quiet import quiet_conversion
 
 if TYPE_CHECKING:
     from edgecsd.targets.deploy import DeployModel
@@ -21,7 +30,7 @@ try:
 except ImportError as error:
     raise missing_extra(error.name or "coremltools", "coreml") from None
 
-# w8a8 is not offered: coremltools calibrates it by running the model, which needs macOS, and 9.0 keeps the last sample only.
+# No w8a8: coremltools calibrates it by running the model, which needs macOS, and 9.0 keeps the last sample only.
 PRECISIONS = frozenset({Precision.FP32, Precision.FP16, Precision.W8A32})
 _RECIPES = {
     Precision.FP32: "float32",
@@ -41,10 +50,15 @@ def versions() -> dict[str, str]:
 
 
 def convert(
-    model: DeployModel, out: Path, precision: Precision, calibration: NDArray[np.uint8] | None, metadata: ArtifactMetadata
+    model: DeployModel,
+    out: Path,
+    precision: Precision,
+    calibration: NDArray[np.uint8] | None,
+    metadata: ArtifactMetadata,
 ) -> None:
     """Write `model` to the folder `out`; no precision of this target is calibrated."""
-    from edgecsd.targets import coreml_convert
+    with quiet_conversion("loading the converter to Core ML"):
+        from edgecsd.targets import coreml_convert
 
     del calibration
     coreml_convert.convert(model, out, precision, metadata)

@@ -1,4 +1,4 @@
-"""The query model as a converter traces it: uint8 pixels in, unit embedding out. The model itself knows nothing of export."""
+"""The query model as a converter traces it: uint8 pixels in, unit embedding out."""
 
 from __future__ import annotations
 
@@ -46,6 +46,9 @@ class DeployModel(nn.Module):
 
 class PlanarDeployModel(nn.Module):
     """(1, 3, S, S) float 0..255, RGB -> (1, dim): the form behind Core ML's ImageType, which is always planar."""
+
+    mean255: Tensor
+    std255: Tensor
 
     def __init__(self, deploy: DeployModel) -> None:
         super().__init__()

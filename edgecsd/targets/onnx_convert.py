@@ -19,7 +19,13 @@ try:
     import onnxscript  # noqa: F401  torch's exporter loads it by itself, and fails late and unclearly without it
     import torch
     from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
     from onnxruntime.quantization.shape_inference import quant_pre_process
     from onnxruntime.transformers.float16 import convert_float_to_float16
 except ImportError as error:
@@ -35,7 +41,11 @@ BODY_OPERATORS = [
 
 
 def convert(
-    model: DeployModel, out: Path, precision: Precision, calibration: NDArray[np.uint8] | None, metadata: ArtifactMetadata
+    model: DeployModel,
+    out: Path,
+    precision: Precision,
+    calibration: NDArray[np.uint8] | None,
+    metadata: ArtifactMetadata,
 ) -> None:
     """Write `model` to `out`; calibration (n, S, S, 3) uint8 is used by w8a8 alone."""
     with quiet_conversion(f"the conversion to ONNX {precision}"), tempfile.TemporaryDirectory() as folder:
@@ -47,12 +57,19 @@ def convert(
             store_weights_in_8_bit(proto, {"Conv", "Gemm", "MatMul"})
         elif precision is Precision.W8A8:
             assert calibration is not None
-            proto = _quantise_body(exported, calibration)
+            proto, ranges = _quantise_body(exported, calibration)
+            metadata = metadata.model_copy(update={"recipe": recipe_name(ranges)})
             store_weights_in_8_bit(proto, {"Gemm", "MatMul"})
         entry = proto.metadata_props.add()
         entry.key, entry.value = METADATA_KEY, metadata.model_dump_json()
         onnx.checker.check_model(proto, full_check=True)
         onnx.save(proto, str(out))
+
+
+def recipe_name(ranges: CalibrationMethod) -> str:
+    """What the metadata calls the w8a8 recipe, by how its ranges were chosen."""
+    chosen = f"percentile-{PERCENTILE}" if ranges is CalibrationMethod.Percentile else "min-max"
+    return f"qdq-u8s8-per-channel-{chosen}-body-only"
 
 
 def _export(model: DeployModel, file: Path) -> ModelProto:
@@ -82,21 +99,33 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         return {INPUT_NAME: self._pixels[self._next - 1 : self._next]}
 
 
-def _quantise_body(exported: Path, calibration: NDArray[np.uint8]) -> ModelProto:
+def _quantise_body(exported: Path, calibration: NDArray[np.uint8]) -> tuple[ModelProto, CalibrationMethod]:
+    """The model with 8-bit convolutions, and how the ranges of its activations were chosen."""
     prepared, written = exported.with_name("prepared.onnx"), exported.with_name("w8a8.onnx")
     # From a file: given a ModelProto it fails on external data. The symbolic pass fails on these graphs.
     quant_pre_process(str(exported), str(prepared), skip_symbolic_shape=True)
     nodes = list(onnx.load(str(prepared)).graph.node)
     body = body_nodes(nodes)
+    outside = [node.name for node in nodes if node.name not in body]
+    method = CalibrationMethod.Percentile
+    try:
+        _quantise(prepared, written, calibration, outside, method)
+    except ValueError:  # numpy cannot cut an almost constant tensor (a dead or untrained layer) into 2048 bins
+        method = CalibrationMethod.MinMax
+        _quantise(prepared, written, calibration, outside, method)
+    return onnx.load(str(written)), method
+
+
+def _quantise(
+    prepared: Path, written: Path, calibration: NDArray[np.uint8], outside: list[str], method: CalibrationMethod
+) -> None:
     quantize_static(
         str(prepared), str(written), _Reader(calibration), quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
         per_channel=True,  # per tensor costs 0.1 of cosine on depthwise nets
-        op_types_to_quantize=BODY_OPERATORS, nodes_to_exclude=[node.name for node in nodes if node.name not in body],
-        calibrate_method=CalibrationMethod.Percentile,
+        op_types_to_quantize=BODY_OPERATORS, nodes_to_exclude=outside, calibrate_method=method,
         extra_options={"CalibPercentile": PERCENTILE, "CalibStridedMinMax": 1},
     )  # fmt: skip
-    return onnx.load(str(written))
 
 
 def body_nodes(nodes: list[NodeProto]) -> set[str]:

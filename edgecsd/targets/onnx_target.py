@@ -1,4 +1,4 @@
-"""ONNX artifacts: metadata and runner. Conversion is in onnx_convert, which loads torch's exporter and the quantiser."""
+"""ONNX artifacts: metadata and runner. Conversion is in onnx_convert, with torch's exporter and the quantiser."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgecsd.errors import DamagedFileError, missing_extra
 from edgecsd.quantization import Precision
 from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ArtifactMetadata, OneByOne, no_metadata
+from edgecsd.targets.quiet import quiet_conversion
 
 if TYPE_CHECKING:
     from edgecsd.targets.deploy import DeployModel
@@ -41,10 +42,15 @@ def versions() -> dict[str, str]:
 
 
 def convert(
-    model: DeployModel, out: Path, precision: Precision, calibration: NDArray[np.uint8] | None, metadata: ArtifactMetadata
+    model: DeployModel,
+    out: Path,
+    precision: Precision,
+    calibration: NDArray[np.uint8] | None,
+    metadata: ArtifactMetadata,
 ) -> None:
     """Write `model` to `out`; calibration (n, S, S, 3) uint8 is used by w8a8 alone."""
-    from edgecsd.targets import onnx_convert
+    with quiet_conversion("loading the converter to ONNX"):
+        from edgecsd.targets import onnx_convert
 
     onnx_convert.convert(model, out, precision, calibration, metadata)
 
@@ -75,8 +81,8 @@ def session(path: Path, threads: int, precision: Precision) -> onnxruntime.Infer
     if precision is Precision.W8A32:
         # Weights are expanded once, at load; by default onnxruntime keeps the 8-bit form and expands it in every run.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-    # x86 without VNNI multiplies u8 by s8 with VPMADDUBSW, which saturates: cosine 0.86 instead of 0.99 (Lite0, measured on
-    # AVX2). With this option the same file runs there by exact kernels; ARM and VNNI machines are exact without it.
+    # x86 without VNNI multiplies u8 by s8 with VPMADDUBSW, which saturates: cosine 0.86 instead of 0.99 (Lite0, on
+    # AVX2, measured). With this option the same file runs there by exact kernels; ARM and VNNI are exact without it.
     options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

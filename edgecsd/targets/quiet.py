@@ -1,4 +1,4 @@
-"""Keeps converters off stdout and stderr: `--json` promises one document, and their logs mislead where nothing is wrong."""
+"""Keeps converters off stdout and stderr: `--json` promises one document, and their logs mislead."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOG_LINES = 12  # how much of a converter's log stands in the error
 
 @contextlib.contextmanager
 def quiet_conversion(what: str) -> Iterator[None]:
-    """Hold back everything written to stdout and stderr, by C++ too; on failure its last lines stand in an EdgecsdError.
+    """Hold back what is written to stdout and stderr, by C++ too; on failure its last lines stand in an EdgecsdError.
 
     Errors of edgecsd's own pass unchanged. File descriptors belong to the whole process: one conversion at a time.
     """
@@ -39,13 +39,16 @@ def quiet_conversion(what: str) -> Iterator[None]:
 def _descriptors_to(target: int) -> Iterator[None]:
     _flush()
     saved = [(number, os.dup(number)) for number in (1, 2)]
+    stack = contextlib.ExitStack()
     try:
-        with open(os.dup(target), "w", errors="replace") as stream:
-            with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
-                for number, _ in saved:
-                    os.dup2(target, number)
-                yield
+        stream = stack.enter_context(os.fdopen(os.dup(target), "w", errors="replace"))
+        stack.enter_context(contextlib.redirect_stdout(stream))
+        stack.enter_context(contextlib.redirect_stderr(stream))
+        for number, _ in saved:
+            os.dup2(target, number)
+        yield
     finally:
+        stack.close()
         _flush()
         for number, copy in saved:
             os.dup2(copy, number)

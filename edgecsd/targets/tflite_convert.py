@@ -51,7 +51,11 @@ class _Named(nn.Module):
 
 
 def convert(
-    model: DeployModel, out: Path, precision: Precision, calibration: NDArray[np.uint8] | None, metadata: ArtifactMetadata
+    model: DeployModel,
+    out: Path,
+    precision: Precision,
+    calibration: NDArray[np.uint8] | None,
+    metadata: ArtifactMetadata,
 ) -> None:
     """Write `model` to `out`; calibration (n, S, S, 3) uint8 is used by w8a8 alone."""
     with quiet_conversion(f"the conversion to TFLite {precision}"), tempfile.TemporaryDirectory() as folder:
@@ -70,7 +74,7 @@ def _quantise(exported: Path, recipe: RecipeManager, calibration: NDArray[np.uin
     if work.need_calibration:
         assert calibration is not None
         signature = next(iter(Interpreter(model_path=str(exported)).get_signature_list()))
-        photos = ({INPUT_NAME: calibration[i : i + 1]} for i in range(len(calibration)))
+        photos = [{INPUT_NAME: calibration[i : i + 1]} for i in range(len(calibration))]  # read twice: no generator
         ranges = work.calibrate({signature: photos}, num_threads=1)
     written = exported.with_name("quantised.tflite")
     work.quantize(ranges).export_model(str(written), overwrite=True)
@@ -84,7 +88,7 @@ def _recipe(exported: Path, precision: Precision) -> RecipeManager:
         for operator in (*CONVOLUTIONS, "FULLY_CONNECTED"):
             recipe.add_weight_only_config(".*", TFLOperationName[operator], 16, _per_tensor(), half)
         return recipe
-    # The projection computes in float in w8a8 too; only its weights are stored in 8 bit, or they would be half the file.
+    # The projection computes in float in w8a8 too; its weights are stored in 8 bit, or they would be half the file.
     recipe.add_weight_only_config(".*", TFLOperationName.FULLY_CONNECTED, 8, algorithm_key=eight)
     if precision is Precision.W8A32:
         # Depthwise weights stay float: 2 % of the weights, half of the error (Lite0: cosine 0.9942 -> 0.9968)
@@ -122,7 +126,7 @@ def body_operators(exported: Path) -> list[tuple[str, str]]:
 
 
 class _AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]
-    """Puts byte vectors, which hold weights, on 16-byte boundaries: the schema asks for it, Python's builder does not."""
+    """Puts byte vectors, which hold weights, on 16-byte boundaries, as the schema asks; Python's builder does not."""
 
     def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:
         return int(super().StartVector(elemSize, numElems, max(alignment, 16) if elemSize == 1 else alignment))

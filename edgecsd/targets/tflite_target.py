@@ -1,4 +1,4 @@
-"""TFLite artifacts: metadata and runner. Conversion is in tflite_convert, which loads litert-torch and the quantiser."""
+"""TFLite artifacts: metadata and runner. Conversion is in tflite_convert, with litert-torch and the quantiser."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgecsd.errors import BadInputError, DamagedFileError, missing_extra
 from edgecsd.quantization import Precision
 from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ArtifactMetadata, OneByOne, no_metadata
+from edgecsd.targets.quiet import quiet_conversion
 
 if TYPE_CHECKING:
     from edgecsd.targets.deploy import DeployModel
@@ -49,10 +50,15 @@ def versions() -> dict[str, str]:
 
 
 def convert(
-    model: DeployModel, out: Path, precision: Precision, calibration: NDArray[np.uint8] | None, metadata: ArtifactMetadata
+    model: DeployModel,
+    out: Path,
+    precision: Precision,
+    calibration: NDArray[np.uint8] | None,
+    metadata: ArtifactMetadata,
 ) -> None:
     """Write `model` to `out`; calibration (n, S, S, 3) uint8 is used by w8a8 alone."""
-    from edgecsd.targets import tflite_convert
+    with quiet_conversion("loading the converter to TFLite"):
+        from edgecsd.targets import tflite_convert
 
     tflite_convert.convert(model, out, precision, calibration, metadata)
 
@@ -104,13 +110,14 @@ class TfliteRunner(OneByOne):
 
     def __init__(self, path: Path, threads: int) -> None:
         data = _read_whole(path)
-        try:
-            self._interpreter = Interpreter(model_content=data, num_threads=threads)
-            self._interpreter.allocate_tensors()
-            self._run = self._interpreter.get_signature_runner()
-            inputs, outputs = self._run.get_input_details(), self._run.get_output_details()
-        except (ValueError, RuntimeError) as error:
-            raise _damaged(path, error) from None
+        with quiet_conversion(f"loading {path}"):  # the interpreter tells of its delegate on stderr
+            try:
+                self._interpreter = Interpreter(model_content=data, num_threads=threads)
+                self._interpreter.allocate_tensors()
+                self._run = self._interpreter.get_signature_runner()
+                inputs, outputs = self._run.get_input_details(), self._run.get_output_details()
+            except (ValueError, RuntimeError) as error:
+                raise _damaged(path, error) from None
         if list(inputs) != [INPUT_NAME] or list(outputs) != [OUTPUT_NAME]:
             raise DamagedFileError(f"{path}: its input and output are not {INPUT_NAME!r} and {OUTPUT_NAME!r}")
         super().__init__(int(inputs[INPUT_NAME]["shape"][1]))

@@ -10,7 +10,7 @@ from edgecsd.preprocess import Preprocess
 from edgecsd.quantization import Precision
 from edgecsd.query_models import QueryModel, create_query_model, read_config
 from edgecsd.space import EmbeddingSpace
-from edgecsd.targets.artifact import ArtifactMetadata, Target, target_module
+from edgecsd.targets.artifact import METADATA_KEY, ArtifactMetadata, Target, target_module
 from edgecsd.targets.deploy import DeployModel
 
 SIZE, DIM = 32, 16
@@ -23,16 +23,30 @@ def make_model(seed: int = 0) -> QueryModel:
     return create_query_model("test_efficientnet", space, preprocess=Preprocess(size=SIZE), pretrained=False)
 
 
-def save_artifact(run: Path, model: QueryModel, out: Path, *, dim: int = DIM) -> Path:
+def save_artifact(run: Path, model: QueryModel, out: Path) -> Path:
     """Export `model` to `out` with the metadata of the query model in `run`."""
     config = read_config(run)
     target = next(t for t in Target if t.suffix == out.suffix)
-    space = EmbeddingSpace(gallery_model="none", dim=dim)
+    space = config.space
     metadata = ArtifactMetadata(
-        target=target, precision=Precision.FP32, recipe="float32", space=space, fingerprint=space.fingerprint, dim=dim,
-        metric=space.metric, preprocess=config.preprocess, backbone=config.backbone,
+        target=target, precision=Precision.FP32, recipe="float32", space=space, fingerprint=space.fingerprint,
+        dim=space.dim, metric=space.metric, preprocess=config.preprocess, backbone=config.backbone,
         weights_digest=config.weights_digest, versions={},
     )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     target_module(target).convert(DeployModel(model), out, Precision.FP32, None, metadata)
+    return out
+
+
+def with_dim(source: Path, out: Path, dim: int) -> Path:
+    """A copy of an ONNX artifact whose metadata promises another dimension."""
+    import onnx
+
+    model = onnx.load(str(source))
+    (entry,) = [entry for entry in model.metadata_props if entry.key == METADATA_KEY]
+    metadata = ArtifactMetadata.model_validate_json(entry.value)
+    space = metadata.space.model_copy(update={"dim": dim})
+    changed = metadata.model_copy(update={"space": space, "dim": dim, "fingerprint": space.fingerprint})
+    entry.value = changed.model_dump_json()
+    onnx.save(model, str(out))
     return out

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_models import DIM, make_model, save_artifact
+from bench_models import DIM, make_model, save_artifact, with_dim
 
 from edgecsd.bench import BenchRow, Status, bench, read_rows
 from edgecsd.bench import child as child_module
@@ -44,6 +44,16 @@ def test_raw_series_is_whole_and_p99_absent(onnx_file: Path) -> None:
     assert len(repeat.wall_ns) == len(repeat.cpu_ns) == repeat.figures.runs == 20
     assert repeat.figures.p99_ms is None
     assert repeat.figures.p50_ms == pytest.approx(float(np.median(repeat.wall_ns)) / 1e6)
+
+
+def test_a_busy_machine_is_said(onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = child_module.DEVICE_SCRIPT.read_text().replace(
+        "        output = model.embed(image)\n", "        output = model.embed(image)\n        time.sleep(0.01)\n"
+    )
+    (tmp_path / "device.py").write_text(waiting)
+    monkeypatch.setattr(child_module, "DEVICE_SCRIPT", tmp_path / "device.py")
+    row = only(bench([onnx_file], **SHORT).rows)
+    assert row.status is Status.OK and row.contended
 
 
 def test_without_images_the_row_says_synthetic(onnx_file: Path) -> None:
@@ -104,8 +114,8 @@ def test_wrong_embeddings_make_a_failed_row(run_folder: Path, tmp_path: Path) ->
     assert row.figures is None and row.parity is not None and row.parity.cosine_mean < 0.9
 
 
-def test_a_dimension_other_than_promised_makes_a_failed_row(run_folder: Path, tmp_path: Path) -> None:
-    other = save_artifact(run_folder, make_model(), tmp_path / "other.onnx", dim=DIM + 1)
+def test_a_dimension_other_than_promised_makes_a_failed_row(onnx_file: Path, tmp_path: Path) -> None:
+    other = with_dim(onnx_file, tmp_path / "other.onnx", DIM + 1)
     row = only(bench([other], **SHORT).rows)
     assert row.status is Status.FAILED and f"promises (32, {DIM + 1})" in row.reason
 
@@ -118,19 +128,20 @@ def test_nan_embeddings_make_a_failed_row(run_folder: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("program", "reason"),
+    ("program", "timeout", "reason"),
     [
-        ("import os; os.abort()", "SIGABRT"),
-        ("import sys; sys.exit('out of luck')", "code 1 and no result; its last words: out of luck"),
-        ("import time; time.sleep(60)", "no result after"),
+        ("import os; os.abort()", 60, "killed by SIGABRT"),
+        ("import sys; sys.exit('out of luck')", 60, "code 1 and no result; its last words: out of luck"),
+        ("print('[1, 2]')", 60, "code 0 and no result"),
+        ("import time; time.sleep(60)", 1, "no result after 1 s"),
     ],
 )
 def test_a_crash_or_a_hang_is_a_failed_row(
-    program: str, reason: str, onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    program: str, timeout: float, reason: str, onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "device.py").write_text(program)
     monkeypatch.setattr(child_module, "DEVICE_SCRIPT", tmp_path / "device.py")
-    row = only(bench([onnx_file], timeout_seconds=2, **SHORT).rows)
+    row = only(bench([onnx_file], timeout_seconds=timeout, **SHORT).rows)
     assert row.status is Status.FAILED and reason in row.reason
 
 

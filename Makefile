@@ -1,0 +1,58 @@
+# Targets make what they need. `make help` lists them.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UNFINISHED := $(VENV)/.unfinished
+# Photos that `make bench` measures with: a folder or a CSV list; none: the demo's.
+BENCH_IMAGES ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types bench clean
+
+help:
+	@echo "make setup   make $(VENV) with tested versions of everything (7 GB; 3 minutes and more)"
+	@echo "make demo    the whole job on real photos; results in demo-output/"
+	@echo "make test    all tests but the studies"
+	@echo "make lint    ruff, its formatter, and the import contracts"
+	@echo "make types   mypy --strict over edgecsd/"
+	@echo "make bench   the quick benchmark programs, on the demo's photos or BENCH_IMAGES=PHOTOS"
+	@echo "make clean   remove caches, builds and demo-output/ ($(VENV) stays)"
+	@echo "Another interpreter: make setup PYTHON=/path/to/python3.11"
+
+setup: $(STAMP)
+
+# A set-up that was interrupted leaves $(UNFINISHED) behind, and the next one starts from nothing.
+# One pip command for everything: docs/decisions/0001-one-resolution.md.
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+	  echo "edgecsd needs Python 3.11, and '$(PYTHON)' is not one." >&2; \
+	  echo "Install Python 3.11 (with its venv module), or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@if test -e $(UNFINISHED); then echo "the last set-up did not end: starting again"; rm -rf $(VENV); fi
+	@rm -f $@
+	@mkdir -p $(VENV) && touch $(UNFINISHED)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev]'
+	@touch $@ && rm -f $(UNFINISHED)
+
+demo: $(STAMP)
+	$(BIN)/edgecsd demo --out demo-output
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not study"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/throughput.py --limit 64 $(if $(BENCH_IMAGES),--images "$(BENCH_IMAGES)")
+
+clean:
+	rm -rf build dist demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .coverage.*
+	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +

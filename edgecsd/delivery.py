@@ -1,0 +1,152 @@
+"""deliver: from a run folder to the folder that an app team takes.
+
+FOLDER/
+  <artifact>          the exported file
+  golden/             what the app must reproduce: photos, pixels.npy, embeddings.npy, neighbours.json
+  card.md             what the file is, what goes in, what comes out, what was measured
+  check.json          evidence of the check against the gallery index
+  bench.jsonl         the measured row (this host's, until a device's is added)
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgecsd.bench.run import bench
+from edgecsd.bench.schema import BenchRow
+from edgecsd.check import CheckResult, check
+from edgecsd.embedding import embed_images
+from edgecsd.errors import BadInputError, GateFailedError
+from edgecsd.exporting import export
+from edgecsd.files import replace_whole, save_array, write_json
+from edgecsd.images import ImageSet, find_images
+from edgecsd.index import GalleryIndex
+from edgecsd.progress import SILENT, Reporter
+from edgecsd.query_models import QueryModelEmbedder, load_query_model
+from edgecsd.targets.artifact import ArtifactMetadata, read_metadata
+
+GOLDEN_PHOTOS = 8
+GOLDEN_NEIGHBOURS = 10
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What was delivered."""
+
+    folder: Path
+    artifact: Path
+    checked: CheckResult
+    measured: BenchRow
+
+
+def deliver(
+    run: Path,
+    index: Path,
+    images: Path,
+    out: Path,
+    *,
+    target: str,
+    precision: str,
+    reference: Path | None = None,
+    bench_seconds: float | None = None,
+    how_to: str = "",
+    reporter: Reporter = SILENT,
+) -> Delivery:
+    """Export, check, measure and pack. A failed gate raises GateFailedError and delivers nothing.
+
+    how_to: lines for the card that say how this device class loads the file
+    """
+    if out.exists():
+        raise BadInputError(f"{out}: already there; choose another folder")
+    photos = find_images(images)
+    with replace_whole(out) as folder:
+        folder.mkdir()
+        exported = export(run, target, precision, calibration=photos, overwrite=True, reporter=reporter)
+        checked = check(exported.path, index, photos, run=run, reference=reference, reporter=reporter)
+        if not checked.passed:
+            failed = "; ".join(
+                f"{g.name} {g.figure:.4f}, needed {g.threshold:g}" for g in checked.gates if not g.passed
+            )
+            raise GateFailedError(f"{exported.path.name} must not ship against {index}: {failed}")
+        row = bench(
+            [exported.path], images=photos, run=run, threads=(1,), min_seconds=bench_seconds,
+            out=folder / "bench.jsonl", reporter=reporter,
+        ).rows[0]  # fmt: skip
+        artifact = folder / exported.path.name
+        (shutil.copytree if exported.path.is_dir() else shutil.copy2)(exported.path, artifact)
+        write_golden_pack(folder / "golden", run, index, photos)
+        write_json(folder / "check.json", checked.as_dict())
+        (folder / "card.md").write_text(_card(read_metadata(artifact), artifact.name, checked, row, how_to))
+    return Delivery(out, out / exported.path.name, checked, row)
+
+
+def write_golden_pack(folder: Path, run: Path, index: Path, photos: ImageSet, *, count: int = GOLDEN_PHOTOS) -> None:
+    """Photos, their pixels by the contract (n, S, S, 3) uint8, torch embeddings (n, D), their neighbours."""
+    model, opened = load_query_model(run), GalleryIndex.open(index)
+    chosen = photos.subset(np.linspace(0, len(photos) - 1, min(count, len(photos))).round().astype(int).tolist())
+    keeper = _KeepPixels(QueryModelEmbedder(model))
+    embeddings = embed_images(chosen, keeper, strict=True).vectors[:, 0]
+    scores, rows = opened.search(embeddings, GOLDEN_NEIGHBOURS)
+    (folder / "photos").mkdir(parents=True)
+    names = [f"{number:03d}{chosen.path(number).suffix.lower()}" for number in range(len(chosen))]
+    for number, name in enumerate(names):
+        shutil.copyfile(chosen.path(number), folder / "photos" / name)
+    save_array(folder / "pixels.npy", np.concatenate(keeper.pixels))
+    save_array(folder / "embeddings.npy", embeddings)
+    neighbours = [
+        {
+            "photo": name,
+            "ids": [opened.ids[row] for row in rows[n] if row >= 0],
+            "scores": [round(float(s), 6) for s in scores[n] if np.isfinite(s)],
+        }
+        for n, name in enumerate(names)
+    ]
+    write_json(folder / "neighbours.json", {"fingerprint": opened.space.fingerprint, "queries": neighbours})
+
+
+class _KeepPixels:
+    """An embedder that remembers the pixels it was given."""
+
+    def __init__(self, embedder: QueryModelEmbedder) -> None:
+        self.preprocess, self.dim, self._embedder = embedder.preprocess, embedder.dim, embedder
+        self.pixels: list[np.ndarray] = []
+
+    def embed(self, pixels: np.ndarray) -> np.ndarray:
+        self.pixels.append(pixels)
+        return self._embedder.embed(pixels)
+
+
+def _card(metadata: ArtifactMetadata, name: str, checked: CheckResult, row: BenchRow, how_to: str) -> str:
+    contract, figures = metadata.preprocess, checked.figures
+    latency = (
+        f"p50 {row.figures.p50_ms:.2f} ms, p90 {row.figures.p90_ms:.2f} ms, 1 thread ({row.label})"
+        if row.figures
+        else row.reason
+    )
+    filter_name = f"{contract.interpolation.value}, antialiased as Pillow does"
+    cosines = f"mean {figures['cosine_mean']:.5f}, lowest {figures['cosine_min']:.5f}"
+    of_torch = f"of the torch query model {figures['overlap_torch']:.4f}"
+    return f"""# {name}
+
+Query model {metadata.backbone}, {metadata.precision}, for the embedding space `{metadata.fingerprint}`
+of {metadata.space.gallery_model}.
+
+| | |
+|---|---|
+| input | `image`, (1, {contract.size}, {contract.size}, 3) uint8, RGB, NHWC; the file normalises by itself |
+| pixels | EXIF orientation applied; resize {contract.resize.value}, crop {contract.crop_pct}; {filter_name} |
+| output | `embedding`, (1, {metadata.dim}) float32, length 1, compared by {metadata.metric} |
+| size | {row.size_bytes / 1e6:.2f} MB, SHA-256 `{checked.sha256}` |
+| cosine to the torch model | {cosines} ({checked.images} photos) |
+| overlap@{checked.k} with the gallery model's results | {figures["overlap"]:.4f}, {of_torch} |
+| latency | {latency} |
+| licence | {metadata.licence or "not stated"} |
+
+{how_to}
+An app passes the golden pack if, from golden/pixels.npy, it gets golden/embeddings.npy with the cosine above, and if
+its own resizing of golden/photos gives golden/pixels.npy.
+"""

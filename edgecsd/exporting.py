@@ -1,0 +1,219 @@
+"""export: a run folder -> one artifact, read back from disk, run, and compared with the query model it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import edgecsd
+from edgecsd.errors import BadInputError, EdgecsdError, GateFailedError
+from edgecsd.files import replace_whole, sha256_file, size_bytes
+from edgecsd.images import ImageSet, find_images
+from edgecsd.preprocess import Preprocess
+from edgecsd.progress import SILENT, Reporter
+from edgecsd.quantization import Precision, calibration_pixels, parse_precision, synthetic_pixels
+from edgecsd.targets.artifact import (
+    ArtifactMetadata,
+    Target,
+    TargetModule,
+    load_runner,
+    parse_target,
+    read_metadata,
+    target_module,
+)
+
+if TYPE_CHECKING:
+    from edgecsd.query_models import QueryModel
+
+NORM_TOLERANCE = 1e-3  # of 1; fp16 rounds a norm by up to 2e-4
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written, and how near it is to the query model.
+
+    parity   cosine_mean, cosine_min, max_difference (of one element) over the images it was compared on
+    """
+
+    path: Path
+    target: Target
+    precision: Precision
+    size_bytes: int
+    metadata: ArtifactMetadata
+    parity: dict[str, float]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Photos:
+    """(n, S, S, 3) uint8 pixels, and their digest; None where no images were given and the pixels are synthetic."""
+
+    pixels: NDArray[np.uint8]
+    digest: str | None
+
+
+def export(
+    run: Path,
+    target: str | Target,
+    precision: str | Precision,
+    *,
+    out: Path | None = None,
+    calibration: Path | ImageSet | None = None,
+    split: str | None = None,
+    calibration_count: int = 64,
+    seed: int = 0,
+    licence: str | None = None,
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
+) -> ExportResult:
+    """Turn the query model of a run folder into one artifact for `target` in `precision`.
+
+    out          by default <run>/exports/<backbone>-<precision>.<suffix>
+    calibration  images (folder, CSV list or ImageSet) like those the app will see. w8a8 needs them: its ranges come
+                 from `calibration_count` of them, chosen by `seed`. The other precisions only compare on them, and
+                 without them compare on eight synthetic images.
+
+    Nothing is written unless the artifact, read back from disk, gives finite unit embeddings: GateFailedError else.
+    Raises BadInputError for a precision that the target lacks, for w8a8 without calibration, and for an `out` that is
+    there already without `overwrite`; MissingBackendError where the target's converter is not installed.
+    """
+    target, precision = parse_target(target), parse_precision(precision)
+    module = target_module(target)
+    _require_precision(module, target, precision, calibration)
+    from edgecsd.query_models import load_query_model
+
+    model = load_query_model(run)
+    path = _output(run, model, target, precision, out, overwrite)
+    photos = _photos(calibration, split, model.config.preprocess, calibration_count, seed)
+    metadata = _metadata(model, module, target, precision, photos, licence)
+    reporter.message(f"converting {model.config.backbone} to {target}, {precision}")
+    with replace_whole(path) as temporary:
+        _convert(module, model, temporary, precision, photos, metadata)
+        reporter.message(f"comparing the written file with the query model on {len(photos.pixels)} images")
+        written = read_metadata(temporary)
+        parity = compare(_run(temporary, photos.pixels, path.name), _reference(model, photos.pixels))
+    return ExportResult(path, target, precision, size_bytes(path), written, parity, sha256_file(path))
+
+
+def _require_precision(
+    module: TargetModule, target: Target, precision: Precision, calibration: Path | ImageSet | None
+) -> None:
+    if precision not in module.PRECISIONS:
+        has = ", ".join(p for p in Precision if p in module.PRECISIONS)
+        raise BadInputError(f"target {target} has no precision {precision}; it has: {has}")
+    if precision is Precision.W8A8 and calibration is None:
+        raise BadInputError(
+            "precision w8a8 takes the ranges of its activations from photos: give --calibration with a folder or a CSV "
+            "list of images like those the app will see (64 are enough)"
+        )
+
+
+def _output(
+    run: Path, model: QueryModel, target: Target, precision: Precision, out: Path | None, overwrite: bool
+) -> Path:
+    path = out or run / "exports" / f"{model.config.backbone}-{precision}{target.suffix}"
+    if path.suffix != target.suffix:
+        raise BadInputError(f"--out {path}: the name of a {target} artifact ends in {target.suffix}")
+    if path.exists() and not overwrite:
+        raise BadInputError(f"{path}: already there; choose another --out or add --overwrite")
+    return path
+
+
+def _photos(
+    calibration: Path | ImageSet | None, split: str | None, preprocess: Preprocess, count: int, seed: int
+) -> _Photos:
+    if calibration is None:
+        if split is not None:
+            raise BadInputError(f"--split {split} needs --calibration with a CSV list")
+        return _Photos(synthetic_pixels(preprocess.size, seed=seed), None)
+    if isinstance(calibration, ImageSet) and split is not None:
+        raise BadInputError(f"split {split!r} goes with a CSV list; these images are chosen already")
+    images = calibration if isinstance(calibration, ImageSet) else find_images(calibration, split=split)
+    return _Photos(*calibration_pixels(images, preprocess, count, seed))
+
+
+def _metadata(
+    model: QueryModel, module: TargetModule, target: Target, precision: Precision, photos: _Photos, licence: str | None
+) -> ArtifactMetadata:
+    import torch
+
+    config = model.config
+    calibrated = precision is Precision.W8A8
+    return ArtifactMetadata(
+        target=target,
+        precision=precision,
+        recipe=module.recipe(precision),
+        space=config.space,
+        fingerprint=config.space.fingerprint,
+        dim=config.dim,
+        metric=config.space.metric,
+        preprocess=config.preprocess,
+        backbone=config.backbone,
+        weights_digest=config.weights_digest,
+        calibration_digest=photos.digest if calibrated else None,
+        calibration_count=len(photos.pixels) if calibrated else 0,
+        versions={"edgecsd": edgecsd.__version__, "torch": str(torch.__version__), **module.versions()},
+        licence=licence,
+    )
+
+
+def _convert(
+    module: TargetModule,
+    model: QueryModel,
+    out: Path,
+    precision: Precision,
+    photos: _Photos,
+    metadata: ArtifactMetadata,
+) -> None:
+    from edgecsd.targets.deploy import DeployModel
+
+    pixels = photos.pixels if precision is Precision.W8A8 else None
+    module.convert(DeployModel(model), out, precision, pixels, metadata)
+    if not out.exists():
+        raise EdgecsdError(f"the {metadata.target} converter ended without an error and without a file")
+
+
+def _run(artifact: Path, pixels: NDArray[np.uint8], name: str) -> Floats:
+    """(n, dim) embeddings of the artifact; GateFailedError unless all are finite and of length 1."""
+    vectors = load_runner(artifact).embed(pixels)
+    require_unit(vectors, name)
+    return vectors
+
+
+def _reference(model: QueryModel, pixels: NDArray[np.uint8]) -> Floats:
+    return np.concatenate([model.embed(pixels[i : i + 1]) for i in range(len(pixels))])
+
+
+def require_unit(vectors: Floats, name: str) -> None:
+    """GateFailedError unless every row is finite and has length 1 within 0.001."""
+    if not np.isfinite(vectors).all():
+        raise GateFailedError(f"{name}: {_count(~np.isfinite(vectors).all(axis=1))} embeddings hold NaN or infinity")
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    wrong = np.abs(norms - 1.0) > NORM_TOLERANCE
+    if wrong.any():
+        worst = norms[np.abs(norms - 1.0).argmax()]
+        what = "zero" if worst == 0 else f"of length {worst:.6g}, not 1"
+        raise GateFailedError(
+            f"{name}: {_count(wrong)} embeddings are wrong, the worst is {what}; nothing was written. "
+            "Try precision fp32; if that fails too, the query model itself gives such embeddings"
+        )
+
+
+def _count(flags: Any) -> str:
+    return f"{int(flags.sum())} of {len(flags)}"
+
+
+def compare(vectors: Floats, reference: Floats) -> dict[str, float]:
+    """cosine_mean, cosine_min and max_difference of (n, D) embeddings against (n, D) others, row by row."""
+    a, b = vectors.astype(np.float64), reference.astype(np.float64)
+    cosines = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    return {
+        "cosine_mean": float(cosines.mean()),
+        "cosine_min": float(cosines.min()),
+        "max_difference": float(np.abs(a - b).max()),
+    }

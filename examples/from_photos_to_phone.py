@@ -1,0 +1,27 @@
+"""Photos in, a checked TFLite file out: the main job through the library, step by step.
+
+python examples/from_photos_to_phone.py PHOTOS OUT
+"""
+
+import sys
+from pathlib import Path
+
+from edgecsd.check import check
+from edgecsd.cli.console import ConsoleReporter
+from edgecsd.distill import distill
+from edgecsd.exporting import export
+from edgecsd.extract import extract
+from edgecsd.index import build_index
+
+photos, out = Path(sys.argv[1]), Path(sys.argv[2])
+store, index, run = out / "gallery.store", out / "gallery.index", out / "run"
+reporter = ConsoleReporter()
+
+extract(photos, "timm:tf_efficientnet_lite2", store, views=1, reporter=reporter)
+build_index(store, index, overwrite=True, reporter=reporter)
+distill(photos, store, run, reporter=reporter)
+artifact = export(run, "tflite", "w8a8", calibration=photos, overwrite=True, reporter=reporter).path
+result = check(artifact, index, photos, reference=store, reporter=reporter)
+for gate in result.gates:
+    print("pass" if gate.passed else "FAIL", gate.name, round(gate.figure, 4))
+print("may ship" if result.passed else "must not ship", artifact)

@@ -1,0 +1,73 @@
+"""A distillation small enough for tests, as a program too, so that a test can kill it: python distillations.py DIR."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgecsd import training
+from edgecsd.distill import DistillResult, distill
+from edgecsd.distill_config import DistillConfig
+from edgecsd.training import NetworkTraining
+
+SETTINGS: dict[str, Any] = {
+    "query_model": "test_efficientnet", "pretrained": False, "size": 48, "anchors": 12, "head_steps": 12,
+    "head_batch_size": 8, "epochs": 2, "batch_size": 4, "held_out": 0.2, "overlap_k": 5, "checkpoint_steps": 3,
+    "seed": 5, "backbone_lr": 1e-3, "projection_lr": 1e-3, "head_lr": 1e-2,
+}  # fmt: skip
+
+
+def config(**changes: Any) -> DistillConfig:
+    return DistillConfig.model_validate({**SETTINGS, **changes})
+
+
+def run(photos: Path, store: Path, out: Path, **options: Any) -> DistillResult:
+    """Two decoding threads, one computing thread: the same numbers on a busy machine as on a quiet one."""
+    torch.set_num_threads(1)
+    options.setdefault("config", config())
+    return distill(photos, store, out, workers=2, **options)
+
+
+def die_at(stage: str) -> None:
+    """Have this very process killed, as by `kill -9`, in the middle of a stage."""
+    if stage == "pooled":
+        from edgecsd import embedding
+        from edgecsd.files import Parts
+
+        embedding.embed_images.__kwdefaults__["part_items"] = 6
+        write = Parts.write
+
+        def write_and_die(self: Parts, number: int, **arrays: Any) -> None:
+            write(self, number, **arrays)
+            if "pooled" in self.folder.name and number == 1:
+                kill()
+
+        Parts.write = write_and_die  # type: ignore[method-assign]
+    elif stage == "head":
+        from edgecsd import head_training
+
+        def die_at_step_7(step: int, total: int, warmup: float) -> float:
+            return kill() if step == 7 else training.learning_rate_factor(step, total, warmup)
+
+        head_training.learning_rate_factor = die_at_step_7
+    elif stage == "network":
+        train_step = NetworkTraining.train_step
+
+        def train_and_die(self: NetworkTraining, *arguments: Any) -> float:
+            return kill() if self.step == 4 else train_step(self, *arguments)  # one step after a checkpoint
+
+        NetworkTraining.train_step = train_and_die  # type: ignore[method-assign]
+
+
+def kill() -> Any:
+    os.kill(os.getpid(), 9)
+
+
+if __name__ == "__main__":
+    photos, store, out, stage = sys.argv[1:]
+    die_at(stage)
+    run(Path(photos), Path(store), Path(out))

@@ -1,0 +1,313 @@
+"""distill, end to end on a tiny network: stages, what the run folder holds, and runs that are killed and gone on with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from distillations import config, run
+from doubles import PixelGallery
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from edgecsd.closed_form import STRENGTHS, Ridge
+from edgecsd.distill import DistillResult
+from edgecsd.distill_config import DistillConfig, make_config
+from edgecsd.errors import BadInputError
+from edgecsd.extract import extract
+from edgecsd.features import FeatureStore
+from edgecsd.images import find_images
+from edgecsd.index import build_index
+from edgecsd.progress import Silent
+from edgecsd.query_models import load_query_model
+from edgecsd.training_set import make_training_set
+
+PROGRAM = Path(__file__).with_name("distillations.py")
+
+
+class Listener(Silent):
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.heard.append(text)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def threads_as_before() -> object:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def whole(photos: Path, pixel_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> DistillResult:
+    """An uninterrupted run."""
+    return run(photos, pixel_store.path, tmp_path_factory.mktemp("whole") / "run")
+
+
+def records(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def scalars(folder: Path, stage: str, tag: str) -> dict[int, float]:
+    events = EventAccumulator(str(folder / "tensorboard" / stage))
+    events.Reload()
+    values = {}
+    for event in events.Scalars(tag):
+        assert event.step not in values, "TensorBoard shows this step twice"
+        values[event.step] = event.value
+    return values
+
+
+def test_stages(whole: DistillResult) -> None:
+    assert [stage.name for stage in whole.stages] == ["closed-form start", "head", "network"]
+    assert all(0 <= stage.overlap <= 1 and -1 <= stage.cosine <= 1 for stage in whole.stages)
+    overlaps = [stage.overlap for stage in whole.stages]
+    assert overlaps == sorted(overlaps)  # each stage keeps the best of what it saw, its start included
+
+
+def test_the_run_folder_is_complete(whole: DistillResult, pixel_store: FeatureStore) -> None:
+    names = {str(file.relative_to(whole.path)) for file in whole.path.rglob("*") if file.is_file()}
+    events = {name for name in names if name.startswith("tensorboard/")}
+    assert names - events == {
+        "run.json", "metrics.jsonl", "result.json", "query_model.safetensors", "query_model.json",
+        "checkpoints/last.pt", "cache/pooled.npz", "cache/anchors.npz", "cache/head.safetensors",
+        "closed_form/query_model.safetensors", "closed_form/query_model.json",
+    }  # fmt: skip
+    assert {Path(name).parent.name for name in events} == {"head", "network"}
+    started = json.loads((whole.path / "run.json").read_text())
+    assert started["config"] == config().model_dump(mode="json") and started["schema_version"] == 1
+    assert started["space"]["gallery_model"] == "double:pixels-7" and started["versions"]["torch"] == torch.__version__
+    model = load_query_model(whole.path)
+    assert model.config.space == pixel_store.space and model.config.preprocess.size == 48
+    state = torch.load(whole.path / "checkpoints" / "last.pt", weights_only=True)
+    assert state["step"] == 8  # 19 training images in batches of 4, two epochs
+
+
+def test_metrics(whole: DistillResult) -> None:
+    head = [record for record in records(whole.path) if record["stage"] == "head"]
+    network = [record for record in records(whole.path) if record["stage"] == "network"]
+    assert [record["step"] for record in head] == list(range(13))
+    assert [record["step"] for record in network] == [0, 4, 8]
+    assert head[0]["loss"] is None and network[0]["loss"] is None
+    assert all(isinstance(record["loss"], float) for record in head[1:] + network[1:])
+    best = max(record["held_out_overlap"] for record in network)  # type: ignore[type-var]
+    assert whole.stages[-1].overlap == best
+    for stage, steps in (("head", 12), ("network", 8)):
+        assert list(scalars(whole.path, stage, "loss")) == list(range(1, steps + 1))
+        rates = scalars(whole.path, stage, "learning_rate")
+        assert max(rates.values()) == pytest.approx(1e-2 if stage == "head" else 1e-3)
+        told = {record["step"]: record["held_out_overlap"] for record in records(whole.path) if record["stage"] == stage}
+        assert scalars(whole.path, stage, "held_out_overlap") == pytest.approx(told)
+
+
+def test_the_strength_is_chosen_by_retrieval(whole: DistillResult, photos: Path, pixel_store: FeatureStore) -> None:
+    data = make_training_set(find_images(photos), pixel_store, None, share=0.2, limit=500, overlap_k=5)
+    with np.load(whole.path / "cache" / "pooled.npz") as saved:
+        pooled = saved["pooled"]
+    assert pooled.shape[:2] == (24, 3)
+    inputs = pooled[data.train].reshape(-1, pooled.shape[2])
+    ridge = Ridge(inputs, data.features[data.train].reshape(len(inputs), -1))
+    found = [data.held_out_overlap(ridge.solve(s)(pooled[data.held_out, 0]), 5) for s in STRENGTHS]
+    assert whole.stages[0].overlap == pytest.approx(max(found))
+
+
+def test_embeddings_of_the_saved_model_are_those_that_were_measured(
+    whole: DistillResult, photos: Path, pixel_store: FeatureStore
+) -> None:
+    data = make_training_set(find_images(photos), pixel_store, None, share=0.2, limit=500, overlap_k=5)
+    model = load_query_model(whole.path)
+    from edgecsd.images import read_image
+
+    pixels = [model.config.preprocess.pixels(read_image(data.images.path(p))[0]) for p in data.held_out]
+    assert data.held_out_overlap(model.embed(np.stack(pixels)), 5) == whole.stages[-1].overlap
+
+
+@pytest.mark.parametrize("stage", ["pooled", "head", "network"])
+def test_a_killed_run_ends_with_the_same_weights(
+    stage: str, whole: DistillResult, photos: Path, pixel_store: FeatureStore, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, str(PROGRAM), str(photos), str(pixel_store.path), str(out), stage]
+    killed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not (out / "query_model.json").exists()
+    with pytest.raises(BadInputError, match="its training did not end: run distill again to go on"):
+        load_query_model(out)
+    listener = Listener()
+    result = run(photos, pixel_store.path, out, resume=True, reporter=listener)
+    expected = {"pooled": "going on: 12 of 24 images were done", "head": "head: ", "network": "going on from step 3 of 8"}
+    assert any(text.startswith(expected[stage]) for text in listener.heard), listener.heard
+    for name in ("query_model.safetensors", "query_model.json", "result.json", "run.json"):
+        assert (out / name).read_bytes() == (whole.path / name).read_bytes(), name
+    assert result.stages == whole.stages
+    assert records(out) == records(whole.path)  # each record once, though some steps were trained twice
+    for each in ("head", "network"):
+        assert scalars(out, each, "loss") == scalars(whole.path, each, "loss")
+
+
+def test_a_whole_run_is_not_made_again(whole: DistillResult, photos: Path, pixel_store: FeatureStore) -> None:
+    before = {file: file.stat().st_mtime_ns for file in whole.path.rglob("*")}
+    listener = Listener()
+    assert run(photos, pixel_store.path, whole.path, reporter=listener) == whole
+    assert listener.heard == [f"{whole.path} is already whole: nothing to do"]
+    assert {file: file.stat().st_mtime_ns for file in whole.path.rglob("*")} == before
+
+
+def test_a_run_of_other_settings_is_refused(whole: DistillResult, photos: Path, pixel_store: FeatureStore) -> None:
+    with pytest.raises(BadInputError, match=r"\(anchors: 12 there, 10 now, seed: 5 there, 6 now\); choose another --out"):
+        run(photos, pixel_store.path, whole.path, config=config(anchors=10, seed=6))
+    with pytest.raises(BadInputError, match=r"other settings or data \(images\)"):
+        run(find_images(photos).subset(range(23)), pixel_store.path, whole.path)  # type: ignore[arg-type]
+    with pytest.raises(BadInputError, match="--resume and --overwrite"):
+        run(photos, pixel_store.path, whole.path, resume=True, overwrite=True)
+    assert load_query_model(whole.path)
+
+
+def test_places_that_are_no_run(photos: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="--resume: there is no run in .*/nowhere to go on with"):
+        run(photos, pixel_store.path, tmp_path / "nowhere", resume=True)
+    assert not (tmp_path / "nowhere").exists()
+    folder = tmp_path / "holiday"
+    folder.mkdir()
+    (folder / "beach.jpg").write_bytes(b"precious")
+    with pytest.raises(BadInputError, match="not empty and not a run folder"):
+        run(photos, pixel_store.path, folder)
+    with pytest.raises(BadInputError, match="--overwrite replaces a run folder only"):
+        run(photos, pixel_store.path, folder, overwrite=True)
+    assert (folder / "beach.jpg").read_bytes() == b"precious"
+
+
+def test_a_typo_leaves_no_run_behind(photos: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="timm has no model 'test_efficientnett'"):
+        run(photos, pixel_store.path, tmp_path / "run", config=config(query_model="test_efficientnett"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_overwriting_starts_anew(photos: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:
+    quick = {"epochs": 0, "head_steps": 0}
+    run(photos, pixel_store.path, tmp_path / "run", config=config(**quick))
+    (tmp_path / "run" / "left-over").touch()
+    result = run(photos, pixel_store.path, tmp_path / "run", config=config(**quick, seed=6), overwrite=True)
+    assert [stage.name for stage in result.stages] == ["closed-form start"]
+    assert not (tmp_path / "run" / "left-over").exists() and not (tmp_path / "run" / "checkpoints").exists()
+    assert load_query_model(tmp_path / "run").config.width == 256
+
+
+def test_changed_photos_are_noticed(photos: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "photos"))
+    ids = find_images(folder).ids
+    shutil.copy(folder / ids[3], folder / ids[1])
+    with pytest.raises(BadInputError, match=rf"{ids[1]}: changed since its features were extracted \(1 such images\)"):
+        run(folder, pixel_store.path, tmp_path / "run")
+    (folder / ids[1]).write_bytes(b"nonsense")
+    with pytest.raises(BadInputError, match=rf"{ids[1]}: cannot be decoded.*could be read when its features were"):
+        run(folder, pixel_store.path, tmp_path / "run")
+    shutil.copy(photos / ids[1], folder / ids[1])
+    assert run(folder, pixel_store.path, tmp_path / "run", config=config(), resume=True).stages  # mended: it goes on
+
+
+def test_photos_that_change_while_the_network_trains(
+    photos: Path, pixel_store: FeatureStore, whole: DistillResult, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "photos"))
+    out = Path(shutil.copytree(whole.path, tmp_path / "run"))
+    for name in ("result.json", "query_model.json"):
+        (out / name).unlink()
+    shutil.rmtree(out / "checkpoints")
+    for item in find_images(folder).ids:
+        (folder / item).write_bytes((folder / item).read_bytes() + b" ")
+    with pytest.raises(BadInputError, match="changed since its features were extracted; extract again"):
+        run(folder, pixel_store.path, out)
+
+
+def test_fewer_anchors_than_asked_for_and_what_to_know_about_them(
+    photos: Path, pixel_store: FeatureStore, tmp_path: Path
+) -> None:
+    listener = Listener()
+    settings = config(anchors=512, tau_q=1.0, head_steps=2, epochs=0)
+    run(photos, pixel_store.path, tmp_path / "many", config=settings, reporter=listener)
+    text = "\n".join(listener.heard)
+    assert "the gallery offers only 23 anchors an image; 512 were asked for" in text
+    assert "dimensions leave the query under-determined" not in text  # 23 anchors, 16 dimensions
+    assert text.count("--tau-q 1 and --tau-g 0.1 differ: with only 23 anchors") == 1
+    listener = Listener()
+    run(photos, pixel_store.path, tmp_path / "few", config=config(head_steps=2, epochs=0), reporter=listener)
+    text = "\n".join(listener.heard)
+    assert text.count("12 anchors < 16 dimensions leave the query under-determined") == 1
+    assert "--tau-q" not in text
+
+
+def test_random_start_in_brain_floats(photos: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:
+    settings = config(init="random", precision="bf16-mixed", epochs=1, head_steps=4, freeze_norm=False, pooling="gem")
+    result = run(photos, pixel_store.path, tmp_path / "run", config=settings)
+    assert [stage.name for stage in result.stages] == ["random start", "head", "network"]
+    losses = [r["loss"] for r in records(tmp_path / "run") if r["loss"] is not None]
+    assert losses and np.isfinite(losses).all()  # type: ignore[arg-type]
+    state = load_file(tmp_path / "run" / "query_model.safetensors")
+    assert all(tensor.dtype != torch.bfloat16 and tensor.isfinite().all() for tensor in state.values())
+
+
+def test_a_batch_larger_than_the_training_set(photos: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:
+    settings = config(batch_size=64, head_batch_size=64, epochs=2, head_steps=0)
+    result = run(photos, pixel_store.path, tmp_path / "run", config=settings)
+    assert [stage.name for stage in result.stages] == ["closed-form start", "network"]
+    assert [record["step"] for record in records(tmp_path / "run")] == [0, 1, 2]
+
+
+def test_photos_without_features_are_left_out_and_counted(photos: Path, tmp_path: Path) -> None:
+    store = extract(find_images(photos).subset(range(4, 24)), PixelGallery(), tmp_path / "store")
+    listener = Listener()
+    settings = config(epochs=0, head_steps=0)
+    run(photos, store.path, tmp_path / "run", config=settings, reporter=listener)
+    assert "4 of 24 images have no cached features and are left out" in listener.heard
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["images"]["count"] == 20
+
+
+def test_the_query_model_learns(photos: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:
+    """From a random start the head alone gets nearer to the gallery features, on photos it was not trained on."""
+    settings = config(init="random", epochs=0, head_steps=150, anchors=20)
+    start, head = run(photos, pixel_store.path, tmp_path / "run", config=settings).stages
+    assert head.overlap > start.overlap and head.cosine > start.cosine + 0.1
+    build_index(pixel_store, tmp_path / "index")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tau_q": 0.0}, "--tau-q 0.0: Input should be greater than 0"),
+        ({"init": "zeros"}, "--init 'zeros': Input should be 'closed-form' or 'random'"),
+        ({"pooling": "max"}, "--pooling 'max': Input should be 'average' or 'gem'"),
+        ({"resize": "pad"}, "--resize 'pad'"),
+        ({"precision": "int8"}, "--precision 'int8': Input should be '32-true' or 'bf16-mixed'"),
+        ({"seed": -1}, "--seed -1"),
+        ({"held_out": 1.0}, "--held-out 1.0"),
+        ({"size": 8}, "--size 8"),
+    ],
+)
+def test_settings_that_cannot_be(options: dict[str, object], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        make_config(None, options)
+
+
+def test_settings_from_toml(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('anchors = 64\nquery_model = "mobilenetv3_small_100"\ntau_q = 0.2\n')
+    read = make_config(file, {"anchors": 32, "epochs": None})
+    assert read == DistillConfig(anchors=32, query_model="mobilenetv3_small_100", tau_q=0.2)
+    file.write_text("learning_rate = 3\n")
+    with pytest.raises(BadInputError, match="there is no setting 'learning_rate'; there are: query_model, weights"):
+        make_config(file, {})
+    file.write_text("anchors = ")
+    with pytest.raises(BadInputError, match="not readable as TOML"):
+        make_config(file, {})
+    with pytest.raises(BadInputError, match="no such file"):
+        make_config(tmp_path / "none.toml", {})

@@ -1,0 +1,140 @@
+"""export: whole files or none, compared with the model they come from, and errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgecsd.errors import BadInputError, GateFailedError
+from edgecsd.exporting import compare, export, require_unit
+from edgecsd.files import sha256_file, size_bytes
+from edgecsd.query_models import create_query_model, load_query_model, save_query_model
+from edgecsd.space import EmbeddingSpace
+from edgecsd.targets.artifact import load_runner, read_metadata
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(1)
+    space = EmbeddingSpace(gallery_model="g", dim=16)
+    save_query_model(create_query_model("test_byobnet", space, size=64, pretrained=False), folder)
+    return folder
+
+
+def left_behind(run: Path) -> list[str]:
+    return sorted(p.name for p in (run / "exports").glob("*")) if (run / "exports").exists() else []
+
+
+@pytest.fixture
+def fresh(run: Path, tmp_path: Path) -> Path:
+    """A run folder of its own, without exports."""
+    return Path(shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("exports")))
+
+
+def test_the_result_describes_the_file(fresh: Path) -> None:
+    result = export(fresh, "onnx", "fp32", licence="MIT")
+    assert result.path == fresh / "exports" / "test_byobnet-fp32.onnx"
+    assert left_behind(fresh) == ["test_byobnet-fp32.onnx"]
+    assert (result.size_bytes, result.sha256) == (size_bytes(result.path), sha256_file(result.path))
+    assert result.metadata == read_metadata(result.path) and result.metadata.licence == "MIT"
+    assert result.parity["max_difference"] <= 1e-5
+    assert 1 - 1e-6 <= result.parity["cosine_min"] <= result.parity["cosine_mean"] <= 1 + 1e-6
+    with pytest.raises(BadInputError, match="already there; choose another --out or add --overwrite"):
+        export(fresh, "onnx", "fp32")
+    assert export(fresh, "onnx", "fp32", overwrite=True).metadata.licence is None
+
+
+def test_calibration_is_in_the_metadata_of_w8a8_alone(fresh: Path, photos: Path) -> None:
+    calibrated = export(fresh, "onnx", "w8a8", calibration=photos, calibration_count=12, seed=3).metadata
+    assert calibrated.calibration_count == 12 and len(str(calibrated.calibration_digest)) == 64
+    compared = export(fresh, "onnx", "fp16", calibration=photos, calibration_count=12).metadata
+    assert (compared.calibration_count, compared.calibration_digest) == (0, None)
+
+
+def test_what_cannot_be_exported_is_said_before_anything_is_written(fresh: Path, photos: Path, tmp_path: Path) -> None:
+    cases = [
+        (("onnx", "w8a8"), {}, "give --calibration"),
+        (("coreml", "w8a8"), {"calibration": photos}, "coreml has no precision w8a8; it has: fp32, fp16, w8a32"),
+        (("onnx", "int8"), {}, "choose one of: fp32, fp16, w8a32, w8a8"),
+        (("tensorrt", "fp32"), {}, "choose one of: onnx"),
+        (("onnx", "fp32"), {"out": tmp_path / "a.tflite"}, r"a onnx artifact ends in \.onnx"),
+        (("onnx", "fp32"), {"split": "train"}, "--split train needs --calibration"),
+        (("onnx", "fp32"), {"calibration": tmp_path / "none"}, "no such folder"),
+    ]
+    for names, options, message in cases:
+        with pytest.raises(BadInputError, match=message):
+            export(fresh, *names, **options)  # type: ignore[arg-type]
+    with pytest.raises(BadInputError, match="no query model in it"):
+        export(tmp_path, "onnx", "fp32")
+    assert left_behind(fresh) == []
+
+
+def broken(folder: Path, value: float) -> Path:
+    """A run folder whose model gives zero or NaN embeddings."""
+    model = create_query_model("test_byobnet", EmbeddingSpace(gallery_model="g", dim=16), size=64, pretrained=False)
+    with torch.no_grad():
+        model.projection.weight.fill_(value)
+        model.projection.bias.fill_(value)
+    save_query_model(model, folder)
+    return folder
+
+
+@pytest.mark.parametrize(("value", "message"), [(0.0, "the worst is zero"), (float("nan"), "hold NaN or infinity")])
+def test_a_zero_or_nan_embedding_leaves_nothing(value: float, message: str, tmp_path: Path) -> None:
+    run = broken(tmp_path, value)
+    with pytest.raises(GateFailedError, match=message):
+        export(run, "onnx", "fp32")
+    assert left_behind(run) == []
+
+
+def test_a_failing_overwrite_keeps_the_old_file(fresh: Path) -> None:
+    kept = export(fresh, "onnx", "fp32")
+    broken(fresh, 0.0)
+    with pytest.raises(GateFailedError):
+        export(fresh, "onnx", "fp32", overwrite=True)
+    assert sha256_file(kept.path) == kept.sha256
+    assert left_behind(fresh) == [kept.path.name]
+
+
+def test_a_folder_artifact_is_replaced_whole(fresh: Path) -> None:
+    first = export(fresh, "coreml", "fp16")
+    (first.path / "stray").write_text("left by somebody")
+    second = export(fresh, "coreml", "fp16", overwrite=True)
+    assert not (second.path / "stray").exists()
+    assert left_behind(fresh) == ["test_byobnet-fp16.mlpackage"]
+    assert load_runner(second.path).kind.startswith("Core ML")
+
+
+def test_stdout_carries_the_result_alone(fresh: Path) -> None:
+    code = (
+        "import json, sys; from pathlib import Path; from edgecsd.exporting import export; "
+        f"print(json.dumps([export(Path({str(fresh)!r}), t, 'fp32').parity for t in ('onnx', 'tflite')]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [parity["max_difference"] <= 1e-5 for parity in json.loads(done.stdout)] == [True] * 2
+    assert done.stderr == ""
+
+
+def test_unit_length_and_comparison() -> None:
+    unit = np.eye(3, 4, dtype=np.float32)
+    require_unit(unit, "a")
+    for factor, message in ((1.01, "of length 1.01"), (0.0, "is zero"), (np.nan, "NaN")):
+        with pytest.raises(GateFailedError, match=message):
+            require_unit((unit * factor).astype(np.float32), "a")
+    turned = np.array([[0.6, 0.8, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]], np.float32)
+    parity = compare(turned, unit)
+    assert parity["cosine_min"] == pytest.approx(0.6) and parity["cosine_mean"] == pytest.approx(2.6 / 3)
+    assert parity["max_difference"] == pytest.approx(0.8)
+
+
+def test_the_export_is_of_the_weights_in_the_run(run: Path) -> None:
+    model = load_query_model(run)
+    assert model.config.weights_digest == export(run, "onnx", "fp32", overwrite=True).metadata.weights_digest

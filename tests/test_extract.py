@@ -1,0 +1,291 @@
+"""extract: what is in the store, what happens to bad photos, and that a killed run leaves nothing half-made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from doubles import PixelGallery
+
+import edgecsd.extract
+from edgecsd.errors import BadInputError
+from edgecsd.extract import extract
+from edgecsd.features import FeatureStore
+from edgecsd.files import sha256_file
+from edgecsd.images import ImageSet, find_images, read_image
+from edgecsd.progress import Silent
+from edgecsd.views import ViewRecipe
+
+
+class Notes(Silent):
+    """A reporter that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_rows_are_the_photos_in_order(photos: Path, pixel_store: FeatureStore) -> None:
+    found, model = find_images(photos), PixelGallery()
+    assert pixel_store.items.ids == found.ids
+    for row, vector in enumerate(pixel_store.vectors()):
+        image, digest = read_image(found.path(row))
+        exact = model.embed(model.preprocess.pixels(image)[None])[0]
+        assert pixel_store.items.digests[row] == digest
+        assert np.array_equal(vector, exact.astype(np.float16).astype(np.float32))
+    assert not (pixel_store.path / "unreadable.txt").exists()
+
+
+def test_cached_views_are_those_that_training_makes_again(photos: Path, pixel_store: FeatureStore) -> None:
+    """The very pixels: one level of difference in one view would change its embedding."""
+    found, model, recipe = find_images(photos), PixelGallery(), pixel_store.views
+    assert recipe == ViewRecipe(count=2, seed=3)
+    cached = pixel_store.view_vectors()
+    for row in reversed(range(len(found))):
+        image, _ = read_image(found.path(row))
+        for view in (2, 1, 0):
+            again = model.embed(model.preprocess.pixels(recipe.view(image, found.ids[row], view))[None])[0]
+            assert np.array_equal(cached[row, view], again.astype(np.float16).astype(np.float32))
+
+
+@pytest.mark.parametrize(("batch_size", "workers", "part_items"), [(1, 1, 128), (7, 3, 5), (64, 8, 1)])
+def test_batches_workers_and_parts_change_no_byte(
+    photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    batch_size: int, workers: int, part_items: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(edgecsd.extract, "PART_ITEMS", part_items)
+    out = tmp_path / "s"
+    extract(photos, PixelGallery(), out, views=2, seed=3, batch_size=batch_size, workers=workers)
+    for name in ("features-00000-of-00001.npy", "views-00000-of-00001.npy", "items.parquet"):
+        assert sha256_file(out / name) == sha256_file(pixel_store.path / name)
+    assert [p.name for p in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_list_brings_labels_and_splits(photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "p")
+    ids = find_images(photos).ids
+    rows = [f"{item},label {n % 3},{'train' if n % 2 else 'test'}" for n, item in enumerate(ids)]
+    (tmp_path / "p" / "list.csv").write_text("\n".join(["path,label,split", *rows]))
+    store = extract(tmp_path / "p" / "list.csv", PixelGallery(), tmp_path / "s", split="train")
+    assert store.items.ids == ids[1::2]
+    assert store.items.labels == tuple(f"label {n % 3}" for n in range(1, 24, 2))
+
+
+@pytest.fixture
+def mixed(photos: Path, tmp_path: Path) -> Path:
+    """The 24 photos and 4 files that are none."""
+    folder = tmp_path / "mixed"
+    shutil.copytree(photos, folder)
+    (folder / "a-text.jpg").write_text("words")
+    (folder / "b-empty.png").touch()
+    (folder / "first" / "c-cut.jpg").write_bytes((photos / "photo-00.jpg").read_bytes()[:1000])
+    (folder / "d-loop.jpg").symlink_to("d-loop.jpg")
+    return folder
+
+
+def test_unreadable_photos_are_listed_and_skipped(mixed: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:
+    notes = Notes()
+    store = extract(mixed, PixelGallery(), tmp_path / "s", views=2, seed=3, reporter=notes)
+    assert store.items == pixel_store.items
+    assert np.array_equal(store.view_vectors(), pixel_store.view_vectors())
+    lines = [line.split("\t") for line in (store.path / "unreadable.txt").read_text().splitlines()]
+    assert [line[0] for line in lines] == ["a-text.jpg", "b-empty.png", "d-loop.jpg", "first/c-cut.jpg"]
+    assert "the file is empty" in lines[1][1]
+    assert store.manifest["unreadable"] == 4
+    assert any("4 of 28 images could not be read" in line for line in notes.lines)
+
+
+def test_strict_ends_at_the_first_unreadable_photo(mixed: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"a-text\.jpg: cannot be decoded.*--strict"):
+        extract(mixed, PixelGallery(), tmp_path / "s", strict=True)
+    assert not (tmp_path / "s").exists()
+
+
+def test_no_readable_photo_at_all_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "p" / name).write_text("words")
+    with pytest.raises(BadInputError, match=r"none of the 2 images can be read; the first: .*a\.jpg"):
+        extract(tmp_path / "p", PixelGallery(), tmp_path / "s")
+    with pytest.raises(BadInputError, match="none of the 0 images"):
+        extract(ImageSet(tmp_path, ()), PixelGallery(), tmp_path / "s")
+    assert [p.name for p in tmp_path.iterdir()] == ["p"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "int8"}, "float32 or float16, not as int8"),
+        ({"views": -1}, "--views -1"),
+        ({"views": 65}, "--views 65"),
+        ({"batch_size": 0}, "batch size 0"),
+        ({"workers": -2}, "workers -2"),
+        ({"split": "train"}, "--split train needs a CSV"),
+    ],
+)
+def test_bad_options_are_refused_before_any_work(
+    photos: Path, tmp_path: Path, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(BadInputError, match=message):
+        extract(photos, PixelGallery(), tmp_path / "s", **options)  # type: ignore[arg-type]
+    assert not (tmp_path / "s").exists()
+
+
+# -------------------------------------------------------------------------------------- what is there already
+
+
+class Forbidden(PixelGallery):
+    def embed(self, pixels: np.ndarray) -> np.ndarray:
+        raise AssertionError("nothing was to be embedded")
+
+
+def test_a_whole_store_of_the_same_call_is_kept(photos: Path, pixel_store: FeatureStore) -> None:
+    notes, before = Notes(), sha256_file(pixel_store.path)
+    extract(photos, Forbidden(), pixel_store.path, views=2, seed=3, reporter=notes)
+    assert sha256_file(pixel_store.path) == before
+    assert notes.lines == [f"{pixel_store.path} is already whole: nothing to do"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"views": 1}, {"views": 2, "seed": 4}, {"views": 2, "seed": 3, "dtype": "float32"}]
+)
+def test_a_store_of_another_call_is_not_replaced_unasked(
+    photos: Path, pixel_store: FeatureStore, options: dict[str, object]
+) -> None:
+    with pytest.raises(BadInputError, match="made from other images, models or settings"):
+        extract(photos, Forbidden(), pixel_store.path, **options)  # type: ignore[arg-type]
+
+
+def test_another_model_other_photos_and_other_labels_are_another_call(photos: Path, tmp_path: Path) -> None:
+    found = find_images(photos).subset(range(4))
+    labelled = ImageSet(found.root, found.ids, ("a", "b", "a", "b"))
+    extract(labelled, PixelGallery(), tmp_path / "s")
+    for images, model in [
+        (labelled, PixelGallery(seed=8)),
+        (labelled.subset([0, 1, 2]), PixelGallery()),
+        (ImageSet(found.root, found.ids, ("a", "a", "a", "b")), PixelGallery()),
+        (found, PixelGallery()),
+    ]:
+        with pytest.raises(BadInputError, match="already there"):
+            extract(images, model, tmp_path / "s")
+
+
+def test_overwrite_replaces_a_store_and_nothing_else(photos: Path, tmp_path: Path) -> None:
+    extract(photos, PixelGallery(), tmp_path / "s")
+    store = extract(photos, PixelGallery(seed=8), tmp_path / "s", overwrite=True)
+    assert store.space == PixelGallery(seed=8).space
+    precious = tmp_path / "album"
+    shutil.copytree(photos, precious)
+    with pytest.raises(BadInputError, match="--overwrite replaces a feature store only"):
+        extract(photos, PixelGallery(), precious, overwrite=True)
+    assert len(find_images(precious)) == 24
+    with pytest.raises(BadInputError, match="not a feature store"):
+        extract(photos, PixelGallery(), precious)
+
+
+# ---------------------------------------------------------------------------------------------- interruptions
+
+WORKER = """
+import sys
+from pathlib import Path
+import edgecsd.extract
+from doubles import SlowGallery
+edgecsd.extract.PART_ITEMS = 4
+photos, out = map(Path, sys.argv[1:])
+edgecsd.extract.extract(photos, SlowGallery(), out, views=1, batch_size=4)
+"""
+
+
+def start(photos: Path, out: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", WORKER, str(photos), str(out)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_a_part(process: subprocess.Popen[str], out: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not list(out.with_name(out.name + ".partial").glob("part-*.npz")):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "ctrl-c"])
+def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
+    photos: Path, tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "s"
+    process = start(photos, out)
+    wait_for_a_part(process, out)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == -number, errors
+    assert not out.exists()
+    with pytest.raises(BadInputError, match="no such feature store"):
+        FeatureStore.open(out)
+    with pytest.raises(BadInputError, match="not a feature store"):
+        FeatureStore.open(tmp_path / "s.partial")
+    finished = len(list((tmp_path / "s.partial").glob("part-*.npz")))
+    assert 1 <= finished < 6
+
+    monkeypatch.setattr(edgecsd.extract, "PART_ITEMS", 4)
+    notes = Notes()
+    extract(photos, PixelGallery(), out, views=1, reporter=notes)  # the same embeddings, without the waiting
+    assert notes.lines[0].startswith(f"going on: {4 * finished} of 24 images")
+    assert [p.name for p in tmp_path.iterdir()] == ["s"]
+
+    extract(photos, PixelGallery(), tmp_path / "whole", views=1)
+    assert sha256_file(out) == sha256_file(tmp_path / "whole")
+
+
+def test_a_run_with_other_settings_does_not_take_over_the_parts(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "s"
+    process = start(photos, out)
+    wait_for_a_part(process, out)
+    process.kill()
+    process.communicate(timeout=60)
+    store = extract(photos, PixelGallery(seed=8), out, views=1)
+    extract(photos, PixelGallery(seed=8), tmp_path / "fresh", views=1)
+    assert sha256_file(store.path) == sha256_file(tmp_path / "fresh")
+
+
+LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+import edgecsd.extract
+from doubles import PixelGallery
+edgecsd.extract.PART_ITEMS = 4
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write over the limit then fails with OSError, as on a full disk
+limit = int(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    edgecsd.extract.extract(Path(sys.argv[1]), PixelGallery(dim=64), Path(sys.argv[2]), views=1, dtype="float32")
+except OSError as error:
+    print("OSError", error.errno)
+"""
+
+
+@pytest.mark.parametrize(("limit", "parts"), [(100, 0), (2_000, 0), (5_000, 6), (1_000_000, 6)])
+def test_a_full_disk_at_any_point_leaves_no_store(photos: Path, tmp_path: Path, limit: int, parts: int) -> None:
+    """No file may grow beyond `limit` bytes: the settings, the first part or the vectors fail, or nothing does."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-B", "-c", LIMITED, str(photos), str(tmp_path / "s"), str(limit)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    if limit < 1_000_000:
+        assert done.stdout.startswith("OSError")
+        assert [p.name for p in tmp_path.iterdir()] == ["s.partial"]
+        assert not list(tmp_path.rglob("*.tmp*"))
+        assert len(list(tmp_path.rglob("part-*.npz"))) == parts
+        extract(photos, PixelGallery(dim=64), tmp_path / "s", views=1, dtype="float32")
+    assert [p.name for p in tmp_path.iterdir()] == ["s"]
+    FeatureStore.open(tmp_path / "s", verify=True)

@@ -1,0 +1,304 @@
+"""The feature store: what it promises, and that anything else is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import edgecsd.features
+from edgecsd.errors import BadInputError, DamagedFileError
+from edgecsd.features import FeatureStore, Items, check_vectors, write_store
+from edgecsd.files import sha256_file
+from edgecsd.space import EmbeddingSpace
+from edgecsd.views import ViewRecipe
+
+SPACE = EmbeddingSpace(gallery_model="acme-v7", dim=4)
+
+
+def unit(count: int, dim: int = 4, seed: int = 0) -> np.ndarray:
+    vectors = np.random.default_rng(seed).normal(size=(count, dim))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def items(count: int, labels: bool = False) -> Items:
+    ids = tuple(f"item {number:04d} ü.jpg" for number in range(count))
+    return Items(ids, ("",) * count, tuple(f"label {n % 3}" for n in range(count)) if labels else None)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    write_store(
+        tmp_path / "s",
+        SPACE,
+        items(10, labels=True),
+        unit(10),
+        views=ViewRecipe(count=2),
+        view_vectors=unit(20, seed=1),
+    )
+    return tmp_path / "s"
+
+
+# ------------------------------------------------------------------------------------------------- round trip
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_what_was_written_is_read(tmp_path: Path, dtype: str) -> None:
+    vectors, views = unit(10), unit(20, seed=1)
+    write_store(
+        tmp_path / "s", SPACE, items(10, labels=True), vectors, views=ViewRecipe(count=2), view_vectors=views,
+        dtype=dtype, provenance={"why": "test"},
+    )  # fmt: skip
+    opened = FeatureStore.open(tmp_path / "s", verify=True)
+    assert opened.items == items(10, labels=True)
+    assert opened.space == SPACE
+    assert opened.count == 10
+    assert opened.manifest["provenance"] == {"why": "test"}
+    assert opened.row_of["item 0003 ü.jpg"] == 3
+    assert np.array_equal(opened.vectors(), vectors.astype(dtype).astype(np.float32))
+    both = opened.view_vectors()
+    assert both.shape == (10, 3, 4)
+    for row in range(10):
+        assert np.array_equal(both[row, 0], opened.vectors()[row])
+        for view in (1, 2):  # row i * views + v - 1 is view v of item i
+            assert np.array_equal(both[row, view], views.astype(dtype)[row * 2 + view - 1].astype(np.float32))
+
+
+def test_a_store_without_views_has_one_vector_an_item(tmp_path: Path) -> None:
+    opened = write_store(tmp_path / "s", SPACE, items(3), unit(3))
+    assert opened.view_vectors().shape == (3, 1, 4)
+    assert opened.items.labels is None
+
+
+def test_shards_follow_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edgecsd.features, "SHARD_ROWS", 4)
+    vectors = unit(10)
+    opened = write_store(tmp_path / "s", SPACE, items(10), vectors, dtype="float32")
+    names = sorted(p.name for p in (tmp_path / "s").glob("*.npy"))
+    assert names == [f"features-0000{n}-of-00003.npy" for n in range(3)]
+    blocks = list(opened.blocks())
+    assert [(first, len(block)) for first, block in blocks] == [(0, 4), (4, 4), (8, 2)]
+    assert all(isinstance(block, np.memmap) for _, block in blocks)
+    assert np.array_equal(np.concatenate([block for _, block in blocks]), vectors)
+    assert np.array_equal(opened.vectors(), vectors)
+
+
+def test_the_same_contents_are_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_store(tmp_path / name, SPACE, items(10, labels=True), unit(10))
+    assert sha256_file(tmp_path / "a") == sha256_file(tmp_path / "b")
+
+
+def test_unreadable_images_are_listed_one_a_line(tmp_path: Path) -> None:
+    bad = [("a\tb\n.jpg", "broken\nstream"), ("bad-\udcff.jpg", "not UTF-8")]
+    write_store(tmp_path / "s", SPACE, items(3), unit(3), unreadable=bad)
+    lines = (tmp_path / "s" / "unreadable.txt").read_text().splitlines()
+    assert lines == ["a\\tb\\n.jpg\tbroken\\nstream", "bad-\\udcff.jpg\tnot UTF-8"]
+
+
+def test_a_store_replaces_a_store(store: Path) -> None:
+    write_store(store, SPACE, items(3), unit(3))
+    assert FeatureStore.open(store, verify=True).count == 3
+    assert [p.name for p in store.parent.iterdir()] == ["s"]
+
+
+def test_what_a_killed_writer_left_is_cleared_away(store: Path) -> None:
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    (store.parent / f".s.{int(dead.stdout)}.tmp").mkdir()
+    write_store(store, SPACE, items(3), unit(3))
+    assert [p.name for p in store.parent.iterdir()] == ["s"]
+
+
+# --------------------------------------------------------------------------------------------- refused writes
+
+
+def with_value(row: int, value: float) -> np.ndarray:
+    vectors = unit(5)
+    vectors[row, 1] = value
+    return vectors
+
+
+@pytest.mark.parametrize(
+    ("vectors", "ids", "message"),
+    [
+        (unit(5)[:, :3], None, r"shape \(5, 3\); \(N, 4\) is expected"),
+        (unit(5).ravel(), None, r"shape \(20,\)"),
+        (unit(4), None, "4 vectors but 5 ids"),
+        (unit(5) * 2, None, r"row 0 \(item 0000 ü.jpg\) has length 2.0000, not 1"),
+        (with_value(3, np.nan), None, r"row 3 \(item 0003 ü.jpg\) has NaN or infinity \(1 such"),
+        (with_value(2, np.inf), None, r"row 2 .* has NaN or infinity"),
+        (np.zeros((5, 4), np.float32), None, "has length 0.0000"),
+        (unit(5), ("a", "b", "c", "b", "e"), "ids are not unique: 'b' stands more than once"),
+    ],
+)
+def test_vectors_that_break_the_promises_are_refused(
+    tmp_path: Path, vectors: np.ndarray, ids: tuple[str, ...] | None, message: str
+) -> None:
+    rows = Items(ids, ("",) * 5) if ids else items(5)
+    with pytest.raises(BadInputError, match=message):
+        write_store(tmp_path / "s", SPACE, rows, vectors)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_vector_at_all_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="there is no vector"):
+        write_store(tmp_path / "s", SPACE, items(0), np.empty((0, 4), np.float32))
+
+
+def test_half_precision_input_is_given_its_rounding() -> None:
+    vectors = unit(50, 512).astype(np.float16)
+    check_vectors(vectors, [str(n) for n in range(50)], 512)
+
+
+def test_view_vectors_are_checked_too(tmp_path: Path) -> None:
+    def write(view_vectors: np.ndarray) -> None:
+        write_store(tmp_path / "s", SPACE, items(5), unit(5), views=ViewRecipe(count=2), view_vectors=view_vectors)
+
+    with pytest.raises(BadInputError, match=r"5 items of 2 views need \(10, 4\)"):
+        write(unit(9))
+    with pytest.raises(BadInputError, match=r"5 items of 2 views need \(10, 4\)"):
+        write(unit(10, 5))
+    broken = unit(10)
+    broken[7] *= 3
+    with pytest.raises(BadInputError, match=r"view 2 of item 0003 ü.jpg\) has length 3"):
+        write(broken)
+
+
+def test_other_types_digests_and_labels_of_another_length_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="float32 or float16, not as int8"):
+        write_store(tmp_path / "s", SPACE, items(3), unit(3), dtype="int8")
+    with pytest.raises(BadInputError, match="2 digests for 3 ids"):
+        write_store(tmp_path / "s", SPACE, Items(items(3).ids, ("", "")), unit(3))
+    with pytest.raises(BadInputError, match="1 labels for 3 ids"):
+        write_store(tmp_path / "s", SPACE, Items(items(3).ids, ("",) * 3, ("a",)), unit(3))
+    with pytest.raises(BadInputError, match="not valid UTF-8"):
+        write_store(tmp_path / "s", SPACE, Items(("a\udcff", "b"), ("",) * 2), unit(2))
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------------------------------------------- damaged
+
+
+def edit_manifest(store: Path, **changes: Any) -> None:
+    manifest = json.loads((store / "manifest.json").read_text())
+    (store / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+
+
+def change_a_byte(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
+def test_a_changed_byte_is_found_by_verify_only(store: Path) -> None:
+    change_a_byte(store / "features-00000-of-00001.npy")
+    FeatureStore.open(store)
+    with pytest.raises(DamagedFileError, match=r"features-00000-of-00001\.npy: its SHA-256 is not the manifest's"):
+        FeatureStore.open(store, verify=True)
+
+
+def test_a_changed_byte_of_a_view_is_found(store: Path) -> None:
+    change_a_byte(store / "views-00000-of-00001.npy")
+    with pytest.raises(DamagedFileError, match="views-00000"):
+        FeatureStore.open(store, verify=True)
+
+
+def test_swapped_ids_are_found(store: Path) -> None:
+    table = pq.read_table(store / "items.parquet")
+    pq.write_table(table.take([1, 0, *range(2, 10)]), store / "items.parquet")
+    FeatureStore.open(store)
+    with pytest.raises(DamagedFileError, match=r"items\.parquet: its SHA-256"):
+        FeatureStore.open(store, verify=True)
+
+
+def write_items(store: Path, **columns: list[str | None]) -> None:
+    pq.write_table(pa.table({name: pa.array(c, pa.string()) for name, c in columns.items()}), store / "items.parquet")
+
+
+IDS = [f"{n}" for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda s: (s / "manifest.json").unlink(), "not a feature store: it has no manifest"),
+        (lambda s: (s / "manifest.json").write_text("{"), "not readable as JSON"),
+        (lambda s: edit_manifest(s, kind="gallery index"), "not the manifest of a feature store"),
+        (lambda s: edit_manifest(s, schema_version=99), "schema_version 99 is unknown"),
+        (lambda s: edit_manifest(s, fingerprint="es1-0"), "fingerprint is not that of its embedding space"),
+        (lambda s: edit_manifest(s, space={**SPACE.model_dump(mode="json"), "gallery_model": "x"}), "fingerprint"),
+        (lambda s: edit_manifest(s, space={}), "gallery_model"),
+        (lambda s: edit_manifest(s, space=None), "manifest.json"),
+        (lambda s: edit_manifest(s, count=11), "hold 10 vectors, the manifest says 11"),
+        (lambda s: edit_manifest(s, count="many"), "manifest.json"),
+        (lambda s: edit_manifest(s, dtype="float32"), "holds float16 .* the manifest says float32"),
+        (lambda s: edit_manifest(s, dtype="float64"), "dtype float64; float32 or float16 is expected"),
+        (lambda s: edit_manifest(s, views={"count": 1}), "hold 20 vectors, the manifest says 10"),
+        (lambda s: edit_manifest(s, shards=[]), "hold 0 vectors, the manifest says 10"),
+        (lambda s: edit_manifest(s, shards=None), "manifest.json"),
+        (lambda s: edit_manifest(s, shards=["x"]), "manifest.json"),
+        (lambda s: edit_manifest(s, shards=[{}]), "manifest.json: it has no 'file'"),
+        (
+            lambda s: edit_manifest(s, shards=[{"file": "../../x.npy", "rows": 10, "sha256": ""}]),
+            r"s/x\.npy: cannot be",
+        ),
+        (lambda s: (s / "features-00000-of-00001.npy").unlink(), "features-00000-of-00001.npy: cannot be read"),
+        (lambda s: (s / "features-00000-of-00001.npy").write_bytes(b""), "cannot be read"),
+        (lambda s: (s / "features-00000-of-00001.npy").write_bytes(b"PK\x03\x04"), "cannot be read"),
+        (lambda s: np.save(s / "features-00000-of-00001.npy", unit(9).astype(np.float16)), r"holds float16 \(9, 4\)"),
+        (lambda s: np.save(s / "features-00000-of-00001.npy", unit(10, 5).astype(np.float16)), r"\(10, 5\)"),
+        (lambda s: np.save(s / "features-00000-of-00001.npy", unit(10)), "holds float32"),
+        (lambda s: np.save(s / "features-00000-of-00001.npy", unit(10).astype(">f2")), "holds >f2"),
+        (lambda s: np.save(s / "features-00000-of-00001.npy", np.array([{}])), "cannot be read"),
+        (
+            lambda s: np.save(s / "features-00000-of-00001.npy", np.asfortranarray(unit(10), np.float16)),
+            "not in C order",
+        ),
+        (lambda s: (s / "items.parquet").unlink(), r"items\.parquet"),
+        (lambda s: (s / "items.parquet").write_bytes(b"PAR1"), r"items\.parquet"),
+        (lambda s: write_items(s, id=IDS[:9], digest=IDS[:9]), "has 9 rows, the manifest says 10"),
+        (lambda s: write_items(s, id=["0", *IDS[:9]], digest=IDS), "the same id more than once"),
+        (lambda s: write_items(s, id=[None, *IDS[:9]], digest=IDS), "column 'id' has a row without a string"),
+        (lambda s: write_items(s, name=IDS, digest=IDS), r"items\.parquet"),
+    ],
+)
+def test_a_store_that_does_not_match_its_manifest_is_refused(
+    store: Path, damage: Callable[[Path], Any], message: str
+) -> None:
+    damage(store)
+    with pytest.raises(BadInputError, match=message) as caught:
+        FeatureStore.open(store)
+    assert str(store) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "field", ["space", "views", "count", "shards", "view_shards", "fingerprint", "dtype", "items_sha256"]
+)
+def test_a_manifest_without_a_field_names_it(store: Path, field: str) -> None:
+    manifest = json.loads((store / "manifest.json").read_text())
+    del manifest[field]
+    (store / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DamagedFileError, match=f"it has no '{field}'"):
+        FeatureStore.open(store)
+
+
+def test_no_folder_and_a_file_are_named(tmp_path: Path, store: Path) -> None:
+    with pytest.raises(BadInputError, match="no such feature store"):
+        FeatureStore.open(tmp_path / "absent")
+    with pytest.raises(BadInputError, match="no such feature store"):
+        FeatureStore.open(store / "manifest.json")
+
+
+def test_a_copied_store_is_the_same_store(store: Path, tmp_path: Path) -> None:
+    shutil.copytree(store, tmp_path / "elsewhere")
+    moved = FeatureStore.open(tmp_path / "elsewhere", verify=True)
+    assert np.array_equal(moved.vectors(), FeatureStore.open(store).vectors())

@@ -1,0 +1,195 @@
+"""Gallery models: what each kind of --gallery-model gives, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from doubles import PixelGallery
+from onnx import TensorProto, helper
+
+from edgecsd.backbones import create_backbone, to_input
+from edgecsd.errors import BadInputError, IncompatibleError
+from edgecsd.gallery_models import load_gallery_model, normalise
+from edgecsd.preprocess import Interpolation, Preprocess, Resize
+
+
+def pixels(count: int, size: int = 32) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def onnx_model(file: Path, shape: list[Any], kind: int = TensorProto.FLOAT, output: list[Any] | None = None) -> Path:
+    """An ONNX model that averages each channel over the image and adds its mean square: (B, 3, H, W) -> (B, 6)."""
+    axes = [1, 2] if kind == TensorProto.UINT8 else [2, 3]
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["f", "axes"], ["m"], keepdims=0),
+        helper.make_node("Mul", ["f", "f"], ["q"]),
+        helper.make_node("ReduceMean", ["q", "axes"], ["s"], keepdims=0),
+        helper.make_node("Concat", ["m", "s"], ["y"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "means",
+        [helper.make_tensor_value_info("x", kind, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, output or ["b", 6])],
+        [helper.make_tensor("axes", TensorProto.INT64, [2], axes)],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), file)
+    return file
+
+
+def expected(batch: np.ndarray, scale: float = 1.0) -> np.ndarray:
+    values = batch.astype(np.float64) if scale == 1 else (batch.astype(np.float64) / 255 - 0.5) / 0.5
+    rows = np.concatenate([values.mean(axis=(1, 2)), (values**2).mean(axis=(1, 2))], axis=1)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_the_test_double_ignores_the_batch() -> None:
+    model = PixelGallery()
+    batch = pixels(5)
+    assert np.array_equal(model.embed(batch)[3], model.embed(batch[3:4])[0])
+
+
+@pytest.mark.parametrize("shape", [["b", 3, 32, 32], [1, 3, 32, 32], ["b", 3, "h", "w"], ["b", "c", 32, 32]])
+def test_onnx_float_models_get_normalised_nchw(tmp_path: Path, shape: list[Any]) -> None:
+    file = onnx_model(tmp_path / "m.onnx", shape)
+    model = load_gallery_model(f"onnx:{file}", size=32)
+    assert model.space.dim == 6
+    assert model.space.gallery_model == "onnx:m.onnx"
+    vectors = model.embed(pixels(5))
+    assert vectors.dtype == np.float32
+    assert np.abs(vectors - expected(pixels(5), scale=1 / 255)).max() < 1e-5
+
+
+def test_onnx_uint8_models_get_raw_nhwc(tmp_path: Path) -> None:
+    model = load_gallery_model(f"onnx:{onnx_model(tmp_path / 'm.onnx', ['b', 32, 32, 3], TensorProto.UINT8)}")
+    assert model.preprocess == Preprocess(size=32)
+    assert np.abs(model.embed(pixels(3)) - expected(pixels(3))).max() < 1e-5
+
+
+def test_onnx_weights_beside_the_file_belong_to_the_identity(tmp_path: Path) -> None:
+    file = onnx_model(tmp_path / "m.onnx", ["b", 3, 32, 32])
+    alone = load_gallery_model(f"onnx:{file}").space
+    (tmp_path / "m.onnx.data").write_bytes(b"1")
+    first = load_gallery_model(f"onnx:{file}").space
+    (tmp_path / "m.onnx.data").write_bytes(b"2")
+    second = load_gallery_model(f"onnx:{file}").space
+    assert len({alone.fingerprint, first.fingerprint, second.fingerprint}) == 3
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "message"),
+    [
+        (["b", 3, "h", "w"], TensorProto.FLOAT, "no fixed size: give --gallery-size"),
+        (["b", 32, 32, 3], TensorProto.FLOAT, r"\(B, 3, H, W\) float or \(B, H, W, 3\) uint8 is expected"),
+        (["b", 3, 32, 32], TensorProto.UINT8, r"is expected"),
+        (["b", 3, 32, 32], TensorProto.FLOAT16, r"tensor\(float16\).* is expected"),
+        (["b", 3, 32, 48], TensorProto.FLOAT, "not square"),
+        ([8, 3, 32, 32], TensorProto.FLOAT, "takes batches of 8 only"),
+        (["b", 3, 8, 8], TensorProto.FLOAT, "not a valid pixel contract: size = 8"),
+    ],
+)
+def test_onnx_signatures_that_cannot_be_fed_are_refused(
+    tmp_path: Path, shape: list[Any], kind: int, message: str
+) -> None:
+    with pytest.raises(BadInputError, match=message):
+        load_gallery_model(f"onnx:{onnx_model(tmp_path / 'm.onnx', shape, kind)}")
+
+
+def test_onnx_files_that_do_not_load_are_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"onnx:.*absent\.onnx: no such file"):
+        load_gallery_model(f"onnx:{tmp_path / 'absent.onnx'}")
+    (tmp_path / "bad.onnx").write_bytes(b"words")
+    with pytest.raises(BadInputError, match=r"bad\.onnx: onnxruntime cannot load it"):
+        load_gallery_model(f"onnx:{tmp_path / 'bad.onnx'}")
+
+
+def test_a_contract_of_another_size_is_incompatible(tmp_path: Path) -> None:
+    file = onnx_model(tmp_path / "m.onnx", ["b", 3, 32, 32])
+    with pytest.raises(IncompatibleError, match="takes 32 px, the pixel contract gives 64 px"):
+        load_gallery_model(f"onnx:{file}", size=64)
+    contract = tmp_path / "contract.json"
+    contract.write_text(json.dumps({"size": 32, "mean": [0, 0, 0], "std": [1, 1, 1]}))
+    assert load_gallery_model(f"onnx:{file}", preprocess=contract).preprocess.std == (1, 1, 1)
+    with pytest.raises(BadInputError, match="leave out --gallery-size"):
+        load_gallery_model(f"onnx:{file}", size=32, preprocess=contract)
+
+
+def test_a_users_function_is_called_and_its_vectors_normalised() -> None:
+    model = load_gallery_model("doubles:make_function_double")
+    assert model.space.gallery_model == "acme-embedder-v7"
+    assert model.space.dim == 16
+    assert np.abs(model.embed(pixels(3)) - PixelGallery().embed(pixels(3))).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("resnet50", "give timm:NAME, onnx:FILE or module:function"),
+        ("timm:", "give timm:NAME"),
+        (":x", "give timm:NAME"),
+        ("no_such_module:make", "No module named 'no_such_module'"),
+        (".doubles:make", "timm:NAME, onnx:FILE or an importable"),
+        ("doubles:absent", "has no attribute 'absent'"),
+        ("doubles:NOT_A_FUNCTION", "NOT_A_FUNCTION is not a function"),
+        ("doubles:make_nothing", "returned object; it must have identity.*missing or of the wrong type: identity"),
+        ("timm:no_such_network", "timm has no model 'no_such_network'; it has for example: "),
+        ("timm:tf_efficientnet_lite0.bad_tag", "pretrained|tag"),
+    ],
+)
+def test_specifications_that_name_nothing_are_refused(spec: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=f"(?i){message}"):
+        torch.save({}, tmp_path / "w.pth")
+        load_gallery_model(spec, weights=tmp_path / "w.pth" if "bad_tag" in spec else None)
+
+
+def test_options_that_a_kind_cannot_honour_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="--weights goes with timm:NAME only"):
+        load_gallery_model("doubles:make_function_double", weights=tmp_path / "w.pth")
+    with pytest.raises(BadInputError, match="brings its own pixel contract"):
+        load_gallery_model("doubles:make_function_double", size=64)
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+def test_a_dead_embedding_is_refused(value: float) -> None:
+    vectors = np.ones((3, 4))
+    vectors[1] = value
+    with pytest.raises(BadInputError, match="m gave a zero or non-finite embedding"):
+        normalise(vectors, "m")
+
+
+def test_input_tensors_follow_the_contract_and_take_read_only_pixels() -> None:
+    batch = pixels(2)
+    batch.setflags(write=False)
+    contract = Preprocess(size=32, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    tensor = to_input(batch, contract)
+    wanted = ((batch / 255.0 - contract.mean) / contract.std).transpose(0, 3, 1, 2)
+    assert tensor.shape == (2, 3, 32, 32)
+    assert tensor.is_contiguous(memory_format=torch.channels_last)
+    assert np.abs(tensor.numpy() - wanted).max() < 1e-5
+
+
+def test_timm_gallery_models_use_the_packaged_weights() -> None:
+    model = load_gallery_model("timm:tf_efficientnet_lite0", size=64)
+    assert model.preprocess == Preprocess(
+        size=64, resize=Resize.SHORTER_SIDE, crop_pct=0.875, interpolation=Interpolation.BICUBIC
+    )
+    assert model.space.dim == 1280
+    vectors = model.embed(pixels(2, 64))
+    network = create_backbone("tf_efficientnet_lite0").network
+    with torch.inference_mode():
+        maps = network.forward_features(to_input(pixels(2, 64), model.preprocess)).double().mean(dim=(2, 3)).numpy()
+    assert np.abs(vectors - maps / np.linalg.norm(maps, axis=1, keepdims=True)).max() < 1e-5
+    other = load_gallery_model("timm:tf_efficientnet_lite0", size=96)
+    assert other.space.differences(model.space)[0].startswith("preprocess:")
+
+
+def test_an_attention_network_is_refused_with_its_shape() -> None:
+    with pytest.raises(BadInputError, match="convolutional backbones only"):
+        create_backbone("vit_tiny_patch16_224", pretrained=False)

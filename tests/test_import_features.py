@@ -1,0 +1,228 @@
+"""import-features: each format, and every fault a file of somebody else's vectors can have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from edgecsd.errors import BadInputError
+from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.import_features import import_features
+from edgecsd.index import build_index
+from edgecsd.space import EmbeddingSpace
+
+NAMES = [f"shop/{row}.jpg" for row in range(10)]
+
+
+def unit(rows: int = 10, dim: int = 8) -> np.ndarray:
+    vectors = np.random.default_rng(0).normal(size=(rows, dim)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def given(folder: Path, vectors: np.ndarray, names: list[str] = NAMES) -> dict[str, Any]:
+    np.save(folder / "vectors.npy", vectors)
+    (folder / "ids.txt").write_text("\n".join(names) + "\n")
+    return {"file": folder / "vectors.npy", "ids": folder / "ids.txt", "out": folder / "out.store", "space": "acme-v7"}
+
+
+def parquet(folder: Path, **columns: Any) -> dict[str, Any]:
+    pq.write_table(pa.table(columns), folder / "vectors.parquet")
+    return {"file": folder / "vectors.parquet", "out": folder / "out.store", "space": "acme-v7"}
+
+
+def assert_whole(store: FeatureStore, dtype: str = "float32") -> None:
+    assert store.items.ids == tuple(NAMES) and store.space == EmbeddingSpace(gallery_model="acme-v7", dim=8)
+    np.testing.assert_allclose(store.vectors(), unit(), atol=1e-3 if dtype == "float16" else 1e-7)
+
+
+def test_npy_with_ids(tmp_path: Path) -> None:
+    store = import_features(**given(tmp_path, unit()), dim=8, dtype="float32")
+    assert_whole(store)
+    assert store.items.labels is None and set(store.items.digests) == {""}
+
+
+def test_npy_of_doubles_and_halves(tmp_path: Path) -> None:
+    assert_whole(import_features(**given(tmp_path, unit().astype(np.float64))), "float16")
+    halves = unit(rows=200).astype(np.float16)
+    lengths = np.linalg.norm(halves.astype(np.float32), axis=1)
+    assert np.abs(lengths - 1).max() > 1e-4  # unit as far as float16 goes: nothing to refuse
+    store = import_features(**given(tmp_path, halves, [str(n) for n in range(200)]), overwrite=True)
+    np.testing.assert_array_equal(store.vectors(), halves.astype(np.float32))
+
+
+def test_ids_and_labels_from_csv(tmp_path: Path) -> None:
+    arguments = given(tmp_path, unit())
+    names = [*NAMES[:9], "a, quoted\nname"]
+    rows = [f'"{name}",{number % 2}' for number, name in enumerate(names)]
+    (tmp_path / "ids.csv").write_text("id,label\n" + "\n".join(rows))
+    store = import_features(**{**arguments, "ids": tmp_path / "ids.csv"})
+    assert store.items.ids == tuple(names) and store.items.labels == ("0", "1") * 5
+
+
+def test_ids_may_hold_what_python_takes_for_a_line_end(tmp_path: Path) -> None:
+    names = [*NAMES[:9], "odd\u2028name\x0b"]
+    assert import_features(**given(tmp_path, unit(), names)).items.ids == tuple(names)
+
+
+@pytest.mark.parametrize("kind", ["fixed", "list", "large", "halves", "doubles"])
+def test_parquet(kind: str, tmp_path: Path) -> None:
+    value = {"halves": pa.float16(), "doubles": pa.float64()}.get(kind, pa.float32())
+    rows = unit().astype(value.to_pandas_dtype())
+    types = {"list": pa.list_(value), "large": pa.large_list(value)}
+    column = pa.array(list(rows), types.get(kind, pa.list_(value, 8)))
+    store = import_features(**parquet(tmp_path, id=NAMES, vector=column, label=["x"] * 10))
+    assert_whole(store, "float16")
+    assert store.items.labels == ("x",) * 10
+
+
+def test_faiss(tmp_path: Path) -> None:
+    space = EmbeddingSpace(gallery_model="acme-v7", dim=8)
+    source = write_store(tmp_path / "s", space, Items(tuple(NAMES), ("",) * 10), unit(), dtype="float32")
+    build_index(source, tmp_path / "i", type="hnsw")
+    arguments = given(tmp_path, unit())
+    assert_whole(import_features(**{**arguments, "file": tmp_path / "i" / "index.faiss"}, dtype="float32"))
+
+
+def broken(change: str) -> np.ndarray:
+    vectors = unit()
+    if change == "long":
+        vectors[4] *= 2
+    elif change in ("nan", "inf"):
+        vectors[4, 2] = float(change)
+    elif change == "zero":
+        vectors[4] = 0
+    return vectors
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("long", r"row 4 \(shop/4\.jpg\) has length 2\.0000, not 1.*--normalise mends it"),
+        ("nan", r"row 4 \(shop/4\.jpg\) has NaN or infinity.*--drop-invalid mends it"),
+        ("inf", r"row 4 \(shop/4\.jpg\) has NaN or infinity.*--drop-invalid mends it"),
+        ("zero", r"row 4 \(shop/4\.jpg\) has length 0\.0000"),
+    ],
+)
+def test_faulty_vectors(change: str, message: str, tmp_path: Path) -> None:
+    arguments = given(tmp_path, broken(change))
+    with pytest.raises(BadInputError, match=message):
+        import_features(**arguments)
+    assert not (tmp_path / "out.store").exists()
+
+
+def test_the_advice_is_not_misled_by_names(tmp_path: Path) -> None:
+    names = [*NAMES[:4], "wavelength-unique-NaN.jpg", *NAMES[5:]]
+    with pytest.raises(BadInputError, match="--drop-invalid mends it"):
+        import_features(**given(tmp_path, broken("nan"), names))
+    with pytest.raises(BadInputError, match="--normalise mends it"):
+        import_features(**given(tmp_path, broken("long"), names))
+
+
+def test_the_advice_works(tmp_path: Path) -> None:
+    arguments = given(tmp_path, unit() * np.float32(1e30))  # squares overflow in float32
+    assert_whole(import_features(**arguments, normalise=True), "float16")
+    for change in ("nan", "inf", "zero"):
+        store = import_features(**given(tmp_path, broken(change)), drop_invalid=True, overwrite=True)
+        assert store.items.ids == (*NAMES[:4], *NAMES[5:])
+    with pytest.raises(BadInputError, match=r"row 4 .* is all zeros and cannot be normalised; --drop-invalid"):
+        import_features(**given(tmp_path, broken("zero")), normalise=True, overwrite=True)
+    with pytest.raises(BadInputError, match="NaN or infinity"):
+        import_features(**given(tmp_path, broken("inf")), normalise=True, overwrite=True)
+
+
+def test_repeated_ids(tmp_path: Path) -> None:
+    arguments = given(tmp_path, unit(), [*NAMES[:9], NAMES[2]])
+    with pytest.raises(BadInputError, match=r"'shop/2\.jpg' stands more than once; --drop-duplicates mends it"):
+        import_features(**arguments)
+    store = import_features(**arguments, drop_duplicates=True, dtype="float32")
+    assert store.items.ids == tuple(NAMES[:9])
+    np.testing.assert_array_equal(store.vectors(), unit()[:9])
+
+
+def test_of_repeated_ids_the_first_valid_row_stays(tmp_path: Path) -> None:
+    arguments = given(tmp_path, broken("nan"), [*NAMES[:9], NAMES[4]])
+    store = import_features(**arguments, drop_duplicates=True, drop_invalid=True, dtype="float32")
+    assert store.items.ids == (*NAMES[:4], *NAMES[5:9], NAMES[4])
+    np.testing.assert_array_equal(store.vectors()[-1], unit()[9])
+
+
+def test_counts_and_dimensions(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"ids\.txt: 9 ids for 10 vectors"):
+        import_features(**given(tmp_path, unit(), NAMES[:9]))
+    with pytest.raises(BadInputError, match="its vectors have dimension 8, --dim says 512"):
+        import_features(**given(tmp_path, unit()), dim=512)
+    with pytest.raises(BadInputError, match=r"holds float32 \(80,\); floats of shape \(N, D\) are needed"):
+        import_features(**given(tmp_path, unit().ravel()))
+    with pytest.raises(BadInputError, match="holds int64"):
+        import_features(**given(tmp_path, np.ones((10, 8), np.int64)))
+    with pytest.raises(BadInputError, match="there is no vector"):
+        import_features(**given(tmp_path, unit()[:0], []))
+
+
+def test_a_pickle_is_refused_unread(tmp_path: Path) -> None:
+    arguments = given(tmp_path, unit())
+    np.save(tmp_path / "vectors.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(BadInputError, match="not a plain .npy array"):
+        import_features(**arguments)
+    (tmp_path / "vectors.npy").write_bytes(b"")
+    with pytest.raises(BadInputError, match="not a plain .npy array"):
+        import_features(**arguments)
+
+
+def test_faulty_parquet(tmp_path: Path) -> None:
+    rows = [row.tolist() for row in unit()]
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"name": NAMES, "vector": rows}, "no column id .found: name, vector"),
+        ({"id": NAMES, "vector": [*rows[:9], rows[9][:7]]}, "differ in dimension"),
+        ({"id": NAMES, "vector": [*rows[:9], None]}, "missing in some rows"),
+        ({"id": NAMES, "vector": pa.array([*rows[:9], None], pa.list_(pa.float32(), 8))}, "missing in some rows"),
+        ({"id": NAMES, "vector": [*rows[:9], [None, *rows[9][1:]]]}, "NaN or infinity"),
+        ({"id": NAMES, "vector": NAMES}, "column 'vector' is no list of numbers"),
+        ({"id": NAMES, "vector": [["a"] * 8] * 10}, "lists of string; numbers are needed"),
+        ({"id": [*NAMES[:9], None], "vector": rows}, "column 'id' has 1 rows without a value"),
+        ({"id": NAMES, "vector": rows, "label": [None] * 10}, "column 'label' has 10 rows without a value"),
+    ]
+    for columns, message in cases:
+        with pytest.raises(BadInputError, match=message):
+            import_features(**parquet(tmp_path, **columns))
+    (tmp_path / "vectors.parquet").write_bytes(b"nonsense")
+    with pytest.raises(BadInputError, match="not readable as Parquet"):
+        import_features(tmp_path / "vectors.parquet", tmp_path / "out.store", space="acme-v7")
+
+
+def test_faulty_ids(tmp_path: Path) -> None:
+    arguments = given(tmp_path, unit())
+    with pytest.raises(BadInputError, match=r"--ids is needed: \.npy files hold no item ids"):
+        import_features(**{**arguments, "ids": None})
+    with pytest.raises(BadInputError, match="cannot be read"):
+        import_features(**{**arguments, "ids": tmp_path / "none.txt"})
+    (tmp_path / "ids.csv").write_text("name\n" + "\n".join(NAMES))
+    with pytest.raises(BadInputError, match="a header with an 'id' column"):
+        import_features(**{**arguments, "ids": tmp_path / "ids.csv"})
+    (tmp_path / "ids.csv").write_text("id,label\na,1\nb\n")
+    with pytest.raises(BadInputError, match="row 1 after the header is too short"):
+        import_features(**{**arguments, "ids": tmp_path / "ids.csv"})
+    with pytest.raises(BadInputError, match="a Parquet file brings its own 'id' column"):
+        import_features(**{**parquet(tmp_path, id=NAMES, vector=list(unit())), "ids": tmp_path / "ids.txt"})
+
+
+def test_other_files_and_places(tmp_path: Path) -> None:
+    arguments = given(tmp_path, unit())
+    with pytest.raises(BadInputError, match="no such file"):
+        import_features(**{**arguments, "file": tmp_path / "none.npy"})
+    (tmp_path / "x.faiss").write_bytes(b"nonsense")
+    with pytest.raises(BadInputError, match="faiss cannot read"):
+        import_features(**{**arguments, "file": tmp_path / "x.faiss"})
+    with pytest.raises(BadInputError, match="not as int8"):
+        import_features(**arguments, dtype="int8")
+    import_features(**arguments)
+    with pytest.raises(BadInputError, match="already there"):
+        import_features(**arguments)
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(BadInputError, match="--overwrite replaces a feature store only"):
+        import_features(**{**arguments, "out": tmp_path / "mine"}, overwrite=True)

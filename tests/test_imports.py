@@ -1,0 +1,87 @@
+"""Heavy libraries are loaded where they are used, and nowhere else. Each check runs in a fresh interpreter."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = [
+    "torch", "torchvision", "timm", "lightning_fabric", "tensorboard", "faiss", "onnx", "onnxscript", "onnxruntime",
+    "coremltools", "litert_torch", "ai_edge_litert", "ai_edge_quantizer", "matplotlib", "pyarrow", "scipy", "pandas",
+]  # fmt: skip
+LIGHT_MODULES = {  # module -> the heavy libraries that it may load
+    "edgecsd": (),
+    "edgecsd.errors": (),
+    "edgecsd.files": (),
+    "edgecsd.preprocess": (),
+    "edgecsd.progress": (),
+    "edgecsd.space": (),
+    "edgecsd.images": (),
+    "edgecsd.views": (),
+    "edgecsd.gallery_models": (),
+    "edgecsd.metrics": (),
+    "edgecsd.quantization": (),
+    "edgecsd.targets": (),
+    "edgecsd.targets.artifact": (),
+    "edgecsd.bench": (),
+    "edgecsd.bench.bench_device": (),
+    "edgecsd.doctor": (),
+    "edgecsd.cli": (),
+    "edgecsd.features": ("pyarrow",),
+    "edgecsd.extract": ("pyarrow",),
+}
+
+
+def loaded_by(program: str) -> set[str]:
+    """Which heavy libraries a fresh interpreter has loaded when the program ends."""
+    tail = f"\nimport json, sys\nprint(json.dumps([m for m in {HEAVY} if m in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", program + tail], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def exists(module: str) -> bool:
+    path = ROOT / module.replace(".", "/")
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+@pytest.mark.parametrize("module", LIGHT_MODULES)
+def test_light_modules_stay_light(module: str) -> None:
+    assert exists(module)
+    assert loaded_by(f"import {module}") <= set(LIGHT_MODULES[module])
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["extract", "--help"], ["export", "--help"]], ids=" ".join
+)
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    program = f"""
+import sys
+sys.argv = ["edgecsd", *{arguments}]
+from edgecsd.cli import main
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+"""
+    assert loaded_by(program) == set()
+
+
+def test_importing_the_package_changes_nothing() -> None:
+    program = """
+import logging, os, sys, threading, warnings
+
+def state():
+    lists = [list(sys.path), list(warnings.filters), list(logging.root.handlers)]
+    return lists, dict(os.environ), threading.active_count()
+
+before = state()
+import edgecsd
+assert state() == before
+"""
+    loaded_by(program)
