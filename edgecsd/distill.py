@@ -25,7 +25,7 @@ from edgecsd.anchors import mine_anchors
 from edgecsd.backbones import to_input
 from edgecsd.closed_form import STRENGTHS, Projection, Ridge
 from edgecsd.distill_config import DistillConfig, Init
-from edgecsd.embedding import embed_images
+from edgecsd.embedding import PART_ITEMS, embed_images
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.files import Parts, digest_of, replace_whole, write_json
@@ -148,9 +148,9 @@ class _Distillation:
             with np.load(file, allow_pickle=False) as saved:
                 if str(saved["key"]) == key:
                     return np.asarray(saved["pooled"], np.float32)
-        parts = Parts(file, settings)
+        parts = Parts(file, {**settings, "part_items": PART_ITEMS})
         embedded = embed_images(
-            self.data.images, _PooledEmbedder(self.model), recipe=self.data.store.views, parts=parts,
+            self.data.images, _PooledEmbedder(self.model), recipe=self.data.store.views, parts=parts, part_items=PART_ITEMS,
             workers=self.workers, strict=True, advice="it could be read when its features were extracted",
             name="pooled features", reporter=self.reporter,
         )  # fmt: skip

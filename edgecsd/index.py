@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from edgecsd import __version__
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError, missing_extra
 from edgecsd.features import FeatureStore
-from edgecsd.files import read_manifest, replace_whole, sha256_file, write_json
+from edgecsd.files import read_manifest, remove_stale, replace_whole, sha256_file, write_json
 from edgecsd.overwriting import require_free
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.space import EmbeddingSpace
@@ -209,6 +209,7 @@ def _set_search(kind: IndexType, index: Any, parameters: dict[str, int]) -> None
 
 
 def _write(index: Any, kind: IndexType, parameters: dict[str, int], store: FeatureStore, out: Path) -> None:
+    remove_stale(out)
     with replace_whole(out) as folder:
         folder.mkdir()
         # Through Python: on a full disk faiss.write_index leaves a short file and raises nothing.

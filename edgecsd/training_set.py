@@ -16,7 +16,7 @@ from edgecsd.metrics import overlap_at
 from edgecsd.space import require_same_space
 
 Floats = NDArray[np.float32]
-NEIGHBOURHOODS = 10  # that the held-out photos come from
+CLUSTERS = 60  # of the photos' gallery features; whole ones are held out
 
 
 @dataclass(frozen=True)
@@ -113,25 +113,39 @@ def _own_rows(ids: tuple[str, ...], digests: tuple[str, ...], gallery: FeatureSt
 def _split(
     ids: tuple[str, ...], digests: tuple[str, ...], vectors: Floats, share: float, limit: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(training, held-out) positions. Held out are whole neighbourhoods of the gallery space, not single photos.
+    """(training, held-out) positions. Held out are whole clusters of the gallery space, not single photos.
 
     A photo held out by itself leaves its near twins to train on, and what is then selected is what remembers them: on
     photos of classes never seen, ridge regression looked better than a trained projection and was worse by 15 mAP
-    (docs/decisions/0004). Centres are the photos with the smallest hash of their bytes, so that the split depends on
-    neither order nor chance; copies of a photo stay on one side.
+    (docs/decisions/0004). Everything follows from the hash of the photos' bytes, not from order or chance; copies of a
+    photo stay on one side.
     """
     keys = [
         hashlib.sha256(("held-out " + (digest or item)).encode()).hexdigest()
         for item, digest in zip(ids, digests, strict=True)
     ]
+    order = np.argsort(keys, kind="stable")
     wanted = max(2, min(limit, round(share * len(ids))))
-    size = max(1, round(wanted / NEIGHBOURHOODS))
+    clusters = spherical_k_means(vectors, order[: max(2, min(CLUSTERS, len(ids) // 4))])
     held = np.zeros(len(ids), bool)
-    for centre in np.argsort(keys):
+    for position in order:
         if held.sum() >= wanted:
             break
-        if not held[centre]:
-            similarities = np.where(held, -np.inf, vectors @ vectors[centre])
-            held[np.argsort(-similarities, kind="stable")[:size]] = True
-            held |= np.isin(keys, [key for key, chosen in zip(keys, held, strict=True) if chosen])
+        members = np.flatnonzero(clusters == clusters[position])
+        held[members[: max(1, wanted - int(held.sum()))]] = True
+    held |= np.isin(keys, [key for key, chosen in zip(keys, held, strict=True) if chosen])
     return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def spherical_k_means(vectors: Floats, first: NDArray[np.int64], rounds: int = 10) -> NDArray[np.int64]:
+    """(T,) cluster of each unit vector (T, D), by cosine; the centres start from the rows `first` (Dhillon, Modha 2001)."""
+    centres = vectors[first].copy()
+    nearest = np.zeros(len(vectors), np.int64)
+    for _ in range(rounds):
+        nearest = np.argmax(vectors @ centres.T, axis=1)
+        for number in range(len(centres)):
+            members = vectors[nearest == number]
+            if len(members):
+                mean = members.mean(axis=0)
+                centres[number] = mean / max(float(np.linalg.norm(mean)), 1e-12)
+    return nearest

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from edgecsd import distill as distill_module
 from edgecsd import training
 from edgecsd.distill import DistillResult, distill
 from edgecsd.distill_config import DistillConfig
@@ -17,7 +18,7 @@ from edgecsd.training import NetworkTraining
 SETTINGS: dict[str, Any] = {
     "query_model": "test_efficientnet", "pretrained": False, "size": 48, "anchors": 12, "head_steps": 12,
     "head_batch_size": 8, "epochs": 2, "batch_size": 4, "held_out": 0.2, "overlap_k": 5, "checkpoint_steps": 3,
-    "seed": 5, "backbone_lr": 1e-3, "projection_lr": 1e-3, "head_lr": 1e-2,
+    "seed": 5, "backbone_lr": 1e-4, "projection_lr": 1e-3, "head_lr": 1e-3,
 }  # fmt: skip
 
 
@@ -28,6 +29,7 @@ def config(**changes: Any) -> DistillConfig:
 def run(photos: Path, store: Path, out: Path, **options: Any) -> DistillResult:
     """Two decoding threads, one computing thread: the same numbers on a busy machine as on a quiet one."""
     torch.set_num_threads(1)
+    distill_module.PART_ITEMS = 6
     options.setdefault("config", config())
     return distill(photos, store, out, workers=2, **options)
 
@@ -35,10 +37,8 @@ def run(photos: Path, store: Path, out: Path, **options: Any) -> DistillResult:
 def die_at(stage: str) -> None:
     """Have this very process killed, as by `kill -9`, in the middle of a stage."""
     if stage == "pooled":
-        from edgecsd import embedding
         from edgecsd.files import Parts
 
-        embedding.embed_images.__kwdefaults__["part_items"] = 6
         write = Parts.write
 
         def write_and_die(self: Parts, number: int, **arrays: Any) -> None:
@@ -58,7 +58,7 @@ def die_at(stage: str) -> None:
         train_step = NetworkTraining.train_step
 
         def train_and_die(self: NetworkTraining, *arguments: Any) -> float:
-            return kill() if self.step == 4 else train_step(self, *arguments)  # one step after a checkpoint
+            return kill() if self.step == 5 else train_step(self, *arguments)  # one step after a checkpoint
 
         NetworkTraining.train_step = train_and_die  # type: ignore[method-assign]
 

@@ -1,0 +1,310 @@
+"""The command line in real processes: exit codes, one JSON document on stdout, progress on stderr, no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from edgecsd import __version__, cli
+from edgecsd.bench.schema import BenchProtocol, BenchResult, BenchRow, Status
+
+SETTINGS = """
+pretrained = false
+size = 48
+head_steps = 2
+epochs = 0
+held_out = 0.2
+overlap_k = 5
+"""
+SLOW_MODEL = """
+import time
+import numpy as np
+from edgecsd.preprocess import Preprocess
+
+class Slow:
+    identity = "slow-v1"
+    preprocess = Preprocess(size=32)
+
+    def embed(self, pixels):
+        time.sleep(0.2)
+        return pixels.reshape(len(pixels), -1)[:, ::97].astype(np.float32) + 1
+
+def make():
+    return Slow()
+"""
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """One thread each: spinning threads of many processes on two cores make seconds into minutes."""
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **changes}
+
+
+def edgecsd(*arguments: object, **changes: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgecsd", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(**changes), check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def refused(code: int, *arguments: object, **changes: str) -> str:
+    """The error text of a command that must end with `code`."""
+    done = edgecsd(*arguments, **changes)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == "" or code == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert code == 1 or last.startswith("edgecsd: error: "), done.stderr
+    return last
+
+
+class Pipeline:
+    """Everything that the commands make, in one folder; the JSON of each."""
+
+    def __init__(self, folder: Path, photos: Path) -> None:
+        self.folder, self.photos = folder, photos
+        self.store, self.index, self.run = folder / "g.store", folder / "g.index", folder / "run"
+        self.artifact = self.run / "exports" / "test_efficientnet-fp32.onnx"
+        self.json: dict[str, Any] = {}
+        self.stderr: dict[str, str] = {}
+
+    def do(self, name: str, *arguments: object) -> None:
+        done = edgecsd(name, *arguments, "--json")
+        assert done.returncode == 0, (name, done.stderr)
+        self.json[name], self.stderr[name] = json.loads(done.stdout), done.stderr  # loads: one document, nothing else
+
+
+@pytest.fixture(scope="module")
+def pipeline(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    made = Pipeline(tmp_path_factory.mktemp("cli"), photos)
+    settings = made.folder / "settings.toml"
+    settings.write_text(SETTINGS)
+    made.do("extract", photos, "--gallery-model", "doubles:make_function_double", "--views", 1, "--out", made.store)
+    made.do("index", made.store, "--out", made.index)
+    made.do(
+        "distill", photos, "--gallery", made.store, "--query-model", "test_efficientnet", "--config", settings,
+        "--anchors", 20, "--out", made.run,
+    )  # fmt: skip
+    made.do("export", made.run, "--target", "onnx")
+    made.do(
+        "check", made.artifact, "--index", made.index, "--images", photos, "--reference", made.store,
+        "--k", 5, "--min-overlap", 0,
+    )  # fmt: skip
+    made.do(
+        "evaluate", "--gallery", made.store, "--queries", made.store, "--images", photos, "--run", made.run,
+        "--artifact", made.artifact, "--gallery-images", photos,
+    )  # fmt: skip
+    made.do(
+        "bench", made.artifact, "--threads", 1, "--min-runs", 3, "--min-seconds", 0, "--out", made.folder / "b.jsonl"
+    )
+    np.save(made.folder / "v.npy", np.eye(16, dtype=np.float32)[:12])
+    (made.folder / "ids.txt").write_text("\n".join(f"item {n}" for n in range(12)))
+    vectors = (made.folder / "v.npy", "--ids", made.folder / "ids.txt", "--space", "acme-v7")
+    made.do("import-features", *vectors, "--out", made.folder / "acme.store")
+    made.do("doctor")
+    return made
+
+
+def test_every_command_gives_one_json_document(pipeline: Pipeline) -> None:
+    fingerprint = pipeline.json["extract"]["fingerprint"]
+    assert pipeline.json["extract"] == {
+        "store": str(pipeline.store), "count": 24, "dim": 16, "fingerprint": fingerprint, "views": 1, "unreadable": 0,
+    }  # fmt: skip
+    assert pipeline.json["index"]["fingerprint"] == fingerprint and pipeline.json["index"]["count"] == 24
+    assert [stage["name"] for stage in pipeline.json["distill"]["stages"]] == ["closed-form start", "head"]
+    exported = pipeline.json["export"]
+    assert exported["artifact"] == str(pipeline.artifact) and exported["metadata"]["fingerprint"] == fingerprint
+    checked = pipeline.json["check"]
+    assert checked["passed"] is True and checked["sha256"] == exported["sha256"] and len(checked["gates"]) == 5
+    names = [row["name"] for row in pipeline.json["evaluate"]["rows"]]
+    assert names == [
+        "gallery model, symmetric", "query model, asymmetric", "query model, symmetric",
+        "test_efficientnet-fp32.onnx, asymmetric",
+    ]  # fmt: skip
+    assert pipeline.json["evaluate"]["rows"][0]["mean_average_precision"] == 1.0
+    (row,) = pipeline.json["bench"]["rows"]
+    assert row["status"] == "ok" and row["threads"] == 1 and row["label"] == "host CPU, not a phone"
+    assert pipeline.json["import-features"]["count"] == 12 and pipeline.json["import-features"]["dim"] == 16
+    assert {"machine", "packages", "abilities"} <= set(pipeline.json["doctor"])
+
+
+def test_progress_goes_to_stderr(pipeline: Pipeline) -> None:
+    assert "embedding: 24 of 24" in pipeline.stderr["extract"]
+    assert "closed-form start: held-out overlap@5" in pipeline.stderr["distill"]
+    assert "training the projection: 2 of 2" in pipeline.stderr["distill"]
+    assert "test_efficientnet-fp32.onnx, 1 thread: p50" in pipeline.stderr["bench"]
+
+
+def test_text_says_what_was_written_and_what_comes_next(pipeline: Pipeline) -> None:
+    out = pipeline.folder / "again.index"
+    done = edgecsd("index", pipeline.store, "--out", out)
+    assert done.returncode == 0 and done.stdout.splitlines() == [
+        f"24 vectors, type flat (exact); embedding space {pipeline.json['extract']['fingerprint']}",
+        f"wrote {out}",
+        f"next: edgecsd check FILE --index {out} --images PHOTOS",
+    ]
+    measured = edgecsd(
+        "bench", pipeline.artifact, "--threads", 1, "--min-runs", 3, "--min-seconds", 0,
+        "--out", pipeline.folder / "b.jsonl",
+    )  # fmt: skip
+    lines = measured.stdout.splitlines()
+    assert lines[0].split()[:5] == ["file", "threads", "status", "p90", "ms"] and "measured before" in measured.stderr
+    assert re.match(r"test_efficientnet-fp32\.onnx +1 +ok +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+ +1\.00000$", lines[2])
+    assert "host CPU, not a phone" in measured.stdout
+    report = edgecsd("doctor").stdout
+    assert "works here" in report and "onnxruntime" in report and report.splitlines()[-1].startswith("next: ")
+
+
+def test_a_failed_gate_is_exit_code_1(pipeline: Pipeline) -> None:
+    arguments = (
+        "check", pipeline.artifact, "--index", pipeline.index, "--images", pipeline.photos,
+        "--reference", pipeline.store, "--limit", 6, "--min-cosine", 1, "--min-overlap", 1,
+    )  # fmt: skip
+    done = edgecsd(*arguments)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.splitlines()[-1] == "FAIL: must not ship against this index"
+    assert any(
+        re.match(r"FAIL +overlap@10 with the gallery model's results", line) for line in done.stdout.splitlines()
+    )
+    as_json = edgecsd(*arguments, "--json")
+    assert as_json.returncode == 1 and json.loads(as_json.stdout)["passed"] is False
+
+
+def test_bad_input_is_exit_code_2(pipeline: Pipeline, tmp_path: Path) -> None:
+    assert "no such folder" in refused(2, "extract", tmp_path / "none", "--gallery-model", "doubles:make_function_double", "--out", tmp_path / "o")  # fmt: skip
+    assert "Missing option '--gallery-model'" in refused(2, "extract", tmp_path, "--out", tmp_path / "o")
+    assert "No such command 'extrakt'" in refused(2, "extrakt")
+    assert "No such option: --nproble" in refused(2, "index", pipeline.store, "--out", tmp_path / "o", "--nproble", 3)
+    assert "--ef-search: an index of type flat" in refused(2, "index", pipeline.store, "--out", tmp_path / "o", "--ef-search", 3, "--json")  # fmt: skip
+    assert not (tmp_path / "o").exists()
+
+
+def test_unknown_names_are_answered_with_known_ones(pipeline: Pipeline, tmp_path: Path) -> None:
+    distil = ("distill", pipeline.photos, "--gallery", pipeline.store, "--out", tmp_path / "run")
+    assert "timm has no model 'mobilnetv2_100'; it has for example: " in refused(2, *distil, "--query-model", "mobilnetv2_100")  # fmt: skip
+    assert "target 'trt' is not known; choose one of: onnx, tflite" in refused(2, "export", pipeline.run, "--target", "trt")  # fmt: skip
+    unknown = refused(2, "export", pipeline.run, "--target", "onnx", "--precision", "int8")
+    assert "int8" in unknown and all(name in unknown for name in ("fp32", "fp16", "w8a32", "w8a8"))
+
+
+def test_another_space_is_exit_code_3(pipeline: Pipeline, tmp_path: Path) -> None:
+    edgecsd("index", pipeline.folder / "acme.store", "--out", tmp_path / "acme.index")
+    text = refused(
+        3, "check", pipeline.artifact, "--index", tmp_path / "acme.index", "--images", pipeline.photos,
+        "--reference", pipeline.store,
+    )  # fmt: skip
+    assert "different embedding spaces" in text and "acme-embedder-v7 against acme-v7" in text
+
+
+def test_a_missing_back_end_is_exit_code_4(tmp_path: Path) -> None:
+    """npm that cannot reach its registry."""
+    npm = tmp_path / "npm"
+    npm.write_text("#!/bin/sh\necho 'npm error ENOTFOUND' >&2\nexit 1\n")
+    npm.chmod(0o755)
+    changes = {"PATH": f"{tmp_path}:/usr/bin:/bin", "EDGECSD_CACHE": str(tmp_path / "cache")}
+    assert "npm error ENOTFOUND; try again with a network" in refused(4, "demo", "--out", tmp_path / "o", **changes)
+
+
+def test_an_interruption_is_exit_code_130_and_the_same_command_goes_on(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "slow_model.py").write_text(SLOW_MODEL)
+    arguments = ["extract", str(photos), "--gallery-model", "slow_model:make", "--batch-size", "1"]
+    command = [sys.executable, "-m", "edgecsd", *arguments, "--out", str(tmp_path / "s.store")]
+    variables = environment(PYTHONPATH=str(tmp_path))
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables)
+    assert process.stderr is not None
+    told = process.stderr.readline()
+    assert told.startswith("embedding: 3 of 24")
+    process.send_signal(signal.SIGINT)
+    out, rest = process.communicate(timeout=120)
+    assert process.returncode == 130 and out == ""
+    assert rest.splitlines()[-1] == "edgecsd: error: interrupted; finished parts are kept: the same command goes on from there"  # fmt: skip
+    assert "Traceback" not in rest and not (tmp_path / "s.store").exists()
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+    assert done.returncode == 0 and f"wrote {tmp_path / 's.store'}" in done.stdout, done.stderr
+
+
+COMMANDS = sorted(command.name or "" for command in cli.app.registered_commands)
+
+
+def test_the_commands() -> None:
+    assert set(COMMANDS) >= {
+        "bench", "check", "demo", "distill", "doctor", "evaluate", "export", "extract", "import-features", "index",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example(name: str) -> None:
+    result = CliRunner().invoke(cli.app, [name, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert f"Example: edgecsd {name}" in result.output
+
+
+def test_module_and_program_are_the_same() -> None:
+    program = Path(sys.executable).with_name("edgecsd")
+    done = [edgecsd("--version")]
+    if program.exists():
+        done.append(subprocess.run([program, "--version"], capture_output=True, text=True, check=False))
+    assert [(each.returncode, each.stdout) for each in done] == [(0, f"{__version__}\n")] * len(done)
+
+
+def bench_row(status: Status) -> BenchRow:
+    return BenchRow(
+        file="run/exports/x.tflite", sha256="0", size_bytes=4_900_000, target="tflite", precision="w8a8", status=status,
+        reason="it ran out of memory", provenance="measured on a test", label="host CPU, not a phone", threads=4,
+        protocol=BenchProtocol(name="quick", min_runs=1, min_seconds=0, repeats=1), oversubscribed=False,
+        input="synthetic", input_count=4, input_digest="0", reference="none", environment={}, measured_at="now",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "code"), [(Status.FAILED, 1), (Status.NOT_MEASURABLE, 0)])
+def test_bench_rows_without_figures(
+    status: Status, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("edgecsd.bench.run.bench", lambda *_, **__: BenchResult(rows=(bench_row(status),)))
+    monkeypatch.setattr(sys, "argv", ["edgecsd", "bench", "x.tflite"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == code
+    text = capsys.readouterr().out
+    assert re.search(rf"^x\.tflite +4 +{status.value} +- +- +- +- +4\.90 +-$", text, re.MULTILINE)
+    assert "x.tflite, threads 4: it ran out of memory" in text
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("edgecsd.doctor.doctor", fail)
+    monkeypatch.setattr(sys, "argv", ["edgecsd", "doctor"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+def test_errors_of_the_system_and_bugs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("EDGECSD_DEBUG", raising=False)
+    assert run_main(monkeypatch, OSError(28, "No space left on device", "out/x")) == 2
+    assert "No space left on device: out/x; free some space" in capsys.readouterr().err
+    assert run_main(monkeypatch, KeyboardInterrupt()) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert run_main(monkeypatch, ZeroDivisionError("division by zero")) == 70
+    assert "internal error, which is a bug: ZeroDivisionError: division by zero" in capsys.readouterr().err
+
+
+def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    from edgecsd.cli.console import finish
+
+    document = {"path": Path("a"), 1: [float("nan"), float("inf"), 0.5, None, True], "nested": {"k": (1, "x")}}
+    finish(True, document, text="not shown", wrote=Path("b"))
+    expected = {"path": "a", "1": [None, None, 0.5, None, True], "nested": {"k": [1, "x"]}}
+    assert json.loads(capsys.readouterr().out) == expected

@@ -1,0 +1,81 @@
+"""What the documentation tells people to run, run: every command of the README, the examples, the programs in export/."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+SECONDS = 900
+
+
+def run(command: list[str], folder: Path) -> str:
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def readme_commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line and not line.startswith("#")]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
+    """A folder with `photos`, `vectors.npy` and `ids.txt`, in which every README command has run, in order."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(photos, folder / "photos")
+    vectors = np.random.default_rng(0).standard_normal((20, 16)).astype(np.float32)
+    np.save(folder / "vectors.npy", vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    (folder / "ids.txt").write_text("".join(f"item-{n}\n" for n in range(20)))
+    for command in readme_commands():
+        run(command.split(), folder)
+    return folder
+
+
+def test_the_readme_shows_every_command_of_the_main_job() -> None:
+    shown = {command.split()[1] for command in readme_commands()}
+    assert shown >= {"extract", "import-features", "index", "distill", "evaluate", "export", "check", "bench", "doctor"}
+
+
+def test_every_readme_command_runs(workplace: Path) -> None:
+    assert (workplace / "run" / "exports" / "tf_efficientnet_lite0-w8a8.tflite").is_file()
+    assert (workplace / "imported.store" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize("device", ["android", "ios", "web", "raspberry_pi"])
+def test_the_program_of_each_device_class_delivers_a_folder(workplace: Path, device: str) -> None:
+    out = workplace / device
+    command = [sys.executable, str(ROOT / "export" / f"{device}.py"), "run", "--index", "gallery.index"]
+    run([*command, "--images", "photos", "--out", str(out)], workplace)
+    names = {path.name for path in out.iterdir()}
+    assert {"golden", "card.md", "check.json", "bench.jsonl"} < names
+    assert any(name.endswith((".tflite", ".onnx", ".mlpackage")) for name in names)
+    pixels, embeddings = (np.load(out / "golden" / f"{name}.npy") for name in ("pixels", "embeddings"))
+    assert pixels.dtype == np.uint8
+    assert np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-4)
+    neighbours = json.loads((out / "golden" / "neighbours.json").read_text())
+    assert len(neighbours["queries"]) == len(pixels) == len(embeddings)
+
+
+def test_example_vectors_from_elsewhere(workplace: Path) -> None:
+    printed = run(
+        [sys.executable, str(ROOT / "examples" / "vectors_from_elsewhere.py"), "vectors.npy", "ids.txt", "out"],
+        workplace,
+    )
+    assert printed.splitlines()[0].endswith("item-0")
+
+
+def test_example_from_photos_to_phone(workplace: Path) -> None:
+    printed = run([sys.executable, str(ROOT / "examples" / "from_photos_to_phone.py"), "photos", "example"], workplace)
+    assert "ship" in printed.splitlines()[-1]
