@@ -27,7 +27,7 @@ from edgecsd.images import ImageSet, find_images
 from edgecsd.index import GalleryIndex
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import QueryModelEmbedder, load_query_model
-from edgecsd.targets.artifact import ArtifactMetadata, read_metadata
+from edgecsd.targets.artifact import ArtifactMetadata, Target, read_metadata
 
 GOLDEN_PHOTOS = 8
 GOLDEN_NEIGHBOURS = 10
@@ -127,6 +127,11 @@ def _card(metadata: ArtifactMetadata, name: str, checked: CheckResult, row: Benc
         if row.figures
         else row.reason
     )
+    size = contract.size
+    as_image = metadata.target is Target.COREML
+    pixels_in = (
+        f"`image`, an RGB image of {size} x {size}" if as_image else f"`image`, (1, {size}, {size}, 3) uint8, RGB, NHWC"
+    )
     filter_name = f"{contract.interpolation.value}, antialiased as Pillow does"
     cosines = f"mean {figures['cosine_mean']:.5f}, lowest {figures['cosine_min']:.5f}"
     of_torch = f"of the torch query model {figures['overlap_torch']:.4f}"
@@ -137,7 +142,7 @@ of {metadata.space.gallery_model}.
 
 | | |
 |---|---|
-| input | `image`, (1, {contract.size}, {contract.size}, 3) uint8, RGB, NHWC; the file normalises by itself |
+| input | {pixels_in}; the file normalises by itself |
 | pixels | EXIF orientation applied; resize {contract.resize.value}, crop {contract.crop_pct}; {filter_name} |
 | output | `embedding`, (1, {metadata.dim}) float32, length 1, compared by {metadata.metric} |
 | size | {row.size_bytes / 1e6:.2f} MB, SHA-256 `{checked.sha256}` |

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 from edgecsd.errors import missing_extra
-from edgecsd.files import replace_whole
+from edgecsd.files import remove, replace_whole
 
 try:
     from torch.utils.tensorboard import SummaryWriter
@@ -26,8 +27,11 @@ class TrainingLog:
         """last_step: the checkpoint's; records up to and with it stay (-1: none)."""
         self._file, self._stage = folder / "metrics.jsonl", stage
         self._forget(last_step)
-        events = str(folder / "tensorboard" / stage)
-        self._writer = SummaryWriter(events, purge_step=last_step + 1)
+        events = folder / "tensorboard" / stage
+        if last_step < 0:
+            remove(events)
+        _wait_for_a_later_name(events)
+        self._writer = SummaryWriter(str(events), purge_step=last_step + 1)
 
     def _forget(self, last_step: int) -> None:
         if not self._file.is_file():
@@ -55,6 +59,13 @@ class TrainingLog:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _wait_for_a_later_name(events: Path) -> None:
+    """TensorBoard reads event files by name, where time stands in whole seconds; a purge must not come first."""
+    newest = max((int(file.name.split(".")[3]) for file in events.glob("events.out.tfevents.*")), default=0)
+    while int(time.time()) == newest:
+        time.sleep(0.05)
 
 
 def read_records(file: Path) -> list[dict[str, Any]]:

@@ -126,19 +126,21 @@ def _split(
     ]
     order = np.argsort(keys, kind="stable")
     wanted = max(2, min(limit, round(share * len(ids))))
-    clusters = spherical_k_means(vectors, order[: max(2, min(CLUSTERS, len(ids) // 4))])
+    clusters = spherical_k_means(vectors[order], np.arange(max(2, min(CLUSTERS, len(ids) // 4))))
     held = np.zeros(len(ids), bool)
-    for position in order:
+    for cluster in clusters:
         if held.sum() >= wanted:
             break
-        members = np.flatnonzero(clusters == clusters[position])
+        members = order[
+            clusters == cluster
+        ]  # by their hashes, so that a cluster is cut alike whatever the list's order
         held[members[: max(1, wanted - int(held.sum()))]] = True
     held |= np.isin(keys, [key for key, chosen in zip(keys, held, strict=True) if chosen])
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 def spherical_k_means(vectors: Floats, first: NDArray[np.int64], rounds: int = 10) -> NDArray[np.int64]:
-    """(T,) cluster of each unit vector (T, D), by cosine; the centres start from the rows `first` (Dhillon, Modha 2001)."""
+    """(T,) cluster of each unit vector (T, D), by cosine; centres start from the rows `first` (Dhillon, Modha 2001)."""
     centres = vectors[first].copy()
     nearest = np.zeros(len(vectors), np.int64)
     for _ in range(rounds):

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgecsd.cli.console import ConsoleReporter
 from edgecsd.delivery import deliver
 
-HOW_TO = "Add the .mlpackage to the Xcode project; feed a MLMultiArray of uint8 values through the generated class."
+HOW_TO = "Add the .mlpackage to the Xcode project; feed an RGB CVPixelBuffer of that size through the generated class."
 
 
 def main() -> None:

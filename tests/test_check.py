@@ -56,7 +56,9 @@ def test_a_faithful_export_passes(result: CheckResult, folder: Path, pixel_store
     assert [gate["threshold"] for gate in document["gates"]] == [0.99999, 0.9999, 0.01, 0.3, 0.005]
 
 
-def test_figures_against_brute_force(result: CheckResult, folder: Path, photos: Path, pixel_store: FeatureStore) -> None:
+def test_figures_against_brute_force(
+    result: CheckResult, folder: Path, photos: Path, pixel_store: FeatureStore
+) -> None:
     """overlap@5 with the gallery model's own neighbours, the photo itself left out, by the torch model."""
     model, images = load_query_model(folder / "run"), find_images(photos)
     pixels = [model.config.preprocess.pixels(read_image(images.path(p))[0]) for p in range(24)]
@@ -119,10 +121,12 @@ def test_another_run_is_refused(arguments: dict[str, object], folder: Path, tmp_
 
     model.projection.weight.data *= 2
     save_query_model(model, wrong)
-    with pytest.raises(IncompatibleError, match="was not exported from the query model in .*; give its own run with --run"):
+    with pytest.raises(
+        IncompatibleError, match=r"was not exported from the query model in .*; give its own run with --run"
+    ):
         check(**arguments, run=wrong)  # type: ignore[arg-type]
     moved = shutil.copy(folder / "run" / "exports" / "model.onnx", tmp_path / "model.onnx")
-    with pytest.raises(BadInputError, match="no query model there to compare model.onnx with; .*--run"):
+    with pytest.raises(BadInputError, match=r"no query model there to compare model\.onnx with; .*--run"):
         check(**{**arguments, "file": moved})  # type: ignore[arg-type]
     assert check(**{**arguments, "file": moved}, run=folder / "run", limit=4).passed  # type: ignore[arg-type]
 
@@ -130,7 +134,7 @@ def test_another_run_is_refused(arguments: dict[str, object], folder: Path, tmp_
 def test_the_gallery_models_features_must_come_from_somewhere(
     arguments: dict[str, object], photos: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(BadInputError, match="'double:pixels-7' cannot be run from here: .*--reference STORE"):
+    with pytest.raises(BadInputError, match=r"'double:pixels-7' cannot be run from here: .*--reference STORE"):
         check(**{**arguments, "reference": None})  # type: ignore[arg-type]
     part = extract(find_images(photos).subset(range(5)), PixelGallery(), tmp_path / "part")
     result = check(**{**arguments, "reference": part.path})  # type: ignore[arg-type]
@@ -138,7 +142,7 @@ def test_the_gallery_models_features_must_come_from_somewhere(
     strangers = tmp_path / "strangers"
     strangers.mkdir()
     shutil.copy(photos / find_images(photos).ids[0], strangers / "unknown.jpg")
-    with pytest.raises(BadInputError, match="has no features of the images in .*/strangers"):
+    with pytest.raises(BadInputError, match=r"has no features of the images in .*/strangers"):
         check(**{**arguments, "images": strangers})  # type: ignore[arg-type]
 
 

@@ -41,7 +41,9 @@ class Interrupted(Embedder):
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, BadInputError])
-def test_what_waits_is_not_decoded_after_an_interruption(stop: type[BaseException], photos: Path, tmp_path: Path) -> None:
+def test_what_waits_is_not_decoded_after_an_interruption(
+    stop: type[BaseException], photos: Path, tmp_path: Path
+) -> None:
     embedder = Interrupted()
     embedder.preprocess = SlowPixels(size=32)
     source = photos

@@ -30,7 +30,9 @@ def clusters(rows: int, seed: int, noise: float = 0.25) -> tuple[np.ndarray, tup
     return vectors.astype(np.float32), tuple(str(label) for label in labels)
 
 
-def store(path: Path, rows: int, seed: int, *, labelled: bool = True, digests: tuple[str, ...] | None = None) -> FeatureStore:
+def store(
+    path: Path, rows: int, seed: int, *, labelled: bool = True, digests: tuple[str, ...] | None = None
+) -> FeatureStore:
     vectors, labels = clusters(rows, seed)
     ids = tuple(f"{path.name}-{row}" for row in range(rows))
     items = Items(ids, digests or ("",) * rows, labels if labelled else None)

@@ -167,10 +167,10 @@ def test_counts_and_dimensions(tmp_path: Path) -> None:
 def test_a_pickle_is_refused_unread(tmp_path: Path) -> None:
     arguments = given(tmp_path, unit())
     np.save(tmp_path / "vectors.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(BadInputError, match="not a plain .npy array"):
+    with pytest.raises(BadInputError, match=r"not a plain .npy array"):
         import_features(**arguments)
     (tmp_path / "vectors.npy").write_bytes(b"")
-    with pytest.raises(BadInputError, match="not a plain .npy array"):
+    with pytest.raises(BadInputError, match=r"not a plain .npy array"):
         import_features(**arguments)
 
 

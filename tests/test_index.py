@@ -75,7 +75,12 @@ def test_flat_is_exact(store: FeatureStore, flat: GalleryIndex) -> None:
     ],
 )
 def test_approximate_types(
-    kind: str, options: dict[str, int], expected: dict[str, int], store: FeatureStore, flat: GalleryIndex, tmp_path: Path
+    kind: str,
+    options: dict[str, int],
+    expected: dict[str, int],
+    store: FeatureStore,
+    flat: GalleryIndex,
+    tmp_path: Path,
 ) -> None:
     built = build_index(store, tmp_path / "x.index", type=kind, **options)
     opened = GalleryIndex.open(tmp_path / "x.index")
@@ -135,7 +140,7 @@ def test_options_that_cannot_be_honoured(
 
 
 def test_a_product_quantiser_needs_enough_vectors(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="256 centroids .* only 30 vectors: use flat, ivf or hnsw"):
+    with pytest.raises(BadInputError, match=r"256 centroids .* only 30 vectors: use flat, ivf or hnsw"):
         build_index(make_store(tmp_path / "s", unit(30)), tmp_path / "i", type="ivfpq")
 
 

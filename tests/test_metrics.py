@@ -119,7 +119,9 @@ def test_rank_biased_overlap() -> None:
     same = np.arange(7)[None]
     assert rank_biased_overlap(same, same)[0] == pytest.approx(1.0)
     assert rank_biased_overlap(same, same + 7)[0] == pytest.approx(0.0)
-    published = rank_biased_overlap(np.array([[1, 2, 3, 4, 5]]), np.array([[2, 3, 4, 1, 5]]), 0.9)  # other people's 0.828
+    published = rank_biased_overlap(
+        np.array([[1, 2, 3, 4, 5]]), np.array([[2, 3, 4, 1, 5]]), 0.9
+    )  # other people's 0.828
     assert published[0] == pytest.approx(0.828, abs=5e-4)
     random = np.random.default_rng(0)
     for _ in range(10):

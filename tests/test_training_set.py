@@ -16,7 +16,9 @@ from edgecsd.images import ImageSet, find_images
 from edgecsd.training_set import TrainingSet, make_training_set
 
 
-def make(images: ImageSet, gallery: FeatureStore, features: FeatureStore | None = None, **options: float) -> TrainingSet:
+def make(
+    images: ImageSet, gallery: FeatureStore, features: FeatureStore | None = None, **options: float
+) -> TrainingSet:
     settings = {"share": 0.25, "limit": 100, "overlap_k": 5, **options}
     return make_training_set(images, gallery, features, **settings)  # type: ignore[arg-type]
 
@@ -65,7 +67,9 @@ def test_copies_stay_on_one_side_and_are_own_rows_of_each_other(photos: Path, tm
         assert not set(data.held_out_neighbours[row].tolist()) & set(data.own_rows[position].tolist()) - {-1}
 
 
-def test_a_namesake_with_other_bytes_is_not_the_photo_itself(photos: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:
+def test_a_namesake_with_other_bytes_is_not_the_photo_itself(
+    photos: Path, pixel_store: FeatureStore, tmp_path: Path
+) -> None:
     items = pixel_store.items
     digests = ("f" * 64, *items.digests[1:-1], "")
     gallery = write_store(tmp_path / "g", pixel_store.space, Items(items.ids, digests), halves(pixel_store))
@@ -88,7 +92,9 @@ def test_neighbours_against_brute_force(photos: Path, pixel_store: FeatureStore)
     assert data.held_out_overlap(embeddings, 5) == pytest.approx(slow)
 
 
-def test_photos_from_elsewhere_with_a_store_of_their_own(photos: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:
+def test_photos_from_elsewhere_with_a_store_of_their_own(
+    photos: Path, pixel_store: FeatureStore, tmp_path: Path
+) -> None:
     space, items = pixel_store.space, Items(tuple(f"shop-{n}" for n in range(24)), ("",) * 24)
     gallery = write_store(tmp_path / "gallery", space, items, halves(pixel_store))
     with pytest.raises(BadInputError, match=r"none of the 24 images .* 'shop-0', here .*--features"):

@@ -64,6 +64,8 @@ def _text(rows: Sequence[BenchRow]) -> str:
     header = ("file", "threads", "status", "p90 ms", "p50 ms", "cpu ms", "peak MB", "size MB", "cosine")
     lines = [table(header, [_cells(row) for row in rows])]
     lines += [f"{Path(row.file).name}, threads {row.threads}: {row.reason}" for row in rows if row.reason]
+    if any(row.contended for row in rows):
+        lines.append("the machine was busy: wall times are well above CPU time; compare cpu ms, or measure again")
     lines += sorted({f"{row.provenance}: {row.label}; input: {row.input_count} {row.input}" for row in rows})
     return "\n".join(lines)
 

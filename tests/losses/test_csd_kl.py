@@ -34,8 +34,7 @@ def slow_gradient(c_q: np.ndarray, c_g: np.ndarray, tau_q: float, tau_g: float, 
 
 
 def similarities(seed: int, batch: int = 3, anchors: int = 6) -> np.ndarray:
-    values = np.random.default_rng(seed).uniform(-0.3, 0.9, (batch, anchors + 1))
-    return values
+    return np.random.default_rng(seed).uniform(-0.3, 0.9, (batch, anchors + 1))
 
 
 @pytest.mark.parametrize(("tau_q", "tau_g"), [(0.1, 0.1), (1.0, 0.05), (0.2, 0.5)])

@@ -1,0 +1,83 @@
+"""What the command line prints, in this process: help, rows without figures, errors, JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from edgecsd import cli
+from edgecsd.bench.schema import BenchProtocol, BenchResult, BenchRow, Status
+
+COMMANDS = sorted(command.name or "" for command in cli.app.registered_commands)
+
+
+def test_the_commands() -> None:
+    assert set(COMMANDS) >= {
+        "bench", "check", "demo", "distill", "doctor", "evaluate", "export", "extract", "import-features", "index",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example(name: str) -> None:
+    result = CliRunner().invoke(cli.app, [name, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert f"Example: edgecsd {name}" in result.output
+
+
+def bench_row(status: Status) -> BenchRow:
+    return BenchRow(
+        file="run/exports/x.tflite", sha256="0", size_bytes=4_900_000, target="tflite", precision="w8a8", status=status,
+        reason="it ran out of memory", provenance="measured on a test", label="host CPU, not a phone", threads=4,
+        protocol=BenchProtocol(name="quick", min_runs=1, min_seconds=0, repeats=1), oversubscribed=False,
+        input="synthetic", input_count=4, input_digest="0", reference="none", environment={}, measured_at="now",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "code"), [(Status.FAILED, 1), (Status.NOT_MEASURABLE, 0)])
+def test_bench_rows_without_figures(
+    status: Status, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("edgecsd.bench.run.bench", lambda *_, **__: BenchResult(rows=(bench_row(status),)))
+    monkeypatch.setattr(sys, "argv", ["edgecsd", "bench", "x.tflite"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == code
+    text = capsys.readouterr().out
+    assert re.search(rf"^x\.tflite +4 +{status.value} +- +- +- +- +4\.90 +-$", text, re.MULTILINE)
+    assert "x.tflite, threads 4: it ran out of memory" in text
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("edgecsd.doctor.doctor", fail)
+    monkeypatch.setattr(sys, "argv", ["edgecsd", "doctor"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+def test_errors_of_the_system_and_bugs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("EDGECSD_DEBUG", raising=False)
+    assert run_main(monkeypatch, OSError(28, "No space left on device", "out/x")) == 2
+    assert "No space left on device: out/x; free some space" in capsys.readouterr().err
+    assert run_main(monkeypatch, KeyboardInterrupt()) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert run_main(monkeypatch, ZeroDivisionError("division by zero")) == 70
+    assert "internal error, which is a bug: ZeroDivisionError: division by zero" in capsys.readouterr().err
+
+
+def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    from edgecsd.cli.console import finish
+
+    document = {"path": Path("a"), 1: [float("nan"), float("inf"), 0.5, None, True], "nested": {"k": (1, "x")}}
+    finish(True, document, text="not shown", wrote=Path("b"))
+    expected = {"path": "a", "1": [None, None, 0.5, None, True], "nested": {"k": [1, "x"]}}
+    assert json.loads(capsys.readouterr().out) == expected

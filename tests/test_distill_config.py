@@ -1,0 +1,43 @@
+"""Settings of a distillation: what cannot be is refused in the option's own name; TOML files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgecsd.distill_config import DistillConfig, make_config
+from edgecsd.errors import BadInputError
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tau_q": 0.0}, "--tau-q 0.0: Input should be greater than 0"),
+        ({"init": "zeros"}, "--init 'zeros': Input should be 'closed-form' or 'random'"),
+        ({"pooling": "max"}, "--pooling 'max': Input should be 'average' or 'gem'"),
+        ({"resize": "pad"}, "--resize 'pad'"),
+        ({"precision": "int8"}, "--precision 'int8': Input should be '32-true' or 'bf16-mixed'"),
+        ({"seed": -1}, "--seed -1"),
+        ({"held_out": 1.0}, "--held-out 1.0"),
+        ({"size": 8}, "--size 8"),
+    ],
+)
+def test_settings_that_cannot_be(options: dict[str, object], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        make_config(None, options)
+
+
+def test_settings_from_toml(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('anchors = 64\nquery_model = "mobilenetv3_small_100"\ntau_q = 0.2\n')
+    read = make_config(file, {"anchors": 32, "epochs": None})
+    assert read == DistillConfig(anchors=32, query_model="mobilenetv3_small_100", tau_q=0.2)
+    file.write_text("learning_rate = 3\n")
+    with pytest.raises(BadInputError, match="there is no setting 'learning_rate'; there are: query_model, weights"):
+        make_config(file, {})
+    file.write_text("anchors = ")
+    with pytest.raises(BadInputError, match="not readable as TOML"):
+        make_config(file, {})
+    with pytest.raises(BadInputError, match="no such file"):
+        make_config(tmp_path / "none.toml", {})
