@@ -151,7 +151,8 @@ class _Distillation:
         parts = Parts(file, {**settings, "part_items": PART_ITEMS})
         embedded = embed_images(
             self.data.images, _PooledEmbedder(self.model), recipe=self.data.store.views, parts=parts,
-            part_items=PART_ITEMS, workers=self.workers, strict=True, advice="it could be read when its features were extracted",
+            part_items=PART_ITEMS, workers=self.workers, strict=True,
+            advice="it could be read when its features were extracted",
             name="pooled features", reporter=self.reporter,
         )  # fmt: skip
         known = zip(embedded.digests, self.data.digests, strict=True)
@@ -177,8 +178,8 @@ class _Distillation:
         self._stage("closed-form start", self._project(held_out))
         save_query_model(self.model, self.out / "closed_form")
         if self.config.head_steps:
-    XX
-            # of unseen classes a stronger ridge is worse by itself and better to train from (docs/decisions/0004).
+            # What is best by itself has fitted details of the training photos that gradient steps don't undo:
+            # for unseen classes a stronger ridge is worse by itself and better to train from (docs/decisions/0004).
             self._set_projection(ridge.solve(self.config.head_start))
 
     def _set_projection(self, projection: Projection) -> None:

@@ -95,9 +95,9 @@ def test_tight_thresholds_fail(arguments: dict[str, object]) -> None:
     result = check(**arguments, thresholds={"min_overlap": 1.0}, limit=6)  # type: ignore[arg-type]
     assert not result.passed and result.images == 6
     assert [gate.passed for gate in result.gates] == [True, True, True, False, True]
-    with pytest.raises(BadInputError, match="thresholds: min_overlap = 2.0: Input should be less than or equal to 1"):
+    with pytest.raises(BadInputError, match=r"thresholds: min_overlap = 2\.0: Input should be less than or equal to 1"):
         check(**arguments, thresholds={"min_overlap": 2.0})  # type: ignore[arg-type]
-    with pytest.raises(BadInputError, match="thresholds: min_map = 0.5: Extra inputs are not permitted"):
+    with pytest.raises(BadInputError, match=r"thresholds: min_map = 0\.5: Extra inputs are not permitted"):
         check(**arguments, thresholds={"min_map": 0.5})  # type: ignore[arg-type]
     assert set(DEFAULT_THRESHOLDS) == {"fp32", "fp16", "w8a32", "w8a8"}
 

@@ -286,7 +286,7 @@ def test_photos_without_features_are_left_out_and_counted(photos: Path, tmp_path
 
 
 def test_the_query_model_learns(photos: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:
-    """Two dozen photos cannot teach anything of others; the loss on those that are trained on must fall all the same."""
+    """Two dozen photos teach nothing of others; the loss on those that are trained on must fall all the same."""
     settings = config(init="random", epochs=0, head_steps=150, head_lr=1e-2, anchors=20)
     run(photos, pixel_store.path, tmp_path / "run", config=settings)
     losses = list(scalars(tmp_path / "run", "head", "loss").values())
