@@ -1,4 +1,4 @@
-"""The demo on a few photos of one's own: the whole job, with two of its six exports; and again, which makes nothing anew."""
+"""The demo on photos of one's own: the whole job with two of its six exports; and again, which makes nothing anew."""
 
 from pathlib import Path
 

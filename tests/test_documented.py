@@ -1,4 +1,4 @@
-"""What the documentation tells people to run, run: every command of the README, the examples, the programs in export/."""
+"""What the documentation tells people to run, run: every README command, the examples, the programs in export/."""
 
 import json
 import os

@@ -73,9 +73,7 @@ def _convolution(a: Arguments) -> Tensor:
     return F.conv2d(image, weight, bias, strides, 0, dilations, int(a.number("groups", 1)))
 
 
-def _same_padding(
-    image: Tensor, kernel: list[int], strides: list[int], dilations: list[int], lower: bool
-) -> list[int]:
+def _same_padding(image: Tensor, kernel: list[int], strides: list[int], dilations: list[int], lower: bool) -> list[int]:
     """left, right, top, bottom; an odd pixel goes behind, or in front with same_lower."""
     pads: list[int] = []
     for axis in (1, 0):
