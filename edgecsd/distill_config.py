@@ -45,6 +45,7 @@ class DistillConfig(BaseModel):
     init: Init = Init.CLOSED_FORM
     head_start: Annotated[float, Field(gt=0)] = 1.0  # ridge strength that the projection's training starts from
     head_steps: Annotated[int, Field(ge=0)] = 400
+    head_passes: Annotated[int, Field(ge=1)] = 20  # over the views, at most: more steps only remember few photos
     head_lr: Annotated[float, Field(gt=0)] = 1e-3
     head_batch_size: Annotated[int, Field(ge=2)] = 256
     epochs: Annotated[int, Field(ge=0)] = 4

@@ -38,11 +38,12 @@ def train_head(
     selection, overlaps = Selection(), _overlaps(project, features, data, config)
     kept = copy_state(projection) if selection.takes(overlaps) else {}
     log.record(0, loss=None, held_out_overlap=float(overlaps.mean()))
-    every = max(1, config.head_steps // VALIDATIONS)
-    with reporter.task("training the projection", config.head_steps) as advance:
-        for step in range(config.head_steps):
+    total = head_steps(config, len(train) * features.shape[1])
+    every = max(1, total // VALIDATIONS)
+    with reporter.task("training the projection", total) as advance:
+        for step in range(total):
             images, views = _random_pairs(config, step, len(train), features.shape[1])
-            rate = config.head_lr * learning_rate_factor(step, config.head_steps, config.warmup)
+            rate = config.head_lr * learning_rate_factor(step, total, config.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             loss = targets.loss(project(features[train[images], views]), images, views)
@@ -52,12 +53,17 @@ def train_head(
             optimizer.step()
             log.scalars(step + 1, loss=loss.item(), learning_rate=rate)
             advance(1)
-            if (step + 1) % every == 0 or step + 1 == config.head_steps:
+            if (step + 1) % every == 0 or step + 1 == total:
                 overlaps = _overlaps(project, features, data, config)
                 log.record(step + 1, loss=loss.item(), held_out_overlap=float(overlaps.mean()))
                 if selection.takes(overlaps):
                     kept = copy_state(projection)
     projection.load_state_dict(kept)
+
+
+def head_steps(config: DistillConfig, views: int) -> int:
+    """Steps for a training set of `views` views in all: `head_steps`, or those of `head_passes` if they are fewer."""
+    return min(config.head_steps, config.head_passes * -(-views // config.head_batch_size))
 
 
 def _random_pairs(

@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 
 from edgecsd.bench.schema import BenchProtocol
 from edgecsd.errors import EdgecsdError
-from edgecsd.quantization import Precision
-from edgecsd.targets.artifact import ArtifactMetadata, Target
 
 DEVICE_SCRIPT = Path(__file__).with_name("bench_device.py")
 WARMUP_SECONDS = 1.0  # less where the measurement itself is shorter (protocol "custom")
@@ -63,13 +61,6 @@ def measure_in_child(
     document = _document(_last_line(done.stdout), done.returncode, done.stderr)
     shape, encoded = document["embeddings"]["shape"], document["embeddings"].pop("base64")
     return Measured(document, np.frombuffer(base64.b64decode(encoded), "<f4").reshape(shape))
-
-
-def session_options(metadata: ArtifactMetadata) -> dict[str, str]:
-    """onnxruntime's settings for an artifact, the same that edgecsd's runner gives it."""
-    if metadata.target is Target.ONNX and metadata.precision is Precision.W8A32:
-        return {"session.disable_quant_qdq": "1"}  # expand the weights once, at load, not in every run
-    return {}
 
 
 def _command(file: Path, pixels_file: Path, threads: int, session_options: Mapping[str, str]) -> list[str]:

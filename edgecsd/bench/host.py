@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from edgecsd.bench.bench_device import describe_machine
-from edgecsd.bench.child import Measured, MeasurementFailedError, measure_in_child, session_options
+from edgecsd.bench.child import Measured, MeasurementFailedError, measure_in_child
 from edgecsd.bench.inputs import BenchInput
 from edgecsd.bench.parity import Reference, References, compare, parity_problem, shape_problem
 from edgecsd.bench.schema import CONTENDED, HOST_LABEL, BenchProtocol, BenchRow, Figures, Parity, Repeat, Status
 from edgecsd.files import sha256_file, size_bytes
-from edgecsd.targets.artifact import ArtifactMetadata, Target
+from edgecsd.targets.artifact import ArtifactMetadata, Target, session_options
 
 RUNTIME_PACKAGES = {
     Target.ONNX: ("onnxruntime",),

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.bench.child import ServingChild, session_options
+from edgecsd.bench.child import ServingChild
 from edgecsd.errors import BadInputError
 from edgecsd.files import save_array
-from edgecsd.targets.artifact import read_metadata
+from edgecsd.targets.artifact import read_metadata, session_options
 
 
 @dataclass(frozen=True)

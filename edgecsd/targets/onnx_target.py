@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import DamagedFileError, missing_extra
 from edgecsd.quantization import Precision
-from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ArtifactMetadata, OneByOne, no_metadata
+from edgecsd.targets.artifact import (
+    INPUT_NAME,
+    METADATA_KEY,
+    OUTPUT_NAME,
+    ArtifactMetadata,
+    OneByOne,
+    no_metadata,
+    session_options,
+)
 from edgecsd.targets.quiet import quiet_conversion
 
 if TYPE_CHECKING:
@@ -73,17 +81,13 @@ def read_metadata_json(path: Path) -> str:
     raise no_metadata(path)
 
 
-def session(path: Path, threads: int, precision: Precision) -> onnxruntime.InferenceSession:
+def session(path: Path, threads: int, metadata: ArtifactMetadata) -> onnxruntime.InferenceSession:
     """An onnxruntime session with an explicit number of threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4  # errors reach us as exceptions
-    if precision is Precision.W8A32:
-        # Weights are expanded once, at load; by default onnxruntime keeps the 8-bit form and expands it in every run.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-    # x86 without VNNI multiplies u8 by s8 with VPMADDUBSW, which saturates: cosine 0.86 instead of 0.99 (Lite0, on
-    # AVX2, measured). With this option the same file runs there by exact kernels; ARM and VNNI are exact without it.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    for key, value in session_options(metadata).items():
+        options.add_session_config_entry(key, value)
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has one exception class a status code, without a public base
@@ -93,8 +97,8 @@ def session(path: Path, threads: int, precision: Precision) -> onnxruntime.Infer
 class OnnxRunner(OneByOne):
     """An ONNX artifact in onnxruntime, on the CPU."""
 
-    def __init__(self, path: Path, threads: int, precision: Precision) -> None:
-        self._session = session(path, threads, precision)
+    def __init__(self, path: Path, threads: int, metadata: ArtifactMetadata) -> None:
+        self._session = session(path, threads, metadata)
         inputs = self._session.get_inputs()
         if [i.name for i in inputs] != [INPUT_NAME] or [o.name for o in self._session.get_outputs()] != [OUTPUT_NAME]:
             raise DamagedFileError(f"{path}: its input and output are not {INPUT_NAME!r} and {OUTPUT_NAME!r}")
@@ -110,7 +114,7 @@ def load_runner(path: Path, threads: int) -> OnnxRunner:
     """The artifact in onnxruntime on `threads` threads."""
     from edgecsd.targets.artifact import metadata_from_json
 
-    return OnnxRunner(path, threads, metadata_from_json(read_metadata_json(path), str(path)).precision)
+    return OnnxRunner(path, threads, metadata_from_json(read_metadata_json(path), str(path)))
 
 
 def _first_line(error: Exception) -> str:
