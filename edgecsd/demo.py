@@ -58,6 +58,7 @@ class DemoRow:
     name: str
     mean_average_precision: float
     overlap: float
+    overlap_error: float
     size_mb: float | None = None
     p50_ms: float | None = None
     p90_ms: float | None = None
@@ -215,7 +216,8 @@ def _model_rows(
 
 
 def _row(score: Figures) -> DemoRow:
-    return DemoRow(score.name, score.mean_average_precision, score.overlap[OVERLAP_K])
+    k = OVERLAP_K
+    return DemoRow(score.name, score.mean_average_precision, score.overlap[k], score.overlap_error[k])
 
 
 def _artifact_row(
@@ -230,7 +232,8 @@ def _artifact_row(
     score = benchmark.score(artifact.name, embedded)
     figures = measured.figures
     return DemoRow(
-        artifact.name, score.mean_average_precision, checked.figures["overlap"], measured.size_bytes / 1e6,
+        artifact.name, score.mean_average_precision, checked.figures["overlap"], score.overlap_error[OVERLAP_K],
+        measured.size_bytes / 1e6,
         figures.p50_ms if figures else None, figures.p90_ms if figures else None,
         checked.figures["cosine_mean"], checked.passed,
     )  # fmt: skip
@@ -263,8 +266,8 @@ def _picture(
 def _notes(benchmark: Benchmark, queries: int, gallery: int) -> tuple[str, ...]:
     return (
         f"{queries} queries, gallery of {gallery}; {benchmark.described}",
-        f"overlap@{OVERLAP_K}: share of the gallery model's own first {OVERLAP_K} that were found; "
-        "cosine: to the torch query model",
+        f"overlap@{OVERLAP_K}: share of the gallery model's own first {OVERLAP_K} that were found, with its standard "
+        "error: rows nearer than that are a tie; cosine: to the torch query model",
         "latency: one thread, batch 1, host CPU, not a phone; Core ML runs on Apple's systems only, "
         "its embeddings here are reference semantics",
     )

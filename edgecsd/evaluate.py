@@ -26,7 +26,7 @@ BLOCK_QUERIES = 256  # queries ranked at once
 class Figures:
     """What one way of searching reached; every figure is a mean over queries with a relevant item.
 
-    overlap: share of the gallery model's own first k that were found, by k
+    overlap: share of the gallery model's own first k that were found, by k; overlap_error: its standard error
     """
 
     name: str
@@ -34,6 +34,7 @@ class Figures:
     precision: dict[int, float]
     recall: dict[int, float]
     overlap: dict[int, float]
+    overlap_error: dict[int, float]
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,19 @@ class Benchmark:
         """Figures of (Q, D) query embeddings searched in the gallery model's vectors, or in others (N, D')."""
         ranking = rank(queries, self.gallery if gallery is None else gallery)
         pairs = list(zip(ranking, self.relevance, strict=True))
+        overlaps = {k: self._overlaps(ranking, k) for k in depths}
         return Figures(
             name,
             mean_of([average_precision(r, rel) for r, rel in pairs], "mAP"),
             {k: mean_of([precision_at(r, rel, k) for r, rel in pairs], f"mP@{k}") for k in depths},
             {k: mean_of([recall_at(r, rel, k) for r, rel in pairs], f"recall@{k}") for k in depths},
-            {k: self._overlap(ranking, k) for k in depths},
+            {k: float(values.mean()) for k, values in overlaps.items()},
+            {k: float(values.std() / len(values) ** 0.5) for k, values in overlaps.items()},
         )
 
-    def _overlap(self, ranking: NDArray[np.int64], k: int) -> float:
-        return float(overlap_at(self._without_junk(ranking, k), self._without_junk(self.own_ranking, k), k).mean())
+    def _overlaps(self, ranking: NDArray[np.int64], k: int) -> NDArray[np.float64]:
+        """(Q,) share of the gallery model's own first k, junk taken out."""
+        return overlap_at(self._without_junk(ranking, k), self._without_junk(self.own_ranking, k), k)
 
     def _without_junk(self, ranking: NDArray[np.int64], k: int) -> NDArray[np.int64]:
         """(Q, k): the first k of each ranking that are not junk."""

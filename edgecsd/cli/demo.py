@@ -40,12 +40,13 @@ def command(
 
 
 def _text(result: DemoResult) -> str:
-    header = ("", "mAP", "overlap@10", "size MB", "p50 ms", "p90 ms", "cosine", "check")
+    header = ("", "mAP", "overlap@10", "+-", "size MB", "p50 ms", "p90 ms", "cosine", "check")
     rows = [
         (
             row.name,
             f"{row.mean_average_precision:.3f}",
             f"{row.overlap:.3f}",
+            f"{row.overlap_error:.3f}",
             _figure(row.size_mb, 2),
             _figure(row.p50_ms, 2),
             _figure(row.p90_ms, 2),
