@@ -148,7 +148,7 @@ def compare_training(images: ImageSet, model: GalleryModel, options: argparse.Na
                 training.train_step(shown, views, pixels, 1.0)
 
         network = copy.deepcopy(training.model).train()
-        for module in network.modules():  # ours freezes the statistics of the norms, and what that saves is not the loop
+        for module in network.modules():  # ours freezes their statistics too; what that saves is not the loop
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.eval()
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5)

@@ -71,10 +71,10 @@ def command(
     )
     rows = [
         (
-            "pass" if gate.passed else "FAIL",
             gate.name,
             f"{gate.figure:.6f}",
             f"{'<=' if gate.at_most else '>='} {gate.threshold:g}",
+            "pass" if gate.passed else "FAIL",
         )
         for gate in result.gates
     ]
@@ -85,6 +85,6 @@ def command(
         f"overlap@{k} {figures['overlap']:.4f}, of the torch model {figures['overlap_torch']:.4f}; "
         f"first hit kept {figures['top1_kept']:.4f}"
     )
-    finish(as_json, result.as_dict(), text="\n".join([table(("gate", "", "measured", "needed"), rows), notes, verdict]))
+    finish(as_json, result.as_dict(), text="\n".join([table(("gate", "measured", "needed", ""), rows), notes, verdict]))
     if not result.passed:
         raise typer.Exit(1)
