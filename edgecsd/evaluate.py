@@ -67,10 +67,11 @@ class Benchmark:
         """Figures of (Q, D) query embeddings searched in the gallery model's vectors, or in others (N, D')."""
         ranking = rank(queries, self.gallery if gallery is None else gallery)
         pairs = list(zip(ranking, self.relevance, strict=True))
-        overlaps = {k: self._overlaps(ranking, k) for k in depths}
+        mean_average_precision = mean_of([average_precision(r, rel) for r, rel in pairs], "mAP")
+        overlaps = {k: self._overlaps(ranking, k) for k in depths}  # there is a depth: some query has a relevant item
         return Figures(
             name,
-            mean_of([average_precision(r, rel) for r, rel in pairs], "mAP"),
+            mean_average_precision,
             {k: mean_of([precision_at(r, rel, k) for r, rel in pairs], f"mP@{k}") for k in depths},
             {k: mean_of([recall_at(r, rel, k) for r, rel in pairs], f"recall@{k}") for k in depths},
             {k: float(values.mean()) for k, values in overlaps.items()},
