@@ -28,6 +28,9 @@ def command(
     ] = "quick",
     min_runs: Annotated[int | None, typer.Option(min=1, help="Other than the protocol's.")] = None,
     min_seconds: Annotated[float | None, typer.Option(min=0, help="Other than the protocol's.")] = None,
+    timeout_seconds: Annotated[
+        float | None, typer.Option(help="Give one measuring process up after this (default: enough for 2 s a run).")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="File for the rows; rows that are there already are not measured again.")
     ] = None,
@@ -50,6 +53,7 @@ def command(
         protocol=protocol,
         min_seconds=min_seconds,
         min_runs=min_runs,
+        timeout_seconds=timeout_seconds,
         out=out,
         overwrite=overwrite,
         reporter=ConsoleReporter(),
