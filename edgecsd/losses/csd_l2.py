@@ -1,0 +1,29 @@
+"""Contextual similarity consistency, L2 form.
+
+Wu, Wang, Zhou, Li, Tian: "Contextual Similarity Distillation for Asymmetric Image Retrieval", CVPR 2022, section 3.3,
+L_D with alpha = 2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from edgecsd.losses.order import Order
+from edgecsd.losses.precision import at_least_float32
+
+
+def csd_l2(query_similarities: Tensor, gallery_similarities: Tensor, *, order: Order = Order.BOTH) -> Tensor:
+    """Mean over the batch of (sum |C_q - C_g|^2)^(1/2): a vector norm over the K + 1 entries, not a mean of squares.
+
+    query_similarities    C_q (B, K + 1): cosines of the query embedding to the anchors, the image's own g first
+    gallery_similarities  C_g (B, K + 1): the same of the gallery feature
+    order                 both: all entries; first: that of g alone; second: the K others. For one image
+                          both^2 = first^2 + second^2.
+
+    Grows with the square root of K: a learning rate chosen for one K does not carry over to another. The slope does not
+    fade near the minimum (a norm, not its square) and is taken as 0 at the minimum itself.
+    """
+    difference = at_least_float32(query_similarities) - at_least_float32(gallery_similarities)
+    norms: Tensor = torch.linalg.vector_norm(difference[:, order.entries], dim=1)
+    return norms.mean()
