@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from edgecsd.errors import BadInputError
 from edgecsd.files import Parts
-from edgecsd.images import ImageSet, Loaded, Transform, load_in_order
-from edgecsd.preprocess import Preprocess
+from edgecsd.images import Arrays, ImageSet, Loaded, Photo, Transform, load_in_order, load_photos
+from edgecsd.preprocess import Preprocess, Resize
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.views import ViewRecipe
 
 PART_ITEMS = 128  # items a resumable part holds: a killed run loses at most this many
+AHEAD_ITEMS, AHEAD_BYTES = 64, 256 << 20  # decoded early: at most so many items, of at most so many bytes together
+BATCH_PIXELS = 16 * 512 * 512  # in a batch of images that are no squares: they may be large, and batches are for speed
 
 
 class Embedder(Protocol):
@@ -32,7 +33,7 @@ class Embedder(Protocol):
     def dim(self) -> int: ...
 
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(B, S, S, 3) uint8 -> (B, dim) float32."""
+        """(B, S, S, 3) uint8, or (B, h, w, 3) where the contract gives no squares -> (B, dim) float32."""
         ...
 
 
@@ -73,15 +74,17 @@ def embed_images(
     if finished:
         reporter.message(f"going on: {finished} of {len(images)} images were done by an earlier run ({name})")
 
-    def transform(position: int, image: Image.Image) -> tuple[NDArray[np.uint8], ...]:
-        return tuple(
-            embedder.preprocess.pixels(views.view(image, images.ids[position], v)) for v in range(views.count + 1)
-        )
+    contract, per_item = embedder.preprocess, views.count + 1
 
+    def transform(position: int, photo: Photo) -> Arrays:
+        shown = (views.view(photo.image, images.ids[position], view) for view in range(per_item))
+        return tuple(contract.pixels(image, photo.scale) for image in shown)
+
+    threads = workers or os.cpu_count() or 2
     todo = [position for r, d in zip(ranges, done, strict=True) if not d for position in r]
     collected: list[dict[str, NDArray[Any]]] = []
     with (
-        loading(images, todo, transform, workers=workers) as loaded,
+        closing(load_photos(images, todo, transform, workers=threads, ahead=_ahead(contract, per_item))) as loaded,
         reporter.task(name, len(images), finished) as advance,
     ):
         for number, positions in enumerate(ranges):
@@ -96,11 +99,17 @@ def embed_images(
                 queue.put(item.arrays)
                 results.append(item)
                 advance(1)
-            part = _part(results, queue.finish(), views.count + 1, embedder.dim)
+            part = _part(results, queue.finish(), per_item, embedder.dim)
             if parts is not None:
                 parts.write(number, **part)
             collected.append(part)
     return _collect(collected)
+
+
+def _ahead(contract: Preprocess, per_item: int) -> int:
+    """How many items may be decoded before they are needed."""
+    item_bytes = contract.size**2 * 3 * per_item
+    return max(2, min(AHEAD_ITEMS, AHEAD_BYTES // item_bytes))
 
 
 @contextmanager
@@ -108,16 +117,12 @@ def loading(
     images: ImageSet, positions: Sequence[int], transform: Transform, *, workers: int | None = None
 ) -> Iterator[Iterator[Loaded]]:
     """`load_in_order`, closed at once when its user stops or is interrupted: what waits is not decoded any more."""
-    loaded = load_in_order(images, positions, transform, workers=workers or os.cpu_count() or 2)
-    assert isinstance(loaded, Generator)
-    try:
+    with closing(load_in_order(images, positions, transform, workers=workers or os.cpu_count() or 2)) as loaded:
         yield loaded
-    finally:
-        loaded.close()
 
 
 class _Queue:
-    """Gathers pixels until a batch is full and embeds batch by batch, keeping the order."""
+    """Gathers pixels of one shape until a batch is full or the shape changes, and embeds them, keeping the order."""
 
     def __init__(self, embedder: Embedder, batch_size: int) -> None:
         self._embedder, self._batch_size = embedder, batch_size
@@ -125,18 +130,27 @@ class _Queue:
         self._done: list[NDArray[np.float32]] = []
 
     def put(self, arrays: Sequence[NDArray[np.uint8]]) -> None:
-        self._waiting.extend(arrays)
-        while len(self._waiting) >= self._batch_size:
-            self._embed(self._batch_size)
+        for array in arrays:
+            if self._waiting and self._waiting[0].shape != array.shape:
+                self._embed()
+            self._waiting.append(array)
+            if len(self._waiting) >= self._limit(array):
+                self._embed()
 
-    def _embed(self, count: int) -> None:
-        self._done.append(self._embedder.embed(np.stack(self._waiting[:count])))
-        del self._waiting[:count]
+    def _limit(self, array: NDArray[np.uint8]) -> int:
+        """Images a batch, fewer of those that may be large."""
+        if self._embedder.preprocess.resize is not Resize.LONGER_SIDE:
+            return self._batch_size
+        return max(1, min(self._batch_size, BATCH_PIXELS // (array.size // 3)))
+
+    def _embed(self) -> None:
+        self._done.append(self._embedder.embed(np.stack(self._waiting)))
+        self._waiting.clear()
 
     def finish(self) -> NDArray[np.float32]:
         """(everything put, dim)."""
         if self._waiting:
-            self._embed(len(self._waiting))
+            self._embed()
         return np.concatenate(self._done) if self._done else np.empty((0, 0), np.float32)
 
 
@@ -144,7 +158,7 @@ def _part(results: Iterable[Loaded], vectors: NDArray[np.float32], per_item: int
     rows = list(results)
     return {
         "vectors": vectors.reshape(-1, per_item, dim),
-        "digests": np.array([r.digest for r in rows], dtype="U64"),
+        "digests": np.array([r.digest for r in rows], dtype=np.str_),
         "problems": np.array([r.problem for r in rows], dtype=np.str_),
     }
 

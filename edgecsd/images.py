@@ -10,7 +10,7 @@ import os
 import posixpath
 import stat
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,19 +20,38 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from edgecsd.errors import BadInputError, ImageReadError, first_line
+from edgecsd.preprocess import Box, box_from_cells
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # whatever the name says; EPS would start Ghostscript
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 MAX_PIXELS = 100_000_000  # 300 MB as RGB; above it a file is refused before its pixels are decoded
+BOX_COLUMNS = ("x1", "y1", "x2", "y2")
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded photo, upright and RGB, cropped to its box if it has one.
+
+    digest  SHA-256 of the file's bytes; of a crop with its box behind it: `photo_digest` gives the file's alone
+    scale   longer side of the crop / longer side of the whole image; 1 without a box
+    """
+
+    image: Image.Image
+    digest: str
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images in a fixed order: the root folder; of each its id (path below the root, "/" between) and maybe a label."""
+    """Images in a fixed order: the root folder; of each its id (path below the root, "/" between), maybe label and box.
+
+    An image that has a box is cropped to it right after decoding.
+    """
 
     root: Path
     ids: tuple[str, ...]
     labels: tuple[str, ...] | None = None
+    boxes: tuple[Box | None, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -40,16 +59,38 @@ class ImageSet:
     def path(self, position: int) -> Path:
         return self.root / self.ids[position]
 
+    def read(self, position: int) -> Photo:
+        """The photo at `position`, cropped to its box. Raises ImageReadError, which names it."""
+        return read_photo(self.path(position), None if self.boxes is None else self.boxes[position])
+
     def subset(self, positions: Sequence[int]) -> ImageSet:
         labels = None if self.labels is None else tuple(self.labels[p] for p in positions)
-        return replace(self, ids=tuple(self.ids[p] for p in positions), labels=labels)
+        boxes = None if self.boxes is None else tuple(self.boxes[p] for p in positions)
+        return replace(self, ids=tuple(self.ids[p] for p in positions), labels=labels, boxes=boxes)
+
+    def with_boxes(self, boxes: Mapping[str, Box | None]) -> ImageSet:
+        """The same images, those named in `boxes` (by id) cropped to theirs, all others whole."""
+        unknown = sorted(set(boxes) - set(self.ids))
+        if unknown:
+            raise BadInputError(f"{self.root}: {len(unknown)} boxes are of images not in it, the first: {unknown[0]}")
+        return replace(self, boxes=_boxes_or_none(boxes.get(item) for item in self.ids))
+
+
+def _boxes_or_none(boxes: Iterable[Box | None]) -> tuple[Box | None, ...] | None:
+    """None where no image has a box, so that equal sets are equal."""
+    return found if any(found := tuple(boxes)) else None
+
+
+def photo_digest(digest: str) -> str:
+    """The SHA-256 of a photo's own bytes, of its digest or of the digest of a crop of it."""
+    return digest.partition("[")[0]
 
 
 def find_images(source: Path, *, split: str | None = None) -> ImageSet:
     """The images of a folder (searched to any depth, sorted by id), or of a CSV list.
 
-    A list has a header with `path` (relative to the list's folder) and optionally `label` and `split`;
-    `split` keeps the rows of that split.
+    A list has a header with `path` (relative to the list's folder) and optionally `label`, `split` and the box
+    x1, y1, x2, y2 (pixels of the upright image; four numbers or four blanks); `split` keeps the rows of that split.
     """
     if source.is_dir():
         if split is not None:
@@ -80,7 +121,7 @@ def _refuse_folder(error: OSError) -> None:
 
 
 def _from_list(file: Path, split: str | None) -> ImageSet:
-    columns, rows = _read_rows(file)
+    columns, rows = read_rows(file)
     if "path" not in columns:
         raise BadInputError(f"{file}: the header has no 'path' column (found: {', '.join(columns) or 'nothing'})")
     if split is not None:
@@ -99,10 +140,18 @@ def _from_list(file: Path, split: str | None) -> ImageSet:
     if len(set(ids)) != len(ids):
         twice = next(a for a, b in itertools.pairwise(ids) if a == b)
         raise BadInputError(f"{file}: {twice} is listed more than once")
-    return ImageSet(file.parent, ids, tuple(row["label"] for row in rows) if "label" in columns else None)
+    labels = tuple(row["label"] for row in rows) if "label" in columns else None
+    return ImageSet(file.parent, ids, labels, _listed_boxes(file, columns, rows))
 
 
-def _read_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
+def _listed_boxes(file: Path, columns: list[str], rows: list[dict[str, str]]) -> tuple[Box | None, ...] | None:
+    found = [name for name in BOX_COLUMNS if name in columns]
+    if found and len(found) < len(BOX_COLUMNS):
+        raise BadInputError(f"{file}: a box needs all columns {', '.join(BOX_COLUMNS)}; found only {', '.join(found)}")
+    return _boxes_or_none(box_from_cells([row[n] for n in found], f"{file}: {row['path']}") for row in rows)
+
+
+def read_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Column names and rows of a CSV file with a header; a cell that a short row lacks is ""."""
     try:
         with open(file, newline="", encoding="utf-8-sig") as handle:
@@ -124,11 +173,12 @@ def _inside(path: str, file: Path) -> str:
     return normal
 
 
-def read_image(path: Path) -> tuple[Image.Image, str]:
-    """The upright RGB image of a file, and the SHA-256 of the file's bytes.
+def read_photo(path: Path, box: Box | None = None) -> Photo:
+    """The upright RGB image of a file, cropped to the box if there is one, with the digest of what it was made of.
 
     EXIF orientation is applied; transparency is laid over white; 16-bit grey is scaled to 8 bit; of an animation the
-    first frame counts. Raises ImageReadError for what cannot be decoded whole.
+    first frame counts. Raises ImageReadError for what cannot be decoded whole, and for a box that is empty or lies
+    outside the image.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe or a device would never end
@@ -136,7 +186,18 @@ def read_image(path: Path) -> tuple[Image.Image, str]:
         data = path.read_bytes()
     except OSError as error:
         raise ImageReadError(f"{path}: {error.strerror or error}") from None
-    return decode_image(data, str(path)), hashlib.sha256(data).hexdigest()
+    image, digest = decode_image(data, str(path)), hashlib.sha256(data).hexdigest()
+    if box is None:
+        return Photo(image, digest)
+    if problem := box.problem(*image.size):
+        raise ImageReadError(f"{path}: {problem}")
+    crop = box.crop(image)
+    return Photo(crop, f"{digest}[{','.join(map(str, box.pixels))}]", max(crop.size) / max(image.size))
+
+
+def read_image(path: Path) -> tuple[Image.Image, str]:
+    """`read_photo` of the whole image: the upright RGB image and the SHA-256 of the file's bytes."""
+    return (photo := read_photo(path)).image, photo.digest
 
 
 def decode_image(data: bytes, name: str) -> Image.Image:
@@ -188,12 +249,21 @@ class Loaded:
     problem: str = ""
 
 
-Transform = Callable[[int, Image.Image], tuple[NDArray[np.uint8], ...]]
+Arrays = tuple[NDArray[np.uint8], ...]
+Transform = Callable[[int, Image.Image], Arrays]
+PhotoTransform = Callable[[int, Photo], Arrays]
 
 
 def load_in_order(
     images: ImageSet, positions: Sequence[int], transform: Transform, *, workers: int = 2, ahead: int = 64
-) -> Iterator[Loaded]:
+) -> Generator[Loaded, None, None]:
+    """`load_photos` for a transform that needs the image alone."""
+    return load_photos(images, positions, lambda p, photo: transform(p, photo.image), workers=workers, ahead=ahead)
+
+
+def load_photos(
+    images: ImageSet, positions: Sequence[int], transform: PhotoTransform, *, workers: int = 2, ahead: int = 64
+) -> Generator[Loaded, None, None]:
     """Decode and transform in `workers` threads, at most `ahead` items early; results come in the order asked for.
 
     Pillow releases the interpreter lock while it decodes and resizes, so threads run beside a forward pass.
@@ -202,8 +272,8 @@ def load_in_order(
     def load(position: int) -> Loaded:
         try:
             _require_text(images.ids[position])
-            image, digest = read_image(images.path(position))
-            return Loaded(position, transform(position, image), digest)
+            photo = images.read(position)
+            return Loaded(position, transform(position, photo), photo.digest)
         except ImageReadError as error:
             return Loaded(position, problem=str(error))
 

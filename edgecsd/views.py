@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from enum import StrEnum
 from typing import Annotated
 
 import numpy as np
 from PIL import Image, ImageEnhance
 from pydantic import BaseModel, ConfigDict, Field
+
+from edgecsd.errors import BadInputError
+
+MOST_VIEWS = 64  # of an image
+
+
+class ViewStrength(StrEnum):
+    """How far views are from their photo."""
+
+    MILD = "mild"  # at least half of the photo, colours within a fifth
+    STRONG = "strong"  # a tenth of the photo and more, colours within two fifths
 
 
 class ViewRecipe(BaseModel):
@@ -21,7 +33,7 @@ class ViewRecipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    count: Annotated[int, Field(ge=0, le=64)] = 0
+    count: Annotated[int, Field(ge=0, le=MOST_VIEWS)] = 0
     seed: int = 0
     min_area: Annotated[float, Field(gt=0, le=1)] = 0.5
     max_aspect: Annotated[float, Field(ge=1)] = 1.2
@@ -50,3 +62,18 @@ class ViewRecipe(BaseModel):
     def _generator(self, item_id: str, number: int) -> np.random.Generator:
         key = hashlib.sha256(f"{self.seed}\0{number}\0{item_id}".encode()).digest()
         return np.random.Generator(np.random.Philox(key=np.frombuffer(key[:16], dtype=np.uint64)))
+
+
+def view_recipe(count: int, seed: int = 0, strength: ViewStrength = ViewStrength.STRONG) -> ViewRecipe:
+    """The recipe of `count` views of a named strength."""
+    if strength is ViewStrength.MILD:
+        return ViewRecipe(count=count, seed=seed, min_area=0.5, max_aspect=1.2, colour=0.2)
+    return ViewRecipe(count=count, seed=seed, min_area=0.1, max_aspect=1.33, colour=0.4)
+
+
+def parse_strength(text: str) -> ViewStrength:
+    """`--view-strength` as a user gives it."""
+    try:
+        return ViewStrength(text)
+    except ValueError:
+        raise BadInputError(f"--view-strength {text}: give {' or '.join(ViewStrength)}") from None

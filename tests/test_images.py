@@ -18,7 +18,18 @@ import pytest
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from edgecsd.errors import BadInputError, ImageReadError
-from edgecsd.images import MAX_PIXELS, ImageSet, decode_image, find_images, load_in_order, read_image
+from edgecsd.images import (
+    MAX_PIXELS,
+    ImageSet,
+    decode_image,
+    find_images,
+    load_in_order,
+    load_photos,
+    photo_digest,
+    read_image,
+    read_photo,
+)
+from edgecsd.preprocess import Box
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -454,3 +465,73 @@ def test_stopping_early_ends_the_threads(photos: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program, photos], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr, done.returncode) == ("stopped\n", "", 0)
+
+
+# ------------------------------------------------------------------------------------------------------ boxes
+
+
+def test_a_list_gives_boxes(tmp_path: Path) -> None:
+    text = "path,x1,y1,x2,y2,label\nb.jpg,1,2.5,30,40,cat\na.jpg,,,,,dog\n"
+    found = find_images(write_list(tmp_path, text))
+    assert found == ImageSet(tmp_path, ("a.jpg", "b.jpg"), ("dog", "cat"), (None, Box(1, 2.5, 30, 40)))
+    assert found.subset([1, 0]).boxes == (Box(1, 2.5, 30, 40), None)
+    assert find_images(write_list(tmp_path, "path,x1,y1,x2,y2\na.jpg,,,,\nb.jpg\n")).boxes is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,x1,y1,x2\na.jpg,1,2,3\n", "a box needs all columns x1, y1, x2, y2; found only x1, y1, x2"),
+        ("path,x1,y1,x2,y2\na.jpg,1,2,3,\n", "a.jpg: x1, y1, x2, y2 = '1', '2', '3', ''; four numbers are needed"),
+        ("path,x1,y1,x2,y2\na.jpg,1,2,3,four\n", "'four'; four numbers are needed"),
+        ("path,x1,y1,x2,y2\na.jpg,1,2,3,nan\n", "a.jpg: box .* must be finite"),
+    ],
+)
+def test_lists_with_bad_boxes_say_what_is_wrong(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        find_images(write_list(tmp_path, text))
+
+
+def test_boxes_are_given_by_id(tmp_path: Path) -> None:
+    images = ImageSet(tmp_path, ("a.jpg", "b.jpg"))
+    assert images.with_boxes({"b.jpg": Box(1, 2, 3, 4)}).boxes == (None, Box(1, 2, 3, 4))
+    assert images.with_boxes({"b.jpg": None}) == images
+    with pytest.raises(BadInputError, match=r"2 boxes are of images not in it, the first: c\.jpg"):
+        images.with_boxes({"d.jpg": Box(1, 2, 3, 4), "c.jpg": None})
+
+
+def test_a_box_counts_in_pixels_of_the_upright_image(tmp_path: Path) -> None:
+    raw = np.random.default_rng(0).integers(0, 256, (50, 90, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # row 0 is the right side: upright it is 50 wide and 90 high
+    (tmp_path / "a.png").write_bytes(encoded(Image.fromarray(raw), "PNG", exif=exif))
+    upright = raw.transpose(1, 0, 2)[:, ::-1]
+    photo = read_photo(tmp_path / "a.png", Box(10, 60.5, 40.5, 90))  # halves to even: 60 and 40
+    assert np.array_equal(np.asarray(photo.image), upright[60:90, 10:40])
+    assert photo.scale == 30 / 90
+
+
+def test_the_digest_of_a_crop_is_its_own_and_names_the_photo(tmp_path: Path, small: Image.Image) -> None:
+    small.save(tmp_path / "a.png")
+    file = tmp_path / "a.png"
+    own = hashlib.sha256(file.read_bytes()).hexdigest()
+    digests = [read_photo(file, box).digest for box in (None, Box(0, 0, 9, 9), Box(0, 0, 64, 75), Box(0.2, 0, 9, 9))]
+    assert digests[0] == own
+    assert len(set(digests[:3])) == 3
+    assert digests[3] == digests[1]  # the same pixels
+    assert {photo_digest(digest) for digest in digests} == {own}
+    assert photo_digest("") == ""
+
+
+def test_photos_with_a_bad_box_are_named_and_not_fatal(tmp_path: Path, small: Image.Image) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        small.save(tmp_path / name)
+    boxes = {"a.png": Box(100, 0, 120, 50), "b.png": Box(5, 5, 5, 9), "c.png": Box(5, 5, 20, 30)}
+    images = find_images(tmp_path).with_boxes(boxes)
+    first, second, third = load_photos(images, range(3), lambda p, photo: (np.array(photo.image),))
+    assert first.problem.startswith(
+        f"{tmp_path / 'a.png'}: its box (100, 0, 120, 50) lies outside the image of 64 x 75"
+    )
+    assert second.problem.startswith(f"{tmp_path / 'b.png'}: its box (5, 5, 5, 9) is empty")
+    assert not third.problem and np.array_equal(third.arrays[0], np.asarray(small)[5:30, 5:20])
+    assert next(load_in_order(images, [2], as_arrays)).digest == third.digest

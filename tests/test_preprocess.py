@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from edgecsd.errors import BadInputError
-from edgecsd.preprocess import Interpolation, Preprocess, Resize, preprocess_from_json
+from edgecsd.errors import BadInputError, IncompatibleError
+from edgecsd.preprocess import (
+    Box,
+    Interpolation,
+    Preprocess,
+    Resize,
+    box_from_cells,
+    box_from_numbers,
+    preprocess_from_json,
+)
+from edgecsd.space import EmbeddingSpace
 
 
 @pytest.mark.parametrize("interpolation", list(Interpolation))
@@ -41,7 +52,7 @@ def test_resize_then_crop_agrees_with_crop_in_one_step(photo: Image.Image) -> No
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (3, 2)])
-@pytest.mark.parametrize("resize", list(Resize))
+@pytest.mark.parametrize("resize", [Resize.SQUASH, Resize.SHORTER_SIDE])
 def test_extreme_shapes_give_squares(size: tuple[int, int], resize: Resize) -> None:
     pixels = Preprocess(size=32, resize=resize, crop_pct=0.875).pixels(Image.new("RGB", size, (10, 20, 30)))
     assert pixels.shape == (32, 32, 3)
@@ -88,3 +99,108 @@ def test_a_bad_contract_names_the_file_and_the_field(data: object, field: str) -
 def test_a_bad_size_is_an_input_error(size: int) -> None:
     with pytest.raises(BadInputError, match=f"input size {size}"):
         Preprocess(size=64).at_size(size)
+
+
+# ---------------------------------------------------------------------------------------------- longer side
+
+LONGER = Preprocess(size=200, resize=Resize.LONGER_SIDE)
+
+
+def test_longer_side_keeps_the_aspect_ratio(photo: Image.Image) -> None:
+    pixels = LONGER.pixels(photo)  # 512 x 600: 200 / 600 of both
+    assert pixels.shape == (200, 171, 3)
+    assert np.array_equal(pixels, np.asarray(photo.resize((171, 200), Image.Resampling.BILINEAR)))
+
+
+def test_its_sizes_are_those_of_pillows_thumbnail() -> None:
+    """The resizing that the authors of the protocol use."""
+    random = np.random.default_rng(1)
+    shapes = [(1, 1), (1, 900), (900, 1), (400, 400), (201, 200), (200, 201), (1200, 3)]
+    shapes += [(int(w), int(h)) for w, h in random.integers(1, 900, (25, 2))]
+    for width, height in shapes:
+        for scale in (1.0, 0.731, 1 / 3):
+            image = Image.new("RGB", (width, height))
+            shape = LONGER.pixels(image, scale).shape
+            image.thumbnail((200 * scale, 200 * scale))
+            assert shape == (image.height, image.width, 3), (width, height, scale)
+
+
+def test_longer_side_never_enlarges(photo: Image.Image) -> None:
+    assert np.array_equal(LONGER.at_size(1024).pixels(photo), np.asarray(photo))
+    assert LONGER.pixels(photo.resize((50, 20))).shape == (20, 50, 3)
+
+
+def test_a_crop_is_shown_at_the_scale_of_the_whole_image(photo: Image.Image) -> None:
+    """Longer side of the crop = size * longer side of the crop / longer side of the image, rounded down."""
+    crop = photo.crop((0, 0, 256, 300))
+    assert LONGER.pixels(crop, 300 / 600).shape == (100, 85, 3)
+    assert LONGER.pixels(crop, 300 / 600).shape != LONGER.pixels(crop).shape
+    whole = LONGER.pixels(photo).astype(int)[:90, :80]
+    assert np.abs(LONGER.pixels(crop, 300 / 600)[:90, :80] - whole).mean() < 6  # the same thing at the same size
+    assert LONGER.pixels(crop, 1e-9).shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize("resize", [Resize.SQUASH, Resize.SHORTER_SIDE])
+def test_squares_do_not_heed_the_scale(photo: Image.Image, resize: Resize) -> None:
+    contract = Preprocess(size=64, resize=resize)
+    assert np.array_equal(contract.pixels(photo, 0.25), contract.pixels(photo))
+    contract.require_square("export")
+
+
+def test_where_a_square_is_needed_longer_side_is_refused() -> None:
+    with pytest.raises(
+        IncompatibleError, match=r"export needs .* one square size.*longer-side.*squash or shorter-side"
+    ):
+        LONGER.require_square("export")
+
+
+def test_fingerprints_made_before_there_was_longer_side_hold() -> None:
+    """SHA-256 of the canonical JSON, written out: no field has come to the contract."""
+    space = EmbeddingSpace(gallery_model="m", preprocess=Preprocess(size=64), dim=2)
+    canonical = (
+        '{"dim":2,"gallery_model":"m","metric":"cosine","preprocess":{"crop_pct":1.0,"interpolation":"bilinear",'
+        '"mean":[0.5,0.5,0.5],"resize":"squash","size":64,"std":[0.5,0.5,0.5]},"weights_digest":null,"whitening":null}'
+    )
+    assert space.fingerprint == "es1-" + hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+# ---------------------------------------------------------------------------------------------- boxes
+
+
+@pytest.mark.parametrize("box", [(136.5, 34.1, 400.5, 555.7), (0.5, 1.5, 2.5, 3.5), (-0.5, -0.4, 512.4, 600.5)])
+def test_boxes_crop_as_pillow_crops_by_floats(photo: Image.Image, box: tuple[float, float, float, float]) -> None:
+    ours, pillows = Box(*box).crop(photo), photo.crop(box)
+    assert ours.size == pillows.size and ours.tobytes() == pillows.tobytes()
+    assert Box(*box).problem(512, 600) == ""
+
+
+@pytest.mark.parametrize(
+    ("box", "words"),
+    [
+        ((10, 10, 10, 20), "empty"), ((10, 10, 20, 5), "empty"), ((10.1, 10, 10.4, 20), "empty"),
+        ((512, 0, 600, 50), "outside the image of 512 x 600"), ((-9, -9, -1, -1), "outside"),
+        ((0, 0, 1024, 1200), "outside"), ((0, 0, 524, 600), "outside"), ((-1e300, 0, 5, 5), "outside"),
+    ],
+)  # fmt: skip
+def test_boxes_that_cannot_be_cut_out(box: tuple[float, float, float, float], words: str) -> None:
+    assert words in Box(*box).problem(512, 600)
+
+
+def test_a_little_overhang_is_black(photo: Image.Image) -> None:
+    box = Box(-5, 0, 100, 612)  # 2 % of 512 and of 600 are 10 and 12
+    assert box.problem(512, 600) == ""
+    pixels = np.asarray(box.crop(photo))
+    assert pixels.shape == (612, 105, 3) and not pixels[:, :5].any() and not pixels[600:].any()
+
+
+def test_boxes_from_files() -> None:
+    assert box_from_numbers(None, "x") is None
+    assert box_from_numbers([1, 2.5, 3, 4], "x") == Box(1, 2.5, 3, 4)
+    assert box_from_cells(["", " ", "", ""], "x") is None
+    assert box_from_cells([" 1", "2.5", "3e0", "4"], "x") == Box(1, 2.5, 3, 4)
+    for values in ([1, 2, 3], "1234", 5, [1, 2, 3, "4"], [True, 1, 2, 3], [1, 2, 3, 10**400], {}):
+        with pytest.raises(BadInputError, match=r"^here: "):
+            box_from_numbers(values, "here")
+    for cells in (["1", "", "", ""], ["a", "1", "2", "3"], ["1", "2", "3", "inf"]):
+        with pytest.raises(BadInputError, match=r"^here: "):
+            box_from_cells(cells, "here")

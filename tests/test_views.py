@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from edgecsd.views import ViewRecipe
+from edgecsd.errors import BadInputError
+from edgecsd.views import ViewRecipe, ViewStrength, parse_strength, view_recipe
 
 
 def pixels(recipe: ViewRecipe, image: Image.Image, item: str = "a.jpg", number: int = 1) -> bytes:
@@ -51,7 +52,8 @@ def test_the_count_does_not_change_the_views(photo: Image.Image) -> None:
 OTHER_PROCESS = """
 import hashlib, sys
 from PIL import Image
-from edgecsd.views import ViewRecipe
+from edgecsd.errors import BadInputError
+from edgecsd.views import ViewRecipe, ViewStrength, parse_strength, view_recipe
 image = Image.linear_gradient("L").convert("RGB")
 print(hashlib.sha256(ViewRecipe(count=4, seed=11).view(image, "ü ö.jpg", 3).tobytes()).hexdigest())
 """
@@ -104,3 +106,14 @@ def test_tiny_images_have_views_too(size: tuple[int, int]) -> None:
 def test_impossible_recipes_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         ViewRecipe(**values)
+
+
+def test_named_strengths() -> None:
+    strong, mild = view_recipe(3, 7), view_recipe(3, 7, ViewStrength.MILD)
+    assert strong.model_dump() == {
+        "count": 3, "seed": 7, "min_area": 0.1, "max_aspect": 1.33, "flip": 0.5, "colour": 0.4,
+    }  # fmt: skip
+    assert (mild.min_area, mild.colour) == (0.5, 0.2)
+    assert parse_strength("mild") is ViewStrength.MILD
+    with pytest.raises(BadInputError, match="--view-strength weak: give mild or strong"):
+        parse_strength("weak")
