@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from edgecsd.errors import BadInputError, MissingBackendError, first_line, missing_extra
-from edgecsd.gallery_models import Floats, Pixels, normalise
+from edgecsd.gallery_models import Floats, Pixels, named_space, normalise
+from edgecsd.multi_scale import SINGLE_SCALE, multi_scale, scaled_sides
 from edgecsd.preprocess import Interpolation, Preprocess, Resize
-from edgecsd.space import EmbeddingSpace
 from edgecsd.weights import PACKAGED, load_weights, packaged_weights, weights_digest
 
 try:
@@ -110,23 +110,32 @@ def to_input(pixels: Pixels, preprocess: Preprocess) -> Tensor:
 
 
 class TimmGalleryModel:
-    """A timm network's pooled features, L2-normalised."""
+    """A timm network's pooled features, L2-normalised; at several scales, the mean of theirs."""
 
-    def __init__(self, name: str, weights: Path | None, size: int | None, preprocess: Preprocess | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        weights: Path | None,
+        size: int | None,
+        preprocess: Preprocess | None,
+        scales: tuple[float, ...] = SINGLE_SCALE,
+    ) -> None:
         backbone = create_backbone(name, weights=weights)
-        self._network = backbone.network
+        self._network, self._scales = backbone.network, scales
         self.preprocess = preprocess or backbone.natural.at_size(size or backbone.natural.size)
+        scaled_sides(self.preprocess.size, scales, f"timm:{name}")
         probe = np.zeros((1, self.preprocess.size, self.preprocess.size, 3), np.uint8)
-        self.space = EmbeddingSpace(
-            gallery_model=f"timm:{name}",
-            weights_digest=weights_digest(self._network.state_dict()),
-            preprocess=self.preprocess,
-            dim=self._forward(probe).shape[1],
-        )
+        digest = weights_digest(self._network.state_dict())
+        self.space = named_space(f"timm:{name}", digest, self.preprocess, self._forward(probe).shape[1], scales)
 
     def _forward(self, pixels: Pixels) -> Floats:
+        batch = to_input(pixels, self.preprocess)
         with torch.inference_mode():
-            vectors: Floats = self._network(to_input(pixels, self.preprocess)).float().flatten(1).numpy()
+            if self._scales == SINGLE_SCALE:
+                pooled = self._network(batch).float().flatten(1)
+            else:
+                pooled = multi_scale(self._network, batch, self._scales)
+        vectors: Floats = pooled.numpy()
         return vectors
 
     def embed(self, pixels: Pixels) -> Floats:

@@ -11,11 +11,13 @@ from edgecsd.embedding import PART_ITEMS, embed_images
 from edgecsd.errors import BadInputError
 from edgecsd.features import KIND, FeatureStore, Items, require_dtype, write_store
 from edgecsd.files import Parts, digest_of, read_json
-from edgecsd.gallery_models import GalleryModel, load_gallery_model
+from edgecsd.gallery_models import GalleryModel, WhitenedGalleryModel, load_gallery_model
+from edgecsd.ground_truth import read_ground_truth
 from edgecsd.images import ImageSet, find_images
 from edgecsd.preprocess import validation_text
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.views import ViewRecipe
+from edgecsd.views import ViewRecipe, ViewStrength, view_recipe
+from edgecsd.whitening import Whitening
 
 
 def extract(
@@ -24,11 +26,14 @@ def extract(
     out: Path,
     *,
     split: str | None = None,
+    ground_truth: Path | None = None,
     weights: Path | None = None,
     gallery_size: int | None = None,
     preprocess: Path | None = None,
+    scales: tuple[float, ...] = (1.0,),
+    whitening: Path | None = None,
     views: int = 0,
-    view_recipe: ViewRecipe | None = None,
+    view_strength: ViewStrength = ViewStrength.STRONG,
     seed: int = 0,
     dtype: str = "float16",
     batch_size: int = 16,
@@ -42,22 +47,37 @@ def extract(
     A killed run goes on where it stopped. An image that cannot be read is listed in unreadable.txt and skipped, or,
     with `strict`, ends the run. A whole store that the same call made is kept as it is; another is an error unless
     `overwrite`. Raises BadInputError if no image can be read.
+
+    scales     average the vectors of the input at these scales; with a gallery model that is given by name only
+    whitening  a whitened store, whose transform every vector goes through; IncompatibleError where it is of another
+               gallery model
     """
     require_dtype(dtype)
-    recipe = view_recipe or _recipe(views, seed)
+    recipe = _recipe(views, seed, view_strength)
     if out.exists() and overwrite:
         _require_store(out)
     image_set = images if isinstance(images, ImageSet) else find_images(images, split=split)
+    if ground_truth is not None:
+        image_set = read_ground_truth(ground_truth).query_images(image_set)
     if isinstance(gallery_model, str):
-        model = load_gallery_model(gallery_model, weights=weights, size=gallery_size, preprocess=preprocess)
+        model = load_gallery_model(
+            gallery_model, weights=weights, size=gallery_size, preprocess=preprocess, scales=scales
+        )
+    elif scales != (1.0,):
+        raise BadInputError("scales: a gallery model that is handed over finished averages inside its own embed()")
     else:
         model = gallery_model
+    transform = None
+    if whitening is not None:
+        transform, model = _whitened(model, whitening)
     settings = {
         "ids": digest_of(list(image_set.ids)), "labels": digest_of(image_set.labels),
         "space": model.space.fingerprint, "views": recipe.model_dump(mode="json"),
         "root": str(image_set.root.resolve()),
         "part_items": PART_ITEMS, "dtype": dtype,
     }  # fmt: skip
+    if image_set.boxes is not None:
+        settings["boxes"] = digest_of([box and list(box.pixels) for box in image_set.boxes])
     if out.exists() and not overwrite:
         return _existing(out, settings, reporter)
     parts = Parts(out, settings)
@@ -83,6 +103,7 @@ def extract(
         dtype=dtype,
         unreadable=skipped,
         provenance=settings,
+        whitening=transform,
     )
     parts.discard()
     if skipped:
@@ -99,9 +120,18 @@ class GalleryEmbedder:
         self.preprocess, self.dim, self.embed = model.preprocess, model.space.dim, model.embed
 
 
-def _recipe(views: int, seed: int) -> ViewRecipe:
+def _whitened(model: GalleryModel, whitened: Path) -> tuple[Whitening, GalleryModel]:
+    """The transform in a whitened store, and the model with it behind."""
+    store = FeatureStore.open(whitened)
+    transform = store.whitening
+    if transform is None:
+        raise BadInputError(f"--whitening {whitened}: its vectors are not whitened; give what edgecsd whiten wrote")
+    return transform, WhitenedGalleryModel(model, transform, store.space, str(whitened))
+
+
+def _recipe(views: int, seed: int, strength: ViewStrength) -> ViewRecipe:
     try:
-        return ViewRecipe(count=views, seed=seed)
+        return view_recipe(views, seed, strength)
     except ValidationError as error:
         raise BadInputError(f"--views {views}: {validation_text(error)}") from None
 

@@ -6,6 +6,7 @@ STORE/
   features-00000-of-0000N.npy (rows, dim), float16 or float32, C order; row i is item i
   views-00000-of-0000N.npy    (rows * views, dim); row i * views + v - 1 is view v of item i
   unreadable.txt              images that were skipped, one "id<TAB>reason" a line
+  whitening.safetensors       the transform that whitened the vectors, where the space names one
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from edgecsd.files import read_manifest, remove_stale, replace_whole, save_array
 from edgecsd.preprocess import validation_text
 from edgecsd.space import EmbeddingSpace
 from edgecsd.views import ViewRecipe
+from edgecsd.whitening import WHITENING_FILE, Whitening, read_whitening
 
 KIND = "feature store"
 SCHEMA_VERSION = 1
@@ -50,7 +52,7 @@ class Items:
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """An opened store. Vectors stay on disk until they are asked for."""
+    """An opened store. Vectors stay on disk until they are asked for. whitening: what was applied to them, or None."""
 
     path: Path
     space: EmbeddingSpace
@@ -70,6 +72,7 @@ class FeatureStore:
                 raise DamagedFileError(f"{path}: the manifest's fingerprint is not that of its embedding space")
             for shards, rows in (("shards", store.count), ("view_shards", store.count * views.count)):
                 _check_shards(path, manifest[shards], rows, space.dim, str(manifest["dtype"]), verify=verify)
+            read_whitening(path, space)
             items_sha256 = str(manifest["items_sha256"])
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedFileError(f"{path}/manifest.json: {_describe(error)}") from None
@@ -100,11 +103,22 @@ class FeatureStore:
 
     def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
         """(first row, memory-mapped (rows, dim) vectors) of each shard, in row order."""
+        return self._shards("shards")
+
+    def view_blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """The same of the cached views; a shard may end within an item's views."""
+        return self._shards("view_shards")
+
+    def _shards(self, shards: str) -> Iterator[tuple[int, NDArray[Any]]]:
         first = 0
-        for shard in self.manifest["shards"]:
+        for shard in self.manifest[shards]:
             block = open_memmap(self.path / shard["file"], mode="r")
             yield first, block
             first += len(block)
+
+    @property
+    def whitening(self) -> Whitening | None:
+        return read_whitening(self.path, self.space)
 
     def vectors(self) -> Floats:
         """All (count, dim) vectors as float32, in memory."""
@@ -120,11 +134,8 @@ class FeatureStore:
 
     def _read(self, shards: str, rows: int) -> Floats:
         out = np.empty((rows, self.space.dim), np.float32)
-        first = 0
-        for shard in self.manifest[shards]:
-            block = open_memmap(self.path / shard["file"], mode="r")
+        for first, block in self._shards(shards):
             out[first : first + len(block)] = block
-            first += len(block)
         return out
 
 
@@ -143,9 +154,7 @@ def _strings(table: pa.Table, name: str) -> tuple[str, ...]:
 
 def _check_shards(path: Path, shards: list[dict[str, Any]], rows: int, dim: int, dtype: str, *, verify: bool) -> None:
     if dtype not in UNIT_NORM_TOLERANCE:
-        raise DamagedFileError(
-            f"{path}: the manifest says dtype {dtype}; {' or '.join(UNIT_NORM_TOLERANCE)} is expected"
-        )
+        raise DamagedFileError(f"{path}: says dtype {dtype}; {' or '.join(UNIT_NORM_TOLERANCE)} is expected")
     found = 0
     for shard in shards:
         file = path / Path(shard["file"]).name
@@ -177,15 +186,17 @@ def write_store(
     dtype: str = "float16",
     unreadable: Sequence[tuple[str, str]] = (),
     provenance: dict[str, Any] | None = None,
+    whitening: Whitening | None = None,
 ) -> FeatureStore:
     """Write a whole store at `path` (replacing one that is there) and open it.
 
-    vectors (N, dim) unit length; view_vectors (N * views.count, dim). Raises BadInputError if the vectors break the
-    store's promises: finite, unit length, one a unique id.
+    vectors (N, dim) unit length; view_vectors (N * views.count, dim); whitening: the transform that `space` names.
+    Raises BadInputError if the vectors break the store's promises: finite, unit length, one a unique id.
     """
+    if space.whitening != (whitening and whitening.digest):
+        raise BadInputError(f"{path}: the whitening that is given is not the one that the space names")
     views = views or ViewRecipe()
-    if view_vectors is None:
-        view_vectors = np.empty((0, space.dim), vectors.dtype)
+    view_vectors = np.empty((0, space.dim), vectors.dtype) if view_vectors is None else view_vectors
     require_dtype(dtype)
     check_vectors(vectors, items.ids, space.dim)
     for name, column in (("digests", items.digests), ("labels", items.labels)):
@@ -196,8 +207,7 @@ def write_store(
             f"view vectors have shape {view_vectors.shape}; {len(vectors)} items of {views.count} views need "
             f"({len(vectors) * views.count}, {space.dim})"
         )
-    if len(view_vectors):
-        _check_unit_length(view_vectors, lambda row: f"view {row % views.count + 1} of {items.ids[row // views.count]}")
+    _check_unit_length(view_vectors, lambda row: f"view {row % views.count + 1} of {items.ids[row // views.count]}")
     remove_stale(path)
     with replace_whole(path) as folder:
         folder.mkdir()
@@ -214,6 +224,8 @@ def write_store(
         if unreadable:
             lines = (f"{_one_line(item)}\t{_one_line(reason)}\n" for item, reason in unreadable)
             (folder / "unreadable.txt").write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
+        if whitening:
+            (folder / WHITENING_FILE).write_bytes(whitening.content)
         write_json(folder / "manifest.json", manifest)
         store = FeatureStore.open(folder)
     return replace(store, path=path)

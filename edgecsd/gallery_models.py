@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from edgecsd.errors import BadInputError, IncompatibleError, first_line, missing_extra
 from edgecsd.files import digest_of, read_json, sha256_file
 from edgecsd.preprocess import Preprocess, preprocess_from_json, validation_text
-from edgecsd.space import EmbeddingSpace
+from edgecsd.space import EmbeddingSpace, require_same_space
+from edgecsd.whitening import Whitening
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -35,35 +36,59 @@ class GalleryModel(Protocol):
 
 
 def load_gallery_model(
-    spec: str, *, weights: Path | None = None, size: int | None = None, preprocess: Path | None = None
+    spec: str,
+    *,
+    weights: Path | None = None,
+    size: int | None = None,
+    preprocess: Path | Preprocess | None = None,
+    scales: tuple[float, ...] = (1.0,),
 ) -> GalleryModel:
     """The gallery model that `spec` names.
 
     timm:NAME        any timm backbone, pooled features; `weights` is a state dict, else timm's own pretrained ones
     onnx:FILE        (B, 3, H, W) float or (B, H, W, 3) uint8 in, (B, dim) out; `preprocess` is a JSON pixel contract
     module:function  a Python function that returns an object with `identity`, `preprocess` and `embed`; it is run
+
+    scales: average the vectors of the input at these scales (edgecsd.multi_scale); only where the input size is free.
     """
     kind, _, name = spec.partition(":")
     if not kind or not name:
         raise BadInputError(f"--gallery-model {spec}: give timm:NAME, onnx:FILE or module:function")
     if size is not None and preprocess is not None:
         raise BadInputError("the input size stands in the --preprocess file: leave out --gallery-size")
-    contract = preprocess_from_json(read_json(preprocess), str(preprocess)) if preprocess else None
+    if isinstance(preprocess, Path):
+        preprocess = preprocess_from_json(read_json(preprocess), str(preprocess))
+    contract, scales = preprocess, _usable(scales)
     if kind == "timm":
-        return _timm(name, weights, size, contract)
+        return _timm(name, weights, size, contract, scales)
     if weights is not None:
         raise BadInputError(f"--weights goes with timm:NAME only, not with {spec}")
     if kind == "onnx":
-        return OnnxGalleryModel(Path(name), contract, size)
+        return OnnxGalleryModel(Path(name), contract, size, scales)
+    if scales != (1.0,):
+        raise BadInputError(
+            f"--scales: {spec} takes images of one size only; leave it out, or average inside embed() and say so in "
+            f"its identity"
+        )
     if size is not None or contract is not None:
         raise BadInputError(f"{spec} brings its own pixel contract: leave out the input size and --preprocess")
     return _from_function(kind, name)
 
 
-def _timm(name: str, weights: Path | None, size: int | None, contract: Preprocess | None) -> GalleryModel:
+def _usable(scales: tuple[float, ...]) -> tuple[float, ...]:
+    """The scales in the order that the embedding space keeps them in; refused as it would refuse them."""
+    try:
+        return EmbeddingSpace(gallery_model="any", dim=2, scales=scales).scales
+    except ValidationError as error:
+        raise BadInputError(f"--scales {','.join(map(str, scales))}: {validation_text(error)}") from None
+
+
+def _timm(
+    name: str, weights: Path | None, size: int | None, contract: Preprocess | None, scales: tuple[float, ...]
+) -> GalleryModel:
     from edgecsd.backbones import TimmGalleryModel
 
-    return TimmGalleryModel(name, weights, size, contract)
+    return TimmGalleryModel(name, weights, size, contract, scales)
 
 
 def normalise(vectors: NDArray[Any], name: str) -> Floats:
@@ -79,7 +104,9 @@ def normalise(vectors: NDArray[Any], name: str) -> Floats:
 class OnnxGalleryModel:
     """A gallery model in an ONNX file, run by onnxruntime."""
 
-    def __init__(self, file: Path, preprocess: Preprocess | None, size: int | None) -> None:
+    def __init__(
+        self, file: Path, preprocess: Preprocess | None, size: int | None, scales: tuple[float, ...] = (1.0,)
+    ) -> None:
         try:
             import onnxruntime
         except ImportError:
@@ -100,9 +127,23 @@ class OnnxGalleryModel:
             raise IncompatibleError(
                 f"onnx:{file}: takes {fixed} px, the pixel contract gives {self.preprocess.size} px"
             )
+        self._scales = scales
+        if scales != (1.0,):
+            self._require_free_size(fixed)
         probe = np.zeros((1, self.preprocess.size, self.preprocess.size, 3), np.uint8)
-        dim = self._run(probe).shape[-1]
-        self.space = _space(self._name, _onnx_digest(file), self.preprocess, dim)
+        dim = self._vectors(probe).shape[-1]
+        self.space = named_space(self._name, _onnx_digest(file), self.preprocess, dim, scales)
+
+    def _require_free_size(self, fixed: int | None) -> None:
+        """Raise BadInputError unless the file takes normalised input of any size, as several scales need."""
+        why = "takes uint8 images, which it normalises itself" if self._nhwc else f"takes {fixed} px only"
+        if fixed is not None or self._nhwc:
+            raise BadInputError(
+                f"--scales: {self._name} {why}; leave --scales out, or export it with float input of a free size"
+            )
+        from edgecsd.multi_scale import scaled_sides
+
+        scaled_sides(self.preprocess.size, self._scales, self._name)
 
     def _read_signature(self, file: Path) -> int | None:
         """Keep the input's and output's names and layout; the input's side in pixels, or None where it is free."""
@@ -129,20 +170,32 @@ class OnnxGalleryModel:
             raise BadInputError(f"onnx:{file}: its input {shape} is not square")
         return sides.pop() if sides else None
 
-    def _run(self, pixels: Pixels) -> NDArray[Any]:
-        batch: NDArray[Any] = pixels
-        if not self._nhwc:
-            mean, std = (np.asarray(v, np.float32) for v in (self.preprocess.mean, self.preprocess.std))
-            batch = np.ascontiguousarray(((pixels.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2))
+    def _vectors(self, pixels: Pixels) -> NDArray[Any]:
+        if self._nhwc:
+            return self._run(pixels)
+        mean, std = (np.asarray(v, np.float32) for v in (self.preprocess.mean, self.preprocess.std))
+        batch = np.ascontiguousarray(((pixels.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2))
+        if self._scales == (1.0,):
+            return self._run(batch)
+        import torch
+
+        from edgecsd.multi_scale import multi_scale
+
+        return multi_scale(
+            lambda scaled: torch.from_numpy(self._run(scaled.numpy())), torch.from_numpy(batch), self._scales
+        ).numpy()
+
+    def _run(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """(B, dim) for a batch in the layout that the file wants."""
         batches = [batch[i : i + 1] for i in range(len(batch))] if self._batch_one else [batch]
         try:
             outputs = [np.asarray(self._session.run([self._output], {self._input: b})[0]) for b in batches]
         except Exception as error:  # onnxruntime has a class of its own for each status code
             raise BadInputError(f"{self._name}: onnxruntime cannot run it: {first_line(error)}") from None
-        return np.concatenate(outputs).reshape(len(pixels), -1)
+        return np.concatenate(outputs).reshape(len(batch), -1)
 
     def embed(self, pixels: Pixels) -> Floats:
-        return normalise(self._run(pixels), self._name)
+        return normalise(self._vectors(pixels), self._name)
 
 
 def _fixed(length: object) -> int | None:
@@ -157,9 +210,12 @@ def _onnx_digest(file: Path) -> str:
     return digest_of([own, sha256_file(external)]) if external.is_file() else own
 
 
-def _space(name: str, weights: str | None, preprocess: Preprocess, dim: int) -> EmbeddingSpace:
+def named_space(
+    name: str, weights: str | None, preprocess: Preprocess, dim: int, scales: tuple[float, ...] = (1.0,)
+) -> EmbeddingSpace:
+    """The space of a gallery model; BadInputError, naming the model, where it gives none that can be used."""
     try:
-        return EmbeddingSpace(gallery_model=name, weights_digest=weights, preprocess=preprocess, dim=dim)
+        return EmbeddingSpace(gallery_model=name, weights_digest=weights, preprocess=preprocess, dim=dim, scales=scales)
     except ValidationError as error:
         raise BadInputError(f"gallery model {name!r} gives no usable space: {validation_text(error)}") from None
 
@@ -203,5 +259,20 @@ def _from_function(module: str, function: str) -> FunctionGalleryModel:
     probe = np.asarray(model.embed(np.zeros((1, model.preprocess.size, model.preprocess.size, 3), np.uint8)))
     if probe.ndim != 2:
         raise BadInputError(f"{spec}: embed() gave shape {probe.shape} for one image; (1, dim) is expected")
-    space = _space(str(model.identity), None, model.preprocess, probe.shape[-1])
+    space = named_space(str(model.identity), None, model.preprocess, probe.shape[-1])
     return FunctionGalleryModel(space, model.preprocess, model)
+
+
+class WhitenedGalleryModel:
+    """A gallery model whose vectors are whitened as they come out.
+
+    `whitened` is the space of the store that holds the transform. Raises IncompatibleError if the model's own space is
+    not the one that the transform was learnt in.
+    """
+
+    def __init__(self, model: GalleryModel, whitening: Whitening, whitened: EmbeddingSpace, where: str) -> None:
+        require_same_space(model.space, whitening.original(whitened), "the gallery model", f"the whitening in {where}")
+        self.space, self.preprocess, self._model, self._whitening = whitened, model.preprocess, model, whitening
+
+    def embed(self, pixels: Pixels) -> Floats:
+        return self._whitening.apply(self._model.embed(pixels), self.space.gallery_model)

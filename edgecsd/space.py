@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from edgecsd.errors import IncompatibleError
 from edgecsd.preprocess import Preprocess
@@ -19,6 +19,23 @@ class Metric(StrEnum):
     COSINE = "cosine"
 
 
+class SpacePart(BaseModel):
+    """One of the spaces that a concatenated space is made of.
+
+    weight  the share of this part's cosine in the whole's cosine; the shares of all parts add up to 1
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    fingerprint: Annotated[str, Field(min_length=1)]
+    weight: Annotated[float, Field(gt=0, le=1)]
+
+
+# Fields that came after the first fingerprints were written into people's files. At these values they are left out of
+# the JSON, and so out of the digest: a space that does without them keeps the fingerprint that it always had.
+LATER_FIELDS: dict[str, list[Any]] = {"scales": [1.0], "parts": []}
+
+
 class EmbeddingSpace(BaseModel):
     """What makes two vectors comparable: who made them, from which pixels, with which transform.
 
@@ -27,6 +44,8 @@ class EmbeddingSpace(BaseModel):
     preprocess      the gallery model's pixel contract, or None where it is unknown
     whitening       digest of a whitening transform that was applied, or None
     dim, metric     of the vectors
+    scales          the input scales whose vectors were averaged, ascending
+    parts           the spaces whose vectors were concatenated, in order; empty where the vectors are one model's
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,17 +56,36 @@ class EmbeddingSpace(BaseModel):
     whitening: str | None = None
     dim: Annotated[int, Field(ge=2)]
     metric: Metric = Metric.COSINE
+    scales: tuple[Annotated[float, Field(gt=0, le=8, allow_inf_nan=False)], ...] = (1.0,)
+    parts: tuple[SpacePart, ...] = ()
+
+    @field_validator("scales")
+    @classmethod
+    def _ascending(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
+        """One order: the mean of the scales does not depend on it, and the fingerprint must not."""
+        if not scales or len(set(scales)) != len(scales):
+            raise ValueError("one or more scales are needed, each once")
+        return tuple(sorted(scales))
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = handler(self)
+        return {name: value for name, value in fields.items() if not _is_default(name, value)}
 
     @property
     def fingerprint(self) -> str:
-        """The prefix es1- and 32 hex digits of the SHA-256 of the canonical JSON of every field."""
+        """The prefix es1- and 32 hex digits of the SHA-256 of the canonical JSON, in which LATER_FIELDS may lack."""
         canonical = canonical_json(self.model_dump(mode="json"))
         return "es1-" + hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
     def differences(self, other: EmbeddingSpace) -> list[str]:
         """One line for each part in which `other` differs, in words a person can act on."""
-        mine, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
+        mine, theirs = ({**LATER_FIELDS, **space.model_dump(mode="json")} for space in (self, other))
         return [f"{name}: {mine[name]} against {theirs[name]}" for name in mine if mine[name] != theirs[name]]
+
+
+def _is_default(name: str, value: Any) -> bool:
+    return name in LATER_FIELDS and list(value) == LATER_FIELDS[name]
 
 
 def require_same_space(left: EmbeddingSpace, right: EmbeddingSpace, left_name: str, right_name: str) -> None:

@@ -21,7 +21,7 @@ from edgecsd.features import FeatureStore
 from edgecsd.files import sha256_file
 from edgecsd.images import ImageSet, find_images, read_image
 from edgecsd.progress import Silent
-from edgecsd.views import ViewRecipe
+from edgecsd.views import view_recipe
 
 
 class Notes(Silent):
@@ -48,7 +48,7 @@ def test_rows_are_the_photos_in_order(photos: Path, pixel_store: FeatureStore) -
 def test_cached_views_are_those_that_training_makes_again(photos: Path, pixel_store: FeatureStore) -> None:
     """The very pixels: one level of difference in one view would change its embedding."""
     found, model, recipe = find_images(photos), PixelGallery(), pixel_store.views
-    assert recipe == ViewRecipe(count=2, seed=3)
+    assert recipe == view_recipe(2, seed=3)
     cached = pixel_store.view_vectors()
     for row in reversed(range(len(found))):
         image, _ = read_image(found.path(row))

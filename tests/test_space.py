@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from edgecsd.errors import IncompatibleError
 from edgecsd.preprocess import Interpolation, Preprocess
-from edgecsd.space import EmbeddingSpace, canonical_json, require_same_space
+from edgecsd.space import EmbeddingSpace, SpacePart, canonical_json, require_same_space
 
 SPACE = EmbeddingSpace(gallery_model="acme-v7", weights_digest="ab", preprocess=Preprocess(size=64), dim=256)
 
@@ -22,6 +23,34 @@ def test_the_fingerprint_is_the_digest_of_every_field() -> None:
         '"mean":[0.5,0.5,0.5],"resize":"squash","size":64,"std":[0.5,0.5,0.5]},"weights_digest":"ab","whitening":null}'
     )
     assert SPACE.fingerprint == "es1-" + hashlib.sha256(written_out.encode()).hexdigest()[:32]
+
+
+# Computed by the edgecsd that knew neither scales nor parts: these digests stand in people's files.
+FIRST_FINGERPRINTS = {
+    "es1-3085b4f3782fae97e9d9577a2a88f818": EmbeddingSpace(
+        gallery_model="timm:tf_efficientnet_lite2", weights_digest="ab", preprocess=Preprocess(size=260), dim=1280
+    ),
+    "es1-78cd549b4df14ce48038071485138d8b": EmbeddingSpace(gallery_model="acme-v7", dim=256, whitening="cd"),
+}
+
+
+@pytest.mark.parametrize("fingerprint", FIRST_FINGERPRINTS)
+def test_the_fingerprints_of_the_first_version_stand(fingerprint: str) -> None:
+    space = FIRST_FINGERPRINTS[fingerprint]
+    assert space.fingerprint == fingerprint
+    written = json.loads(space.model_dump_json())
+    assert set(written) == {"gallery_model", "weights_digest", "preprocess", "whitening", "dim", "metric"}
+    assert EmbeddingSpace.model_validate(written) == space
+
+
+def test_scales_and_parts_are_read_back() -> None:
+    part = SpacePart(fingerprint="es1-0", weight=0.25)
+    space = SPACE.model_validate({**SPACE.model_dump(), "scales": (1.4142, 1), "parts": [part]})
+    assert space.scales == (1.0, 1.4142)  # one order, or one space would have two fingerprints
+    assert EmbeddingSpace.model_validate_json(space.model_dump_json()) == space
+    assert SPACE.differences(space) == [
+        "scales: [1.0] against [1.0, 1.4142]", "parts: [] against [{'fingerprint': 'es1-0', 'weight': 0.25}]",
+    ]  # fmt: skip
 
 
 def test_another_process_finds_the_same_fingerprint() -> None:
@@ -44,6 +73,8 @@ def test_another_process_finds_the_same_fingerprint() -> None:
         ("preprocess", None),
         ("whitening", "cd"),
         ("dim", 255),
+        ("scales", (0.5, 1.0)),
+        ("parts", (SpacePart(fingerprint="es1-0", weight=1.0),)),
     ],
 )
 def test_each_part_changes_the_fingerprint_and_is_named(field: str, value: object) -> None:
@@ -61,7 +92,7 @@ def test_equal_spaces_pass() -> None:
     require_same_space(SPACE, EmbeddingSpace.model_validate(SPACE.model_dump(mode="json")), "left", "right")
 
 
-@pytest.mark.parametrize("update", [{"dim": 1}, {"gallery_model": ""}, {"metric": "l2"}, {"extra": 1}])
+@pytest.mark.parametrize("update", [{"dim": 1}, {"gallery_model": ""}, {"metric": "l2"}, {"extra": 1}, {"scales": ()}])
 def test_impossible_spaces_are_refused(update: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         EmbeddingSpace.model_validate({**SPACE.model_dump(), **update})

@@ -29,12 +29,27 @@ def command(
     preprocess: Annotated[
         Path | None, typer.Option(help="JSON pixel contract of the gallery model (default: its own).")
     ] = None,
+    scales: Annotated[
+        str,
+        typer.Option(help="Average the vectors of the input at these scales, e.g. 1,1.4142,0.7071."),
+    ] = "1",
+    whitening: Annotated[
+        Path | None,
+        typer.Option(help="A whitened feature store: every vector goes through its transform (see edgecsd whiten)."),
+    ] = None,
     views: Annotated[
         int, typer.Option(min=0, max=64, help="Also cache the features of this many augmented views of each image.")
     ] = 0,
+    view_strength: Annotated[
+        str, typer.Option(help="strong (crops from a tenth of the photo) or mild (from half of it).")
+    ] = "strong",
     seed: Annotated[int, typer.Option(help="Seed of the views.")] = 0,
     dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    ground_truth: Annotated[
+        Path | None,
+        typer.Option(help="Embed its queries only, cropped to their boxes: gnd_*.pkl, JSON or CSV."),
+    ] = None,
     split: Split = None,
     workers: Workers = None,
     strict: Annotated[
@@ -47,17 +62,23 @@ def command(
 
     Example: edgecsd extract photos --gallery-model timm:tf_efficientnet_lite2 --views 3 --out gallery.store
     """
+    from edgecsd.cli.numbers import numbers
     from edgecsd.extract import extract
+    from edgecsd.views import parse_strength
 
     store = extract(
         images,
         gallery_model,
         out,
         split=split,
+        ground_truth=ground_truth,
         weights=weights,
         gallery_size=gallery_size,
         preprocess=preprocess,
+        scales=numbers(scales, "--scales"),
+        whitening=whitening,
         views=views,
+        view_strength=parse_strength(view_strength),
         seed=seed,
         dtype=dtype,
         batch_size=batch_size,
