@@ -185,13 +185,14 @@ def _gallery_features(
         chosen = photos.subset(known)
         return chosen, store.vectors()[[store.row_of[item] for item in chosen.ids]], len(photos) - len(known)
     name = index.space.gallery_model
-    if not name.startswith(("timm:", "onnx:")):
+    derived = index.space.parts or index.space.whitening  # joined or whitened vectors are made by more than a model
+    if derived or not name.startswith(("timm:", "onnx:")):
         raise BadInputError(
             f"the gallery model {name!r} cannot be run from here: "
             f"give its features of the images with --reference STORE"
         )
-    size = index.space.preprocess.size if index.space.preprocess else None
-    gallery_model = load_gallery_model(name, weights=weights, size=size)
+    space = index.space
+    gallery_model = load_gallery_model(name, weights=weights, preprocess=space.preprocess, scales=space.scales)
     require_same_space(gallery_model.space, index.space, f"the gallery model {name} as it loads here", str(index.path))
     embedded = embed_images(photos, GalleryEmbedder(gallery_model), name="gallery model", reporter=reporter)
     if not embedded.kept:

@@ -4,149 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecsd.benchmark import DEPTHS, Benchmark, Figures, score_settings
 from edgecsd.embedding import Embedder, embed_images
 from edgecsd.errors import BadInputError
+from edgecsd.evaluation_task import open_task
 from edgecsd.features import FeatureStore
+from edgecsd.files import sha256_file
 from edgecsd.images import ImageSet, find_images
-from edgecsd.metrics import Relevance, average_precision, mean_of, overlap_at, precision_at, recall_at
+from edgecsd.per_query import EvaluationProtocol, PerQuery
 from edgecsd.progress import SILENT, Reporter
+from edgecsd.ranking import rank
+from edgecsd.relevance import make_benchmark
 from edgecsd.space import EmbeddingSpace, require_same_space
 
+__all__ = [
+    "DEPTHS", "OWN_ROW", "Benchmark", "EvaluateResult", "Figures", "embed_store_items", "evaluate", "make_benchmark",
+    "rank",
+]  # fmt: skip
+
 Floats = NDArray[np.float32]
-DEPTHS = (1, 5, 10)
-BLOCK_QUERIES = 256  # queries ranked at once
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What one way of searching reached; every figure is a mean over queries with a relevant item.
-
-    overlap: share of the gallery model's own first k that were found, by k; overlap_error: its standard error
-    """
-
-    name: str
-    mean_average_precision: float
-    precision: dict[int, float]
-    recall: dict[int, float]
-    overlap: dict[int, float]
-    overlap_error: dict[int, float]
+OWN_ROW = "gallery model, symmetric"  # the name of the row that the others are measured against
 
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """Rows of figures and what they mean."""
+    """Rows of figures, one a model and setting, and what they mean. per_query: the values behind them."""
 
     rows: tuple[Figures, ...]
     queries: int
     gallery: int
     relevance: str
-    protocol: str = "exact search, trapezoidal AP (revisited Oxford/Paris), the query's own photo ignored, ties by row"
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """Queries and gallery with the relevance between them; ranks and scores any embeddings."""
-
-    gallery: Floats
-    relevance: tuple[Relevance, ...]
-    own_ranking: NDArray[np.int64]  # the gallery model's, (Q, N)
-    described: str
-
-    def __post_init__(self) -> None:
-        for relevance in self.relevance:
-            relevance.check(len(self.gallery))
-
-    def score(
-        self, name: str, queries: Floats, gallery: Floats | None = None, depths: Sequence[int] = DEPTHS
-    ) -> Figures:
-        """Figures of (Q, D) query embeddings searched in the gallery model's vectors, or in others (N, D')."""
-        ranking = rank(queries, self.gallery if gallery is None else gallery)
-        pairs = list(zip(ranking, self.relevance, strict=True))
-        mean_average_precision = mean_of([average_precision(r, rel) for r, rel in pairs], "mAP")
-        overlaps = {k: self._overlaps(ranking, k) for k in depths}  # there is a depth: some query has a relevant item
-        return Figures(
-            name,
-            mean_average_precision,
-            {k: mean_of([precision_at(r, rel, k) for r, rel in pairs], f"mP@{k}") for k in depths},
-            {k: mean_of([recall_at(r, rel, k) for r, rel in pairs], f"recall@{k}") for k in depths},
-            {k: float(values.mean()) for k, values in overlaps.items()},
-            {k: float(values.std() / len(values) ** 0.5) for k, values in overlaps.items()},
-        )
-
-    def _overlaps(self, ranking: NDArray[np.int64], k: int) -> NDArray[np.float64]:
-        """(Q,) share of the gallery model's own first k, junk taken out."""
-        return overlap_at(self._without_junk(ranking, k), self._without_junk(self.own_ranking, k), k)
-
-    def _without_junk(self, ranking: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-        """(Q, k): the first k of each ranking that are not junk."""
-        most = max((len(rel.junk) for rel in self.relevance), default=0)
-        rows = []
-        for row, relevance in zip(ranking[:, : k + most], self.relevance, strict=True):
-            clean = [position for position in row if int(position) not in relevance.junk]
-            rows.append(clean[: min(k, ranking.shape[1] - most)])
-        return np.array(rows, np.int64)
-
-
-def rank(queries: Floats, gallery: Floats) -> NDArray[np.int64]:
-    """(Q, N) gallery rows by falling cosine, ties by row."""
-    blocks = [queries[i : i + BLOCK_QUERIES] @ gallery.T for i in range(0, len(queries), BLOCK_QUERIES)]
-    return np.concatenate([np.argsort(-block, axis=1, kind="stable") for block in blocks]).astype(np.int64)
-
-
-def make_benchmark(
-    gallery: FeatureStore, queries: FeatureStore, *, labels: bool | None = None, relevance_k: int = 10
-) -> Benchmark:
-    """Relevance from labels where both stores have them (or as `labels` says), else the gallery model's first k.
-
-    A gallery row that shows the query's very photo (same bytes; same id where digests are unknown) is junk.
-    """
-    require_same_space(queries.space, gallery.space, str(queries.path), str(gallery.path))
-    have = gallery.items.labels is not None and queries.items.labels is not None
-    if labels and not have:
-        raise BadInputError(
-            "labels were asked for, but not both stores have them; extract from a CSV list with a 'label' column"
-        )
-    vectors = gallery.vectors()
-    own = rank(queries.vectors(), vectors)
-    junk = _own_photos(gallery, queries)
-    if have and labels is not False:
-        assert gallery.items.labels is not None and queries.items.labels is not None
-        by_label: dict[str, set[int]] = {}
-        for row, label in enumerate(gallery.items.labels):
-            by_label.setdefault(label, set()).add(row)
-        relevance = tuple(
-            Relevance(frozenset(by_label.get(label, set()) - j), j)
-            for label, j in zip(queries.items.labels, junk, strict=True)
-        )
-        return Benchmark(vectors, relevance, own, "labels: a gallery item of the query's label is relevant")
-    relevance = tuple(
-        Relevance(frozenset([int(p) for p in row if int(p) not in j][:relevance_k]), j)
-        for row, j in zip(own, junk, strict=True)
-    )
-    return Benchmark(
-        vectors,
-        relevance,
-        own,
-        f"no labels: the gallery model's own first {relevance_k} are relevant, so its mAP is 1 by definition",
-    )
-
-
-def _own_photos(gallery: FeatureStore, queries: FeatureStore) -> list[frozenset[int]]:
-    by_digest: dict[str, list[int]] = {}
-    for row, digest in enumerate(gallery.items.digests):
-        by_digest.setdefault(digest, []).append(row)
-    result = []
-    for item, digest in zip(queries.items.ids, queries.items.digests, strict=True):
-        if digest:
-            result.append(frozenset(by_digest.get(digest, ())))
-        else:
-            result.append(frozenset([gallery.row_of[item]] if item in gallery.row_of else []))
-    return result
+    protocol: EvaluationProtocol
+    per_query: PerQuery
 
 
 def embed_store_items(
@@ -158,7 +53,10 @@ def embed_store_items(
     workers: int | None = None,
     reporter: Reporter = SILENT,
 ) -> Floats:
-    """(count, dim) embeddings of a store's items, in its order, from the photos they were made of."""
+    """(count, dim) embeddings of a store's items, in its order, from the photos they were made of.
+
+    A photo is the one its item was made of if its bytes are, and its box, where it is cropped to one.
+    """
     place = {item: position for position, item in enumerate(images.ids)}
     absent = [item for item in store.items.ids if item not in place]
     if absent:
@@ -174,8 +72,8 @@ def embed_store_items(
     changed = [item for item, now, then in known if then and now != then]
     if changed:
         raise BadInputError(
-            f"{images.root}: {changed[0]} is not the photo that {store.path} was extracted from "
-            f"({len(changed)} such photos); give the photos it was made of, or extract again"
+            f"{images.root}: {changed[0]} is not the photo that {store.path} was extracted from, or not cropped to the "
+            f"same box ({len(changed)} such photos); give the photos it was made of, or extract again"
         )
     return embedded.vectors[:, 0]
 
@@ -192,6 +90,8 @@ def evaluate(
     gallery_split: str | None = None,
     labels: bool | None = None,
     relevance_k: int = 10,
+    ground_truth: Path | None = None,
+    distractors: Sequence[Path] = (),
     workers: int | None = None,
     reporter: Reporter = SILENT,
 ) -> EvaluateResult:
@@ -199,45 +99,68 @@ def evaluate(
 
     images          the photos of the query store; needed for `run` and `artifact`
     gallery_images  the photos of the gallery store: adds the query model's symmetric search, which embeds them all
+    ground_truth    judgements in place of labels: a row for each of easy, medium and hard
+    distractors     stores of the same space that are searched behind the gallery and never relevant; they stay on disk
+
+    Raises IncompatibleError (exit 3) where stores or models live in different embedding spaces.
     """
-    gallery_store, query_store = FeatureStore.open(gallery), FeatureStore.open(queries)
-    benchmark = make_benchmark(gallery_store, query_store, labels=labels, relevance_k=relevance_k)
-    rows = [benchmark.score("gallery model, symmetric", query_store.vectors())]
+    _check_options(run, artifact, images, gallery_images, labels, ground_truth, distractors)
+    task = open_task(
+        gallery, queries, labels=labels, relevance_k=relevance_k, ground_truth=ground_truth, distractors=distractors
+    )
+    rows, models = list(task.rows), {OWN_ROW: ""}
+    scored = score_settings(task.benchmarks, OWN_ROW, task.queries.vectors()[rows])
+    photos, gallery_photos = _photos(images, split), _photos(gallery_images, gallery_split)
+    for name, embedder, space, digest in _embedders(run, artifact):
+        require_same_space(space, task.gallery.space, name, str(gallery))
+        assert photos is not None
+        embed = partial(embed_store_items, embedder=embedder, workers=workers, reporter=reporter)
+        embedded = embed(task.crop(photos, reporter), task.queries, name=f"{name}: queries")[rows]
+        models[f"{name}, asymmetric"] = digest
+        scored += score_settings(task.benchmarks, f"{name}, asymmetric", embedded)
+        if gallery_photos is not None and name == "query model":
+            own = embed(gallery_photos, task.gallery, name=f"{name}: gallery")
+            models[f"{name}, symmetric"] = digest
+            scored += score_settings(task.benchmarks, f"{name}, symmetric", embedded, own)
+    per_query = task.per_query(scored, models, relevance_k)
+    protocol = per_query.header.protocol
+    return EvaluateResult(
+        tuple(scored), len(rows), task.benchmarks[0].searched.count, protocol.relevance, protocol, per_query
+    )
+
+
+def _check_options(
+    run: Path | None, artifact: Path | None, images: object, gallery_images: object, labels: bool | None,
+    ground_truth: Path | None, distractors: Sequence[Path],
+) -> None:  # fmt: skip
     if (run or artifact) and images is None:
         raise BadInputError("--images is needed: the photos of the query store, for the query model to embed")
     if gallery_images is not None and run is None:
         raise BadInputError("--gallery-images needs --run: it measures the query model's symmetric search")
-    photos = _photos(images, split)
-    for name, embedder, space in _embedders(run, artifact):
-        require_same_space(space, gallery_store.space, name, str(gallery_store.path))
-        assert photos is not None
-        embedded = embed_store_items(
-            photos, query_store, embedder, name=f"{name}: queries", workers=workers, reporter=reporter
+    if gallery_images is not None and distractors:
+        raise BadInputError(
+            "--gallery-images and --distractors: the query model's symmetric search would need its own vectors of the "
+            "distractors; leave one of them out"
         )
-        rows.append(benchmark.score(f"{name}, asymmetric", embedded))
-        gallery_photos = _photos(gallery_images, gallery_split)
-        if gallery_photos is not None and name == "query model":
-            own = embed_store_items(
-                gallery_photos, gallery_store, embedder, name=f"{name}: gallery", workers=workers, reporter=reporter
-            )
-            rows.append(benchmark.score(f"{name}, symmetric", embedded, own))
-    return EvaluateResult(tuple(rows), query_store.count, gallery_store.count, benchmark.described)
+    if labels is not None and ground_truth is not None:
+        raise BadInputError("--labels and --no-labels say what is relevant, and so does --ground-truth: give one")
 
 
 def _photos(source: Path | ImageSet | None, split: str | None) -> ImageSet | None:
     return source if source is None or isinstance(source, ImageSet) else find_images(source, split=split)
 
 
-def _embedders(run: Path | None, artifact: Path | None) -> list[tuple[str, Embedder, EmbeddingSpace]]:
-    found: list[tuple[str, Embedder, EmbeddingSpace]] = []
+def _embedders(run: Path | None, artifact: Path | None) -> list[tuple[str, Embedder, EmbeddingSpace, str]]:
+    """Name, embedder, space, and the digest of the weights or of the file."""
+    found: list[tuple[str, Embedder, EmbeddingSpace, str]] = []
     if run is not None:
         from edgecsd.query_models import QueryModelEmbedder, load_query_model
 
         model = load_query_model(run)
-        found.append(("query model", QueryModelEmbedder(model), model.config.space))
+        found.append(("query model", QueryModelEmbedder(model), model.config.space, model.config.weights_digest))
     if artifact is not None:
         from edgecsd.targets.embedder import ArtifactEmbedder
 
         exported = ArtifactEmbedder(artifact)
-        found.append((artifact.name, exported, exported.metadata.space))
+        found.append((artifact.name, exported, exported.metadata.space, sha256_file(artifact)))
     return found

@@ -33,44 +33,59 @@ class Relevance:
             raise BadInputError(f"gallery position {outside[0]} is outside the gallery of {gallery_size}")
 
 
-def _relevant_positions(ranking: Rows, relevance: Relevance) -> NDArray[np.int64]:
+def relevant_positions(ranking: Rows, relevance: Relevance) -> Rows:
     """0-based positions of the relevant items that were ranked, each lowered by the junk ranked before it."""
     ok = np.isin(ranking, np.fromiter(relevance.ok, np.int64, len(relevance.ok)))
     junk = np.isin(ranking, np.fromiter(relevance.junk, np.int64, len(relevance.junk)))
-    places = np.flatnonzero(ok)
-    return np.asarray(places - np.cumsum(junk)[places], np.int64)
+    return without_junk(np.flatnonzero(ok), np.flatnonzero(junk))
+
+
+def without_junk(ok: Rows, junk: Rows) -> Rows:
+    """Places of the relevant and of the junk items in one ranking -> rising places once the junk is taken out."""
+    places = np.sort(ok)
+    return np.asarray(places - np.searchsorted(np.sort(junk), places), np.int64)
 
 
 def average_precision(ranking: Rows, relevance: Relevance) -> float:
     """Trapezoidal AP; NaN for a query without relevant items. Relevant items that are not ranked add 0."""
-    if not relevance.ok:
+    return average_precision_of(relevant_positions(ranking, relevance), len(relevance.ok))
+
+
+def average_precision_of(positions: Rows, relevant: int) -> float:
+    """AP from the rising 0-based positions of those of the `relevant` items that were ranked, junk taken out."""
+    if not relevant:
         return float("nan")
-    total = 0.0
-    for j, position in enumerate(_relevant_positions(ranking, relevance)):
-        before = 1.0 if position == 0 else j / position
-        total += before + (j + 1) / (position + 1)
-    return float(total / (2 * len(relevance.ok)))
+    j = np.arange(len(positions))
+    before = np.where(positions == 0, 1.0, j / np.maximum(positions, 1))
+    return float((before + (j + 1) / (positions + 1)).sum() / (2 * relevant))
 
 
 def precision_at(ranking: Rows, relevance: Relevance, k: int) -> float:
     """P@k with the protocol's denominator: min(1-based position of the last relevant item, k); NaN without any."""
-    if not relevance.ok:
+    return precision_of(relevant_positions(ranking, relevance), len(relevance.ok), k)
+
+
+def precision_of(positions: Rows, relevant: int, k: int) -> float:
+    """P@k from positions, as `average_precision_of` takes them."""
+    if not relevant:
         return float("nan")
-    positions = _relevant_positions(ranking, relevance) + 1
     if not len(positions):
         return 0.0
-    depth = min(int(positions.max()), k)
-    return float((positions <= depth).sum() / depth)
+    depth = min(int(positions.max()) + 1, k)
+    return float((positions < depth).sum() / depth)
 
 
 def recall_at(ranking: Rows, relevance: Relevance, k: int) -> float:
     """1 if any of the first k (junk taken out) is relevant, else 0; NaN for a query without relevant items."""
-    if not relevance.ok:
-        return float("nan")
-    return float((_relevant_positions(ranking, relevance) < k).any())
+    return recall_of(relevant_positions(ranking, relevance), len(relevance.ok), k)
 
 
-def mean_of(values: Sequence[float], name: str) -> float:
+def recall_of(positions: Rows, relevant: int, k: int) -> float:
+    """Recall@k from positions, as `average_precision_of` takes them."""
+    return float((positions < k).any()) if relevant else float("nan")
+
+
+def mean_of(values: Sequence[float] | NDArray[np.float64], name: str) -> float:
     """The mean over queries that have a relevant item; a clear error if none has."""
     array = np.asarray(values, np.float64)
     if np.isnan(array).all():

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgecsd.cli.console import ConsoleReporter, Json, Split, Workers, finish, table
 
+if TYPE_CHECKING:
+    from edgecsd.benchmark import Figures
+    from edgecsd.bootstrap import Interval
+    from edgecsd.comparison import ComparisonResult
+    from edgecsd.evaluate import EvaluateResult
+    from edgecsd.per_query import EvaluationProtocol
+
 
 def command(
-    gallery: Annotated[Path, typer.Option(help="Feature store of the gallery.")],
-    queries: Annotated[Path, typer.Option(help="Feature store of the queries, by the same gallery model.")],
+    gallery: Annotated[Path | None, typer.Option(help="Feature store of the gallery.")] = None,
+    queries: Annotated[
+        Path | None, typer.Option(help="Feature store of the queries, by the same gallery model.")
+    ] = None,
     images: Annotated[Path | None, typer.Option(help="The photos of the query store.")] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder of a query model to score.")] = None,
     artifact: Annotated[Path | None, typer.Option(help="Exported file to score.")] = None,
@@ -30,6 +40,22 @@ def command(
     relevance_k: Annotated[
         int, typer.Option(min=1, help="Without labels: the gallery model's first k are relevant.")
     ] = 10,
+    ground_truth: Annotated[
+        Path | None, typer.Option(help="Judgements (.pkl, .json or .csv): rows for easy, medium and hard.")
+    ] = None,
+    distractors: Annotated[
+        list[Path] | None,
+        typer.Option(help="Feature store searched behind the gallery, never relevant (may be repeated)."),
+    ] = None,
+    per_query: Annotated[Path | None, typer.Option(help="Write the results a query to this .parquet file.")] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="Is A really better than B? Two --per-query files, run folders or exported files."),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="With --compare: which model of the files; once for both, or once for A and once for B."),
+    ] = None,
     split: Split = None,
     workers: Workers = None,
     as_json: Json = False,
@@ -38,44 +64,104 @@ def command(
 
     Example: edgecsd evaluate --gallery gallery.store --queries queries.store --images query-photos --run run
     """
-    from edgecsd.evaluate import evaluate
+    from edgecsd.errors import BadInputError
 
+    given = {
+        "--run": run, "--artifact": artifact, "--gallery-images": gallery_images, "--gallery-split": gallery_split,
+        "--per-query": per_query,
+    }  # fmt: skip
+    if compare is not None:
+        from edgecsd.comparison import compare as compare_models
+
+        _refuse([name for name, value in given.items() if value is not None], "--compare")
+        compared = compare_models(
+            *compare, models=model or (), gallery=gallery, queries=queries, images=images, split=split, labels=labels,
+            relevance_k=relevance_k, ground_truth=ground_truth, distractors=distractors or (), workers=workers,
+            reporter=ConsoleReporter(),
+        )  # fmt: skip
+        finish(as_json, compared.as_dict(), text=_comparison_text(compared))
+        return
+    _refuse(["--model"] if model else [], "evaluate without --compare")
+    if gallery is None or queries is None:
+        raise BadInputError(
+            f"Missing option '{'--gallery' if gallery is None else '--queries'}': a feature store, as edgecsd extract "
+            "and import-features make them"
+        )
+    from edgecsd.evaluate import evaluate
+    from edgecsd.per_query import require_parquet_name, write_per_query
+
+    if per_query is not None:
+        require_parquet_name(per_query)
     result = evaluate(
-        gallery,
-        queries,
-        images=images,
-        split=split,
-        run=run,
-        artifact=artifact,
-        gallery_images=gallery_images,
-        gallery_split=gallery_split,
-        labels=labels,
-        relevance_k=relevance_k,
-        workers=workers,
-        reporter=ConsoleReporter(),
-    )
-    depths = list(result.rows[0].precision)
-    header = [
-        "",
-        "mAP",
-        *(f"mP@{k}" for k in depths),
-        *(f"recall@{k}" for k in depths),
-        *(f"overlap@{k}" for k in depths),
-    ]
-    rows = [
-        [
-            row.name,
-            f"{row.mean_average_precision:.4f}",
-            *(f"{figures[k]:.4f}" for figures in (row.precision, row.recall, row.overlap) for k in depths),
-        ]
-        for row in result.rows
-    ]
-    notes = f"{result.queries} queries, gallery of {result.gallery}; {result.relevance}; {result.protocol}"
+        gallery, queries, images=images, split=split, run=run, artifact=artifact, gallery_images=gallery_images,
+        gallery_split=gallery_split, labels=labels, relevance_k=relevance_k, ground_truth=ground_truth,
+        distractors=distractors or (), workers=workers, reporter=ConsoleReporter(),
+    )  # fmt: skip
+    if per_query is not None:
+        write_per_query(per_query, result.per_query)
+    following = f"edgecsd evaluate --compare {per_query} OTHER.parquet" if per_query else None
     document = {
-        "queries": result.queries,
-        "gallery": result.gallery,
-        "relevance": result.relevance,
-        "protocol": result.protocol,
-        "rows": [vars(row) for row in result.rows],
-    }
-    finish(as_json, document, text=table(header, rows) + "\n" + notes)
+        "queries": result.queries, "gallery": result.gallery, "relevance": result.relevance,
+        "protocol": result.protocol.model_dump(), "rows": [row.as_dict() for row in result.rows],
+        "per_query": per_query,
+    }  # fmt: skip
+    finish(as_json, document, text=_text(result), wrote=per_query, following=following)
+
+
+def _refuse(options: Sequence[str], where: str) -> None:
+    from edgecsd.errors import BadInputError
+
+    if options:
+        raise BadInputError(f"{', '.join(options)}: has no meaning with {where}; leave it out")
+
+
+def _text(result: EvaluateResult) -> str:
+    """A table for each setting, one column a model, then how the figures were made."""
+    blocks = []
+    for setting in dict.fromkeys(row.setting for row in result.rows):
+        rows = [row for row in result.rows if row.setting == setting]
+        blocks.append(_setting_table(setting, rows))
+    notes = f"{result.queries} queries, gallery of {result.gallery}\n{_notes(result.protocol)}"
+    return "\n\n".join([*blocks, notes])
+
+
+def _setting_table(setting: str, rows: Sequence[Figures]) -> str:
+    """Figures down, models across: four models with their intervals stay narrower than 120 characters."""
+    names = [row.name.rpartition(", ") for row in rows]
+    header = ["" if setting == "all" else setting, *(first for first, _, _ in names)]
+    lines = [["", *(last for _, _, last in names)]]
+    lines += [[name, *(_interval(row.intervals[name]) for row in rows)] for name in rows[0].intervals]
+    first, rule, second, *others = table(header, lines).splitlines()
+    return "\n".join([first, second, rule, *others])
+
+
+def _interval(found: Interval) -> str:
+    if found.low != found.low:  # NaN: one query alone has no interval
+        return f"{found.mean:.3f} [-, -]"
+    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def _notes(protocol: EvaluationProtocol) -> str:
+    return "\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in protocol.model_dump().items())
+
+
+def _comparison_text(result: ComparisonResult) -> str:
+    rows = []
+    for row in result.rows:
+        found = row.difference
+        rows.append(
+            [
+                row.figure if row.setting == "all" else f"{row.setting} {row.figure}",
+                f"{row.mean_a:.4f}", f"{row.mean_b:.4f}", f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]",
+                f"{found.p_value:.4f}", str(found.queries), row.verdict,
+            ]
+        )  # fmt: skip
+    header = ["", "A", "B", "A - B", "p", "queries", "verdict"]
+    return "\n".join(
+        [
+            f"A: {result.a}", f"B: {result.b}", table(header, rows),
+            f"{result.queries} queries, gallery of {result.gallery}", result.method,
+            "each figure is tested by itself, and of many some differ by chance: decide on one before you look",
+            _notes(result.protocol),
+        ]
+    )  # fmt: skip
