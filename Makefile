@@ -6,9 +6,11 @@ STAMP := $(VENV)/.installed
 UNFINISHED := $(VENV)/.unfinished
 # Photos that `make bench` measures with: a folder or a CSV list; none: the demo's.
 BENCH_IMAGES ?=
+# CSV lists that `make study` asks its questions of; none: the demo's photos.
+STUDY_PHOTOS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types bench clean
+.PHONY: help setup demo test lint types bench study clean
 
 help:
 	@echo "make setup   make $(VENV) with tested versions of everything (7 GB; 3 minutes and more)"
@@ -17,6 +19,7 @@ help:
 	@echo "make lint    ruff, its formatter, and the import contracts"
 	@echo "make types   mypy --strict over edgecsd/"
 	@echo "make bench   the quick benchmark programs, on the demo's photos or BENCH_IMAGES=PHOTOS"
+	@echo "make study   the method's study, an hour and more; resumes; or STUDY_PHOTOS='PHOTOS.csv OTHER.csv'"
 	@echo "make clean   remove caches, builds and demo-output/ ($(VENV) stays)"
 	@echo "Another interpreter: make setup PYTHON=/path/to/python3.11"
 
@@ -52,6 +55,9 @@ types: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/throughput.py --limit 64 $(if $(BENCH_IMAGES),--images "$(BENCH_IMAGES)")
+
+study: $(STAMP)
+	$(BIN)/python benchmarks/study/study.py $(STUDY_PHOTOS) --work study-output
 
 clean:
 	rm -rf build dist demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .coverage.*

@@ -26,7 +26,7 @@ import torch
 from environment import environment
 from numpy.typing import NDArray
 
-from edgecsd.anchors import mine_anchors
+from edgecsd.anchors import make_anchors
 from edgecsd.backbones import to_input
 from edgecsd.demo_photos import food_photos
 from edgecsd.distill_config import DistillConfig
@@ -35,8 +35,9 @@ from edgecsd.extract import extract
 from edgecsd.files import write_json
 from edgecsd.gallery_models import GalleryModel, load_gallery_model
 from edgecsd.images import ImageSet, find_images, load_in_order
+from edgecsd.objective import Objective
 from edgecsd.query_models import create_query_model
-from edgecsd.training import ContextualTargets, NetworkTraining
+from edgecsd.training import NetworkTraining
 from edgecsd.training_set import make_training_set
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
@@ -166,14 +167,14 @@ def compare_training(images: ImageSet, model: GalleryModel, options: argparse.Na
 
 def _training(images: ImageSet, model: GalleryModel, folder: Path, options: argparse.Namespace) -> NetworkTraining:
     store = extract(images, model, folder / "store", views=1, workers=options.workers)
-    config = DistillConfig(query_model=options.query_model, batch_size=options.batch_size, epochs=1, anchors=16)
+    config = DistillConfig(query_model=options.query_model, batch_size=options.batch_size, epochs=1, k=16)
     share, limit = config.held_out, config.held_out_limit
     data = make_training_set(images, store, None, share=share, limit=limit, overlap_k=config.overlap_k)
     features = data.features[data.train]
     vectors = features.reshape(-1, features.shape[2])
     own_rows = [data.own_rows[t] for t in data.train for _ in range(features.shape[1])]
-    anchors = mine_anchors(vectors, data.gallery, config.anchors, own_rows=own_rows, out=folder / "anchors.npz")
-    targets = ContextualTargets(torch.from_numpy(features), torch.from_numpy(data.gallery), anchors, config)
+    anchors = make_anchors(vectors, data.gallery, config.k, own_rows=own_rows, out=folder / "anchors.npz")
+    targets = Objective(torch.from_numpy(features), config, anchors)
     query_model = create_query_model(config.query_model, store.space)
     return NetworkTraining(query_model, data, targets, folder, workers=options.workers)
 

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from edgecsd.anchor_kinds import AnchorKind, Mining
 from edgecsd.errors import BadInputError
+from edgecsd.losses import REFUSED, Order
 from edgecsd.preprocess import Resize
 
 
@@ -18,6 +20,23 @@ class Init(StrEnum):
 
     CLOSED_FORM = "closed-form"  # ridge regression, strength chosen by retrieval on held-out images
     RANDOM = "random"
+
+
+class Loss(StrEnum):
+    """The label-free losses: one file each in edgecsd/losses/."""
+
+    CSD_KL = "csd-kl"
+    CSD_L2 = "csd-l2"
+    CSD_L1 = "csd-l1"
+    REGRESSION = "regression"
+    SSP = "ssp"
+    ROP = "rop"
+    D3STILL = "d3still"
+    RAML = "raml"
+
+
+CONTEXTUAL_LOSSES = frozenset({Loss.CSD_KL, Loss.CSD_L2, Loss.CSD_L1})
+ANCHORED_LOSSES = CONTEXTUAL_LOSSES | {Loss.ROP, Loss.D3STILL}
 
 
 class TrainPrecision(StrEnum):
@@ -39,7 +58,17 @@ class DistillConfig(BaseModel):
     resize: Resize | None = None
     pooling: Literal["average", "gem"] = "average"
     gem_p: Annotated[float, Field(ge=1, le=10)] = 3.0
-    anchors: Annotated[int, Field(ge=1)] = 512
+    learn_gem_p: bool = False
+    projection: Literal["linear", "bottleneck", "none"] = "linear"
+    views: Annotated[int, Field(ge=0)] | None = None  # use only the first so many cached views
+    loss: Loss = Loss.CSD_KL
+    order: Order = Order.BOTH
+    anchors: AnchorKind = AnchorKind.TOPK
+    k: Annotated[int, Field(ge=1)] = 512
+    mining: Mining = Mining.EXACT
+    sub_spaces: Annotated[int, Field(ge=1)] = 32  # ssp: parts of the product quantiser
+    centroids: Annotated[int, Field(ge=2)] = 256  # ssp: of each part
+    first_order: Annotated[float, Field(ge=0)] = 0.0  # ssp: weight of 1 - cosine(q, g)
     tau_q: Annotated[float, Field(gt=0)] = 0.1
     tau_g: Annotated[float, Field(gt=0)] = 0.1
     init: Init = Init.CLOSED_FORM
@@ -56,6 +85,7 @@ class DistillConfig(BaseModel):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     clip: Annotated[float, Field(gt=0)] = 1.0
     freeze_norm: bool = True
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the weights' moving average; 0: none
     precision: TrainPrecision = TrainPrecision.FP32
     held_out: Annotated[float, Field(gt=0, lt=0.9)] = 0.1
     held_out_limit: Annotated[int, Field(ge=4)] = 500
@@ -75,8 +105,10 @@ def make_config(file: Path | None, options: dict[str, Any]) -> DistillConfig:
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise BadInputError(f"--config {file}: not readable as TOML: {error}") from None
     values.update({name: value for name, value in options.items() if value is not None})
+    if values.get("loss") in REFUSED:
+        raise BadInputError(f"--loss {values['loss']}: {REFUSED[values['loss']]}; there are: {', '.join(Loss)}")
     try:
-        return DistillConfig.model_validate(values)
+        config = DistillConfig.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
@@ -85,3 +117,17 @@ def make_config(file: Path | None, options: dict[str, Any]) -> DistillConfig:
                 f"--config {file}: there is no setting {name!r}; there are: {', '.join(DistillConfig.model_fields)}"
             ) from None
         raise BadInputError(f"--{name.replace('_', '-')} {first['input']!r}: {first['msg']}") from None
+    _check_together(config)
+    return config
+
+
+def _check_together(config: DistillConfig) -> None:
+    """Raise BadInputError for settings that are right one by one and have no meaning together."""
+    if config.order is not Order.BOTH and config.loss not in CONTEXTUAL_LOSSES:
+        raise BadInputError(
+            f"--order {config.order}: only {', '.join(sorted(CONTEXTUAL_LOSSES))} have two terms, not {config.loss}"
+        )
+    if config.learn_gem_p and config.pooling != "gem":
+        raise BadInputError("--learn-gem-p: only --pooling gem has an exponent to learn")
+    if config.first_order and config.loss is not Loss.SSP:
+        raise BadInputError(f"--first-order {config.first_order:g}: belongs to --loss ssp, not to {config.loss}")

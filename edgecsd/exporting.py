@@ -88,6 +88,7 @@ def export(
     from edgecsd.query_models import load_query_model
 
     model = load_query_model(run)
+    model.config.preprocess.require_square("export")
     path = _output(run, model, target, precision, out, overwrite)
     photos = _photos(calibration, split, model.config.preprocess, calibration_count, seed)
     metadata = _metadata(model, module, target, precision, photos, licence)

@@ -1,8 +1,6 @@
-"""The head stage: the projection alone, trained on cached pooled features. Pure in (settings, data, step)."""
+"""The head stage: everything behind the backbone, trained on its cached features. Pure in (settings, data, step)."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,33 +8,35 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecsd.distill_config import DistillConfig
+from edgecsd.objective import Objective
 from edgecsd.progress import SILENT, Reporter
+from edgecsd.query_models import QueryModel
 from edgecsd.selection import Selection
-from edgecsd.training import ContextualTargets, copy_state, learning_rate_factor
+from edgecsd.training import learning_rate_factor
 from edgecsd.training_log import TrainingLog
 from edgecsd.training_set import TrainingSet
 
 VALIDATIONS = 8  # in the course of the stage
+BLOCK = 256  # cached features projected at once
 
 
 def train_head(
-    projection: nn.Linear,
-    project: Callable[[Tensor], Tensor],
-    pooled: NDArray[np.float32],
+    model: QueryModel,
+    pooled: NDArray[np.floating],
     data: TrainingSet,
-    targets: ContextualTargets,
+    objective: Objective,
     log: TrainingLog,
     reporter: Reporter = SILENT,
 ) -> None:
-    """Train the projection on pooled features (all images, 1 + V, C); keeps what `Selection` takes.
+    """Train what stands behind the backbone, on its cached features; keeps what `Selection` takes.
 
-    `project` maps (B, C) pooled features to embeddings through `projection`.
+    pooled: (all images, 1 + V, ...) of `model.pooled`: vectors (C,) or, where the head takes them, maps (C, h, w).
     """
-    config, features = targets.config, torch.from_numpy(pooled)
-    optimizer = torch.optim.AdamW(projection.parameters(), lr=config.head_lr, weight_decay=config.weight_decay)
+    config, features, parameters = objective.config, torch.from_numpy(pooled), model.head_parameters()
+    optimizer = torch.optim.AdamW(parameters, lr=config.head_lr, weight_decay=config.weight_decay)
     train = torch.from_numpy(data.train)
-    selection, overlaps = Selection(), _overlaps(project, features, data, config)
-    kept = copy_state(projection) if selection.takes(overlaps) else {}
+    selection, overlaps = Selection(), _overlaps(model, features, data, config)
+    kept = _copy_head(model) if selection.takes(overlaps) else {}
     log.record(0, loss=None, held_out_overlap=float(overlaps.mean()))
     total = head_steps(config, len(train) * features.shape[1])
     every = max(1, total // VALIDATIONS)
@@ -46,19 +46,19 @@ def train_head(
             rate = config.head_lr * learning_rate_factor(step, total, config.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss = targets.loss(project(features[train[images], views]), images, views)
+            loss = objective.loss(model.project(features[train[images], views].float()), images, views)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(projection.parameters(), config.clip)
+            nn.utils.clip_grad_norm_(parameters, config.clip)
             optimizer.step()
             log.scalars(step + 1, loss=loss.item(), learning_rate=rate)
             advance(1)
             if (step + 1) % every == 0 or step + 1 == total:
-                overlaps = _overlaps(project, features, data, config)
+                overlaps = _overlaps(model, features, data, config)
                 log.record(step + 1, loss=loss.item(), held_out_overlap=float(overlaps.mean()))
                 if selection.takes(overlaps):
-                    kept = copy_state(projection)
-    projection.load_state_dict(kept)
+                    kept = _copy_head(model)
+    model.load_head_state(kept)
 
 
 def head_steps(config: DistillConfig, views: int) -> int:
@@ -74,9 +74,17 @@ def _random_pairs(
     return random.choice(images, size, replace=False), random.integers(0, views, size)
 
 
-def _overlaps(
-    project: Callable[[Tensor], Tensor], features: Tensor, data: TrainingSet, config: DistillConfig
-) -> NDArray[np.float64]:
+def _copy_head(model: QueryModel) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.head_state().items()}
+
+
+def _overlaps(model: QueryModel, features: Tensor, data: TrainingSet, config: DistillConfig) -> NDArray[np.float64]:
+    return data.held_out_overlaps(project_all(model, features[torch.from_numpy(data.held_out), 0]), config.overlap_k)
+
+
+def project_all(model: QueryModel, pooled: Tensor) -> NDArray[np.float32]:
+    """(N, ...) cached features -> (N, D) embeddings, in blocks."""
     with torch.inference_mode():
-        embeddings = project(features[torch.from_numpy(data.held_out), 0]).numpy()
-    return data.held_out_overlaps(embeddings, config.overlap_k)
+        blocks = [model.project(block.float()) for block in torch.split(pooled, BLOCK)]
+    embeddings: NDArray[np.float32] = torch.cat(blocks).numpy()
+    return embeddings

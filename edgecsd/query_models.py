@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,19 +14,13 @@ from edgecsd.backbones import create_backbone, to_input
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.files import read_json, replace_whole, write_json
 from edgecsd.gallery_models import Floats, Pixels
+from edgecsd.pooling import Pool, Pooling, ProjectionKind, scaled_l2
 from edgecsd.preprocess import Interpolation, Preprocess, Resize, validation_text
 from edgecsd.space import EmbeddingSpace
 from edgecsd.weights import weights_digest
 
-SCHEMA_VERSION = 1
-EPSILON = 1e-4  # after scaling by the maximum: the smallest value that fp16 does not lose (1e-6 becomes 0 when squared)
-
-
-class Pooling(StrEnum):
-    """How a (C, h, w) feature map becomes (C,)."""
-
-    AVERAGE = "average"
-    GEM = "gem"
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)  # 1 had a linear projection only
 
 
 class QueryModelConfig(BaseModel):
@@ -39,6 +32,7 @@ class QueryModelConfig(BaseModel):
     backbone: str
     pooling: Pooling = Pooling.GEM
     gem_p: Annotated[float, Field(ge=1, le=10)] = 3.0
+    projection: ProjectionKind = ProjectionKind.LINEAR
     width: Annotated[int, Field(ge=1)]
     preprocess: Preprocess
     space: EmbeddingSpace
@@ -49,63 +43,69 @@ class QueryModelConfig(BaseModel):
         return self.space.dim
 
 
-def scaled_l2(vectors: Tensor) -> Tensor:
-    """(B, D) -> (B, D) unit length, safe in fp16.
-
-    Squares of a 2048-d vector overflow 65504 or vanish; so divide by the largest magnitude first and take the mean of
-    squares, not their sum: |v| = max * sqrt(D * mean((v / max)^2)).
-    """
-    largest = vectors.abs().amax(dim=1, keepdim=True).clamp_min(EPSILON)
-    scaled = vectors / largest
-    # One entry is 1, so the mean is at least 1 / D. The floor keeps a zero vector zero, even without subnormals.
-    root = (scaled * scaled).mean(dim=1, keepdim=True).clamp_min(0.25 / vectors.shape[1]).sqrt()
-    length: Tensor = root * vectors.shape[1] ** 0.5
-    return scaled / length
-
-
-def scaled_gem(maps: Tensor, power: float) -> Tensor:
-    """(B, C, h, w) -> (B, C): generalised mean (Radenovic et al., TPAMI 2018), safe in fp16.
-
-    x^3 overflows above 40.3 in fp16; each channel is divided by its own maximum first. Negative values count as 0.
-    """
-    positive = maps.clamp_min(0.0)
-    largest = positive.amax(dim=(2, 3), keepdim=True).clamp_min(EPSILON)
-    scaled = positive / largest
-    raised = scaled * scaled * scaled if power == 3.0 else scaled.clamp_min(EPSILON).pow(power)
-    mean = raised.mean(dim=(2, 3)).clamp_min(EPSILON)
-    return mean.pow(1.0 / power) * largest.flatten(1)
-
-
 class QueryModel(nn.Module):
     """(B, 3, S, S) normalised float -> (B, dim), L2-normalised.
 
-    `pooled` gives the (B, width) features in front of the projection; `project` turns those into embeddings.
+    `pooled` gives what the head starts from, which the head stage caches: (B, width) pooled features, or the whole
+    feature map (B, width, h, w) where something learnt stands in front of the pooling (`head_takes_maps`). `project`
+    turns it into embeddings.
     """
 
-    def __init__(self, backbone: nn.Module, config: QueryModelConfig) -> None:
+    def __init__(self, backbone: nn.Module, config: QueryModelConfig, *, learn_power: bool = False) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.projection = nn.Linear(config.width, config.dim)
-        self.config = config
+        self.backbone, self.config = backbone, config
+        self.bottleneck: nn.Conv2d | None = None
+        inputs = config.width
+        if config.projection is ProjectionKind.BOTTLENECK:
+            self.bottleneck, inputs = nn.Conv2d(config.width, config.dim, 1), config.dim
+        self.pool = Pool(config.pooling, config.gem_p, learned=learn_power and config.pooling is Pooling.GEM)
+        none = config.projection is ProjectionKind.NONE
+        self.projection: nn.Linear | nn.Identity = nn.Identity() if none else nn.Linear(inputs, config.dim)
+
+    @property
+    def head_takes_maps(self) -> bool:
+        """Whether the head starts from the feature map rather than from pooled features."""
+        return self.bottleneck is not None or isinstance(self.pool.power, nn.Parameter)
 
     def pooled(self, images: Tensor) -> Tensor:
         maps: Tensor = self.backbone.forward_features(images)  # type: ignore[operator]
-        if self.config.pooling is Pooling.GEM:
-            return scaled_gem(maps, self.config.gem_p)
-        return maps.mean(dim=(2, 3))
+        return maps if self.head_takes_maps else self.pool(maps)
+
+    def hidden(self, pooled: Tensor) -> Tensor:
+        """What the linear projection is applied to: (B, width), or (B, dim) unit vectors behind a bottleneck."""
+        if self.bottleneck is not None:
+            return scaled_l2(self.pool(self.bottleneck(pooled).relu()))
+        features: Tensor = self.pool(pooled) if self.head_takes_maps else pooled
+        return features
 
     def project(self, pooled: Tensor) -> Tensor:
-        return scaled_l2(self.projection(pooled))
+        return scaled_l2(self.projection(self.hidden(pooled)))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.project(self.pooled(images))
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Everything that is learnt behind the backbone."""
+        return [p for name, p in self.named_parameters() if not name.startswith("backbone.")]
+
+    def head_state(self) -> dict[str, Tensor]:
+        """The weights of everything behind the backbone."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("backbone.")}
+
+    def load_head_state(self, state: dict[str, Tensor]) -> None:
+        """Take over what `head_state` gave."""
+        self.load_state_dict({**self.state_dict(), **state})
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
 
     def embed(self, pixels: Pixels) -> Floats:
         """(B, S, S, 3) uint8 made by config.preprocess -> (B, dim) float32, in eval mode."""
         training = self.training
         self.eval()
         with torch.inference_mode():
-            images = to_input(pixels, self.config.preprocess).to(self.projection.weight.device)
+            images = to_input(pixels, self.config.preprocess).to(self.device)
             vectors: Floats = self(images).float().cpu().numpy()
         self.train(training)
         return vectors
@@ -125,6 +125,8 @@ def create_query_model(
     weights: Path | None = None,
     pooling: Pooling = Pooling.GEM,
     gem_p: float = 3.0,
+    learn_power: bool = False,
+    projection: ProjectionKind = ProjectionKind.LINEAR,
     preprocess: Preprocess | None = None,
     size: int | None = None,
     resize: Resize | None = None,
@@ -141,24 +143,48 @@ def create_query_model(
         contract = contract.at_size(size)
     if resize is not None:
         contract = contract.model_copy(update={"resize": resize})
+    contract.require_square("a query model")
+    if projection is ProjectionKind.NONE and backbone.width != space.dim:
+        raise BadInputError(
+            f"--projection none: {name} gives {backbone.width} channels and the gallery has {space.dim} dimensions; "
+            f"use linear or bottleneck"
+        )
     config = QueryModelConfig(
-        backbone=name, pooling=pooling, gem_p=gem_p, width=backbone.width, preprocess=contract, space=space
-    )
-    return QueryModel(backbone.network, config).eval()
+        backbone=name, pooling=pooling, gem_p=gem_p, projection=projection, width=backbone.width,
+        preprocess=contract, space=space,
+    )  # fmt: skip
+    model = QueryModel(backbone.network, config, learn_power=learn_power).eval()
+    if model.bottleneck is not None:
+        _start_bottleneck(model.bottleneck)
+    return model
+
+
+def _start_bottleneck(convolution: nn.Conv2d) -> None:
+    """Orthonormal rows or columns and no bias: the closed-form projection behind it starts from all that goes in.
+
+    With as many channels as dimensions it is the identity, so that features of a ReLU network pass it unchanged.
+    """
+    with torch.no_grad():
+        square = convolution.in_channels == convolution.out_channels
+        (nn.init.dirac_ if square else nn.init.orthogonal_)(convolution.weight)
+        nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
 
 
 def _matching_contract(natural: Preprocess, gallery: Preprocess | None) -> Preprocess:
+    """The gallery's geometry where it is square; under an aspect-preserving one the phone squashes the whole photo."""
     geometry = gallery or natural
-    bilinear = Interpolation.BILINEAR
+    resize = Resize.SQUASH if geometry.resize is Resize.LONGER_SIDE else geometry.resize
     return natural.model_copy(
-        update={"resize": geometry.resize, "crop_pct": geometry.crop_pct, "interpolation": bilinear}
+        update={"resize": resize, "crop_pct": geometry.crop_pct, "interpolation": Interpolation.BILINEAR}
     )
 
 
 def save_query_model(model: QueryModel, folder: Path) -> QueryModelConfig:
     """Write query_model.safetensors and query_model.json (last, so that its presence means both are whole)."""
-    state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    config = model.config.model_copy(update={"weights_digest": weights_digest(state)})
+    # A learnt p of GeM is saved as the number that it became, in the JSON.
+    state = {n: t.detach().contiguous() for n, t in model.state_dict().items() if n != "pool.power"}
+    learnt = {"gem_p": model.pool.current_power, "weights_digest": weights_digest(state)}
+    config = model.config.model_copy(update={**learnt, "schema_version": SCHEMA_VERSION})
     with replace_whole(folder / "query_model.safetensors") as temporary:
         save_file(state, temporary)
     write_json(folder / "query_model.json", config.model_dump(mode="json"))
@@ -171,7 +197,7 @@ def read_config(folder: Path) -> QueryModelConfig:
         hint = "; its training did not end: run distill again to go on" if (folder / "run.json").is_file() else ""
         raise BadInputError(f"{folder}: no query model in it (query_model.json is missing){hint}")
     data = read_json(folder / "query_model.json")
-    if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
+    if not isinstance(data, dict) or data.get("schema_version") not in READABLE_VERSIONS:
         raise DamagedFileError(f"{folder}/query_model.json: schema_version {SCHEMA_VERSION} is expected")
     try:
         return QueryModelConfig.model_validate(data)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from edgecsd.anchors import Anchors, contextual_similarities
 from edgecsd.backbones import to_input
-from edgecsd.distill_config import DistillConfig
 from edgecsd.embedding import loading
 from edgecsd.errors import BadInputError, missing_extra
 from edgecsd.files import replace_whole
 from edgecsd.images import Loaded
-from edgecsd.losses.csd_kl import csd_kl
+from edgecsd.moving_average import MovingAverage
+from edgecsd.objective import Objective
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import QueryModel
 from edgecsd.selection import Selection
@@ -38,26 +36,6 @@ except ImportError:
     raise missing_extra("lightning-fabric", "train") from None
 
 EMBED_BATCH = 32  # held-out images embedded at once
-
-
-@dataclass
-class ContextualTargets:
-    """The gallery side of the loss for training vectors: row = position in `train` x (1 + views) + view."""
-
-    features: Tensor  # (T, 1 + V, D) of the training images only
-    gallery: Tensor  # (N, D)
-    anchors: Anchors  # ids and similarities of shape (T x (1 + V), K)
-    config: DistillConfig = field(repr=False)
-
-    def loss(self, embeddings: Tensor, images: NDArray[np.int64], views: NDArray[np.int64]) -> Tensor:
-        """Contextual loss of (B, D) embeddings of the given views of the given training images."""
-        own = self.features[torch.from_numpy(images), torch.from_numpy(views)]
-        rows = images * self.features.shape[1] + views
-        ids = torch.from_numpy(self.anchors.ids[rows].astype(np.int64))
-        queries = contextual_similarities(embeddings, own, self.gallery, ids)
-        others = torch.from_numpy(self.anchors.similarities[rows].astype(np.float32))
-        target = torch.cat([(own * own).sum(1, keepdim=True), others], dim=1)
-        return csd_kl(queries, target, tau_q=self.config.tau_q, tau_g=self.config.tau_g)
 
 
 def copy_state(module: nn.Module) -> dict[str, Tensor]:
@@ -77,23 +55,24 @@ class NetworkTraining:
     """Trains the whole query model on cached views, with checkpoints in `folder` and records in metrics.jsonl."""
 
     def __init__(
-        self, model: QueryModel, data: TrainingSet, targets: ContextualTargets, folder: Path, *, workers: int
+        self, model: QueryModel, data: TrainingSet, objective: Objective, folder: Path, *, workers: int
     ) -> None:
-        self.config, self.data, self.targets, self.workers = targets.config, data, targets, workers
+        self.config, self.data, self.objective, self.workers = objective.config, data, objective, workers
         self.folder, self.model = folder, model
         self.batch_size = min(self.config.batch_size, len(data.train))
         self.steps_per_epoch = len(data.train) // self.batch_size
         self.total = self.config.epochs * self.steps_per_epoch
         self.step, self.selection, self.kept = 0, Selection(), copy_state(model)
+        self.average = MovingAverage(model, self.config.ema) if self.config.ema else None
         self.fabric = Fabric(accelerator="cpu", devices=1, precision=self.config.precision.value)
         self._module, self._optimizer = self.fabric.setup(model, self._make_optimizer())
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         """AdamW, two rates, no decay on biases and norms."""
         config, groups = self.config, []
-        parts = ((self.model.backbone, config.backbone_lr), (self.model.projection, config.projection_lr))
-        for module, rate in parts:
-            parameters = [p for p in module.parameters() if p.requires_grad]
+        backbone = list(self.model.backbone.parameters())
+        for part, rate in ((backbone, config.backbone_lr), (self.model.head_parameters(), config.projection_lr)):
+            parameters = [p for p in part if p.requires_grad]
             matrices, vectors = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
             groups.append({"params": matrices, "base": rate, "weight_decay": config.weight_decay})
             groups.append({"params": vectors, "base": rate, "weight_decay": 0.0})
@@ -150,7 +129,7 @@ class NetworkTraining:
 
     def _pixels(self, positions: Sequence[int], view_of: dict[int, int]) -> Generator[NDArray[np.uint8], None, None]:
         """(S, S, 3) of the given view of each image; a photo other than the one that was extracted is refused."""
-        recipe, ids, contract = self.data.store.views, self.data.images.ids, self.model.config.preprocess
+        recipe, ids, contract = self.data.views, self.data.images.ids, self.model.config.preprocess
 
         def transform(position: int, image: Image.Image) -> tuple[NDArray[np.uint8], ...]:
             return (contract.pixels(recipe.view(image, ids[position], view_of[position])),)
@@ -170,7 +149,7 @@ class NetworkTraining:
 
     def epoch_plan(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The order of the training images in an epoch, and which view of each is shown: pure in (seed, epoch)."""
-        count, views = len(self.data.train), self.targets.features.shape[1]
+        count, views = len(self.data.train), self.objective.features.shape[1]
         random = np.random.Generator(np.random.Philox(key=[self.config.seed, 1 << 32 | epoch]))
         offsets = np.random.Generator(np.random.Philox(key=[self.config.seed, 1 << 33])).integers(0, views, count)
         return random.permutation(count), (offsets + epoch) % views
@@ -182,11 +161,13 @@ class NetworkTraining:
         for group in self._optimizer.param_groups:
             group["lr"] = group["base"] * factor
         embeddings = self._module(to_input(pixels, self.model.config.preprocess))
-        loss = self.targets.loss(embeddings.float(), images, views)
+        loss = self.objective.loss(embeddings.float(), images, views)
         self._optimizer.zero_grad()
         self.fabric.backward(loss)
         self.fabric.clip_gradients(self._module, self._optimizer, max_norm=self.config.clip)
         self._optimizer.step()
+        if self.average is not None:
+            self.average.update()
         return float(loss.item())
 
     def _set_mode(self) -> None:
@@ -197,9 +178,10 @@ class NetworkTraining:
                     module.eval()
 
     def _validate(self, log: TrainingLog, loss: float | None = None) -> float:
-        overlaps = self.data.held_out_overlaps(self.embed_held_out(), self.config.overlap_k)
-        if self.selection.takes(overlaps):
-            self.kept = copy_state(self.model)
+        with self.average.applied() if self.average is not None else nullcontext():
+            overlaps = self.data.held_out_overlaps(self.embed_held_out(), self.config.overlap_k)
+            if self.selection.takes(overlaps):
+                self.kept = copy_state(self.model)
         log.record(self.step, loss=loss, held_out_overlap=float(overlaps.mean()))
         return float(overlaps.mean())
 
@@ -220,6 +202,8 @@ class NetworkTraining:
             "step": self.step, "model": self.model.state_dict(), "optimizer": self._optimizer.state_dict(),
             "kept": self.kept, "best": torch.from_numpy(self.selection.best), "torch_rng": torch.get_rng_state(),
         }  # fmt: skip
+        if self.average is not None:
+            state["average"] = self.average.state_dict()
         with replace_whole(self._checkpoint) as temporary:
             torch.save(state, temporary)
 
@@ -229,6 +213,8 @@ class NetworkTraining:
         state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         torch.set_rng_state(state["torch_rng"])
         self.step, self.kept, self.selection = state["step"], state["kept"], Selection(state["best"].numpy())
         return True

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
-from edgecsd.images import ImageSet
+from edgecsd.images import ImageSet, photo_digest
 from edgecsd.metrics import overlap_at
 from edgecsd.space import require_same_space
+from edgecsd.views import ViewRecipe
 
 Floats = NDArray[np.float32]
 CLUSTERS = 60  # of the photos' gallery features; whole ones are held out
@@ -32,6 +33,7 @@ class TrainingSet:
     images: ImageSet
     digests: tuple[str, ...]
     store: FeatureStore
+    views: ViewRecipe  # those of the store, or fewer
     features: Floats = field(repr=False)
     gallery: Floats = field(repr=False)
     own_rows: tuple[NDArray[np.int64], ...] = field(repr=False)
@@ -65,13 +67,24 @@ class TrainingSet:
 
 
 def make_training_set(
-    images: ImageSet, gallery: FeatureStore, features: FeatureStore | None, *, share: float, limit: int, overlap_k: int
+    images: ImageSet,
+    gallery: FeatureStore,
+    features: FeatureStore | None,
+    *,
+    share: float,
+    limit: int,
+    overlap_k: int,
+    views: int | None = None,
 ) -> TrainingSet:
     """Match photos with their cached features and set held-out ones aside.
 
     features: the store with the photos' own features where they are not part of the gallery.
+    views: use only the first so many of the cached views.
     """
     store = features or gallery
+    if views is not None and views > store.views.count:
+        raise BadInputError(f"--views {views}: {store.path} has {store.views.count} cached views an image")
+    recipe = store.views if views is None else store.views.model_copy(update={"count": views})
     require_same_space(store.space, gallery.space, str(store.path), str(gallery.path))
     matched = [p for p, item in enumerate(images.ids) if item in store.row_of]
     if not matched:
@@ -83,7 +96,7 @@ def make_training_set(
     rows = np.array([store.row_of[images.ids[p]] for p in matched])
     digests = tuple(store.items.digests[r] for r in rows)
     chosen = images.subset(matched)
-    vectors = store.view_vectors()[rows]
+    vectors = store.view_vectors()[rows, : 1 + recipe.count]
     train, held_out = _split(chosen.ids, digests, vectors[:, 0], share, limit)
     if len(held_out) < 2 or len(train) < 8 or gallery.count <= overlap_k + 1:
         raise BadInputError(
@@ -91,17 +104,17 @@ def make_training_set(
             f"at least 8, 2 and {overlap_k + 2} are needed; give more photos, or a larger --held-out share"
         )
     own_rows = _own_rows(chosen.ids, digests, gallery)
-    return TrainingSet(chosen, digests, store, vectors, gallery.vectors(), own_rows, train, held_out)
+    return TrainingSet(chosen, digests, store, recipe, vectors, gallery.vectors(), own_rows, train, held_out)
 
 
 def _own_rows(ids: tuple[str, ...], digests: tuple[str, ...], gallery: FeatureStore) -> tuple[NDArray[np.int64], ...]:
     by_digest: dict[str, list[int]] = {}
     for row, digest in enumerate(gallery.items.digests):
         if digest:
-            by_digest.setdefault(digest, []).append(row)
+            by_digest.setdefault(photo_digest(digest), []).append(row)
     result = []
     for item, digest in zip(ids, digests, strict=True):
-        rows = set(by_digest.get(digest, ())) if digest else set()
+        rows = set(by_digest.get(photo_digest(digest), ())) if digest else set()
         if item in gallery.row_of and (
             not digest or not gallery.items.digests[gallery.row_of[item]] or gallery.row_of[item] in rows
         ):

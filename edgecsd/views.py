@@ -65,7 +65,9 @@ class ViewRecipe(BaseModel):
 
 
 def view_recipe(count: int, seed: int = 0, strength: ViewStrength = ViewStrength.STRONG) -> ViewRecipe:
-    """The recipe of `count` views of a named strength."""
+    """The recipe of `count` views of a named strength; that of no views is always the same."""
+    if count == 0:
+        return ViewRecipe()
     if strength is ViewStrength.MILD:
         return ViewRecipe(count=count, seed=seed, min_area=0.5, max_aspect=1.2, colour=0.2)
     return ViewRecipe(count=count, seed=seed, min_area=0.1, max_aspect=1.33, colour=0.4)

@@ -16,7 +16,7 @@ from edgecsd.distill_config import DistillConfig
 from edgecsd.training import NetworkTraining
 
 SETTINGS: dict[str, Any] = {
-    "query_model": "test_efficientnet", "pretrained": False, "size": 48, "anchors": 12, "head_steps": 12,
+    "query_model": "test_efficientnet", "pretrained": False, "size": 48, "k": 12, "head_steps": 12,
     "head_batch_size": 8, "epochs": 2, "batch_size": 4, "held_out": 0.2, "overlap_k": 5, "checkpoint_steps": 3,
     "seed": 5, "backbone_lr": 1e-4, "projection_lr": 1e-3, "head_lr": 1e-3,
 }  # fmt: skip

@@ -1,107 +1,216 @@
-"""Anchors against brute force, and both ways to the contextual similarities against the naive (B, K + 1, D) product."""
+"""Anchors of every kind against brute force, without leaks; all ways to contextual similarities against the naive."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from edgecsd import anchors as anchors_module
-from edgecsd.anchors import contextual_similarities, mine_anchors
+from edgecsd.anchor_kinds import AnchorKind, Mining
+from edgecsd.anchors import (
+    Anchors,
+    by_image,
+    by_unique_anchors,
+    by_whole_gallery,
+    contextual_similarities,
+    make_anchors,
+    products,
+)
+from edgecsd.clustering import spherical_codebook
 from edgecsd.errors import BadInputError
 
 NOTHING = np.empty(0, np.int64)
+KINDS = list(AnchorKind)
+Way = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def unit(seed: int, rows: int, dim: int = 12) -> np.ndarray:
+def unit(seed: int, rows: int, dim: int = 12) -> NDArray[np.float32]:
     vectors = np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return scaled
 
 
-def brute_force(vectors: np.ndarray, gallery: np.ndarray, k: int, own: list[np.ndarray]) -> np.ndarray:
-    rows = []
-    for vector, excluded in zip(vectors, own, strict=True):
-        cosines = [(float(np.dot(vector.astype(np.float64), g)), -row) for row, g in enumerate(gallery)]
-        ranked = [-place for _, place in sorted(cosines, reverse=True) if -place not in excluded]
-        rows.append(ranked[:k])
-    return np.array(rows)
+def own_of_copies(count: int) -> list[NDArray[np.int64]]:
+    """Each its own row; photo 31 is a byte-identical copy of photo 4."""
+    return [np.array([4, 31]) if t in (4, 31) else np.array([t]) for t in range(count)]
 
 
-def test_anchors_are_the_nearest_without_the_image_itself(tmp_path: Path) -> None:
+def require_cosines(anchors: Anchors, vectors: NDArray[np.float32]) -> None:
+    """Similarities are the fp16 cosines of the vectors to what the ids point at, in that order."""
+    assert anchors.ids.dtype == np.int32 and anchors.similarities.dtype == np.float16
+    assert anchors.ids.shape == anchors.similarities.shape == (len(vectors), anchors.ids.shape[1])
+    for t in range(len(vectors)):
+        for place, row in enumerate(anchors.ids[t]):
+            expected = sum(float(a) * float(b) for a, b in zip(vectors[t], anchors.vectors[row], strict=True))
+            assert abs(float(anchors.similarities[t, place]) - expected) < 6e-4  # half a unit of fp16 below 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("k", [1, 7, 38])  # 38: all of the gallery but two copies
+def test_no_image_is_its_own_anchor(kind: AnchorKind, k: int, tmp_path: Path) -> None:
     gallery = unit(0, 40)
-    gallery[31] = gallery[4]  # a byte-identical copy of photo 4
-    own = [np.array([4, 31]) if t in (4, 31) else np.array([t]) for t in range(40)]
-    mined = mine_anchors(gallery, gallery, 7, own_rows=own, out=tmp_path / "anchors.npz")
-    assert mined.ids.dtype == np.int32 and mined.similarities.dtype == np.float16
-    expected = brute_force(gallery, gallery, 7, own)
-    for ids in (found := mined.ids.copy(), expected):
-        ids[ids == 31] = 4  # the copies tie, in either order
-    np.testing.assert_array_equal(found, expected)
-    assert not {4, 31} & set(mined.ids[4].tolist()) and not {4, 31} & set(mined.ids[31].tolist())
-    cosines = np.take_along_axis(gallery @ gallery.T, mined.ids.astype(np.int64), axis=1)
-    np.testing.assert_allclose(mined.similarities, cosines, atol=1e-3)
-    assert (np.diff(mined.similarities.astype(np.float32), axis=1) <= 0).all()
+    gallery[31] = gallery[4]
+    own = own_of_copies(40)
+    anchors = make_anchors(gallery, gallery, k, kind=kind, own_rows=own, out=tmp_path / "anchors.npz")
+    require_cosines(anchors, gallery)
+    assert anchors.recall is None and [file.name for file in tmp_path.iterdir()] == ["anchors.npz"]
+    for ids, excluded in zip(anchors.ids.tolist(), own, strict=True):
+        assert len(set(ids)) == k
+        assert kind is AnchorKind.CODEBOOK or not set(ids) & set(excluded.tolist())
 
 
-def test_blocks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors, gallery = unit(1, 23), unit(2, 30)
-    own = [NOTHING] * 23
-    whole = mine_anchors(vectors, gallery, 5, own_rows=own, out=tmp_path / "whole.npz")
-    monkeypatch.setattr(anchors_module, "BLOCK_VALUES", 30 * 4)
-    blocks = mine_anchors(vectors, gallery, 5, own_rows=own, out=tmp_path / "blocks.npz")
-    np.testing.assert_array_equal(whole.ids, blocks.ids)
-    np.testing.assert_array_equal(whole.ids, brute_force(vectors, gallery, 5, own))
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["blocks.npz", "whole.npz"]
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_seed_gives_the_same_anchors_and_another_seed_others(kind: AnchorKind, tmp_path: Path) -> None:
+    vectors, gallery, own = unit(1, 9), unit(2, 30), [NOTHING] * 9
+
+    def made(name: str, seed: int) -> Anchors:
+        out = tmp_path / name
+        return make_anchors(vectors, gallery, 6, kind=kind, own_rows=own, out=out, seed=seed)
+
+    first, again, other = made("first", 5), made("again", 5), made("other", 6)
+    read, read_other = made("first", 5), made("first", 6)
+    for same in (again, read):
+        for name in ("vectors", "ids", "similarities"):
+            np.testing.assert_array_equal(getattr(first, name), getattr(same, name))
+    np.testing.assert_array_equal(other.similarities, read_other.similarities)
+    assert np.array_equal(first.similarities, other.similarities) == (kind is AnchorKind.TOPK)
 
 
-def test_an_interrupted_mining_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors, gallery = unit(3, 20), unit(4, 30)
-    monkeypatch.setattr(anchors_module, "BLOCK_VALUES", 30 * 5)
-    real, calls = anchors_module._nearest, []
-
-    def interrupted(*arguments: object) -> object:
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(anchors_module, "_nearest", interrupted)
-    arguments = {"own_rows": [NOTHING] * 20, "out": tmp_path / "anchors.npz"}
-    with pytest.raises(KeyboardInterrupt):
-        mine_anchors(vectors, gallery, 4, **arguments)  # type: ignore[arg-type]
-    assert not (tmp_path / "anchors.npz").exists()
-    mined = mine_anchors(vectors, gallery, 4, **arguments)  # type: ignore[arg-type]
-    assert len(calls) == 3 + 2  # two blocks were kept, the one that was interrupted and the last one were made
-    np.testing.assert_array_equal(mined.ids, brute_force(vectors, gallery, 4, [NOTHING] * 20))
-    mine_anchors(vectors, gallery, 4, **arguments)  # type: ignore[arg-type]
-    assert len(calls) == 5  # a whole result of the same settings is read
-    other = mine_anchors(vectors, unit(5, 30), 4, **arguments)  # type: ignore[arg-type]
-    assert len(calls) == 9 and not np.array_equal(other.ids, mined.ids)  # of another gallery it is not
+def test_random_anchors_differ_by_image_and_do_not_depend_on_the_others(tmp_path: Path) -> None:
+    gallery = unit(2, 5000)
+    own = [np.array([t]) for t in range(8)]
+    kind = AnchorKind.RANDOM
+    many = make_anchors(gallery[:8], gallery, 20, kind=kind, own_rows=own, out=tmp_path / "many", seed=3)
+    few = make_anchors(gallery[:3], gallery, 20, kind=kind, own_rows=own[:3], out=tmp_path / "few", seed=3)
+    np.testing.assert_array_equal(many.ids[:3], few.ids)
+    assert len(np.unique(many.ids)) > 100  # of 160 draws out of 5000
+    require_cosines(many, gallery[:8])
 
 
-def test_more_anchors_than_the_gallery_offers(tmp_path: Path) -> None:
-    own = [np.array([0, 1]), NOTHING]
-    mine_anchors(unit(0, 2), unit(1, 10), 8, own_rows=own, out=tmp_path / "a.npz")
-    with pytest.raises(BadInputError, match="--anchors 9: the gallery offers 1 to 8 anchors an image"):
-        mine_anchors(unit(0, 2), unit(1, 10), 9, own_rows=own, out=tmp_path / "b.npz")
-    with pytest.raises(BadInputError, match="--anchors 0"):
-        mine_anchors(unit(0, 2), unit(1, 10), 0, own_rows=own, out=tmp_path / "c.npz")
+def test_random_anchors_are_drawn_evenly(tmp_path: Path) -> None:
+    own = [np.array([0, 5])] * 3000
+    anchors = make_anchors(
+        unit(0, 3000, 2), unit(1, 12, 2), 3, kind=AnchorKind.RANDOM, own_rows=own, out=tmp_path / "anchors.npz"
+    )
+    counts = np.bincount(anchors.ids.ravel(), minlength=12)
+    assert counts[[0, 5]].tolist() == [0, 0]
+    assert np.abs(counts[counts > 0] / 900 - 1).max() < 0.15  # 900 each, standard deviation 25
 
 
-@pytest.mark.parametrize("factor", [0, 1000])
-def test_both_routes_are_the_naive_product(factor: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(anchors_module, "WHOLE_GALLERY_FACTOR", factor)
+def test_fixed_anchors_are_one_order_without_each_images_own_rows(tmp_path: Path) -> None:
+    gallery, own = unit(0, 40), own_of_copies(40)
+    every = make_anchors(
+        gallery[:1], gallery, 40, kind=AnchorKind.FIXED, own_rows=[NOTHING], out=tmp_path / "a", seed=9
+    )
+    order = every.ids[0].tolist()
+    some = make_anchors(gallery, gallery, 15, kind=AnchorKind.FIXED, own_rows=own, out=tmp_path / "b", seed=9)
+    assert sorted(order) == list(range(40)) and order != sorted(order)
+    for ids, excluded in zip(some.ids.tolist(), own, strict=True):
+        assert ids == [row for row in order if row not in excluded][:15]
+
+
+@pytest.mark.parametrize("kind", [AnchorKind.FIXED, AnchorKind.CODEBOOK])
+def test_anchors_that_are_alike_for_all_are_held_once(kind: AnchorKind, tmp_path: Path) -> None:
+    arguments = {"kind": kind, "own_rows": [NOTHING] * 30, "out": tmp_path / "anchors.npz"}
+    for _ in range(2):  # made, then read
+        anchors = make_anchors(unit(3, 30), unit(4, 50), 8, **arguments)  # type: ignore[arg-type]
+        assert anchors.ids.shape == (30, 8) and anchors.ids.strides[0] == 0
+        require_cosines(anchors, unit(3, 30))
+
+
+def test_codebook_anchors_are_the_centroids_of_the_gallery(tmp_path: Path) -> None:
+    gallery, own = unit(4, 50), [np.array([0, 1, 2])] * 5
+    anchors = make_anchors(gallery[:5], gallery, 50, kind=AnchorKind.CODEBOOK, own_rows=own, out=tmp_path / "all.npz")
+    np.testing.assert_allclose(anchors.vectors, gallery, atol=1e-6)  # as many centroids as vectors; own rows stay
+    few = make_anchors(
+        gallery[:5], gallery, 6, kind=AnchorKind.CODEBOOK, own_rows=own, out=tmp_path / "few.npz", seed=8
+    )
+    np.testing.assert_array_equal(few.vectors, spherical_codebook(gallery, 6, seed=8))
+    assert few.ids.tolist() == [list(range(6))] * 5
+
+
+@pytest.mark.parametrize("kind", [AnchorKind.TOPK, AnchorKind.RANDOM, AnchorKind.FIXED])
+def test_more_anchors_than_the_gallery_offers(kind: AnchorKind, tmp_path: Path) -> None:
+    own = [np.array([0, 1, 1]), NOTHING]
+    make_anchors(unit(0, 2), unit(1, 10), 8, kind=kind, own_rows=own, out=tmp_path / "a.npz")
+    with pytest.raises(BadInputError, match="--k 9: the gallery offers 1 to 8 anchors an image"):
+        make_anchors(unit(0, 2), unit(1, 10), 9, kind=kind, own_rows=own, out=tmp_path / "b.npz")
+    with pytest.raises(BadInputError, match="--k 0: the gallery offers 1 to 8 anchors an image"):
+        make_anchors(unit(0, 2), unit(1, 10), 0, kind=kind, own_rows=own, out=tmp_path / "c.npz")
+
+
+def test_a_codebook_larger_than_the_gallery(tmp_path: Path) -> None:
+    arguments = {"kind": AnchorKind.CODEBOOK, "own_rows": [np.array([0])] * 2, "out": tmp_path / "a.npz"}
+    with pytest.raises(BadInputError, match="--k 11: the gallery offers 1 to 10 anchors an image"):
+        make_anchors(unit(0, 2), unit(1, 10), 11, **arguments)  # type: ignore[arg-type]
+
+
+def test_what_was_made_under_other_settings_or_is_damaged_is_made_again(tmp_path: Path) -> None:
+    vectors, gallery, out = unit(1, 9), unit(2, 80), tmp_path / "anchors.npz"
+    own: list[NDArray[np.int64]] = [NOTHING] * 9
+    first = make_anchors(vectors, gallery, 4, own_rows=own, out=out)
+    out.write_bytes(out.read_bytes()[:300])
+    np.testing.assert_array_equal(make_anchors(vectors, gallery, 4, own_rows=own, out=out).ids, first.ids)
+    excluded = [first.ids[t, :1].astype(np.int64) for t in range(9)]
+    second = make_anchors(vectors, gallery, 4, own_rows=excluded, out=out)
+    np.testing.assert_array_equal(second.ids[:, :3], first.ids[:, 1:])
+    assert make_anchors(vectors, gallery, 3, own_rows=own, out=out).ids.shape == (9, 3)
+    assert make_anchors(vectors, unit(3, 80), 4, own_rows=own, out=out).ids.tolist() != first.ids.tolist()
+    assert make_anchors(vectors, gallery, 4, own_rows=own, out=out, mining=Mining.IVF).recall == 1.0
+    assert make_anchors(vectors, gallery, 4, own_rows=own, out=out, mining=Mining.IVF).recall == 1.0  # from the file
+    assert make_anchors(vectors, gallery, 4, own_rows=own, out=out).recall is None
+
+
+@pytest.mark.parametrize("way", [by_whole_gallery, by_unique_anchors, by_image, products])
+def test_every_way_is_the_naive_product_with_its_gradient(way: Way) -> None:
     gallery, own = torch.tensor(unit(0, 50)), torch.tensor(unit(1, 6))
     ids = torch.tensor(np.random.default_rng(2).integers(0, 50, (6, 9)))
-    weights = torch.tensor(np.random.default_rng(3).normal(size=(6, 10)).astype(np.float32))
+    weights = torch.tensor(np.random.default_rng(3).normal(size=(6, 9)).astype(np.float32))
     fast = torch.tensor(unit(4, 6), requires_grad=True)
     naive = fast.detach().clone().requires_grad_()
-    result = contextual_similarities(fast, own, gallery, ids)
-    anchors = torch.cat([own[:, None], gallery[ids]], dim=1)  # (B, K + 1, D)
-    expected = torch.einsum("bd,bkd->bk", naive, anchors)
+    result, expected = way(fast, gallery, ids), torch.einsum("bd,bkd->bk", naive, gallery[ids])
     torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
-    (result * weights).sum().backward()
-    (expected * weights).sum().backward()
-    torch.testing.assert_close(fast.grad, naive.grad, atol=1e-5, rtol=0)
+    gradients = [torch.autograd.grad((r * weights).sum(), q)[0] for r, q in ((result, fast), (expected, naive))]
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=0)
+    whole = contextual_similarities(fast, own, gallery, ids)
+    anchors = torch.cat([own[:, None], gallery[ids]], dim=1)  # (B, K + 1, D)
+    torch.testing.assert_close(whole, torch.einsum("bd,bkd->bk", fast, anchors), atol=1e-6, rtol=0)
+
+
+def test_the_way_image_by_image_passes_a_numerical_gradient_check() -> None:
+    gallery, ids = torch.tensor(unit(0, 20)).double(), torch.tensor([[3, 3, 0], [19, 1, 2]])
+    queries = torch.tensor(unit(1, 2)).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda q: by_image(q, gallery, ids), (queries,))
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "k", "shared", "expected"),
+    [
+        (100, 32, 90, False, "by_whole_gallery"),
+        (5000, 32, 8, False, "by_image"),
+        (5000, 32, 500, True, "by_unique_anchors"),  # the whole batch has the same anchors
+    ],
+)
+def test_the_way_is_chosen_by_size(
+    count: int, batch: int, k: int, shared: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgecsd import anchors as module
+
+    called: list[str] = []
+    for name in ("by_whole_gallery", "by_unique_anchors", "by_image"):
+        real: Way = getattr(module, name)
+
+        def spied(q: Tensor, g: Tensor, i: Tensor, name: str = name, real: Way = real) -> Tensor:
+            called.append(name)
+            return real(q, g, i)
+
+        monkeypatch.setattr(module, name, spied)
+    random = np.random.default_rng(2)
+    ids = [random.choice(count, k, replace=False) for _ in range(1 if shared else batch)]
+    products(torch.tensor(unit(0, batch)), torch.tensor(unit(1, count)), torch.tensor(np.array(ids)).expand(batch, k))
+    assert called == [expected]

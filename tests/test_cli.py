@@ -90,7 +90,7 @@ def pipeline(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline
     made.do("index", made.store, "--out", made.index)
     made.do(
         "distill", photos, "--gallery", made.store, "--query-model", "test_efficientnet", "--config", settings,
-        "--anchors", 20, "--out", made.run,
+        "--k", 20, "--out", made.run,
     )  # fmt: skip
     made.do("export", made.run, "--target", "onnx")
     made.do(

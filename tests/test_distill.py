@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -17,16 +18,17 @@ from doubles import PixelGallery
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from edgecsd.anchors import mine_anchors
+from edgecsd.anchors import make_anchors
 from edgecsd.closed_form import STRENGTHS, Ridge
 from edgecsd.distill import DistillResult
 from edgecsd.errors import BadInputError
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
 from edgecsd.images import find_images
+from edgecsd.objective import Objective
 from edgecsd.progress import Silent
 from edgecsd.query_models import load_query_model
-from edgecsd.training import ContextualTargets, NetworkTraining
+from edgecsd.training import NetworkTraining
 from edgecsd.training_set import make_training_set
 
 PROGRAM = Path(__file__).with_name("distillations.py")
@@ -73,11 +75,12 @@ def test_stages(whole: DistillResult) -> None:
 
 
 def test_the_run_folder_is_complete(whole: DistillResult, pixel_store: FeatureStore) -> None:
-    names = {str(file.relative_to(whole.path)) for file in whole.path.rglob("*") if file.is_file()}
+    found = (str(file.relative_to(whole.path)) for file in whole.path.rglob("*") if file.is_file())
+    names = {re.sub(r"-[0-9a-f]{16}", "-KEY", name) for name in found}
     events = {name for name in names if name.startswith("tensorboard/")}
     assert names - events == {
         "run.json", "metrics.jsonl", "result.json", "query_model.safetensors", "query_model.json",
-        "checkpoints/last.pt", "cache/pooled.npz", "cache/anchors.npz", "cache/head.safetensors",
+        "checkpoints/last.pt", "cache/pooled-KEY-2.npy", "cache/anchors-KEY.npz", "cache/head.safetensors",
         "closed_form/query_model.safetensors", "closed_form/query_model.json",
     }  # fmt: skip
     assert {Path(name).parent.name for name in events} == {"head", "network"}
@@ -111,8 +114,8 @@ def test_metrics(whole: DistillResult) -> None:
 
 def test_the_strength_is_chosen_by_retrieval(whole: DistillResult, photos: Path, pixel_store: FeatureStore) -> None:
     data = make_training_set(find_images(photos), pixel_store, None, share=0.2, limit=500, overlap_k=5)
-    with np.load(whole.path / "cache" / "pooled.npz") as saved:
-        pooled = saved["pooled"]
+    (file,) = (whole.path / "cache").glob("pooled-*.npy")
+    pooled = np.load(file)
     assert pooled.shape[:2] == (24, 3)
     inputs = pooled[data.train].reshape(-1, pooled.shape[2])
     ridge = Ridge(inputs, data.features[data.train].reshape(len(inputs), -1))
@@ -174,10 +177,8 @@ def test_a_whole_run_is_not_made_again(whole: DistillResult, photos: Path, pixel
 
 
 def test_a_run_of_other_settings_is_refused(whole: DistillResult, photos: Path, pixel_store: FeatureStore) -> None:
-    with pytest.raises(
-        BadInputError, match=r"\(anchors: 12 there, 10 now, seed: 5 there, 6 now\); choose another --out"
-    ):
-        run(photos, pixel_store.path, whole.path, config=config(anchors=10, seed=6))
+    with pytest.raises(BadInputError, match=r"\(k: 12 there, 10 now, seed: 5 there, 6 now\); choose another --out"):
+        run(photos, pixel_store.path, whole.path, config=config(k=10, seed=6))
     with pytest.raises(BadInputError, match=r"other settings or data \(images\)"):
         run(find_images(photos).subset(range(23)), pixel_store.path, whole.path)  # type: ignore[arg-type]
     with pytest.raises(BadInputError, match="--resume and --overwrite"):
@@ -216,7 +217,7 @@ def test_fewer_anchors_than_asked_for_and_what_to_know_about_them(
     photos: Path, pixel_store: FeatureStore, tmp_path: Path
 ) -> None:
     listener = Listener()
-    settings = config(anchors=512, tau_q=1.0, head_steps=2, epochs=0)
+    settings = config(k=512, tau_q=1.0, head_steps=2, epochs=0)
     run(photos, pixel_store.path, tmp_path / "many", config=settings, reporter=listener)
     text = "\n".join(listener.heard)
     assert "the gallery offers only 23 anchors an image; 512 were asked for" in text
@@ -247,15 +248,15 @@ def test_the_network_is_shown_the_views_whose_features_are_cached(
     out = tmp_path / "run"
     run(photos, pixel_store.path, out, config=settings)
     data = make_training_set(find_images(photos), pixel_store, None, share=0.2, limit=500, overlap_k=5)
-    with np.load(out / "cache" / "pooled.npz") as saved:
-        pooled = torch.from_numpy(saved["pooled"])
+    (file,) = (out / "cache").glob("pooled-*.npy")
+    pooled = torch.from_numpy(np.load(file))
     model, features = load_query_model(out), torch.from_numpy(data.features[data.train])
-    anchors = mine_anchors(
+    anchors = make_anchors(
         features.flatten(0, 1).numpy(), data.gallery, 12, out=tmp_path / "anchors.npz",
         own_rows=[data.own_rows[t] for t in data.train for _ in range(3)],
     )  # fmt: skip
-    targets = ContextualTargets(features, torch.from_numpy(data.gallery), anchors, settings)
-    training = NetworkTraining(model, data, targets, tmp_path, workers=1)
+    objective = Objective(features, settings, anchors)
+    training = NetworkTraining(model, data, objective, tmp_path, workers=1)
     expected, shown = [], set()
     for epoch in range(2):
         order, views = training.epoch_plan(epoch)
@@ -264,7 +265,7 @@ def test_the_network_is_shown_the_views_whose_features_are_cached(
             shown |= set(zip(images.tolist(), views[images].tolist(), strict=True))
             with torch.no_grad():
                 embeddings = model.project(pooled[data.train[images], views[images]])
-            expected.append(targets.loss(embeddings, images, views[images]).item())
+            expected.append(objective.loss(embeddings, images, views[images]).item())
     assert len(shown) == 2 * training.steps_per_epoch * 4  # in the second epoch no image has the view of the first
     np.testing.assert_allclose(list(scalars(out, "network", "loss").values()), expected, rtol=1e-3, atol=1e-5)
 
@@ -287,7 +288,7 @@ def test_photos_without_features_are_left_out_and_counted(photos: Path, tmp_path
 
 def test_the_query_model_learns(photos: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:
     """Two dozen photos teach nothing of others; the loss on those that are trained on must fall all the same."""
-    settings = config(init="random", epochs=0, head_steps=150, head_lr=1e-2, anchors=20)
+    settings = config(init="random", epochs=0, head_steps=150, head_lr=1e-2, k=20)
     run(photos, pixel_store.path, tmp_path / "run", config=settings)
     losses = list(scalars(tmp_path / "run", "head", "loss").values())
     assert np.mean(losses[-10:]) < np.mean(losses[:10]) / 4

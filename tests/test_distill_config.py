@@ -21,6 +21,14 @@ from edgecsd.errors import BadInputError
         ({"seed": -1}, "--seed -1"),
         ({"held_out": 1.0}, "--held-out 1.0"),
         ({"size": 8}, "--size 8"),
+        ({"loss": "hvs"}, "--loss hvs: needs labelled images and the gallery model's classifier.*there are: csd-kl"),
+        ({"loss": "bct"}, "--loss bct: .*labelled"),
+        ({"loss": "triplet"}, "--loss 'triplet': Input should be 'csd-kl'"),
+        ({"loss": "raml", "order": "first"}, "--order first: only csd-kl, csd-l1, csd-l2 have two terms, not raml"),
+        ({"learn_gem_p": True}, "--learn-gem-p: only --pooling gem"),
+        ({"first_order": 0.5}, "--first-order 0.5: belongs to --loss ssp, not to csd-kl"),
+        ({"anchors": "512"}, "--anchors '512': Input should be 'topk', 'random', 'fixed' or 'codebook'"),
+        ({"k": 0}, "--k 0"),
     ],
 )
 def test_settings_that_cannot_be(options: dict[str, object], message: str) -> None:
@@ -30,13 +38,13 @@ def test_settings_that_cannot_be(options: dict[str, object], message: str) -> No
 
 def test_settings_from_toml(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
-    file.write_text('anchors = 64\nquery_model = "mobilenetv3_small_100"\ntau_q = 0.2\n')
-    read = make_config(file, {"anchors": 32, "epochs": None})
-    assert read == DistillConfig(anchors=32, query_model="mobilenetv3_small_100", tau_q=0.2)
+    file.write_text('k = 64\nquery_model = "mobilenetv3_small_100"\ntau_q = 0.2\n')
+    read = make_config(file, {"k": 32, "epochs": None})
+    assert read == DistillConfig(k=32, query_model="mobilenetv3_small_100", tau_q=0.2)
     file.write_text("learning_rate = 3\n")
     with pytest.raises(BadInputError, match="there is no setting 'learning_rate'; there are: query_model, weights"):
         make_config(file, {})
-    file.write_text("anchors = ")
+    file.write_text("k = ")
     with pytest.raises(BadInputError, match="not readable as TOML"):
         make_config(file, {})
     with pytest.raises(BadInputError, match="no such file"):

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 HEAVY = [
     "torch", "torchvision", "timm", "lightning_fabric", "tensorboard", "faiss", "onnx", "onnxscript", "onnxruntime",
     "coremltools", "litert_torch", "ai_edge_litert", "ai_edge_quantizer", "matplotlib", "pyarrow", "scipy", "pandas",
+    "sklearn", "jinja2",
 ]  # fmt: skip
 LIGHT_MODULES = {  # module -> the heavy libraries that it may load
     "edgecsd": (),
@@ -22,6 +23,8 @@ LIGHT_MODULES = {  # module -> the heavy libraries that it may load
     "edgecsd.progress": (),
     "edgecsd.space": (),
     "edgecsd.images": (),
+    "edgecsd.losses": (),
+    "edgecsd.distill_config": (),
     "edgecsd.views": (),
     "edgecsd.gallery_models": (),
     "edgecsd.metrics": (),
@@ -57,7 +60,16 @@ def test_light_modules_stay_light(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["extract", "--help"], ["export", "--help"]], ids=" ".join
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["extract", "--help"],
+        ["distill", "--help"],
+        ["export", "--help"],
+        ["report", "--help"],
+    ],
+    ids=" ".join,
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     program = f"""

@@ -13,17 +13,9 @@ from torch import Tensor
 
 from edgecsd.backbones import to_input
 from edgecsd.errors import BadInputError, DamagedFileError
+from edgecsd.pooling import Pooling, ProjectionKind, scaled_gem, scaled_l2
 from edgecsd.preprocess import Interpolation, Preprocess, Resize
-from edgecsd.query_models import (
-    Pooling,
-    QueryModel,
-    create_query_model,
-    load_query_model,
-    read_config,
-    save_query_model,
-    scaled_gem,
-    scaled_l2,
-)
+from edgecsd.query_models import QueryModel, create_query_model, load_query_model, read_config, save_query_model
 from edgecsd.space import EmbeddingSpace
 
 SPACE = EmbeddingSpace(gallery_model="acme-v7", preprocess=Preprocess(size=300), dim=24)
@@ -194,6 +186,52 @@ def test_the_whole_model_runs_in_half_precision() -> None:
     assert (exact * result).sum(axis=1).min() > 0.999
 
 
+def test_a_bottleneck_is_convolution_relu_pooling_l2_projection() -> None:
+    """The authors' head: 1x1 convolution to D, ReLU, GeM, L2, linear D to D, L2."""
+    model = tiny(projection=ProjectionKind.BOTTLENECK)
+    torch.nn.init.normal_(model.bottleneck.weight, std=0.1)
+    images = to_input(pixels(), model.config.preprocess)
+    with torch.inference_mode():
+        maps = model.backbone.forward_features(images).double()  # type: ignore[operator]
+        weight = model.bottleneck.weight.double()[:, :, 0, 0]
+        mapped = torch.einsum("bchw,dc->bdhw", maps, weight) + model.bottleneck.bias.double().view(1, -1, 1, 1)
+        hidden = plain_l2(plain_gem(mapped, 3.0))
+        wanted = plain_l2(hidden @ model.projection.weight.double().T + model.projection.bias.double())
+    assert model.head_takes_maps and model.pooled(images).ndim == 4
+    assert np.abs(model.embed(pixels()) - wanted.numpy()).max() < 1e-4
+
+
+def test_no_projection_is_pooling_and_l2() -> None:
+    width = tiny().config.width
+    space = SPACE.model_copy(update={"dim": width})
+    model = create_query_model(TINY, space, size=64, pretrained=False, projection=ProjectionKind.NONE)
+    with torch.inference_mode():
+        wanted = plain_l2(model.pooled(to_input(pixels(), model.config.preprocess)))
+    assert np.abs(model.embed(pixels()) - wanted.numpy()).max() < 1e-6
+    with pytest.raises(BadInputError, match=f"gives {width} channels and the gallery has 24 dimensions"):
+        tiny(projection=ProjectionKind.NONE)
+
+
+def test_a_learnt_power_is_saved_as_the_number_it_became(tmp_path: Path) -> None:
+    model = tiny(learn_power=True)
+    images = to_input(pixels(), model.config.preprocess)
+    (gradient,) = torch.autograd.grad(model(images)[:, 0].sum(), [model.pool.power])
+    assert gradient.abs().item() > 0
+    model.pool.power.data.fill_(2.25)
+    save_query_model(model, tmp_path)
+    loaded = load_query_model(tmp_path)
+    assert loaded.config.gem_p == 2.25 and not loaded.head_takes_maps
+    assert np.abs(loaded.embed(pixels()) - model.embed(pixels())).max() < 1e-6
+
+
+def test_a_folder_of_the_first_schema_is_read(tmp_path: Path) -> None:
+    save_query_model(tiny(), tmp_path)
+    description = json.loads((tmp_path / "query_model.json").read_text())
+    del description["projection"]
+    (tmp_path / "query_model.json").write_text(json.dumps({**description, "schema_version": 1}))
+    assert np.array_equal(load_query_model(tmp_path).embed(pixels()), tiny().embed(pixels()))
+
+
 # ------------------------------------------------------------------------------------------------- run folder
 
 
@@ -242,7 +280,7 @@ def test_absent_or_broken_weights_are_named(run: Path, content: bytes | None) ->
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 2}, "schema_version 1 is expected"),
+        ({"schema_version": 3}, "schema_version 2 is expected"),
         ({"gem_p": 0.5}, "gem_p = 0.5"),
         ({"pooling": "max"}, "pooling = 'max'"),
         ({"unknown": 1}, "unknown = 1"),

@@ -10,7 +10,21 @@ from typing import NoReturn
 import typer
 
 from edgecsd import __version__
-from edgecsd.cli import bench, check, demo, distill, doctor, evaluate, export, extract, import_features, index
+from edgecsd.cli import (
+    bench,
+    check,
+    concatenate,
+    demo,
+    distill,
+    doctor,
+    evaluate,
+    export,
+    extract,
+    import_features,
+    index,
+    report,
+    whiten,
+)
 from edgecsd.errors import INTERRUPTED_EXIT_CODE, EdgecsdError
 
 app = typer.Typer(
@@ -25,12 +39,15 @@ app = typer.Typer(
 for name, command in (
     ("extract", extract.command),
     ("import-features", import_features.command),
+    ("whiten", whiten.command),
+    ("concatenate", concatenate.command),
     ("index", index.command),
     ("distill", distill.command),
     ("evaluate", evaluate.command),
     ("export", export.command),
     ("check", check.command),
     ("bench", bench.command),
+    ("report", report.command),
     ("doctor", doctor.command),
     ("demo", demo.command),
 ):

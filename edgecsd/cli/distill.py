@@ -24,8 +24,29 @@ def command(
     ] = None,
     size: Annotated[int | None, typer.Option(help="Input side in pixels (default: the backbone's own).")] = None,
     resize: Annotated[str | None, typer.Option(help="squash or shorter-side (default: as the gallery model).")] = None,
+    views: Annotated[
+        int | None, typer.Option(help="Use only the first so many of the cached views (default: all).")
+    ] = None,
     pooling: Annotated[str | None, typer.Option(help="average or gem.")] = None,
-    anchors: Annotated[int | None, typer.Option(help="Anchors an image, K (512).")] = None,
+    gem_p: Annotated[float | None, typer.Option(help="Exponent of gem (3).")] = None,
+    learn_gem_p: Annotated[
+        bool | None, typer.Option("--learn-gem-p/--fix-gem-p", help="Learn the exponent of gem.")
+    ] = None,
+    projection: Annotated[
+        str | None, typer.Option(help="linear, bottleneck (1x1 convolution, ReLU, pooling, linear) or none.")
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="csd-kl, csd-l2, csd-l1, regression, ssp, rop, d3still or raml (csd-kl).")
+    ] = None,
+    order: Annotated[str | None, typer.Option(help="Terms of the csd losses: both, first or second.")] = None,
+    anchors: Annotated[str | None, typer.Option(help="topk, random, fixed or codebook (topk).")] = None,
+    k: Annotated[int | None, typer.Option("--k", help="Anchors an image, 1 to the whole gallery (512).")] = None,
+    mining: Annotated[
+        str | None, typer.Option(help="How the nearest are found: exact, or ivf for large galleries.")
+    ] = None,
+    sub_spaces: Annotated[int | None, typer.Option(help="ssp: sub-spaces of the product quantiser (32).")] = None,
+    centroids: Annotated[int | None, typer.Option(help="ssp: centroids of each sub-space (256).")] = None,
+    first_order: Annotated[float | None, typer.Option(help="ssp: weight of a first-order term (0).")] = None,
     tau_q: Annotated[float | None, typer.Option(help="Temperature of the query side (0.1).")] = None,
     tau_g: Annotated[float | None, typer.Option(help="Temperature of the gallery side (0.1).")] = None,
     init: Annotated[str | None, typer.Option(help="closed-form or random start of the projection.")] = None,
@@ -36,6 +57,12 @@ def command(
     batch_size: Annotated[int | None, typer.Option(help="Images a step of the whole network (32).")] = None,
     backbone_lr: Annotated[float | None, typer.Option(help="Peak learning rate of the backbone.")] = None,
     projection_lr: Annotated[float | None, typer.Option(help="Peak learning rate of the projection.")] = None,
+    freeze_norm: Annotated[
+        bool | None, typer.Option("--freeze-norm/--train-norm", help="Keep the batch-norm statistics (kept).")
+    ] = None,
+    ema: Annotated[
+        float | None, typer.Option(help="Decay of a moving average of the weights, such as 0.99; 0: none.")
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="32-true or bf16-mixed.")] = None,
     held_out: Annotated[
         float | None, typer.Option(help="Share of the photos kept for validation by retrieval (0.1).")
@@ -43,6 +70,9 @@ def command(
     seed: Annotated[int | None, typer.Option()] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML with any of these settings and more; options override it.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for pooled features and anchors, to share among runs (OUT/cache).")
     ] = None,
     split: Split = None,
     workers: Workers = None,
@@ -64,8 +94,19 @@ def command(
         "weights": weights,
         "size": size,
         "resize": resize,
+        "views": views,
         "pooling": pooling,
+        "gem_p": gem_p,
+        "learn_gem_p": learn_gem_p,
+        "projection": projection,
+        "loss": loss,
+        "order": order,
         "anchors": anchors,
+        "k": k,
+        "mining": mining,
+        "sub_spaces": sub_spaces,
+        "centroids": centroids,
+        "first_order": first_order,
         "tau_q": tau_q,
         "tau_g": tau_g,
         "init": init,
@@ -74,6 +115,8 @@ def command(
         "batch_size": batch_size,
         "backbone_lr": backbone_lr,
         "projection_lr": projection_lr,
+        "freeze_norm": freeze_norm,
+        "ema": ema,
         "precision": precision,
         "held_out": held_out,
         "seed": seed,
@@ -85,6 +128,7 @@ def command(
         features=features,
         split=split,
         config=make_config(config, options),
+        cache=cache,
         workers=workers,
         resume=resume,
         overwrite=overwrite,

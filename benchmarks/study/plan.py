@@ -1,0 +1,155 @@
+"""What the study asks: each question of the article, the variants that answer it, and the orderings it claims."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+STEPS, BATCH = 250, 128  # of the head: enough for the order of the variants, not for the last point
+HEAD = {
+    "epochs": 0, "head_steps": STEPS, "head_batch_size": BATCH, "query_model": "tf_efficientnet_lite0",
+    "pooling": "average",
+}  # fmt: skip
+COLD = {"tau_q": 1.0, "tau_g": 0.01}  # unequal temperatures
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One configuration: settings of `distill` beyond the common ones, and the training set it learns from."""
+
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    data: str = "same"
+
+    @property
+    def key(self) -> str:
+        """What the variant is made of: equal variants of several questions are run once."""
+        settings = "_".join(f"{name}={value}" for name, value in sorted(self.settings.items()))
+        return f"{self.data}_{settings or 'base'}".replace("/", "-")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A comparison; the first variant is the one the others are compared with."""
+
+    name: str
+    title: str
+    article: str  # what the article says, or "" where it is silent
+    variants: tuple[Variant, ...]
+    claims: tuple[tuple[str, str], ...] = ()  # (better, worse), by the article
+    numbers: tuple[float, ...] = ()  # x of each variant, where it is a curve
+    x_label: str = ""
+
+
+BASE = Variant("csd-kl")
+CSD = ("csd-kl", "csd-l2", "csd-l1")
+COUNTS = (16, 64, 256, 512, 1024, 2048)
+KINDS = ("topk", "random", "fixed", "codebook")
+
+
+def questions(
+    most: int, mobilenet_weights: str | None, third: tuple[str, str | None] | None, has_other: bool
+) -> list[Question]:
+    """All questions that can be asked of the photos and weights that are there.
+
+    most: the whole gallery, as anchors of one image.
+    third: name and weights file of a third query model; None for the weights: those of an installed package.
+    """
+    counts = (*(k for k in COUNTS if k < most), most)
+    asked = [
+        Question(
+            "loss", "Which form of the contextual loss?", "KL and L2 do well, L1 worst; KL is the default.",
+            tuple(_loss(name) for name in CSD), (("csd-kl", "csd-l1"), ("csd-l2", "csd-l1")),
+        ),
+        Question(
+            "terms", "First order, second order, or both?", "Both terms together serve retrieval best.",
+            tuple(_loss(name, order) for name in CSD for order in ("both", "first", "second")),
+            tuple((name, f"{name}, {order}") for name in CSD for order in ("first", "second")),
+        ),
+        Question(
+            "k", "How many anchors?", "mAP rises with K and is saturated from K = 1024 on.",
+            tuple(_count(k) for k in counts), (("K = 1024", "K = 64"), ("K = 1024", "K = 256")),
+            tuple(map(float, counts)), "K",
+        ),
+        Question(
+            "anchors", "Which anchors?", "Random and fixed anchors do much worse than the nearest.",
+            tuple(_kind(kind, cold) for cold in (False, True) for kind in KINDS),
+            tuple(
+                ("topk" + suffix, kind + suffix)
+                for suffix in (", tau 0.1 / 0.1", ", tau 1 / 0.01") for kind in ("random", "fixed")
+            ),
+        ),
+        Question(
+            "temperature", "Which temperatures?", "tau_g below 1, so that near anchors count more.",
+            (
+                BASE, _taus(0.05, 0.05), _taus(0.2, 0.2), _taus(0.1, 0.05), _taus(1.0, 0.01),
+                Variant("tau 1 / 0.01, K = 1024", {**COLD, "k": 1024}),
+            ),
+        ),
+        Question(
+            "competitors", "Other label-free losses",
+            "Contextual similarity beats the methods it was compared with.",
+            (
+                BASE, _loss("regression"), Variant("ssp", {"loss": "ssp"}),
+                Variant("ssp + first order", {"loss": "ssp", "first_order": 1.0}),
+                _loss("rop"), _loss("d3still"), _loss("raml"),
+            ),
+            tuple(("csd-kl", other) for other in ("regression", "ssp", "rop", "d3still", "raml")),
+        ),
+        Question(
+            "views", "How many cached views, how strong?", "",
+            (
+                *(Variant(f"{count} views", {"views": count}, "wide") for count in (0, 1, 4, 16)),
+                Variant("1 mild view", {"views": 1}, "mild"), Variant("4 mild views", {"views": 4}, "mild"),
+            ),
+        ),
+        Question(
+            "head", "Which head, which start?", "",
+            (
+                BASE, Variant("random start", {"init": "random"}),
+                Variant("ridge 0.01 start", {"head_start": 0.01}), Variant("GeM", {"pooling": "gem"}),
+            ),
+        ),
+    ]  # fmt: skip
+    models = [Variant("EfficientNet-Lite0", {"views": 1})]
+    if mobilenet_weights:
+        models.append(Variant("MobileNetV2", _model("mobilenetv2_100", mobilenet_weights)))
+    if third:
+        models.append(Variant(third[0], _model(*third)))
+    if len(models) > 1:
+        asked.append(
+            Question("models", "Which query model?", "The framework serves several query models.", tuple(models))
+        )
+    if has_other:
+        asked.append(
+            Question(
+                "domain",
+                "Training photos of the gallery's kind, or of another?",
+                "mAP falls when training photos and gallery differ in kind.",
+                (BASE, Variant("another domain", {}, "other"), Variant("both", {}, "both")),
+                (("csd-kl", "another domain"),),
+            )
+        )  # fmt: skip
+    return asked
+
+
+def _model(name: str, weights: str | None) -> dict[str, Any]:
+    return {"query_model": name, "views": 1} | ({"weights": weights} if weights else {})
+
+
+def _loss(name: str, order: str = "both") -> Variant:
+    settings = {} if name == "csd-kl" else {"loss": name}
+    return Variant(*((name, settings) if order == "both" else (f"{name}, {order}", {**settings, "order": order})))
+
+
+def _count(k: int) -> Variant:
+    return Variant(f"K = {k}", {} if k == 512 else {"k": k})
+
+
+def _kind(kind: str, cold: bool) -> Variant:
+    settings = {} if kind == "topk" else {"anchors": kind}
+    return Variant(f"{kind}, tau 1 / 0.01" if cold else f"{kind}, tau 0.1 / 0.1", settings | (COLD if cold else {}))
+
+
+def _taus(tau_q: float, tau_g: float) -> Variant:
+    return Variant(f"tau {tau_q:g} / {tau_g:g}", {"tau_q": tau_q, "tau_g": tau_g})

@@ -1,0 +1,138 @@
+"""The study's report: tables, plots and verdicts from the recorded runs; nothing is written that was not measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from plan import Question, Variant
+
+from edgecsd.bootstrap import PairedDifference, bootstrap_interval, paired_difference
+from edgecsd.files import replace_whole, write_json
+from edgecsd.report.plots import save
+from edgecsd.report.study_figures import Study, StudyPlot, StudyPoint, study_figure
+
+Records = dict[tuple[str, int], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the runs of one variant say: mAP over queries and seeds, with its interval, and how seeds differ."""
+
+    variant: Variant
+    seeds: int
+    ap: np.ndarray  # (Q,) of each query, mean over seeds
+    mean: float
+    low: float
+    high: float
+    spread: float  # standard deviation of the mAP over seeds
+    overlap: float
+    cosine: float
+
+
+def answer(variant: Variant, records: Records) -> Answer | None:
+    """None if the variant was not run."""
+    found = [record for (key, _), record in records.items() if key == variant.key]
+    if not found:
+        return None
+    ap = np.mean([record["ap"] for record in found], axis=0)
+    interval = bootstrap_interval(ap)
+    maps = [record["mAP"] for record in found]
+    spread = float(np.std(maps, ddof=1)) if len(maps) > 1 else float("nan")
+    overlap, cosine = (float(np.mean([record[name] for record in found])) for name in ("overlap@10", "cosine"))
+    return Answer(variant, len(found), ap, interval.mean, interval.low, interval.high, spread, overlap, cosine)
+
+
+def verdict(difference: PairedDifference) -> str:
+    """A claimed ordering against what was measured."""
+    if difference.low > 0:
+        return "agrees"
+    return "**disagrees**" if difference.high < 0 else "not shown either way"
+
+
+def signed(difference: PairedDifference) -> str:
+    return f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}], p = {difference.p_value:.4f}"
+
+
+def section(question: Question, answers: dict[str, Answer], picture: str) -> list[str]:
+    """Markdown of one question."""
+    first = next(iter(answers.values()))
+    lines = [f"## {question.title}", ""]
+    if question.article:
+        lines += [f"The article: {question.article}", ""]
+    lines += [f"![{question.title}]({picture})", ""]
+    lines += [
+        "| variant | mAP [95 % interval] | sd over seeds | seeds | overlap@10 | cosine "
+        f"| against {first.variant.name} |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, each in answers.items():
+        against = "" if each is first else signed(paired_difference(each.ap, first.ap))
+        lines.append(
+            f"| {name} | {each.mean:.4f} [{each.low:.4f}, {each.high:.4f}] | {each.spread:.4f} | {each.seeds} | "
+            f"{each.overlap:.3f} | {each.cosine:.3f} | {against} |"
+        )
+    claims = [(a, b) for a, b in question.claims if a in answers and b in answers]
+    if claims:
+        lines += ["", "| the article's ordering | difference here | |", "|---|---|---|"]
+        for better, worse in claims:
+            difference = paired_difference(answers[better].ap, answers[worse].ap)
+            lines.append(f"| {better} > {worse} | {signed(difference)} | {verdict(difference)} |")
+    return [*lines, ""]
+
+
+def plot(question: Question, answers: dict[str, Answer], reference: float) -> StudyPlot:
+    """A curve where the variants are numbers, dots elsewhere."""
+    numbers = dict(zip((v.name for v in question.variants), question.numbers, strict=False))
+    points = tuple(
+        StudyPoint(name=name, mean=each.mean, low=each.low, high=each.high, x=numbers.get(name))
+        for name, each in answers.items()
+    )
+    common = {"title": question.title, "points": points, "reference": reference, "reference_name": "gallery model"}
+    if numbers:
+        return StudyPlot(kind="line", x_label=question.x_label, y_label="mAP", log_x=True, **common)
+    return StudyPlot(kind="dots", x_label="mAP", **common)
+
+
+def write_study(
+    questions: list[Question],
+    records: Records,
+    baselines: dict[str, dict[str, Any]],
+    about: list[str],
+    out: Path,
+    environment: dict[str, Any],
+) -> None:
+    """study.md, study.json (for `edgecsd report --study`) and one PNG and SVG a question in `out`."""
+    reference = baselines["gallery model, symmetric"]["mAP"]
+    lines = ["# Study", "", *about, "", "| | mAP [95 % interval] |", "|---|---|"]
+    for name, scored in baselines.items():
+        interval = bootstrap_interval(np.array(scored["ap"]))
+        lines.append(f"| {name} | {interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}] |")
+    lines.append("")
+    plots, raw = [], {}
+    for question in questions:
+        found = {v.name: a for v in question.variants if (a := answer(v, records)) is not None}
+        if len(found) < 2:  # nothing to compare
+            continue
+        drawn = plot(question, found, reference)
+        save(study_figure(drawn), out / "study" / question.name)
+        lines += section(question, found, f"study/{question.name}.svg")
+        plots.append(drawn)
+        raw[question.name] = {
+            name: {"mAP": each.mean, "low": each.low, "high": each.high, "seeds": each.seeds, "sd": each.spread}
+            for name, each in found.items()
+        }
+    write_json(out / "study.json", Study(schema_version=1, title="Study", plots=tuple(plots)).model_dump(mode="json"))
+    write_json(out / "study-figures.json", _finite({"answers": raw, "environment": environment}))
+    with replace_whole(out / "study.md") as temporary:
+        temporary.write_text("\n".join(lines) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, float):
+        return round(value, 5) if np.isfinite(value) else None
+    return value

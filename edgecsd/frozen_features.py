@@ -1,0 +1,107 @@
+"""What the frozen backbone gives for every training photo and view, computed once: the head is trained on it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgecsd.backbones import to_input
+from edgecsd.embedding import PART_ITEMS, embed_images
+from edgecsd.errors import BadInputError
+from edgecsd.files import Parts, digest_of, replace_whole, save_array
+from edgecsd.progress import SILENT, Reporter
+from edgecsd.query_models import QueryModel
+from edgecsd.training_set import TrainingSet
+from edgecsd.views import MOST_VIEWS, ViewRecipe
+from edgecsd.weights import weights_digest
+
+MAPS_BYTES = 4 << 30  # feature maps held at once: beyond it the head stage sees fewer of the views
+Array = NDArray[np.floating[Any]]
+
+
+class _FrozenEmbedder:
+    """The model up to where its head starts, as an Embedder; maps are flattened, and kept in float16."""
+
+    def __init__(self, model: QueryModel, shape: tuple[int, ...]) -> None:
+        self.preprocess, self.dim, self._model = model.config.preprocess, math.prod(shape), model
+
+    def embed(self, pixels: NDArray[np.uint8]) -> Any:  # float16 for maps, where the protocol has float32
+        with torch.inference_mode():
+            features = self._model.pooled(to_input(pixels, self.preprocess)).float()
+        return features.flatten(1).half().numpy() if features.ndim > 2 else features.numpy()
+
+
+def frozen_features(
+    model: QueryModel,
+    data: TrainingSet,
+    folder: Path,
+    *,
+    workers: int,
+    part_items: int = PART_ITEMS,
+    reporter: Reporter = SILENT,
+) -> Array:
+    """(T, 1 + V, C) pooled features, or (T, 1 + V, C, h, w) float16 maps where the head takes them.
+
+    Kept in `folder` under a name made of all that they follow from, so that several runs can share it; features of
+    more views than are wanted serve too. Maps of all views may not fit into memory: then only the first views are
+    taken, and it is told.
+    """
+    shape = _shape(model)
+    views = _views(data.views, len(data.images), shape, reporter)
+    settings = _made_of(model, data, shape)
+    stem = f"pooled-{digest_of(settings)[:16]}"
+    for count in range(views.count, MOST_VIEWS + 1):
+        file = folder / f"{stem}-{count}.npy"
+        if file.is_file():
+            kept = np.load(file, mmap_mode="r", allow_pickle=False)[:, : 1 + views.count]
+            return np.array(kept).reshape(len(data.images), -1, *shape)
+    parts = Parts(folder / f"{stem}-{views.count}.npy", {**settings, "part_items": part_items})
+    embedded = embed_images(
+        data.images, _FrozenEmbedder(model, shape), recipe=views, parts=parts, part_items=part_items,
+        workers=workers, strict=True, advice="it could be read when its features were extracted",
+        name="pooled features", reporter=reporter,
+    )  # fmt: skip
+    known = zip(embedded.digests, data.digests, strict=True)
+    changed = [position for position, (now, then) in enumerate(known) if then and now != then]
+    if changed:
+        parts.discard()
+        raise BadInputError(
+            f"{data.images.path(changed[0])}: changed since its features were extracted "
+            f"({len(changed)} such images); extract again"
+        )
+    with replace_whole(folder / f"{stem}-{views.count}.npy") as temporary:
+        save_array(temporary, embedded.vectors)
+    parts.discard()
+    return embedded.vectors.reshape(len(data.images), -1, *shape)
+
+
+def _made_of(model: QueryModel, data: TrainingSet, shape: tuple[int, ...]) -> dict[str, Any]:
+    """All that the features of one view follow from: its number, not how many there are."""
+    return {
+        "model": weights_digest(model.backbone.state_dict()),
+        "config": model.config.model_dump(mode="json"),
+        "shape": list(shape),
+        "images": digest_of([list(data.images.ids), list(data.digests)]),
+        "views": {**data.views.model_dump(mode="json"), "count": 0},
+    }
+
+
+def _shape(model: QueryModel) -> tuple[int, ...]:
+    """Of one image's features."""
+    size = model.config.preprocess.size
+    with torch.inference_mode():
+        return tuple(model.pooled(torch.zeros(1, 3, size, size)).shape[1:])
+
+
+def _views(recipe: ViewRecipe, images: int, shape: tuple[int, ...], reporter: Reporter) -> ViewRecipe:
+    if len(shape) == 1:
+        return recipe
+    fitting = max(0, MAPS_BYTES // (2 * math.prod(shape) * images) - 1)
+    if fitting < recipe.count:
+        reporter.message(f"the head is trained on {fitting} of {recipe.count} views: not all maps fit into memory")
+    return recipe.model_copy(update={"count": min(recipe.count, fitting)})

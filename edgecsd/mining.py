@@ -1,0 +1,164 @@
+"""Which gallery rows become anchors: the nearest, exactly or through inverted lists, or drawn ones; in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgecsd.anchor_kinds import Mining
+from edgecsd.files import Parts
+from edgecsd.progress import SILENT, Reporter
+
+BLOCK_VALUES = 32_000_000  # similarities held at once while mining: 128 MB
+RECALL_SAMPLE = 256  # vectors that approximate mining is compared with exact mining on
+LEAST_RECALL = 0.95  # on them: until it is reached, twice as many lists are searched
+
+RANDOM_STREAM, FIXED_STREAM = 1 << 40, 1 << 41  # of a seed's random numbers: apart from those of training
+
+Floats = NDArray[np.float32]
+Rows = Sequence[NDArray[np.int64]]
+Found = tuple[NDArray[np.int32], NDArray[np.float16]]
+
+
+def mine(
+    vectors: Floats,
+    gallery: Floats,
+    k: int,
+    own_rows: Rows,
+    parts: Parts,
+    *,
+    mining: Mining,
+    reporter: Reporter = SILENT,
+) -> tuple[Found, float | None]:
+    """Ids and cosines (T, K) of the gallery rows nearest to vectors (T, D), nearest first; and the recall, if measured.
+
+    own_rows[t] never stand among the anchors of vector t. What is done is kept in `parts`.
+    """
+    if mining is Mining.IVF:
+        return _mine_in_lists(vectors, gallery, k, own_rows, parts, reporter)
+
+    def make(block: slice) -> dict[str, NDArray[Any]]:
+        return _named(nearest(vectors[block], gallery, k, own_rows[block]))
+
+    rows = max(1, BLOCK_VALUES // len(gallery))
+    found = in_blocks(make, len(vectors), rows, parts, "mining anchors", reporter)
+    return (found["ids"], found["similarities"]), None
+
+
+def nearest(vectors: Floats, gallery: Floats, k: int, own_rows: Rows) -> Found:
+    """Exact ids and cosines (B, K) for vectors (B, D), nearest first, without each vector's own rows."""
+    similarities = torch.from_numpy(vectors) @ torch.from_numpy(gallery).T
+    for row, own in enumerate(own_rows):
+        similarities[row, torch.from_numpy(own)] = -torch.inf
+    values, ids = similarities.topk(k, dim=1)
+    return ids.to(torch.int32).numpy(), values.to(torch.float16).numpy()
+
+
+def _mine_in_lists(
+    vectors: Floats, gallery: Floats, k: int, own_rows: Rows, parts: Parts, reporter: Reporter
+) -> tuple[Found, float]:
+    from edgecsd.clustering import InvertedLists  # faiss: only where it is asked for
+
+    most_own = max((len(rows) for rows in own_rows), default=0)
+    lists = InvertedLists(gallery, k + most_own)
+
+    def search(of: slice | NDArray[np.int64]) -> Found:
+        asked = np.arange(len(vectors))[of]
+        ids, cosines = lists.search(vectors[asked], k + most_own)
+        return _without_own(ids, cosines, vectors[asked], gallery, k, [own_rows[t] for t in asked])
+
+    sample = np.unique(np.linspace(0, len(vectors) - 1, min(RECALL_SAMPLE, len(vectors))).round().astype(np.int64))
+    exact = _nearest_in_blocks(sample, vectors, gallery, k, own_rows)
+    while lists.probes < lists.lists and _recall(search(sample)[0], exact) < LEAST_RECALL:
+        lists.probes = min(lists.lists, 2 * lists.probes)
+    rows = max(1, BLOCK_VALUES // (8 * (k + most_own)))
+    found = in_blocks(lambda block: _named(search(block)), len(vectors), rows, parts, "mining anchors", reporter)
+    recall = _recall(found["ids"][sample], exact)
+    reporter.message(
+        f"approximate mining: recall@{k} {recall:.4f} against exact mining, on {len(sample)} vectors "
+        f"({lists.probes} of {lists.lists} lists searched)"
+    )
+    return (found["ids"], found["similarities"]), recall
+
+
+def _without_own(
+    ids: NDArray[np.int64], cosines: Floats, vectors: Floats, gallery: Floats, k: int, own_rows: Rows
+) -> Found:
+    """The first K of each row of ids (B, K + own) that are not the vector's own; exact where the lists gave fewer."""
+    kept = np.empty((len(ids), k), np.int32)
+    similarities = np.empty((len(ids), k), np.float16)
+    for row, own in enumerate(own_rows):
+        places = np.flatnonzero((ids[row] >= 0) & ~np.isin(ids[row], own))[:k]
+        if len(places) == k:
+            kept[row], similarities[row] = ids[row, places], cosines[row, places]
+        else:
+            only = slice(row, row + 1)
+            exact = nearest(vectors[only], gallery, k, own_rows[only])
+            kept[row], similarities[row] = exact[0][0], exact[1][0]
+    return kept, similarities
+
+
+def _nearest_in_blocks(
+    sample: NDArray[np.int64], vectors: Floats, gallery: Floats, k: int, own_rows: Rows
+) -> NDArray[np.int32]:
+    """(S, K) exact anchors of the sampled vectors."""
+    rows = max(1, BLOCK_VALUES // len(gallery))
+    blocks = [sample[start : start + rows] for start in range(0, len(sample), rows)]
+    return np.concatenate([nearest(vectors[b], gallery, k, [own_rows[t] for t in b])[0] for b in blocks])
+
+
+def _recall(ids: NDArray[np.int32], exact: NDArray[np.int32]) -> float:
+    """Share of the exact anchors (S, K) that are among ids (S, K), row by row."""
+    found = sum(len(np.intersect1d(own, best)) for own, best in zip(ids, exact, strict=True))
+    return found / exact.size
+
+
+def drawn_for_each(count: int, k: int, own_rows: Rows, seed: int) -> NDArray[np.int32]:
+    """(T, K): for each vector K different rows below `count` and none of its own: a pure function of (seed, vector)."""
+    ids = np.empty((len(own_rows), k), np.int32)
+    for row, own in enumerate(own_rows):
+        random = np.random.Generator(np.random.Philox(key=[seed, RANDOM_STREAM | row]))
+        candidates = random.choice(count, k + len(own), replace=False)
+        ids[row] = candidates[~np.isin(candidates, own)][:k]
+    return ids
+
+
+def drawn_for_all(count: int, k: int, own_rows: Rows, seed: int) -> NDArray[np.int32]:
+    """(T, K): for each vector the first K of one random order of all rows that are not its own."""
+    order = np.random.Generator(np.random.Philox(key=[seed, FIXED_STREAM])).permutation(count).astype(np.int32)
+    ids = np.broadcast_to(order[:k], (len(own_rows), k))
+    affected = [row for row, own in enumerate(own_rows) if np.isin(own, order[:k]).any()]
+    if affected:
+        ids = ids.copy()
+    for row in affected:
+        candidates = order[: k + len(own_rows[row])]
+        ids[row] = candidates[~np.isin(candidates, own_rows[row])][:k]
+    return ids
+
+
+def in_blocks(
+    make: Callable[[slice], dict[str, NDArray[Any]]],
+    count: int,
+    rows: int,
+    parts: Parts,
+    name: str,
+    reporter: Reporter,
+) -> dict[str, NDArray[Any]]:
+    """What `make` gives for every block of `rows` of `count` rows, joined; blocks that are in `parts` are not made."""
+    starts = range(0, count, rows)
+    with reporter.task(name, count) as advance:
+        for number, start in enumerate(starts):
+            block = slice(start, min(start + rows, count))
+            if not parts.has(number):
+                parts.write(number, **make(block))
+            advance(block.stop - block.start)
+    read = [parts.read(number) for number in range(len(starts))]
+    return {key: np.concatenate([part[key] for part in read]) for key in read[0]}
+
+
+def _named(found: Found) -> dict[str, NDArray[Any]]:
+    return {"ids": found[0], "similarities": found[1]}

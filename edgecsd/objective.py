@@ -1,0 +1,81 @@
+"""The chosen loss over the training vectors: the gallery's side of it is made once and looked up batch by batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgecsd.anchors import Anchors, contextual_similarities
+from edgecsd.distill_config import ANCHORED_LOSSES, DistillConfig, Loss
+from edgecsd.losses.csd_kl import csd_kl
+from edgecsd.losses.csd_l1 import csd_l1
+from edgecsd.losses.csd_l2 import csd_l2
+from edgecsd.losses.d3still import d3still
+from edgecsd.losses.raml import raml
+from edgecsd.losses.regression import regression
+from edgecsd.losses.rop import rop
+from edgecsd.losses.ssp import ssp
+
+
+@dataclass
+class Objective:
+    """The loss of embeddings of given views of given training images.
+
+    features   (T, 1 + V, D) gallery features of the training images and of their cached views
+    anchors    of every one of those vectors, row = image x (1 + V) + view; None for a loss without anchors
+    codebooks  (M, L, D / M) product quantiser of the gallery, for SSP only
+    """
+
+    features: Tensor
+    config: DistillConfig = field(repr=False)
+    anchors: Anchors | None = field(default=None, repr=False)
+    codebooks: Tensor | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        assert (self.anchors is not None) == (self.config.loss in ANCHORED_LOSSES)
+        assert (self.codebooks is not None) == (self.config.loss is Loss.SSP)
+        self._vectors = None if self.anchors is None else torch.from_numpy(self.anchors.vectors)
+
+    def loss(self, embeddings: Tensor, images: NDArray[np.int64], views: NDArray[np.int64]) -> Tensor:
+        """Mean loss of (B, D) unit embeddings; images (B,) rows of `features`, views (B,)."""
+        config = self.config
+        own = self.features[torch.from_numpy(images), torch.from_numpy(views)]
+        if self.anchors is not None:
+            return self._contextual(*self._similarities(self.anchors, embeddings, own, images, views))
+        if config.loss is Loss.REGRESSION:
+            return regression(embeddings, own)
+        if config.loss is Loss.RAML:
+            return raml(embeddings, own)
+        assert self.codebooks is not None
+        return ssp(
+            embeddings, own, self.codebooks, tau_q=config.tau_q, tau_g=config.tau_g, first_order=config.first_order
+        )
+
+    def _similarities(
+        self, anchors: Anchors, embeddings: Tensor, own: Tensor, images: NDArray[np.int64], views: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
+        """C_q and C_g, each (B, K + 1), the image's own gallery feature first."""
+        assert self._vectors is not None
+        rows = images * self.features.shape[1] + views
+        ids = torch.from_numpy(anchors.ids[rows].astype(np.int64))
+        queries = contextual_similarities(embeddings, own, self._vectors, ids)
+        others = torch.from_numpy(anchors.similarities[rows].astype(np.float32))
+        return queries, torch.cat([(own * own).sum(1, keepdim=True), others], dim=1)
+
+    def _contextual(self, queries: Tensor, gallery: Tensor) -> Tensor:
+        config = self.config
+        match config.loss:
+            case Loss.CSD_KL:
+                return csd_kl(queries, gallery, tau_q=config.tau_q, tau_g=config.tau_g, order=config.order)
+            case Loss.CSD_L2:
+                return csd_l2(queries, gallery, order=config.order)
+            case Loss.CSD_L1:
+                return csd_l1(queries, gallery, order=config.order)
+            case Loss.ROP:
+                return rop(queries, gallery)
+            case _:
+                return d3still(queries, gallery)
