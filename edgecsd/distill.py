@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from edgecsd.anchor_kinds import AnchorKind
 from edgecsd.anchors import Anchors, make_anchors
 from edgecsd.closed_form import STRENGTHS, Projection, Ridge
 from edgecsd.clustering import product_codebooks
@@ -183,8 +184,10 @@ class _Distillation:
 
     @cached_property
     def _anchor_count(self) -> int:
-        """Anchors an image: as many as asked for, or as the gallery has."""
-        return min(self.config.k, len(self.data.gallery) - max(len(rows) for rows in self.data.own_rows))
+        """Anchors an image: as many as asked for, or as the gallery has. Centroids are nobody's own."""
+        codebook = self.config.anchors is AnchorKind.CODEBOOK
+        own = 0 if codebook else max(len(rows) for rows in self.data.own_rows)
+        return min(self.config.k, len(self.data.gallery) - own)
 
     def _head(self, pooled: Array, objective: Objective) -> None:
         """Train the head, or take the one that an earlier process of this run trained."""

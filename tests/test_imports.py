@@ -24,6 +24,7 @@ LIGHT_MODULES = {  # module -> the heavy libraries that it may load
     "edgecsd.space": (),
     "edgecsd.images": (),
     "edgecsd.losses": (),
+    "edgecsd.anchor_kinds": (),
     "edgecsd.distill_config": (),
     "edgecsd.views": (),
     "edgecsd.gallery_models": (),
