@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
 from distillations import config, run
 from doubles import PixelGallery
 
-from edgecsd.check import DEFAULT_THRESHOLDS, CheckResult, Gate, check
+from edgecsd.check import DEFAULT_THRESHOLDS, CheckResult, Gate, _gallery_features, check
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.exporting import export
 from edgecsd.extract import extract
@@ -18,6 +20,7 @@ from edgecsd.features import FeatureStore
 from edgecsd.files import sha256_file
 from edgecsd.images import find_images, read_image
 from edgecsd.index import GalleryIndex, build_index
+from edgecsd.progress import SILENT
 from edgecsd.query_models import load_query_model
 
 
@@ -157,3 +160,20 @@ def test_deeper_than_the_gallery(arguments: dict[str, object], folder: Path) -> 
     result = check(**{**arguments, "k": 100}, limit=4)  # type: ignore[arg-type]
     assert result.figures["overlap"] == 1.0  # all the others, in any order
     assert len(GalleryIndex.open(folder / "gallery.index").ids) == 24
+
+
+def test_the_gallery_model_is_run_as_the_index_was_made(photos: Path, tmp_path: Path) -> None:
+    """With the index's own pixel contract and scales, not with the network's."""
+    torch.manual_seed(1)
+    network = timm.create_model("test_efficientnet", pretrained=False)
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    (tmp_path / "contract.json").write_text('{"size": 48, "resize": "squash", "interpolation": "bicubic"}')
+    store = extract(
+        photos, "timm:test_efficientnet", tmp_path / "store", weights=tmp_path / "weights.pth",
+        preprocess=tmp_path / "contract.json", scales=(1.0, 2**0.5),
+    )  # fmt: skip
+    index = build_index(store, tmp_path / "index")
+    images = find_images(photos)
+    kept, features, unreadable = _gallery_features(images, index, None, tmp_path / "weights.pth", SILENT)
+    assert kept.ids == images.ids and unreadable == 0
+    assert np.abs(features - store.vectors()).max() < 1e-3  # float16 in the store
