@@ -16,7 +16,6 @@ from edgecsd.features import FeatureStore
 from edgecsd.files import Parts
 from edgecsd.images import find_images
 from edgecsd.preprocess import Box, Preprocess, Resize
-from edgecsd.views import ViewRecipe
 
 
 class SlowPixels(Preprocess):
@@ -63,7 +62,7 @@ def test_what_waits_is_not_decoded_after_an_interruption(
 
 @pytest.mark.parametrize("batch_size", [1, 5, 16, 100])
 def test_batches_change_nothing(batch_size: int, photos: Path, pixel_store: FeatureStore) -> None:
-    recipe = ViewRecipe(count=2, seed=3)
+    recipe = pixel_store.views
     embedded = embed_images(find_images(photos), Embedder(), recipe=recipe, batch_size=batch_size, workers=2)
     assert embedded.kept == list(range(24)) and embedded.problems == {}
     assert tuple(embedded.digests) == pixel_store.items.digests

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -134,9 +135,13 @@ def command(
         overwrite=overwrite,
         reporter=ConsoleReporter(),
     )
-    rows = [(stage.name, f"{stage.overlap:.4f}", f"{stage.cosine:.4f}") for stage in result.stages]
+    gains = ["", *(f"{b.overlap - a.overlap:+.4f}" for a, b in pairwise(result.stages))]
+    rows = [
+        (stage.name, f"{stage.overlap:.4f}", gain, f"{stage.cosine:.4f}")
+        for stage, gain in zip(result.stages, gains, strict=True)
+    ]
     document = {"run": str(out), "overlap_k": result.overlap_k, "stages": [vars(stage) for stage in result.stages]}
-    text = table(("stage (held-out photos)", f"overlap@{result.overlap_k}", "cosine"), rows)
+    text = table(("stage (held-out photos)", f"overlap@{result.overlap_k}", "gain", "cosine"), rows)
     finish(
         as_json,
         document,
