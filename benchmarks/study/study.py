@@ -97,7 +97,8 @@ def about(described: str, seeds: int) -> list[str]:
     """What was done, for the top of the report."""
     return [
         f"Made by `benchmarks/study/study.py`. Gallery model {GALLERY_MODEL}; {described}. Heads on cached features of "
-        f"{HEAD['query_model']}: {STEPS} steps of {BATCH}, {seeds} seeds, else the defaults of `distill`. "
+        f"{HEAD['query_model']}: {STEPS} steps of {BATCH}, {seeds} seeds, else the defaults of `distill`, "
+        "its rates too: no loss was tuned. "
         "Relevance from labels, training without them. The interval of a mAP is a 95 % bootstrap over queries (BCa) of "
         "the mean over seeds; a difference is paired by query, p by sign flips. An ordering counts if the interval "
         "of its difference excludes 0. No correction for the number of comparisons is made."
