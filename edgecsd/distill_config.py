@@ -118,7 +118,21 @@ def make_config(file: Path | None, options: dict[str, Any]) -> DistillConfig:
             ) from None
         raise BadInputError(f"--{name.replace('_', '-')} {first['input']!r}: {first['msg']}") from None
     _check_together(config)
+    _refuse_ignored(config, set(values))
     return config
+
+
+def _refuse_ignored(config: DistillConfig, given: set[str]) -> None:
+    """Raise BadInputError for a setting that was given and that the chosen loss or anchors never look at."""
+    unused = set() if config.loss in ANCHORED_LOSSES else {"anchors", "k", "mining"}
+    if config.loss not in (Loss.CSD_KL, Loss.SSP):
+        unused |= {"tau_q", "tau_g"}
+    if config.loss is not Loss.SSP:
+        unused |= {"sub_spaces", "centroids"}
+    for name in sorted(unused & given):
+        raise BadInputError(f"--{name.replace('_', '-')}: --loss {config.loss} does not use it; leave it out")
+    if config.mining is Mining.IVF and config.anchors is not AnchorKind.TOPK:
+        raise BadInputError(f"--mining ivf: only --anchors topk are searched for, not {config.anchors}")
 
 
 def _check_together(config: DistillConfig) -> None:

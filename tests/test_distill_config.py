@@ -29,6 +29,11 @@ from edgecsd.errors import BadInputError
         ({"first_order": 0.5}, "--first-order 0.5: belongs to --loss ssp, not to csd-kl"),
         ({"anchors": "512"}, "--anchors '512': Input should be 'topk', 'random', 'fixed' or 'codebook'"),
         ({"k": 0}, "--k 0"),
+        ({"loss": "regression", "k": 64}, "--k: --loss regression does not use it; leave it out"),
+        ({"loss": "ssp", "anchors": "random"}, "--anchors: --loss ssp does not use it"),
+        ({"loss": "csd-l2", "tau_q": 0.1}, "--tau-q: --loss csd-l2 does not use it"),
+        ({"centroids": 16}, "--centroids: --loss csd-kl does not use it"),
+        ({"anchors": "fixed", "mining": "ivf"}, "--mining ivf: only --anchors topk are searched for, not fixed"),
     ],
 )
 def test_settings_that_cannot_be(options: dict[str, object], message: str) -> None:
