@@ -1,4 +1,4 @@
-"""What edgecsd's pipelines cost over a bare loop of the same network on images that are in memory already.
+"""What edgecsd's pipelines cost over a bare loop of the same network on images in memory; what onnxruntime saves.
 
     python benchmarks/throughput.py [--images PHOTOS] [--gallery-model timm:NAME] [--limit 256] [--repeats 5]
 
@@ -30,10 +30,11 @@ from edgecsd.anchors import make_anchors
 from edgecsd.backbones import to_input
 from edgecsd.demo_photos import food_photos
 from edgecsd.distill_config import DistillConfig
+from edgecsd.engine import Engine
 from edgecsd.errors import EdgecsdError
 from edgecsd.extract import extract
 from edgecsd.files import write_json
-from edgecsd.gallery_models import GalleryModel, load_gallery_model
+from edgecsd.gallery_models import GalleryModel, load_gallery_model, prepare
 from edgecsd.images import ImageSet, find_images, load_in_order
 from edgecsd.objective import Objective
 from edgecsd.query_models import create_query_model
@@ -179,9 +180,27 @@ def _training(images: ImageSet, model: GalleryModel, folder: Path, options: argp
     return NetworkTraining(query_model, data, targets, folder, workers=options.workers)
 
 
+def compare_engine(images: ImageSet, model: GalleryModel, options: argparse.Namespace) -> Comparison:
+    """The gallery model on pixels in memory by onnxruntime (ours), against torch (bare); conversion is not counted."""
+    readable, pixels = load_pixels(images, model, options.workers)
+    other = load_gallery_model(options.gallery_model, weights=options.weights, size=options.gallery_size)
+    prepare(model, len(readable), Engine.ONNXRUNTIME)
+    prepare(other, len(readable), Engine.TORCH)
+
+    def run(chosen: GalleryModel) -> Callable[[], None]:
+        def work() -> None:
+            for first in range(0, len(pixels), options.batch_size):
+                chosen.embed(pixels[first : first + options.batch_size])
+
+        return work
+
+    return compare("engine", run(model), run(other), len(readable), options.repeats)
+
+
 PARTS: dict[str, Callable[[ImageSet, GalleryModel, argparse.Namespace], Comparison]] = {
     "extract": compare_extract,
     "training": compare_training,
+    "engine": compare_engine,
 }
 
 

@@ -8,10 +8,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from edgecsd.embedding import PART_ITEMS, embed_images
+from edgecsd.engine import Engine
 from edgecsd.errors import BadInputError
 from edgecsd.features import KIND, FeatureStore, Items, require_dtype, write_store
 from edgecsd.files import Parts, digest_of, read_json
-from edgecsd.gallery_models import GalleryModel, WhitenedGalleryModel, load_gallery_model
+from edgecsd.gallery_models import GalleryModel, WhitenedGalleryModel, load_gallery_model, prepare
 from edgecsd.ground_truth import read_ground_truth
 from edgecsd.images import ImageSet, find_images
 from edgecsd.preprocess import validation_text
@@ -36,6 +37,7 @@ def extract(
     view_strength: ViewStrength = ViewStrength.STRONG,
     seed: int = 0,
     dtype: str = "float16",
+    engine: Engine = Engine.AUTO,
     batch_size: int = 16,
     workers: int | None = None,
     strict: bool = False,
@@ -49,6 +51,7 @@ def extract(
     `overwrite`. Raises BadInputError if no image can be read.
 
     scales     average the vectors of the input at these scales; with a gallery model that is given by name only
+    engine     what runs a timm network: by default onnxruntime where it is worth while (edgecsd.engine)
     whitening  a whitened store, whose transform every vector goes through; IncompatibleError where it is of another
                gallery model
     """
@@ -67,6 +70,7 @@ def extract(
         raise BadInputError("scales: a gallery model that is handed over finished averages inside its own embed()")
     else:
         model = gallery_model
+    prepare(model, len(image_set) * (1 + views), engine, reporter)
     transform = None
     if whitening is not None:
         transform, model = _whitened(model, whitening)

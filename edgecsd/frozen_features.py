@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgecsd.backbones import to_input
 from edgecsd.embedding import PART_ITEMS, embed_images
+from edgecsd.engine import frozen_forward
 from edgecsd.errors import BadInputError
 from edgecsd.files import Parts, digest_of, replace_whole, save_array
 from edgecsd.progress import SILENT, Reporter
@@ -24,15 +25,26 @@ MAPS_BYTES = 4 << 30  # feature maps held at once: beyond it the head stage sees
 Array = NDArray[np.floating[Any]]
 
 
+class _Pooled(torch.nn.Module):
+    """A query model up to where its head starts."""
+
+    def __init__(self, model: QueryModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.model.pooled(images)
+
+
 class _FrozenEmbedder:
     """The model up to where its head starts, as an Embedder; maps are flattened, and kept in float16."""
 
-    def __init__(self, model: QueryModel, shape: tuple[int, ...]) -> None:
-        self.preprocess, self.dim, self._model = model.config.preprocess, math.prod(shape), model
+    def __init__(self, model: QueryModel, shape: tuple[int, ...], images: int, reporter: Reporter) -> None:
+        self.preprocess, self.dim = model.config.preprocess, math.prod(shape)
+        self._forward = frozen_forward(_Pooled(model).eval(), self.preprocess.size, images, reporter=reporter)
 
     def embed(self, pixels: NDArray[np.uint8]) -> Any:  # float16 for maps, where the protocol has float32
-        with torch.inference_mode():
-            features = self._model.pooled(to_input(pixels, self.preprocess)).float()
+        features = self._forward(to_input(pixels, self.preprocess))
         return features.flatten(1).half().numpy() if features.ndim > 2 else features.numpy()
 
 
@@ -61,8 +73,9 @@ def frozen_features(
             kept = np.load(file, mmap_mode="r", allow_pickle=False)[:, : 1 + views.count]
             return np.array(kept).reshape(len(data.images), -1, *shape)
     parts = Parts(folder / f"{stem}-{views.count}.npy", {**settings, "part_items": part_items})
+    embedder = _FrozenEmbedder(model, shape, len(data.images) * (1 + views.count), reporter)
     embedded = embed_images(
-        data.images, _FrozenEmbedder(model, shape), recipe=views, parts=parts, part_items=part_items,
+        data.images, embedder, recipe=views, parts=parts, part_items=part_items,
         workers=workers, strict=True, advice="it could be read when its features were extracted",
         name="pooled features", reporter=reporter,
     )  # fmt: skip

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from edgecsd.engine import Engine
 from edgecsd.errors import BadInputError, IncompatibleError, first_line, missing_extra
 from edgecsd.files import digest_of, read_json, sha256_file
 from edgecsd.preprocess import Preprocess, preprocess_from_json, validation_text
+from edgecsd.progress import SILENT, Reporter
 from edgecsd.space import EmbeddingSpace, require_same_space
 from edgecsd.whitening import Whitening
 
@@ -261,6 +263,18 @@ def _from_function(module: str, function: str) -> FunctionGalleryModel:
         raise BadInputError(f"{spec}: embed() gave shape {probe.shape} for one image; (1, dim) is expected")
     space = named_space(str(model.identity), None, model.preprocess, probe.shape[-1])
     return FunctionGalleryModel(space, model.preprocess, model)
+
+
+def prepare(model: GalleryModel, images: int, engine: Engine, reporter: Reporter = SILENT) -> None:
+    """Let `model` make itself ready for so many images by an engine; BadInputError where it has an engine of its own.
+
+    Models of the user's own may offer `prepare` too, with the same arguments.
+    """
+    own = getattr(model, "prepare", None)
+    if own is not None:
+        own(images, engine, reporter)
+    elif engine is not Engine.AUTO:
+        raise BadInputError(f"--engine {engine}: goes with timm:NAME only, not with {model.space.gallery_model}")
 
 
 class WhitenedGalleryModel:

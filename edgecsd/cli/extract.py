@@ -45,6 +45,9 @@ def command(
     ] = "strong",
     seed: Annotated[int, typer.Option(help="Seed of the views.")] = 0,
     dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
+    engine: Annotated[
+        str, typer.Option(help="What runs timm:NAME: auto (onnxruntime for 1,000 images or more), torch, onnxruntime.")
+    ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     ground_truth: Annotated[
         Path | None,
@@ -63,6 +66,7 @@ def command(
     Example: edgecsd extract photos --gallery-model timm:tf_efficientnet_lite2 --views 3 --out gallery.store
     """
     from edgecsd.cli.numbers import numbers
+    from edgecsd.engine import parse_engine
     from edgecsd.extract import extract
     from edgecsd.views import parse_strength
 
@@ -81,6 +85,7 @@ def command(
         view_strength=parse_strength(view_strength),
         seed=seed,
         dtype=dtype,
+        engine=parse_engine(engine),
         batch_size=batch_size,
         workers=workers,
         strict=strict,

@@ -9,7 +9,7 @@ import warnings
 import pytest
 
 from edgecsd.errors import BadInputError, EdgecsdError
-from edgecsd.targets.quiet import quiet_conversion
+from edgecsd.quiet import quiet_conversion
 
 
 def shout() -> None:
