@@ -56,7 +56,7 @@ class DistillConfig(BaseModel):
     pretrained: bool = True
     size: Annotated[int, Field(ge=32, le=1024)] | None = None
     resize: Resize | None = None
-    pooling: Literal["average", "gem"] = "average"
+    pooling: Literal["average", "gem"] = "gem"
     gem_p: Annotated[float, Field(ge=1, le=10)] = 3.0
     learn_gem_p: bool = False
     projection: Literal["linear", "bottleneck", "none"] = "linear"
@@ -73,7 +73,7 @@ class DistillConfig(BaseModel):
     tau_g: Annotated[float, Field(gt=0)] = 0.1
     init: Init = Init.CLOSED_FORM
     head_start: Annotated[float, Field(gt=0)] = 1.0  # ridge strength that the projection's training starts from
-    head_steps: Annotated[int, Field(ge=0)] = 400
+    head_steps: Annotated[int, Field(ge=0)] = 1200
     head_passes: Annotated[int, Field(ge=1)] = 20  # over the views, at most: more steps only remember few photos
     head_lr: Annotated[float, Field(gt=0)] = 1e-3
     head_batch_size: Annotated[int, Field(ge=2)] = 256
@@ -129,6 +129,8 @@ def _refuse_ignored(config: DistillConfig, given: set[str]) -> None:
         unused |= {"tau_q", "tau_g"}
     if config.loss is not Loss.SSP:
         unused |= {"sub_spaces", "centroids"}
+    if "gem_p" in given and config.pooling != "gem":
+        raise BadInputError(f"--gem-p: --pooling {config.pooling} has no exponent; leave it out")
     for name in sorted(unused & given):
         raise BadInputError(f"--{name.replace('_', '-')}: --loss {config.loss} does not use it; leave it out")
     if config.mining is Mining.IVF and config.anchors is not AnchorKind.TOPK:

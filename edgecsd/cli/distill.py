@@ -28,7 +28,7 @@ def command(
     views: Annotated[
         int | None, typer.Option(help="Use only the first so many of the cached views (default: all).")
     ] = None,
-    pooling: Annotated[str | None, typer.Option(help="average or gem.")] = None,
+    pooling: Annotated[str | None, typer.Option(help="gem (default) or average.")] = None,
     gem_p: Annotated[float | None, typer.Option(help="Exponent of gem (3).")] = None,
     learn_gem_p: Annotated[
         bool | None, typer.Option("--learn-gem-p/--fix-gem-p", help="Learn the exponent of gem.")
@@ -52,7 +52,7 @@ def command(
     tau_g: Annotated[float | None, typer.Option(help="Temperature of the gallery side (0.1).")] = None,
     init: Annotated[str | None, typer.Option(help="closed-form or random start of the projection.")] = None,
     head_steps: Annotated[
-        int | None, typer.Option(help="Steps of the projection alone, on cached pooled features (400).")
+        int | None, typer.Option(help="Steps of the projection alone, on cached pooled features (1200).")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the whole network; 0 leaves it out.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step of the whole network (32).")] = None,
