@@ -33,7 +33,7 @@ from edgecsd.targets.embedder import ArtifactEmbedder
 PRECISIONS = {
     "onnx": ("fp32", "fp16", "w8a32", "w8a8"),
     "tflite": ("fp32", "fp16", "w8a32", "w8a8"),
-    "coreml": ("fp32", "fp16", "w8a32"),
+    "coreml": ("fp32", "fp16", "w8a32", "w8a8"),
 }
 SUFFIX = {"onnx": "onnx", "tflite": "tflite", "coreml": "mlpackage"}
 REPORTER = ConsoleReporter()

@@ -16,7 +16,9 @@ from edgecsd.images import ImageSet, find_images
 from edgecsd.preprocess import Preprocess
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantization import Precision, calibration_pixels, parse_precision, synthetic_pixels
+from edgecsd.range_guard import RangeReport, guard_ranges, require_half_precision
 from edgecsd.targets.artifact import (
+    ORT_SUFFIX,
     ArtifactMetadata,
     Target,
     TargetModule,
@@ -28,6 +30,7 @@ from edgecsd.targets.artifact import (
 
 if TYPE_CHECKING:
     from edgecsd.query_models import QueryModel
+    from edgecsd.targets.deploy import DeployModel
 
 NORM_TOLERANCE = 1e-3  # of 1; fp16 rounds a norm by up to 2e-4
 Floats = NDArray[np.float32]
@@ -38,6 +41,8 @@ class ExportResult:
     """What was written, and how near it is to the query model.
 
     parity   cosine_mean, cosine_min, max_difference (of one element) over the images it was compared on
+    half_precision   what half precision, as GPUs compute, does to the query model on those images; None for a model
+                     whose embeddings are not usable in float
     """
 
     path: Path
@@ -47,6 +52,7 @@ class ExportResult:
     metadata: ArtifactMetadata
     parity: dict[str, float]
     sha256: str
+    half_precision: RangeReport | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ def export(
     calibration_count: int = 64,
     seed: int = 0,
     licence: str | None = None,
+    ort_format: bool = False,
     overwrite: bool = False,
     reporter: Reporter = SILENT,
 ) -> ExportResult:
@@ -77,28 +84,57 @@ def export(
     calibration  images (folder, CSV list or ImageSet) like those the app will see. w8a8 needs them: its ranges come
                  from `calibration_count` of them, chosen by `seed`. The other precisions only compare on them, and
                  without them compare on eight synthetic images.
+    ort_format   target onnx: write onnxruntime's own format (.ort), which its reduced builds for phones load
 
-    Nothing is written unless the artifact, read back from disk, gives finite unit embeddings: GateFailedError else.
-    Raises BadInputError for a precision that the target lacks, for w8a8 without calibration, and for an `out` that is
-    there already without `overwrite`; MissingBackendError where the target's converter is not installed.
+    Nothing is written unless the artifact, read back from disk, gives finite unit embeddings, and, for fp16, unless the
+    network survives half precision as GPUs compute it (edgecsd.range_guard): GateFailedError else. The other
+    precisions tell the reporter if it would not. Raises BadInputError for a precision that the target lacks, for w8a8
+    without calibration, and for an `out` that is there already without `overwrite`; MissingBackendError where the
+    target's converter is not installed.
     """
     target, precision = parse_target(target), parse_precision(precision)
     module = target_module(target)
     _require_precision(module, target, precision, calibration)
+    suffix = _suffix(target, ort_format)
     from edgecsd.query_models import load_query_model
+    from edgecsd.targets.deploy import DeployModel
 
     model = load_query_model(run)
     model.config.preprocess.require_square("export")
-    path = _output(run, model, target, precision, out, overwrite)
+    path = _output(run, model, target, precision, suffix, out, overwrite)
     photos = _photos(calibration, split, model.config.preprocess, calibration_count, seed)
     metadata = _metadata(model, module, target, precision, photos, licence)
+    deploy = DeployModel(model)
+    ranges = _guard(deploy, photos.pixels, precision, path.name, reporter)
     reporter.message(f"converting {model.config.backbone} to {target}, {precision}")
     with replace_whole(path) as temporary:
-        _convert(module, model, temporary, precision, photos, metadata)
+        _convert(module, deploy, temporary, precision, photos, metadata)
         reporter.message(f"comparing the written file with the query model on {len(photos.pixels)} images")
         written = read_metadata(temporary)
         parity = compare(_run(temporary, photos.pixels, path.name), _reference(model, photos.pixels))
-    return ExportResult(path, target, precision, size_bytes(path), written, parity, sha256_file(path))
+    return ExportResult(path, target, precision, size_bytes(path), written, parity, sha256_file(path), ranges)
+
+
+def _guard(
+    deploy: DeployModel, pixels: NDArray[np.uint8], precision: Precision, name: str, reporter: Reporter
+) -> RangeReport | None:
+    """Refuse an fp16 artifact of a network that half precision breaks; for other precisions only tell of it."""
+    report = guard_ranges(deploy, pixels)
+    if report is None:
+        return None
+    if precision is Precision.FP16:
+        require_half_precision(report, name)
+    for problem in report.failures[:3]:
+        reporter.message(f"warning: this model will fail on a GPU in half precision: {problem}")
+    for warning in report.warnings[:3]:
+        reporter.message(f"warning: in half precision {warning}")
+    return report
+
+
+def _suffix(target: Target, ort_format: bool) -> str:
+    if ort_format and target is not Target.ONNX:
+        raise BadInputError(f"--ort-format is a form of target onnx; target {target} has none: leave it out")
+    return ORT_SUFFIX if ort_format else target.suffix
 
 
 def _require_precision(
@@ -115,11 +151,18 @@ def _require_precision(
 
 
 def _output(
-    run: Path, model: QueryModel, target: Target, precision: Precision, out: Path | None, overwrite: bool
+    run: Path,
+    model: QueryModel,
+    target: Target,
+    precision: Precision,
+    suffix: str,
+    out: Path | None,
+    overwrite: bool,
 ) -> Path:
-    path = out or run / "exports" / f"{model.config.backbone}-{precision}{target.suffix}"
-    if path.suffix != target.suffix:
-        raise BadInputError(f"--out {path}: the name of a {target} artifact ends in {target.suffix}")
+    path = out or run / "exports" / f"{model.config.backbone}-{precision}{suffix}"
+    if path.suffix != suffix:
+        other = "; .ort is written with --ort-format" if path.suffix == ORT_SUFFIX else ""
+        raise BadInputError(f"--out {path}: the name of a {target} artifact ends in {suffix}{other}")
     if path.exists() and not overwrite:
         raise BadInputError(f"{path}: already there; choose another --out or add --overwrite")
     return path
@@ -165,16 +208,14 @@ def _metadata(
 
 def _convert(
     module: TargetModule,
-    model: QueryModel,
+    deploy: DeployModel,
     out: Path,
     precision: Precision,
     photos: _Photos,
     metadata: ArtifactMetadata,
 ) -> None:
-    from edgecsd.targets.deploy import DeployModel
-
     pixels = photos.pixels if precision is Precision.W8A8 else None
-    module.convert(DeployModel(model), out, precision, pixels, metadata)
+    module.convert(deploy, out, precision, pixels, metadata)
     if not out.exists():
         raise EdgecsdError(f"the {metadata.target} converter ended without an error and without a file")
 

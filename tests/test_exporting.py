@@ -15,9 +15,11 @@ import torch
 from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.exporting import compare, export, require_unit
 from edgecsd.files import sha256_file, size_bytes
+from edgecsd.progress import SILENT, TaskContext
+from edgecsd.quantization import Precision
 from edgecsd.query_models import create_query_model, load_query_model, save_query_model
 from edgecsd.space import EmbeddingSpace
-from edgecsd.targets.artifact import load_runner, read_metadata
+from edgecsd.targets.artifact import Target, load_runner, read_metadata, target_module
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +61,9 @@ def test_calibration_is_in_the_metadata_of_w8a8_alone(fresh: Path, photos: Path)
     assert (compared.calibration_count, compared.calibration_digest) == (0, None)
 
 
-def test_what_cannot_be_exported_is_said_before_anything_is_written(fresh: Path, photos: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_exported_is_said_before_anything_is_written(fresh: Path, tmp_path: Path) -> None:
     cases = [
         (("onnx", "w8a8"), {}, "give --calibration"),
-        (("coreml", "w8a8"), {"calibration": photos}, "coreml has no precision w8a8; it has: fp32, fp16, w8a32"),
         (("onnx", "int8"), {}, "choose one of: fp32, fp16, w8a32, w8a8"),
         (("tensorrt", "fp32"), {}, "choose one of: onnx"),
         (("onnx", "fp32"), {"out": tmp_path / "a.tflite"}, r"a onnx artifact ends in \.onnx"),
@@ -74,6 +75,13 @@ def test_what_cannot_be_exported_is_said_before_anything_is_written(fresh: Path,
             export(fresh, *names, **options)  # type: ignore[arg-type]
     with pytest.raises(BadInputError, match="no query model in it"):
         export(tmp_path, "onnx", "fp32")
+    assert left_behind(fresh) == []
+
+
+def test_a_precision_that_a_target_lacks_is_refused_with_the_list(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(target_module(Target.ONNX), "PRECISIONS", frozenset({Precision.FP32, Precision.FP16}))
+    with pytest.raises(BadInputError, match=r"target onnx has no precision w8a32; it has: fp32, fp16$"):
+        export(fresh, "onnx", "w8a32")
     assert left_behind(fresh) == []
 
 
@@ -93,6 +101,48 @@ def test_a_zero_or_nan_embedding_leaves_nothing(value: float, message: str, tmp_
     with pytest.raises(GateFailedError, match=message):
         export(run, "onnx", "fp32")
     assert left_behind(run) == []
+
+
+class Heard:
+    """A reporter that remembers its messages."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def task(self, name: str, total: int, done: int = 0) -> TaskContext:
+        return SILENT.task(name, total, done)
+
+
+def overflowing(folder: Path) -> Path:
+    """A run folder whose backbone gives activations of 1e6 in front of the pooling: sound in float."""
+    model = create_query_model("test_byobnet", EmbeddingSpace(gallery_model="g", dim=16), size=64, pretrained=False)
+    norms = [module for module in model.backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    with torch.no_grad():
+        norms[-1].weight.fill_(1e6)  # 0 until it is trained
+    save_query_model(model, folder)
+    return folder
+
+
+def test_fp16_of_a_network_that_overflows_is_refused_and_the_operator_named(tmp_path: Path) -> None:
+    run = overflowing(tmp_path)
+    with pytest.raises(GateFailedError, match=r"test_byobnet-fp16\.onnx must not ship in fp16: .*backbone.* reaches "):
+        export(run, "onnx", "fp16")
+    assert left_behind(run) == []
+    heard = Heard()
+    made = export(run, "onnx", "fp32", reporter=heard)
+    assert made.half_precision is not None and not made.half_precision.safe
+    assert any("will fail on a GPU in half precision: " in text and "reaches" in text for text in heard.messages)
+
+
+def test_fp16_of_a_sound_network_carries_its_ranges(fresh: Path) -> None:
+    heard = Heard()
+    made = export(fresh, "onnx", "fp16", reporter=heard)
+    assert made.half_precision is not None and made.half_precision.safe
+    assert made.half_precision.cosine_min > 0.999 and made.parity["cosine_mean"] > 0.9999
+    assert not [text for text in heard.messages if "warning" in text]
 
 
 def test_a_failing_overwrite_keeps_the_old_file(fresh: Path) -> None:

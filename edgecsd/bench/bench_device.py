@@ -38,7 +38,7 @@ P99_RUNS = 1000  # fewer runs than this leave under ten samples beyond the 99th 
 
 
 class OnnxModel:
-    """An .onnx file in onnxruntime, CPU only."""
+    """An .onnx or .ort file in onnxruntime, CPU only."""
 
     def __init__(self, path: str, threads: int, spin: bool, entries: list[str]) -> None:
         import onnxruntime
@@ -87,9 +87,9 @@ class TfliteModel:
 
 def load_model(options: argparse.Namespace, spin: bool) -> Any:
     """The model of a file, by its suffix."""
-    kind = {".onnx": OnnxModel, ".tflite": TfliteModel}.get(os.path.splitext(options.model)[1])
+    kind = {".onnx": OnnxModel, ".ort": OnnxModel, ".tflite": TfliteModel}.get(os.path.splitext(options.model)[1])
     if kind is None or not os.path.isfile(options.model):
-        raise ValueError(f"{options.model}: not there, or no .onnx or .tflite file")
+        raise ValueError(f"{options.model}: not there, or no .onnx, .ort or .tflite file")
     return kind(options.model, options.threads, spin, options.session_option)
 
 
@@ -266,7 +266,7 @@ def serve(options: argparse.Namespace) -> None:
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("model", help=".onnx or .tflite file")
+    parser.add_argument("model", help=".onnx, .ort or .tflite file")
     parser.add_argument("--input", required=True, help=".npy of (n, S, S, 3) uint8 images")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cpus", default="", help="pin to these cores, e.g. 4,5")

@@ -26,6 +26,10 @@ def command(
     licence: Annotated[
         str | None, typer.Option(help="Licence text or SPDX name to put into the file's metadata.")
     ] = None,
+    ort_format: Annotated[
+        bool,
+        typer.Option("--ort-format", help="Target onnx: write .ort, onnxruntime's own format for phones."),
+    ] = False,
     split: Split = None,
     seed: Annotated[int, typer.Option(help="Seed of the choice of calibration photos.")] = 0,
     overwrite: Overwrite = False,
@@ -47,6 +51,7 @@ def command(
         calibration_count=calibration_count,
         seed=seed,
         licence=licence,
+        ort_format=ort_format,
         overwrite=overwrite,
         reporter=ConsoleReporter(),
     )
@@ -63,6 +68,7 @@ def command(
         "size_bytes": result.size_bytes,
         "sha256": result.sha256,
         "parity": parity,
+        "half_precision": result.half_precision.as_dict() if result.half_precision else None,
         "metadata": result.metadata.model_dump(mode="json"),
     }
     finish(

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.preprocess import Preprocess
 from edgecsd.quantization import Precision
+from edgecsd.quiet import quiet_conversion
 from edgecsd.space import EmbeddingSpace, Metric
-from edgecsd.targets.quiet import quiet_conversion
 
 if TYPE_CHECKING:
     from edgecsd.targets.deploy import DeployModel
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 METADATA_KEY = "edgecsd"  # ONNX metadata_props, TFLite metadata entry, Core ML user_defined_metadata
 INPUT_NAME, OUTPUT_NAME = "image", "embedding"
+ORT_SUFFIX = ".ort"  # of an ONNX artifact in onnxruntime's own format, for its reduced builds on phones
 
 
 class Target(StrEnum):
@@ -38,6 +39,11 @@ class Target(StrEnum):
     def suffix(self) -> str:
         """The file's ending, with its dot."""
         return ".mlpackage" if self is Target.COREML else f".{self}"
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Every ending that its files may have."""
+        return (self.suffix, ORT_SUFFIX) if self is Target.ONNX else (self.suffix,)
 
 
 _ALIASES = {"litert": Target.TFLITE}
@@ -198,9 +204,10 @@ def target_module(target: Target) -> TargetModule:
 def target_of(path: Path) -> Target:
     """The target of an artifact, by its suffix."""
     for target in Target:
-        if path.suffix == target.suffix:
+        if path.suffix in target.suffixes:
             return target
-    raise BadInputError(f"{path}: not an artifact: its name must end in {', '.join(t.suffix for t in Target)}")
+    known = ", ".join(suffix for target in Target for suffix in target.suffixes)
+    raise BadInputError(f"{path}: not an artifact: its name must end in {known}")
 
 
 def require_present(path: Path) -> Target:

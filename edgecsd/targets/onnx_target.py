@@ -1,4 +1,4 @@
-"""ONNX artifacts: metadata and runner. Conversion is in onnx_convert, with torch's exporter and the quantiser."""
+"""ONNX artifacts, .onnx and .ort: metadata and runner. onnx_convert has torch's exporter and the quantiser."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import DamagedFileError, missing_extra
 from edgecsd.quantization import Precision
+from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import (
     INPUT_NAME,
     METADATA_KEY,
+    ORT_SUFFIX,
     OUTPUT_NAME,
     ArtifactMetadata,
     OneByOne,
     no_metadata,
     session_options,
 )
-from edgecsd.targets.quiet import quiet_conversion
 
 if TYPE_CHECKING:
     from edgecsd.targets.deploy import DeployModel
@@ -35,7 +36,7 @@ _RECIPES = {
     Precision.FP32: "float32",
     Precision.FP16: "float16",
     Precision.W8A32: "int8-weights-per-channel",
-    Precision.W8A8: "qdq-u8s8-per-channel-percentile-99.99-body-only",
+    Precision.W8A8: "qdq-u8s8-per-channel-percentile-99.99-body-only-float-gates",
 }
 
 
@@ -56,7 +57,10 @@ def convert(
     calibration: NDArray[np.uint8] | None,
     metadata: ArtifactMetadata,
 ) -> None:
-    """Write `model` to `out`; calibration (n, S, S, 3) uint8 is used by w8a8 alone."""
+    """Write `model` to `out`, in onnxruntime's own format if that ends in .ort.
+
+    calibration   (n, S, S, 3) uint8, used by w8a8 alone
+    """
     with quiet_conversion("loading the converter to ONNX"):
         from edgecsd.targets import onnx_convert
 
@@ -74,19 +78,26 @@ def _read(path: Path) -> onnx.ModelProto:
 
 
 def read_metadata_json(path: Path) -> str:
-    """The JSON under the key "edgecsd" of metadata_props."""
-    for entry in _read(path).metadata_props:
-        if entry.key == METADATA_KEY:
-            return str(entry.value)
-    raise no_metadata(path)
+    """The JSON under the key "edgecsd" of metadata_props, which both formats have."""
+    if path.suffix == ORT_SUFFIX:
+        properties = _session(path, 1, {}).get_modelmeta().custom_metadata_map
+    else:
+        properties = {entry.key: entry.value for entry in _read(path).metadata_props}
+    if METADATA_KEY not in properties:
+        raise no_metadata(path)
+    return str(properties[METADATA_KEY])
 
 
 def session(path: Path, threads: int, metadata: ArtifactMetadata) -> onnxruntime.InferenceSession:
     """An onnxruntime session with an explicit number of threads."""
+    return _session(path, threads, session_options(metadata))
+
+
+def _session(path: Path, threads: int, settings: dict[str, str]) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4  # errors reach us as exceptions
-    for key, value in session_options(metadata).items():
+    for key, value in settings.items():
         options.add_session_config_entry(key, value)
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, DamagedFileError, missing_extra
 from edgecsd.quantization import Precision
+from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ArtifactMetadata, OneByOne, no_metadata
-from edgecsd.targets.quiet import quiet_conversion
 
 if TYPE_CHECKING:
     from edgecsd.targets.deploy import DeployModel
@@ -29,7 +29,7 @@ _RECIPES = {
     Precision.FP32: "float32",
     Precision.FP16: "float16-weights",
     Precision.W8A32: "int8-weights-per-channel",
-    Precision.W8A8: "static-s8s8-per-channel-min-max-body-only",
+    Precision.W8A8: "static-s8s8-per-channel-percentile-99.99-body-only-float-gates",
 }
 
 

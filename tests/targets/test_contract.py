@@ -28,7 +28,7 @@ from edgecsd.targets.artifact import (
 HAS = {
     "onnx": ("fp32", "fp16", "w8a32", "w8a8"),
     "tflite": ("fp32", "fp16", "w8a32", "w8a8"),
-    "coreml": ("fp32", "fp16", "w8a32"),
+    "coreml": ("fp32", "fp16", "w8a32", "w8a8"),
 }
 ARTIFACTS = [(target, precision) for target, precisions in HAS.items() for precision in precisions]
 TARGETS = list(HAS)
@@ -144,7 +144,7 @@ def test_missing_and_misnamed(target: str, artifact: Make, tmp_path: Path) -> No
     path = artifact(target, "fp32").path
     with pytest.raises(BadInputError, match="no such artifact"):
         read_metadata(tmp_path / path.name)
-    with pytest.raises(BadInputError, match=r"must end in \.onnx, \.tflite, \.mlpackage"):
+    with pytest.raises(BadInputError, match=r"must end in \.onnx, \.ort, \.tflite, \.mlpackage"):
         target_of(path.with_suffix(".bin"))
     with pytest.raises(BadInputError, match="0 threads"):
         load_runner(path, threads=0)

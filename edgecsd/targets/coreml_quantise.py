@@ -1,0 +1,107 @@
+"""8-bit activations in a Core ML program: pairs of quantize and dequantize at the values of its body."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecsd.errors import BadInputError, missing_extra
+from edgecsd.targets.coreml_evaluator import CoremlEvaluator
+from edgecsd.targets.coreml_ranges import Body, Range, body_of, measured_ranges
+
+try:
+    import coremltools
+    from coremltools.converters.mil.mil import Builder, types
+    from coremltools.converters.mil.mil.passes.graph_pass import AbstractGraphPass
+    from coremltools.models.utils import _apply_graph_pass  # the door through which coremltools' own quantisers go
+except ImportError as error:
+    raise missing_extra(error.name or "coremltools", "coreml") from None
+
+HALF_LARGEST = 65504.0
+BALANCED = 0.5  # the shorter side of a range by the longer: from here on a signed scale wastes less than a quarter
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a value is held in 8 bit: (q - zero) * step, q being int8 where it is signed, else uint8."""
+
+    step: float
+    zero: int
+    signed: bool
+
+
+def scale_of(measured: Range) -> Scale | None:
+    """An 8-bit scale that holds the range; None for a value that is always zero, or nearly: it stays float.
+
+    A value that goes about as far below zero as above is signed with zero as 0. Any other is unsigned: one that is
+    never negative has zero as 0 too, and one that hardly is (behind SiLU or hard-swish) would lose a bit if signed.
+    """
+    lowest, highest = min(measured.lowest, 0.0), max(measured.highest, 0.0)
+    signed = min(-lowest, highest) >= BALANCED * max(-lowest, highest)
+    step = max(-lowest / 128, highest / 127) if signed else (highest - lowest) / 255
+    if not step <= HALF_LARGEST:  # a value that overflowed in the float program is left as it is, NaN too
+        return None
+    held = float(np.float16(step))  # the scale of an fp16 value is fp16
+    if held == 0:
+        return None
+    return Scale(held, 0 if signed else min(round(-lowest / held), 255), signed)
+
+
+def quantise_activations(package: Any, calibration: NDArray[np.uint8]) -> Any:
+    """A coremltools model like `package`, in which the body's values pass through 8 bit.
+
+    calibration  (n, S, S, 3) uint8 photos; all of them decide the ranges
+    Each value is followed by quantize and dequantize, from which a runtime that can do so takes 8-bit convolutions;
+    the weights are quantised apart. Raises BadInputError for a network without convolutions.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "float.mlpackage"
+        package.save(str(saved))
+        evaluator = CoremlEvaluator(saved, threads=1)
+        body = body_of(evaluator.program.steps, evaluator.program.input.name)
+        if body is None:
+            raise BadInputError("precision w8a8 is for convolutional networks: this one has no convolution")
+        ranges = measured_ranges(evaluator, calibration, body.values)
+        # Read back from the file, so that its values have the names that the evaluator saw
+        reread = coremltools.models.MLModel(str(saved), skip_model_load=True)
+        scales = {name: scale for name, each in ranges.items() if (scale := scale_of(each)) is not None}
+        return _apply_graph_pass(
+            reread, _InsertPairs(scales, body), spec_version=coremltools.target.iOS17, skip_model_load=True
+        )
+
+
+class _InsertPairs(AbstractGraphPass):  # type: ignore[misc]
+    """value -> quantize -> dequantize -> everyone in the body who read the value."""
+
+    def __init__(self, scales: dict[str, Scale], body: Body) -> None:
+        super().__init__()
+        self._scales, self._body = scales, body
+
+    def apply(self, program: Any) -> None:
+        function = program.functions["main"]
+        with function:
+            made = {output.name: output for operation in function.operations for output in operation.outputs}
+            made.update(function.inputs)
+            for name, scale in self._scales.items():
+                self._insert(function, made[name], scale, made[self._body.last].op)
+
+    def _insert(self, function: Any, value: Any, scale: Scale, last: Any) -> None:
+        operations = list(function.operations)
+        after = operations[operations.index(value.op) + 1] if value.op is not None else operations[0]
+        step = types.nptype_from_builtin(value.dtype)(scale.step)
+        zero = (np.int8 if scale.signed else np.uint8)(scale.zero)
+        kind = "int8" if scale.signed else "uint8"
+        quantised = Builder.quantize(
+            input=value, scale=step, zero_point=zero, output_dtype=kind, name=f"{value.name}_8bit", before_op=after
+        )
+        rounded = Builder.dequantize(
+            input=quantised, scale=step, zero_point=zero, name=f"{value.name}_from_8bit", before_op=after
+        )
+        function.replace_uses_of_var_after_op(
+            anchor_op=rounded.op, end_op=last, old_var=value, new_var=rounded, no_check_var_types=True
+        )

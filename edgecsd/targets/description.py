@@ -1,0 +1,75 @@
+"""What a model file is made of, whichever its format: the words that every target's `describe` answers in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from math import ceil
+
+SCALES = "scales and zero points"
+UNREAD = "read by no operator"
+
+
+@dataclass(frozen=True)
+class Value:
+    """An input or an output: its name, its type in the format's own word, its shape (-1: not fixed)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Stored constants: the operator that reads them, the type they are stored in, how many tensors and bytes."""
+
+    operator: str
+    dtype: str
+    tensors: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """A model file from the inside.
+
+    format               name and version of the format
+    operators            how often each operator occurs, constants apart
+    quantised_operators  those of them that read an 8-bit value which was computed; quantising and dequantising apart
+    weights              stored constants by operator and type; the rest of the file is graph and metadata
+    metadata             the text under the key "edgecsd", or None where there is none
+    """
+
+    format: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    operators: dict[str, int]
+    quantised_operators: dict[str, int]
+    weights: tuple[Weights, ...]
+    metadata: str | None
+
+
+@dataclass
+class WeightCount:
+    """Collects stored constants; `result` lists them, the largest first."""
+
+    tensors: Counter[tuple[str, str]] = field(default_factory=Counter)
+    sizes: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, operator: str, dtype: str, size_bytes: int) -> None:
+        self.tensors[operator, dtype] += 1
+        self.sizes[operator, dtype] += size_bytes
+
+    def result(self) -> tuple[Weights, ...]:
+        order = sorted(self.sizes, key=lambda key: (-self.sizes[key], key))
+        return tuple(Weights(*key, self.tensors[key], self.sizes[key]) for key in order)
+
+
+def packed_bytes(count: int, bits: int) -> int:
+    """Bytes of `count` values of `bits` bits each, packed."""
+    return ceil(count * bits / 8)
+
+
+def by_count(counted: Counter[str]) -> dict[str, int]:
+    """The most frequent first; the same order in every run."""
+    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))

@@ -1,0 +1,51 @@
+"""Percentile ranges against numpy's percentiles of all values at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgecsd.targets.activation_ranges import BINS, NARROWEST, percentile_ranges
+
+
+def ranges(arrays: dict[str, np.ndarray], percentile: float = 99.0) -> dict[str, tuple[float, float]]:
+    """The ranges of arrays (n, ...): row i belongs to photo i, which is known by its only pixel."""
+    count = len(next(iter(arrays.values())))
+    photos = np.arange(count, dtype=np.uint8).reshape(count, 1, 1, 1)
+    return percentile_ranges(
+        lambda photo: {name: array[int(photo[0, 0, 0, 0])] for name, array in arrays.items()}, photos, percentile
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e5])
+def test_percentiles_over_all_photos(scale: float) -> None:
+    random = np.random.default_rng(0)
+    spread = np.linspace(0.5, 3.0, 12)[:, None, None] * scale
+    values = (random.standard_normal((12, 40, 40)) * spread).astype(np.float32)
+    (low, high) = ranges({"a": values})["a"]
+    width = float(values.max() - values.min()) / (BINS - 1)
+    assert low == pytest.approx(np.percentile(values.astype(np.float64), 0.5), abs=2 * width)
+    assert high == pytest.approx(np.percentile(values.astype(np.float64), 99.5), abs=2 * width)
+
+
+def test_one_outlier_does_not_widen_the_range() -> None:
+    values = np.random.default_rng(1).uniform(0, 1, (4, 100, 100)).astype(np.float32)
+    values[2, 3, 4] = 50.0
+    low, high = ranges({"a": values}, 99.99)["a"]
+    assert low == 0.0 and 0.98 < high < 1.1
+
+
+def test_zero_lies_in_every_range() -> None:
+    found = ranges(
+        {"above": np.full((2, 5), 3.0, np.float32), "below": np.linspace(-4, -2, 10, dtype=np.float32).reshape(2, 5)}
+    )
+    assert found["above"] == (0.0, 3.0)
+    assert found["below"][1] == 0.0 and found["below"][0] == pytest.approx(-4.0, abs=1e-3)
+
+
+def test_a_dead_channel_has_a_range_that_can_be_divided_by() -> None:
+    assert ranges({"dead": np.zeros((3, 7), np.float32)})["dead"] == (0.0, NARROWEST)
+    almost = np.full((3, 7), 5.0, np.float32)
+    almost[1, 1] = np.nextafter(np.float32(5.0), np.float32(6.0))
+    low, high = ranges({"almost": almost})["almost"]
+    assert low == 0.0 and high == pytest.approx(5.0, rel=1e-6)

@@ -1,0 +1,74 @@
+"""Smaller ONNX and TFLite files that compute the same."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from target_models import SIZE, Make
+
+from edgecsd.targets.onnx_compact import compact
+from edgecsd.targets.onnx_quantise import store_weights_in_8_bit
+from edgecsd.targets.tflite_convert import _short_name
+
+
+def run(proto: onnx.ModelProto) -> np.ndarray:
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    pixels = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8)
+    return session.run(None, {"image": pixels})[0]
+
+
+def test_files_name_no_file_of_the_machine_that_made_them(artifact: Make) -> None:
+    for target in ("onnx", "tflite"):
+        for precision in ("fp32", "w8a8"):
+            data = artifact(target, precision).path.read_bytes()
+            assert not [trace for trace in (b"site-packages", b"timm", b'File "', b"torch.nn") if trace in data]
+
+
+def test_compacting_changes_no_number(artifact: Make) -> None:
+    proto = onnx.load(str(artifact("onnx", "fp32").path))
+    store_weights_in_8_bit(proto, {"Conv", "Gemm"})
+    proto.graph.node[3].doc_string = "made in /home/somebody/model.py"
+    small = copy.deepcopy(proto)
+    compact(small)
+    onnx.checker.check_model(small, full_check=True)
+    np.testing.assert_array_equal(run(small), run(proto))
+    assert small.ByteSize() < proto.ByteSize()
+    names = [name for node in small.graph.node for name in node.output]
+    assert len(names) == len(set(names))
+    assert not [name for name in names if name.endswith("_quantized") or name.startswith("query_model.")]
+
+
+def test_names_that_would_become_equal_are_kept() -> None:
+    nodes = [
+        onnx.helper.make_node("Abs", ["image"], ["backbone.a"]),
+        onnx.helper.make_node("Neg", ["backbone.a"], ["a"]),
+        onnx.helper.make_node("Exp", ["a"], ["query_model.backbone.a"]),
+        onnx.helper.make_node("Sqrt", ["query_model.backbone.a"], ["embedding"]),
+    ]
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("image", "embedding")]
+    proto = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:]))
+    compact(proto)
+    onnx.checker.check_model(proto, full_check=True)
+    outputs = [node.output[0] for node in proto.graph.node]
+    assert len(set(outputs)) == 4 and outputs[-1] == "embedding"
+    assert [node.input[0] for node in proto.graph.node] == ["image", *outputs[:-1]]
+
+
+@pytest.mark.parametrize(
+    ("long", "short"),
+    [
+        (
+            "edgecsd._Named/torch.nn.Sequential_blocks/torch.nn.Sequential_4/torch.nn.Conv2d_conv_pw;",
+            "blocks/4/conv_pw;",
+        ),
+        ("timm.layers.BatchNormAct2d_bn1;;timm.layers.Conv2d_conv;1", "bn1;1"),
+        ("serving_default_image", "serving_default_image"),
+        ("arith.constant17", "constant17"),
+    ],
+)
+def test_tflite_names(long: str, short: str) -> None:
+    assert _short_name(long).removeprefix("Named/") == short

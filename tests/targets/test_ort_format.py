@@ -1,0 +1,61 @@
+"""The .ort form of ONNX artifacts: metadata, numbers and damage, as for .onnx."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from target_models import DIM, PHOTOS, Make, Pixels
+
+from edgecsd.errors import BadInputError, DamagedFileError
+from edgecsd.exporting import export
+from edgecsd.targets.artifact import load_runner, read_metadata
+
+
+@pytest.fixture(scope="module", params=["fp32", "w8a8"])
+def pair(
+    request: pytest.FixtureRequest, run: Path, photos: Path, artifact: Make, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """(.onnx, .ort) of the same model in the same precision."""
+    out = tmp_path_factory.mktemp("ort") / f"{request.param}.ort"
+    made = export(run, "onnx", request.param, out=out, calibration=photos, calibration_count=PHOTOS, ort_format=True)
+    assert made.path == out and made.metadata.target == "onnx"
+    return artifact("onnx", request.param).path, out
+
+
+def test_the_file_is_of_that_format_and_not_much_larger(pair: tuple[Path, Path]) -> None:
+    plain, ort = pair
+    assert ort.read_bytes()[4:8] == b"ORTM"
+    assert ort.stat().st_size < 1.6 * plain.stat().st_size  # a network of few weights: mostly what describes it
+
+
+def test_metadata_comes_back(pair: tuple[Path, Path]) -> None:
+    plain, ort = (read_metadata(path) for path in pair)
+    assert ort == plain.model_copy(update={"licence": None})
+
+
+def test_numbers_are_those_of_the_onnx_file(pair: tuple[Path, Path], pixels: Pixels) -> None:
+    """In w8a8 too, where a file made for this machine's kernels would saturate."""
+    plain, ort = (load_runner(path).embed(pixels) for path in pair)
+    assert ort.shape == (PHOTOS, DIM)
+    assert (plain * ort).sum(axis=1).min() > 0.9999
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
+def test_a_truncated_file_is_damaged(keep: float, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    copy = Path(shutil.copy(pair[1], tmp_path))
+    copy.write_bytes(copy.read_bytes()[: int(keep * copy.stat().st_size)])
+    with pytest.raises(DamagedFileError, match=copy.name):
+        load_runner(copy)
+
+
+def test_other_targets_have_no_such_form(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="--ort-format is a form of target onnx; target tflite has none"):
+        export(run, "tflite", "fp32", ort_format=True)
+    with pytest.raises(BadInputError, match=r"ends in \.onnx; \.ort is written with --ort-format"):
+        export(run, "onnx", "fp32", out=tmp_path / "a.ort")
+    with pytest.raises(BadInputError, match=r"ends in \.ort"):
+        export(run, "onnx", "fp32", out=tmp_path / "a.onnx", ort_format=True)
+    assert np.size([*tmp_path.iterdir()]) == 0
