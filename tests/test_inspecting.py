@@ -1,0 +1,164 @@
+"""inspect: real files of every target, files of others, and files that somebody changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from edgecsd.errors import BadInputError, DamagedFileError
+from edgecsd.exporting import export
+from edgecsd.files import sha256_file, size_bytes, write_json
+from edgecsd.inspecting import SCHEMA_VERSION, Outcome, inspect
+from edgecsd.query_models import create_query_model, save_query_model
+from edgecsd.space import EmbeddingSpace
+from edgecsd.targets.artifact import METADATA_KEY
+
+TARGETS = {"onnx": "onnx", "tflite": "tflite", "coreml": "mlpackage"}
+KEYS = [
+    "schema_version", "kind", "file", "target", "format", "size_bytes", "sha256", "written_by_edgecsd", "metadata",
+    "inputs", "outputs", "operators", "quantised_operators", "quantised_operator_count", "weights", "parts", "checks",
+    "holds",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with one float file of each target in its `exports`."""
+    folder = tmp_path_factory.mktemp("run")
+    space = EmbeddingSpace(gallery_model="g", dim=16)
+    model = create_query_model("test_efficientnet", space, pretrained=False, size=48)
+    save_query_model(model, folder)
+    for target in TARGETS:
+        export(folder, target, "fp32")
+    return folder
+
+
+def exported(run: Path, target: str) -> Path:
+    return run / "exports" / f"test_efficientnet-fp32.{TARGETS[target]}"
+
+
+def foreign(path: Path, text: str | None = None) -> Path:
+    """An ONNX file of somebody else's, or one with `text` as its metadata."""
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    model = helper.make_model(helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [value], [out]))
+    if text is not None:
+        entry = model.metadata_props.add()
+        entry.key, entry.value = METADATA_KEY, text
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_everything_holds_in_what_export_wrote(target: str, run: Path) -> None:
+    path = exported(run, target)
+    result = inspect(path, sha256=sha256_file(path))
+    assert result.holds and result.written_by_edgecsd
+    assert result.metadata is not None and result.metadata.dim == 16
+    outcomes = {check.name: check.outcome for check in result.checks}
+    assert outcomes == dict.fromkeys(["SHA-256", "metadata", "fingerprint", "target", "weights digest"], Outcome.OK)
+    assert sum(part.size_bytes for part in result.parts) == size_bytes(path) == result.size_bytes
+    assert all(part.size_bytes > 0 for part in result.parts)
+    assert {"graph", "edgecsd metadata"} < {part.name for part in result.parts}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_json_document(target: str, run: Path) -> None:
+    document = inspect(exported(run, target)).as_dict()
+    assert list(document) == KEYS and document["schema_version"] == SCHEMA_VERSION == 1
+    assert json.loads(json.dumps(document)) == document
+    assert document["inputs"][0]["name"] == "image" and document["outputs"][0]["shape"] == [1, 16]
+    assert document["metadata"]["recipe"] == "float32"
+    assert document["quantised_operator_count"] == 0
+
+
+def test_a_file_of_somebody_else(tmp_path: Path) -> None:
+    result = inspect(foreign(tmp_path / "theirs.onnx"))
+    assert not result.written_by_edgecsd and result.metadata is None and result.checks == ()
+    assert result.holds and result.description.operators == {"Identity": 1}
+
+
+def test_another_digest_is_told(run: Path) -> None:
+    result = inspect(exported(run, "onnx"), sha256="0" * 64)
+    assert not result.holds
+    assert result.checks[0].outcome is Outcome.DIFFERS and "the digest given says 000" in result.checks[0].reason
+    with pytest.raises(BadInputError, match="'abc': not a SHA-256"):
+        inspect(exported(run, "onnx"), sha256="abc")
+
+
+def changed(run: Path, path: Path, **changes: Any) -> Path:
+    """The ONNX file with other metadata."""
+    model = onnx.load(str(exported(run, "onnx")))
+    (entry,) = [entry for entry in model.metadata_props if entry.key == METADATA_KEY]
+    entry.value = json.dumps({**json.loads(entry.value), **changes})
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"fingerprint": "es1-" + "0" * 32}, "fingerprint es1-0+ is not that of the embedding space"),
+        ({"dim": 99}, "dim 99 is not that of the embedding space"),
+        ({"schema_version": 9}, "schema_version 9 is unknown"),
+    ],
+)
+def test_metadata_that_contradicts_itself(changes: dict[str, Any], reason: str, run: Path, tmp_path: Path) -> None:
+    import re
+
+    result = inspect(changed(run, tmp_path / "a.onnx", **changes))
+    (check,) = result.checks
+    assert check.outcome is Outcome.DIFFERS and re.search(reason, check.reason)
+    assert result.metadata is None and result.written_by_edgecsd and not result.holds
+
+
+def test_weights_of_another_run_are_told(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "exports").mkdir()
+    path = tmp_path / "exports" / "a.onnx"
+    shutil.copy(exported(run, "onnx"), path)
+    weights = {check.name: check for check in inspect(path).checks}["weights digest"]
+    assert weights.outcome is Outcome.NOT_CHECKED and "needs the run folder" in weights.reason
+    write_json(tmp_path / "query_model.json", {"weights_digest": "other"})
+    result = inspect(path)
+    weights = {check.name: check for check in result.checks}["weights digest"]
+    assert weights.outcome is Outcome.DIFFERS and weights.reason.endswith("query_model.json says other")
+    assert not result.holds
+
+
+def test_missing_and_damaged_files(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="no such artifact"):
+        inspect(tmp_path / "none.onnx")
+    broken = tmp_path / "broken.tflite"
+    broken.write_bytes(exported(run, "tflite").read_bytes()[:2000])
+    with pytest.raises(DamagedFileError, match="broken"):
+        inspect(broken)
+
+
+def command(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "edgecsd", "inspect", *map(str, arguments)]
+    environment = {**os.environ, "COLUMNS": "200"}
+    return subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_the_command(run: Path, tmp_path: Path) -> None:
+    path = exported(run, "onnx")
+    done = command(path, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == inspect(path).as_dict() | {"file": str(path)}
+    text = command(path).stdout
+    for words in ("query model test_efficientnet, fp32, recipe float32", "input image: uint8 (1, 48, 48, 3)",
+                  f"SHA-256 {sha256_file(path)}", "fingerprint: ok", "0 of them on 8-bit activations"):  # fmt: skip
+        assert words in text
+    theirs = command(foreign(tmp_path / "theirs.onnx"))
+    assert theirs.returncode == 0 and "no edgecsd metadata" in theirs.stdout and "next:" not in theirs.stdout
+    wrong = command(changed(run, tmp_path / "a.onnx", dim=99))
+    assert wrong.returncode == 2 and "metadata: differs" in wrong.stdout and wrong.stderr == ""
