@@ -44,6 +44,11 @@ class PairedDifference:
     p_value: float
     queries: int
 
+    @property
+    def shown(self) -> bool:
+        """Whether the difference is real at the level: by the test, and by an interval without 0."""
+        return self.p_value < 1 - LEVEL and not self.low <= 0 <= self.high
+
 
 def describe(level: float = LEVEL, resamples: int = RESAMPLES, seed: int = SEED) -> str:
     """The intervals' method in words, for the protocol that stands in every result."""

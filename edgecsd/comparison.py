@@ -32,9 +32,8 @@ class Compared:
 
     @property
     def shown(self) -> bool:
-        """Whether the difference is real at the level: by the test, and by an interval without 0."""
-        found = self.difference
-        return found.p_value < 1 - LEVEL and not found.low <= 0 <= found.high
+        """Whether the difference is real, as the paired bootstrap has it."""
+        return self.difference.shown
 
     @property
     def verdict(self) -> str:

@@ -3,7 +3,7 @@
 INDEX/
   manifest.json   kind, schema_version, type, build and search parameters, space, fingerprint, count, SHA-256 of files
   index.faiss     inner product over unit vectors, which is cosine
-  ids.parquet     row -> item id
+  ids.parquet     row -> item id, and the SHA-256 of its photo ("" where the store knew none)
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ except ImportError:
 
 KIND = "gallery index"
 SCHEMA_VERSION = 1
+INNER_PRODUCT, L2 = faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2
 FILES = ("index.faiss", "ids.parquet")
 POINTS_PER_LIST = 39  # below this many training vectors a list, faiss warns that k-means is poor
 Floats = NDArray[np.float32]
@@ -67,6 +68,7 @@ class GalleryIndex:
     space: EmbeddingSpace
     parameters: dict[str, int]
     ids: tuple[str, ...]
+    digests: dict[str, str] = field(repr=False)  # of the photos, by id; of those that are known
     _faiss: Any = field(repr=False)
 
     @staticmethod
@@ -79,10 +81,10 @@ class GalleryIndex:
                 digest = manifest["sha256"][name]
                 if not (path / name).is_file() or sha256_file(path / name) != digest:
                     raise DamagedFileError(f"{path / name}: missing, or not the file that the manifest names")
-            ids = tuple(str(item) for item in pq.read_table(path / "ids.parquet").column("id").to_pylist())
+            ids, digests = _read_items(path / "ids.parquet")
             index = faiss.read_index(str(path / "index.faiss"))
             parameters = {str(name): int(value) for name, value in manifest["parameters"].items()}
-            opened = GalleryIndex(path, IndexType(manifest["type"]), space, parameters, ids, index)
+            opened = GalleryIndex(path, IndexType(manifest["type"]), space, parameters, ids, digests, index)
             _set_search(opened.type, index, parameters)
             fingerprint, count = manifest["fingerprint"], manifest["count"]
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, pa.ArrowException) as error:
@@ -110,10 +112,35 @@ class GalleryIndex:
         order = np.lexsort((rows, -scores), axis=1)
         return np.take_along_axis(scores, order, 1).astype(np.float32), np.take_along_axis(rows, order, 1)
 
+    @property
+    def held(self) -> int:
+        """How many vectors faiss holds."""
+        return int(self._faiss.ntotal)
+
+    @property
+    def metric(self) -> int:
+        """What faiss compares by: INNER_PRODUCT, L2 or another of its metrics."""
+        return int(self._faiss.metric_type)
+
+    def read(self, rows: NDArray[np.int64]) -> Floats:
+        """(n,) rows -> (n, dim) vectors: of type ivfpq what its codes decode to, of the others what was added."""
+        if SEARCH_PARAMETER.get(self.type) == "nprobe":
+            self._faiss.make_direct_map()  # the table from row to place that reading needs
+        vectors: Floats = self._faiss.reconstruct_batch(np.ascontiguousarray(rows, np.int64))
+        return vectors
+
     @cached_property
     def row_of(self) -> dict[str, int]:
         """Item id -> row."""
         return {item: row for row, item in enumerate(self.ids)}
+
+
+def _read_items(file: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The ids by row, and the digests of their photos by id: none in indexes of earlier versions."""
+    columns = pq.read_table(file).to_pydict()
+    ids = tuple(str(item) for item in columns["id"])
+    known = zip(ids, columns.get("digest", ()), strict="digest" in columns)
+    return ids, {item: str(digest) for item, digest in known if digest}
 
 
 def build_index(
@@ -214,7 +241,9 @@ def _write(index: Any, kind: IndexType, parameters: dict[str, int], store: Featu
         folder.mkdir()
         # Through Python: on a full disk faiss.write_index leaves a short file and raises nothing.
         (folder / "index.faiss").write_bytes(faiss.serialize_index(index).tobytes())
-        pq.write_table(pa.table({"id": pa.array(store.items.ids, pa.string())}), folder / "ids.parquet")
+        items = {"id": store.items.ids, "digest": store.items.digests}
+        columns = {name: pa.array(values, pa.string()) for name, values in items.items()}
+        pq.write_table(pa.table(columns), folder / "ids.parquet")
         manifest = {
             "kind": KIND, "schema_version": SCHEMA_VERSION, "edgecsd": __version__, "faiss": faiss.__version__,
             "type": kind.value, "parameters": parameters, "count": store.count, "dim": store.space.dim,

@@ -79,23 +79,64 @@ class EmbeddingSpace(BaseModel):
         return "es1-" + hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
     def differences(self, other: EmbeddingSpace) -> list[str]:
-        """One line for each part in which `other` differs, in words a person can act on."""
+        """One line for each part in which `other` differs: the part, this space's value, the other's."""
         mine, theirs = ({**LATER_FIELDS, **space.model_dump(mode="json")} for space in (self, other))
-        return [f"{name}: {mine[name]} against {theirs[name]}" for name in mine if mine[name] != theirs[name]]
+        return [_difference(name, mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]]
+
+    def differing_parts(self, other: EmbeddingSpace) -> list[str]:
+        """The names of the parts in which `other` differs, in the order of `differences`."""
+        mine, theirs = ({**LATER_FIELDS, **space.model_dump(mode="json")} for space in (self, other))
+        return [name for name in mine if mine[name] != theirs[name]]
+
+
+def _difference(name: str, mine: Any, theirs: Any) -> str:
+    """Of two pixel contracts only what differs in them; where one is unknown, the whole of the other."""
+    if isinstance(mine, dict) and isinstance(theirs, dict):
+        fields = [field for field in mine if mine[field] != theirs.get(field)]
+        mine, theirs = (", ".join(f"{field} {side[field]}" for field in fields) for side in (mine, theirs))
+    return f"{name}: {_shown(mine)} against {_shown(theirs)}"
+
+
+def _shown(value: Any) -> Any:
+    return "none" if value is None else value
 
 
 def _is_default(name: str, value: Any) -> bool:
     return name in LATER_FIELDS and list(value) == LATER_FIELDS[name]
 
 
+# What to do about each part that differs; the first differing part of this order decides what is told.
+_ADVICE = {
+    "gallery_model": "the vectors come from two gallery models: use the query model distilled for this index's gallery "
+    "model, or the index built from that model's features",
+    "weights_digest": "the gallery model has other weights: find out which ones embedded the gallery, and distil, "
+    "extract or build again with those",
+    "whitening": "one side is whitened otherwise: extract with --whitening STORE of the one that the gallery went "
+    "through, and distil from those features",
+    "dim": "the dimensions differ: one of the two was projected or cut; make it again from the other's features",
+    "metric": "the vectors are compared by another metric: build the index from the store that the query model was "
+    "distilled from",
+    "preprocess": "the gallery model saw other pixels: extract again with the pixel contract that the gallery was made "
+    "with",
+    "scales": "the features are averages over other input scales: extract again with the gallery's --scales",
+    "parts": "the features are joined of other parts or with other weights: concatenate the same stores with the same "
+    "weights",
+}
+
+
 def require_same_space(left: EmbeddingSpace, right: EmbeddingSpace, left_name: str, right_name: str) -> None:
-    """Raise IncompatibleError, naming every differing part, unless both are the same embedding space."""
-    differences = left.differences(right)
-    if differences:
+    """Raise IncompatibleError unless both are the same space: every differing part, both values, and what to do."""
+    if differences := left.differences(right):
         raise IncompatibleError(
             f"{left_name} and {right_name} live in different embedding spaces "
-            f"({left.fingerprint} and {right.fingerprint}); " + "; ".join(differences)
+            f"({left.fingerprint} and {right.fingerprint}); " + "; ".join(differences) + f". {advice(left, right)}"
         )
+
+
+def advice(left: EmbeddingSpace, right: EmbeddingSpace) -> str:
+    """What to do about two spaces that differ, by the part that matters most; "" where they are the same."""
+    parts = left.differing_parts(right)
+    return next((f"What to do: {text}" for name, text in _ADVICE.items() if name in parts), "")
 
 
 def canonical_json(value: object) -> str:

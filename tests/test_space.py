@@ -10,6 +10,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
+from edgecsd import space as space_module
 from edgecsd.errors import IncompatibleError
 from edgecsd.preprocess import Interpolation, Preprocess
 from edgecsd.space import EmbeddingSpace, SpacePart, canonical_json, require_same_space
@@ -100,3 +101,35 @@ def test_impossible_spaces_are_refused(update: dict[str, object]) -> None:
 
 def test_canonical_json_ignores_order_and_stays_ascii() -> None:
     assert canonical_json({"b": 1, "a": "ü"}) == canonical_json({"a": "ü", "b": 1}) == '{"a":"\\u00fc","b":1}'
+
+
+def test_of_two_pixel_contracts_only_what_differs_is_named() -> None:
+    other = SPACE.model_copy(update={"preprocess": Preprocess(size=65, interpolation=Interpolation.BICUBIC)})
+    assert SPACE.differences(other) == [
+        "preprocess: size 64, interpolation bilinear against size 65, interpolation bicubic"
+    ]
+    unknown = SPACE.model_copy(update={"preprocess": None, "whitening": "cd"})
+    lines = unknown.differences(SPACE)
+    assert lines[0].startswith("preprocess: none against {'size': 64,") and lines[1] == "whitening: cd against none"
+
+
+@pytest.mark.parametrize(
+    ("update", "advice"),
+    [
+        ({"gallery_model": "acme-v8", "weights_digest": "cd"}, "the query model distilled for this index's gallery"),
+        ({"weights_digest": "cd"}, "other weights: find out which"),
+        ({"whitening": "cd", "dim": 128}, "--whitening STORE"),
+        ({"dim": 128}, "projected or cut"),
+        ({"preprocess": None}, "the pixel contract that the gallery was made with"),
+        ({"scales": (0.5, 1.0)}, "the gallery's --scales"),
+        ({"parts": (SpacePart(fingerprint="es1-0", weight=1.0),)}, "the same stores with the same weights"),
+    ],
+)
+def test_the_error_says_what_to_do(update: dict[str, object], advice: str) -> None:
+    with pytest.raises(IncompatibleError, match=f"What to do: .*{advice}") as caught:
+        require_same_space(SPACE, SPACE.model_copy(update=update), "model.onnx", "gallery.index")
+    assert str(caught.value).count("What to do") == 1
+
+
+def test_every_part_of_a_space_has_advice() -> None:
+    assert set(space_module._ADVICE) == set(EmbeddingSpace.model_fields)

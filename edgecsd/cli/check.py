@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Split, finish, table
+from edgecsd.cli.console import ConsoleReporter, Json, Split
+from edgecsd.cli.gate import (
+    Junit,
+    MaxIndexLoss,
+    MaxOverlapLoss,
+    MinCosine,
+    MinCosineMean,
+    MinOverlap,
+    Strict,
+    Threshold,
+    Thresholds,
+    changed,
+    conclude,
+)
 
 
 def command(
@@ -24,22 +37,32 @@ def command(
     weights: Annotated[
         Path | None, typer.Option(help="Weights of the gallery model, where it has to be run and needs a file.")
     ] = None,
+    gallery: Annotated[
+        Path | None,
+        typer.Option(help="Store the index was built from: for exact results (ivfpq needs it), copies and labels."),
+    ] = None,
+    gallery_images: Annotated[Path | None, typer.Option(help="The gallery's photos, to be shown on the page.")] = None,
+    fp32: Annotated[
+        Path | None, typer.Option(help="The fp32 file of the same weights (default: the one beside the file).")
+    ] = None,
+    device: Annotated[
+        Path | None, typer.Option(help=".npz with `ids` and `embeddings` of the photos, computed on a device.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the evidence (default: RUN/checks/<file>-<target>-<index>).")
+    ] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Depth of the overlap.")] = 10,
     limit: Annotated[int | None, typer.Option(min=2, help="Use this many photos, spread evenly.")] = None,
     threads: Annotated[int, typer.Option(min=1)] = 1,
-    min_overlap: Annotated[
-        float | None, typer.Option(help="Gate: overlap@k with the gallery model's results, at least (0.3).")
-    ] = None,
-    max_overlap_loss: Annotated[
-        float | None,
-        typer.Option(help="Gate: relative loss of overlap against the torch model, at most (by precision)."),
-    ] = None,
-    min_cosine_mean: Annotated[
-        float | None, typer.Option(help="Gate: mean cosine to the torch model, at least (by precision).")
-    ] = None,
-    min_cosine: Annotated[
-        float | None, typer.Option(help="Gate: lowest cosine to the torch model, at least (by precision).")
-    ] = None,
+    thresholds: Thresholds = None,
+    threshold: Threshold = None,
+    min_overlap: MinOverlap = None,
+    max_overlap_loss: MaxOverlapLoss = None,
+    max_index_loss: MaxIndexLoss = None,
+    min_cosine_mean: MinCosineMean = None,
+    min_cosine: MinCosine = None,
+    strict_decision: Strict = False,
+    junit: Junit = None,
     split: Split = None,
     as_json: Json = False,
 ) -> None:
@@ -47,44 +70,19 @@ def command(
 
     Example: edgecsd check run/exports/tf_efficientnet_lite0-w8a8.tflite --index gallery.index --images photos
     """
-    from edgecsd.check import check
+    from edgecsd.check import CheckOptions, check, default_folder
 
-    given = {
-        "min_overlap": min_overlap,
-        "max_overlap_loss": max_overlap_loss,
-        "min_cosine_mean": min_cosine_mean,
-        "min_cosine": min_cosine,
-    }
+    folder = out or default_folder(file, index, run)
+    options = CheckOptions(
+        fp32=fp32, gallery=gallery, gallery_images=gallery_images, device=device, threshold=threshold,
+        thresholds_file=thresholds, strict=strict_decision,
+    )  # fmt: skip
+    changes = changed(
+        min_overlap=min_overlap, max_overlap_loss=max_overlap_loss, max_index_loss=max_index_loss,
+        min_cosine_mean=min_cosine_mean, min_cosine=min_cosine,
+    )  # fmt: skip
     result = check(
-        file,
-        index,
-        images,
-        split=split,
-        run=run,
-        reference=reference,
-        weights=weights,
-        k=k,
-        limit=limit,
-        threads=threads,
-        thresholds={name: value for name, value in given.items() if value is not None},
-        reporter=ConsoleReporter(),
-    )
-    rows = [
-        (
-            gate.name,
-            f"{gate.figure:.6f}",
-            f"{'<=' if gate.at_most else '>='} {gate.threshold:g}",
-            "pass" if gate.passed else "FAIL",
-        )
-        for gate in result.gates
-    ]
-    verdict = "PASS: may ship against this index" if result.passed else "FAIL: must not ship against this index"
-    figures = result.figures
-    notes = (
-        f"{result.images} photos ({result.unreadable} left out), run by {result.runtime}; "
-        f"overlap@{k} {figures['overlap']:.4f}, of the torch model {figures['overlap_torch']:.4f}; "
-        f"first hit kept {figures['top1_kept']:.4f}"
-    )
-    finish(as_json, result.as_dict(), text="\n".join([table(("gate", "measured", "needed", ""), rows), notes, verdict]))
-    if not result.passed:
-        raise typer.Exit(1)
+        file, index, images, split=split, run=run, reference=reference, weights=weights, k=k, limit=limit,
+        threads=threads, thresholds=changes, options=options, out=folder, reporter=ConsoleReporter(),
+    )  # fmt: skip
+    conclude(result, as_json=as_json, junit=junit, wrote=folder)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edgecsd.errors import missing_extra
 from edgecsd.report.retrieval_page import Card
@@ -55,9 +56,14 @@ class Page:
 
 def render(page: Page) -> str:
     """The HTML text."""
+    return fill(PAGE, page=page, legend=_legend(page.cards))
+
+
+def fill(template: str, **values: Any) -> str:
+    """A template of `edgecsd.report.parts` with its values; every one is escaped, and a missing one is an error."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(jpeg=_jpeg, svg=_svg, dark=dark)
-    return environment.from_string(PAGE).render(page=page, legend=_legend(page.cards))
+    return environment.from_string(template).render(**values)
 
 
 def _jpeg(data: bytes) -> str:

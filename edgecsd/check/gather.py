@@ -1,0 +1,208 @@
+"""The evidence of one pair: every link embeds the same photos and searches, and what is found stands side by side."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecsd import __version__
+from edgecsd.check.pairing import CheckOptions, Pair, Queries, fp32_beside, of_device
+from edgecsd.check.search import Embedded, describe_search, search_links
+from edgecsd.embedding import embed_images
+from edgecsd.errors import BadInputError
+from edgecsd.evidence import (
+    ArtifactFacts,
+    Evidence,
+    Facts,
+    ImageFacts,
+    IndexFacts,
+    LinkEvidence,
+    LinkName,
+    Numerics,
+    ProbeFacts,
+)
+from edgecsd.files import sha256_file
+from edgecsd.images import ImageSet, find_images, photo_digest
+from edgecsd.index import IndexType
+from edgecsd.probes import run_probes
+from edgecsd.progress import Reporter
+from edgecsd.quantization import Precision
+from edgecsd.query_models import QueryModelEmbedder
+from edgecsd.targets.embedder import ArtifactEmbedder
+
+Floats = NDArray[np.float32]
+
+
+def gather(pair: Pair, queries: Queries, k: int, chosen: CheckOptions, threads: int, reporter: Reporter) -> Evidence:
+    """Embed the photos by every link's model, search, and put the evidence together. k: depth of the figures."""
+    made = embed_images(queries.photos, pair.artifact, strict=True, name=pair.file.name, reporter=reporter)
+    digests = dict(zip(queries.photos.ids, made.digests, strict=True))
+    kept, left_out = without_copies(queries.photos.ids, digests, pair.digests)
+    asked, truth, exported = queries.photos.subset(kept), queries.truth[kept], made.vectors[kept, 0]
+    torch = _embed(asked, QueryModelEmbedder(pair.model), "torch query model", reporter)
+    fp32 = fp32_beside(pair, chosen.fp32)
+    embedded = [
+        Embedded(LinkName.GALLERY, f"exact search by {pair.index.space.gallery_model}", truth),
+        Embedded(LinkName.QUERY, f"{pair.model.config.backbone} in torch instead of the gallery model", torch),
+        *_exported(pair, asked, exported, fp32, threads, reporter),
+    ]
+    if chosen.device is not None:
+        embedded.append(Embedded(LinkName.DEVICE, f"embeddings of {chosen.device}", of_device(chosen.device, asked)))
+    reporter.message(f"searching {len(pair.index.ids)} gallery items for {len(asked)} queries, link by link")
+    links, ids = search_links(pair.index, pair.store, embedded, asked.ids, k)
+    probes, skipped = _probes(pair, queries, chosen, reporter)
+    changed = [item for item in queries.photos.ids if queries.known.get(item) not in ("", None, digests[item])]
+    images = ImageFacts(
+        root=str(asked.root), count=len(asked), unreadable=queries.unreadable, left_out=tuple(left_out),
+        changed=tuple(changed), digests_known=bool(pair.digests),
+    )  # fmt: skip
+    facts = Facts(
+        artifact=_artifact_facts(pair, fp32), index=_index_facts(pair), images=images, run=str(pair.run),
+        reference=queries.reference, k=k, threshold=chosen.threshold, notes=tuple(_notes(pair, fp32)),
+        probes=probes, probes_skipped=skipped, environment=_environment(),
+        checked_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )  # fmt: skip
+    labels = None if queries.labels is None else tuple(queries.labels[position] for position in kept)
+    return _evidence(facts, asked.ids, labels, links, ids, pair.labels, numerics_of(exported, torch, truth))
+
+
+def _exported(
+    pair: Pair, asked: ImageSet, exported: Floats, fp32: Path | None, threads: int, reporter: Reporter
+) -> Iterator[Embedded]:
+    """The links of the fp32 file, where there is one beside a file of another precision, and of the file itself."""
+    precision = pair.artifact.metadata.precision
+    own = Embedded(LinkName.FILE, f"{pair.file.name} ({precision}) instead of the link before", exported)
+    if precision is Precision.FP32:
+        yield Embedded(LinkName.FP32, f"{pair.file.name}, this file, instead of torch", exported)
+        return
+    if fp32 is not None:
+        vectors = _embed(asked, ArtifactEmbedder(fp32, threads=threads), fp32.name, reporter)
+        yield Embedded(LinkName.FP32, f"{fp32.name} instead of torch", vectors)
+    yield own
+
+
+def _probes(
+    pair: Pair, queries: Queries, chosen: CheckOptions, reporter: Reporter
+) -> tuple[tuple[ProbeFacts, ...], tuple[str, ...]]:
+    """What the index holds, probed; the probes that could not run. Its recall is judged by the waterfall, not here."""
+    photos = _gallery_photos(pair, queries) if chosen.gallery_images is None else find_images(chosen.gallery_images)
+    result = run_probes(pair.index, store=pair.store, model=queries.model, photos=photos, reporter=reporter)
+    told = tuple(
+        ProbeFacts(
+            name=probe.name, passed=probe.passed, figure=probe.figure if np.isfinite(probe.figure) else None,
+            expected=probe.expected, message=probe.message,
+        )
+        for probe in result.probes
+        if not probe.name.startswith("recall")
+    )  # fmt: skip
+    return told, result.skipped
+
+
+def _gallery_photos(pair: Pair, queries: Queries) -> ImageSet | None:
+    """The query photos that may be in the gallery: of a name whose photo is known there, not by chance of its name."""
+    known = set(pair.index.digests)
+    if pair.store is not None:
+        known |= {item for item, digest in zip(pair.store.items.ids, pair.store.items.digests, strict=True) if digest}
+    shared = [position for position, item in enumerate(queries.photos.ids) if item in known]
+    return queries.photos.subset(shared) if shared else None
+
+
+def _notes(pair: Pair, fp32: Path | None) -> Iterator[str]:
+    """What a reader must know about the links."""
+    if fp32 is None:
+        yield (
+            f"no fp32 {pair.artifact.metadata.target} file of the same weights beside {pair.file.name} or by --fp32: "
+            "what the conversion costs and what the precision costs are told as one"
+        )
+    if pair.store is None:
+        return
+    absent = set(pair.store.items.ids) ^ set(pair.index.ids)
+    if absent:
+        yield (
+            f"{pair.store.path} and {pair.index.path} do not hold the same items: {len(absent)} are in only one of "
+            f"them, such as {min(absent)}"
+        )
+
+
+def _embed(photos: ImageSet, embedder: ArtifactEmbedder | QueryModelEmbedder, name: str, reporter: Reporter) -> Floats:
+    return embed_images(photos, embedder, strict=True, name=name, reporter=reporter).vectors[:, 0]
+
+
+def without_copies(
+    ids: tuple[str, ...], digests: dict[str, str], gallery: dict[str, str]
+) -> tuple[list[int], list[str]]:
+    """Positions of the queries to ask, and ids of those that are byte-identical to a gallery image of another id."""
+    holders: dict[str, set[str]] = {}
+    for item, digest in gallery.items():
+        holders.setdefault(photo_digest(digest), set()).add(item)
+    copies = [item for item in ids if holders.get(photo_digest(digests[item]), set()) - {item}]
+    if len(copies) == len(ids):
+        raise BadInputError(
+            f"all {len(ids)} query photos are byte-identical to gallery images of other ids (the first: {copies[0]}): "
+            "they would find themselves; give photos that are not in the gallery"
+        )
+    left_out = set(copies)
+    return [position for position, item in enumerate(ids) if item not in left_out], copies
+
+
+def numerics_of(exported: Floats, torch: Floats, truth: Floats) -> Numerics:
+    """What the embeddings (n, D) are against torch's; what is not finite gives NaN."""
+    ours, theirs = exported.astype(np.float64), torch.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        norms = np.linalg.norm(ours, axis=1)
+        cosine = (ours * theirs).sum(1) / np.maximum(norms * np.linalg.norm(theirs, axis=1), 1e-12)
+        stuck = int(((np.ptp(ours, axis=0) == 0) & (np.ptp(theirs, axis=0) > 0)).sum())
+        return Numerics(
+            cosine, np.abs(ours - theirs).max(axis=1), norms, (ours * truth).sum(1), stuck, exported.shape[1]
+        )
+
+
+def _evidence(
+    facts: Facts, queries: tuple[str, ...], labels: tuple[str, ...] | None, links: tuple[LinkEvidence, ...],
+    ids: tuple[str, ...], gallery_labels: dict[str, str] | None, numerics: Numerics,
+) -> Evidence:  # fmt: skip
+    used = sorted({int(row) for link in links for row in np.unique(link.rows)} - {-1})
+    gallery = {row: ids[row] for row in used}
+    if labels is None or gallery_labels is None:
+        return Evidence(facts, queries, links, numerics, gallery)
+    counts = Counter(gallery_labels.get(item, "") for item in ids)
+    relevant = [
+        (counts[label] - (gallery_labels.get(item) == label)) if label else 0
+        for item, label in zip(queries, labels, strict=True)
+    ]
+    shown = {row: gallery_labels.get(item, "") for row, item in gallery.items()}
+    return Evidence(facts, queries, links, numerics, gallery, labels, shown, np.array(relevant, np.int64))
+
+
+def _artifact_facts(pair: Pair, fp32: Path | None) -> ArtifactFacts:
+    metadata, contract = pair.artifact.metadata, pair.model.config.preprocess
+    mine, theirs = metadata.preprocess.model_dump(mode="json"), contract.model_dump(mode="json")
+    differences = (f"{name}: {mine[name]} against {theirs[name]}" for name in mine if mine[name] != theirs[name])
+    return ArtifactFacts(
+        path=str(pair.file), sha256=sha256_file(pair.file), target=metadata.target, precision=metadata.precision,
+        backbone=metadata.backbone, recipe=metadata.recipe, weights_digest=metadata.weights_digest,
+        runtime=pair.artifact.runtime, fp32=None if fp32 is None else str(fp32), contract=tuple(differences),
+        versions=metadata.versions,
+    )  # fmt: skip
+
+
+def _index_facts(pair: Pair) -> IndexFacts:
+    index, store = pair.index, pair.store
+    return IndexFacts(
+        path=str(index.path), type=index.type, parameters=index.parameters, count=len(index.ids),
+        fingerprint=index.space.fingerprint, exact=index.type is IndexType.FLAT, search=describe_search(index),
+        store=None if store is None else str(store.path),
+    )  # fmt: skip
+
+
+def _environment() -> dict[str, str]:
+    return {
+        "edgecsd": __version__, "python": platform.python_version(), "numpy": np.__version__,
+        "system": platform.system(), "machine": platform.machine(),
+    }  # fmt: skip

@@ -1,0 +1,186 @@
+"""What is checked against what: file and torch model, index and store, photos and the gallery model's features."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecsd.embedding import embed_images
+from edgecsd.errors import BadInputError, IncompatibleError
+from edgecsd.extract import GalleryEmbedder
+from edgecsd.features import FeatureStore
+from edgecsd.gallery_models import GalleryModel, load_gallery_model
+from edgecsd.images import ImageSet
+from edgecsd.index import GalleryIndex
+from edgecsd.progress import Reporter
+from edgecsd.quantization import Precision
+from edgecsd.query_models import QueryModel, load_query_model
+from edgecsd.space import require_same_space
+from edgecsd.targets.artifact import read_metadata
+from edgecsd.targets.embedder import ArtifactEmbedder
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """What goes beyond the file, the index and the photos.
+
+    fp32              the fp32 artifact of the waterfall (default: the one of the same weights beside the file)
+    gallery           the store that the index was built from: exact results, digests and labels come from it
+    gallery_images    the gallery's photos, to be shown on the page
+    device            .npz with `ids` (n,) and `embeddings` (n, D) of the photos, as a device computed them
+    threshold         the product's, on the cosine
+    thresholds_file   TOML file of thresholds, by precision
+    strict            an undecided gate forbids shipping
+    """
+
+    fp32: Path | None = None
+    gallery: Path | None = None
+    gallery_images: Path | None = None
+    device: Path | None = None
+    threshold: float | None = None
+    thresholds_file: Path | None = None
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The file with its torch model, the index with its store, and what is known of the gallery's items by id."""
+
+    file: Path
+    artifact: ArtifactEmbedder
+    run: Path
+    model: QueryModel
+    index: GalleryIndex
+    store: FeatureStore | None
+    digests: dict[str, str] = field(repr=False)
+    labels: dict[str, str] | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Readable photos (n), the gallery model's features of them (n, D), and what was left out or is not what it was."""
+
+    photos: ImageSet
+    truth: Floats
+    unreadable: int
+    labels: tuple[str, ...] | None
+    reference: str
+    known: dict[str, str] = field(default_factory=dict, repr=False)  # id -> digest of the photo the features are of
+    model: GalleryModel | None = None  # where it was run
+
+
+def open_pair(
+    file: Path, index: Path, run: Path | None, reference: Path | None, gallery: Path | None, threads: int
+) -> Pair:
+    artifact, opened = ArtifactEmbedder(file, threads=threads), GalleryIndex.open(index)
+    require_same_space(artifact.metadata.space, opened.space, str(file), str(index))
+    folder = run_of(file, run)
+    model = load_query_model(folder)
+    if model.config.weights_digest != artifact.metadata.weights_digest:
+        raise IncompatibleError(
+            f"{file} was not exported from the query model in {folder}: their weights differ; "
+            f"give its own run with --run"
+        )
+    if len(opened.ids) < 2:
+        raise BadInputError(f"{index}: a gallery of {len(opened.ids)} has nothing to find beside the photo itself")
+    stores = [FeatureStore.open(path) for path in (gallery, reference) if path is not None]
+    for store in stores:
+        require_same_space(store.space, opened.space, str(store.path), str(index))
+    digests = dict(opened.digests)
+    labels: dict[str, str] | None = None
+    for store in stores:
+        inside = gallery is not None and store is stores[0]
+        known = zip(store.items.ids, store.items.digests, strict=True)
+        digests = {item: d for item, d in known if d and (inside or item in opened.row_of)} | digests
+        if labels is None and store.items.labels is not None and opened.row_of.keys() <= store.row_of.keys():
+            labels = dict(zip(store.items.ids, store.items.labels, strict=True))
+    return Pair(file, artifact, folder, model, opened, stores[0] if gallery else None, digests, labels)
+
+
+def run_of(file: Path, run: Path | None) -> Path:
+    found = run or file.resolve().parent.parent
+    if not (found / "query_model.json").is_file():
+        raise BadInputError(
+            f"{found}: no query model there to compare {file.name} with; give the run it was exported from with --run"
+        )
+    return found
+
+
+def gallery_features(
+    photos: ImageSet, index: GalleryIndex, reference: Path | None, weights: Path | None, reporter: Reporter
+) -> Queries:
+    """The readable photos with the gallery model's features, from the reference store or by running the model."""
+    if reference is not None:
+        store = FeatureStore.open(reference)
+        require_same_space(store.space, index.space, str(reference), str(index.path))
+        known = [p for p, item in enumerate(photos.ids) if item in store.row_of]
+        if not known:
+            raise BadInputError(
+                f"{reference}: has no features of the images in {photos.root}; extract them from that folder"
+            )
+        chosen = photos.subset(known)
+        rows, stored = [store.row_of[item] for item in chosen.ids], store.items.labels
+        labels = chosen.labels if chosen.labels or not stored else tuple(stored[row] for row in rows)
+        digests = {item: store.items.digests[row] for item, row in zip(chosen.ids, rows, strict=True)}
+        return Queries(chosen, store.vectors()[rows], len(photos) - len(known), labels, str(reference), digests)
+    name = index.space.gallery_model
+    derived = index.space.parts or index.space.whitening  # joined or whitened vectors are made by more than a model
+    if derived or not name.startswith(("timm:", "onnx:")):
+        raise BadInputError(
+            f"the gallery model {name!r} cannot be run from here: "
+            f"give its features of the images with --reference STORE"
+        )
+    space = index.space
+    gallery_model = load_gallery_model(name, weights=weights, preprocess=space.preprocess, scales=space.scales)
+    require_same_space(gallery_model.space, index.space, f"the gallery model {name} as it loads here", str(index.path))
+    embedded = embed_images(photos, GalleryEmbedder(gallery_model), name="gallery model", reporter=reporter)
+    if not embedded.kept:
+        raise BadInputError(
+            f"{photos.root}: none of the {len(photos)} images can be read; the first: {embedded.problems[0]}"
+        )
+    kept = photos.subset(embedded.kept)
+    return Queries(
+        kept, embedded.vectors[:, 0], len(embedded.problems), kept.labels, f"{name}, run for this check",
+        model=gallery_model,
+    )  # fmt: skip
+
+
+def fp32_beside(pair: Pair, given: Path | None) -> Path | None:
+    """The fp32 artifact of the same weights and target: the file itself, the one given, or one beside it."""
+    mine = pair.artifact.metadata
+    if mine.precision is Precision.FP32:
+        return pair.file
+    if given is not None:
+        other = read_metadata(given)
+        if (other.precision, other.weights_digest) != (Precision.FP32, mine.weights_digest):
+            raise BadInputError(f"--fp32 {given}: is {other.precision} or of other weights than {pair.file}")
+        return given
+    for path in sorted(pair.file.resolve().parent.glob(f"*{pair.file.suffix}")):
+        try:
+            other = read_metadata(path)
+        except BadInputError:  # somebody else's file
+            continue
+        if (other.precision, other.weights_digest) == (Precision.FP32, mine.weights_digest):
+            return path
+    return None
+
+
+def of_device(file: Path, photos: ImageSet) -> Floats:
+    """(n, D) embeddings of the photos, in their order, from the .npz of a device."""
+    try:
+        with open(file, "rb") as handle, np.load(handle, allow_pickle=False) as stored:
+            ids, vectors = [str(item) for item in stored["ids"]], np.asarray(stored["embeddings"], np.float32)
+        row = {item: number for number, item in enumerate(ids)}
+        return vectors[[row[item] for item in photos.ids]]
+    except KeyError as error:
+        raise BadInputError(
+            f"--device {file}: has no {error}; it must hold `ids` and `embeddings` of all the photos"
+        ) from None
+    except (OSError, ValueError, IndexError, zipfile.BadZipFile) as error:
+        raise BadInputError(f"--device {file}: not readable as an .npz of ids and embeddings: {error}") from None

@@ -1,0 +1,141 @@
+"""Every link's search: exact over the gallery's vectors in bounded memory, and through the actual index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from edgecsd.errors import BadInputError
+from edgecsd.evidence import LinkEvidence, LinkName
+from edgecsd.features import FeatureStore
+from edgecsd.gallery_vectors import Floats, Rows, StoredVectors, exact_neighbours
+from edgecsd.index import SEARCH_PARAMETER, GalleryIndex, IndexType
+
+SCORE_ENTRIES = 1 << 24  # similarities held at once: 64 MB
+FEWEST_ROWS, MOST_ROWS = 256, 16_384  # gallery vectors multiplied at once
+FEWEST_KEPT = 100  # results kept a query, or ten times k
+
+
+class VectorSource(Protocol):
+    """The gallery's vectors, to be searched exactly; item numbers count through `ids`."""
+
+    @property
+    def ids(self) -> tuple[str, ...]: ...
+
+    def blocks(self, most: int) -> Iterator[tuple[Rows, Floats]]:
+        """(n,) numbers of gallery items and their (n, D) vectors, at most `most` at once, each item once."""
+        ...
+
+
+class IndexVectors:
+    """The vectors that an index holds; numbers are its rows. An index of compressed vectors raises BadInputError."""
+
+    def __init__(self, index: GalleryIndex) -> None:
+        if index.type is IndexType.IVFPQ:
+            raise BadInputError(
+                f"{index.path}: an index of type {index.type} holds compressed vectors, so what compression costs "
+                "cannot be seen from it; give the store that it was built from with --gallery STORE"
+            )
+        self.ids, self._index = index.ids, index
+
+    def blocks(self, most: int) -> Iterator[tuple[Rows, Floats]]:
+        return StoredVectors(self._index).blocks(size=most)
+
+
+class StoreVectors:
+    """The vectors of a feature store; an item's number is its row in the index, or counts on from its end."""
+
+    def __init__(self, store: FeatureStore, index: GalleryIndex) -> None:
+        self._store = store
+        strangers = [item for item in store.items.ids if item not in index.row_of]
+        self.ids = (*index.ids, *strangers)
+        beyond = {item: row for row, item in enumerate(strangers, len(index.ids))}
+        numbers = [index.row_of[item] if item in index.row_of else beyond[item] for item in store.items.ids]
+        self._numbers = np.array(numbers, np.int64)
+
+    def blocks(self, most: int) -> Iterator[tuple[Rows, Floats]]:
+        for first, shard in self._store.blocks():
+            for start in range(0, len(shard), most):
+                block = np.asarray(shard[start : start + most], np.float32)
+                yield self._numbers[first + start : first + start + len(block)], block
+
+
+def exact_search(queries: Floats, source: VectorSource, depth: int) -> tuple[Floats, Rows]:
+    """(Q, D) queries -> cosines (Q, depth) and item numbers (Q, depth), best first, ties by number; -1: no more items.
+
+    The gallery is read once, in blocks: memory depends on Q and depth alone. A query that is not finite finds nothing.
+    """
+    most = min(MOST_ROWS, max(FEWEST_ROWS, SCORE_ENTRIES // max(1, len(queries))))
+    return exact_neighbours(queries, source.blocks(most), depth)
+
+
+def without_own(scores: Floats, rows: Rows, own: Rows, depth: int) -> tuple[Floats, Rows]:
+    """(Q, depth + 1) results -> (Q, depth) with each query's own photo (own (Q,), -1: it has none) taken out."""
+    kept = (rows != own[:, None]) | (rows < 0)
+    order = np.argsort(~kept, axis=1, kind="stable")[:, :depth]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The queries' vectors (Q, D) of one link, and what it exchanges, in words."""
+
+    name: LinkName
+    text: str
+    vectors: Floats
+
+
+def search_links(
+    index: GalleryIndex, store: FeatureStore | None, embedded: Sequence[Embedded], queries: Sequence[str], k: int
+) -> tuple[tuple[LinkEvidence, ...], tuple[str, ...]]:
+    """Every link's results, the last one's vectors once more through the actual index; and the ids of the item numbers.
+
+    Exact results come from the store, or without one from the index's own vectors. The photo of a query itself (same
+    id) is left out. Raises BadInputError for an index of compressed vectors without a store.
+    """
+    exact_already = store is None and index.type is IndexType.FLAT
+    source = IndexVectors(index) if store is None else StoreVectors(store, index)
+    number = {item: row for row, item in enumerate(source.ids)}
+    own = np.array([number.get(item, -1) for item in queries], np.int64)
+    depth = _depth(index, len(source.ids), k)
+    stacked = np.concatenate([each.vectors for each in embedded])
+    found = _through_index(index, stacked, depth + 1) if exact_already else exact_search(stacked, source, depth + 1)
+    scores, rows = without_own(*found, np.tile(own, len(embedded)), depth)
+    links, count = [], len(queries)
+    for place, each in enumerate(embedded):
+        part = slice(place * count, (place + 1) * count)
+        links.append(LinkEvidence(each.name, each.text, rows[part], scores[part]))
+    if exact_already:
+        last = LinkEvidence(LinkName.INDEX, "flat index: exact already", links[-1].rows, links[-1].scores)
+    else:
+        scores, rows = without_own(*_through_index(index, embedded[-1].vectors, depth + 1), own, depth)
+        last = LinkEvidence(LinkName.INDEX, describe_search(index), rows, scores)
+    return (*links, last), source.ids
+
+
+def describe_search(index: GalleryIndex) -> str:
+    """The index's type and search parameters in words."""
+    parameter = SEARCH_PARAMETER.get(index.type)
+    settings = "" if parameter is None else f", {parameter} {index.parameters[parameter]}"
+    return f"{index.type} index{settings}"
+
+
+def _depth(index: GalleryIndex, count: int, k: int) -> int:
+    """How many results are kept. Asked for more than ef_search, faiss may search HNSW better than for the app."""
+    wanted = max(FEWEST_KEPT, 10 * k)
+    if index.type is IndexType.HNSW:
+        wanted = min(wanted, max(k, index.parameters["ef_search"] - 1))
+    return min(wanted, count - 1)
+
+
+def _through_index(index: GalleryIndex, vectors: Floats, depth: int) -> tuple[Floats, Rows]:
+    """The index's own search (Q, depth), -1 where it finds no more; a vector that is not finite finds nothing."""
+    finite = np.asarray(np.isfinite(vectors).all(axis=1))
+    scores = np.full((len(vectors), depth), -np.inf, np.float32)
+    rows = np.full((len(vectors), depth), -1, np.int64)
+    found, places = index.search(vectors[finite], depth)
+    scores[finite, : found.shape[1]], rows[finite, : found.shape[1]] = found, places
+    return scores, rows

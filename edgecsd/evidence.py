@@ -1,0 +1,262 @@
+"""Evidence: everything that a verdict on an artifact needs, as one folder that can be judged again without any model.
+
+EVIDENCE/
+  evidence.json   kind, schema_version, facts: artifact, index, images, settings, links, probes, versions, environment
+  evidence.npz    per query: ids, numerics of the exported embedding, labels; per link: the first rows and their scores
+  verdict.json    the verdict of the check that made the folder (added by `check`)
+  check.html      the page to look at (added by `check` where the report extra is installed)
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edgecsd import __version__
+from edgecsd.errors import BadInputError, DamagedFileError
+from edgecsd.files import read_manifest, remove_stale, replace_whole, write_json
+from edgecsd.preprocess import validation_text
+
+KIND, SCHEMA_VERSION = "check evidence", 1
+MANIFEST, ARRAYS = "evidence.json", "evidence.npz"
+Floats = NDArray[np.float32]
+Values = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+
+class LinkName(StrEnum):
+    """The links from the gallery model's own results to what the app gets; each exchanges one thing."""
+
+    GALLERY = "gallery model"  # exact search: what should be found
+    QUERY = "query model"  # the torch query model instead of the gallery model, exact
+    FP32 = "fp32 export"  # an exported fp32 file instead of torch, exact
+    FILE = "this file"  # the file in its own precision, exact
+    DEVICE = "device"  # the same file's embeddings from a device, exact
+    INDEX = "index"  # the actual index with its actual search parameters instead of exact search
+
+
+@dataclass(frozen=True)
+class LinkEvidence:
+    """What one link finds. rows (Q, K): gallery item numbers, best first, -1 = not found; scores (Q, K): cosines."""
+
+    name: LinkName
+    text: str  # what was exchanged, in words
+    rows: Rows
+    scores: Floats
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """The exported embeddings against the torch query model's, a value a query (Q,); NaN where one is not finite.
+
+    stuck   dimensions that never change over the queries while torch's do
+    """
+
+    cosine: Values
+    max_difference: Values
+    norm: Values
+    to_gallery: Values  # cosine of the exported embedding to the gallery model's
+    stuck: int
+    dim: int
+
+
+class ArtifactFacts(BaseModel):
+    """The judged file. contract: the parts of its pixel contract that are not the query model's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    sha256: str
+    target: str
+    precision: str
+    backbone: str
+    recipe: str
+    weights_digest: str
+    runtime: str
+    fp32: str | None = None  # the fp32 file of the waterfall
+    contract: tuple[str, ...] = ()
+    versions: dict[str, str] = {}
+
+
+class IndexFacts(BaseModel):
+    """The index that was searched. exact: its own search is exact, so the last link exchanges nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    type: str
+    parameters: dict[str, int]
+    count: int
+    fingerprint: str
+    exact: bool
+    search: str  # type and search parameters in words
+    store: str | None = None  # whose vectors the exact results come from; None: the index's own
+
+
+class ImageFacts(BaseModel):
+    """The query photos. left_out: byte-identical to a gallery image of another id; changed: not the reference's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    root: str
+    count: int
+    unreadable: int = 0
+    left_out: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    digests_known: bool = False
+
+
+class ProbeFacts(BaseModel):
+    """A content probe's result, as edgecsd.probes gave it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    passed: bool
+    figure: float | None
+    expected: str
+    message: str
+
+
+class Facts(BaseModel):
+    """All of the evidence that is not an array a query. k: depth of the figures; threshold: the product's, or None."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    artifact: ArtifactFacts
+    index: IndexFacts
+    images: ImageFacts
+    run: str
+    reference: str
+    k: int
+    threshold: float | None = None
+    probes: tuple[ProbeFacts, ...] = ()
+    probes_skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
+    checked_at: str = ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The facts, the queries (Q), the links in order, and the gallery items whose numbers stand in their rows.
+
+    relevant   (Q,) how many gallery items have the query's label, its own photo not counted; None without labels
+    """
+
+    facts: Facts
+    queries: tuple[str, ...]
+    links: tuple[LinkEvidence, ...]
+    numerics: Numerics
+    gallery: dict[int, str] = field(repr=False)
+    query_labels: tuple[str, ...] | None = None
+    gallery_labels: dict[int, str] | None = field(default=None, repr=False)
+    relevant: Rows | None = None
+
+    @property
+    def depth(self) -> int:
+        """How many results of each query were kept: what mAP is computed over."""
+        return int(self.links[0].rows.shape[1])
+
+    def link(self, name: LinkName) -> LinkEvidence | None:
+        """The link of that name, or None where it was not measured."""
+        return next((link for link in self.links if link.name is name), None)
+
+
+def require_free_for_evidence(out: Path) -> None:
+    """Raise BadInputError where something other than evidence of an earlier check is at `out`."""
+    if not out.exists():
+        return
+    try:
+        read_manifest(out / MANIFEST, KIND, SCHEMA_VERSION)
+    except BadInputError:
+        raise BadInputError(
+            f"--out {out}: is there and is no {KIND} of this version, so it is not replaced; choose another --out"
+        ) from None
+
+
+def write_evidence(out: Path, evidence: Evidence, *, add: Callable[[Path], None] | None = None) -> None:
+    """Write the folder whole, in place of an earlier one. `add` puts further files into it first."""
+    require_free_for_evidence(out)
+    remove_stale(out)
+    with replace_whole(out) as folder:
+        folder.mkdir()
+        with open(folder / ARRAYS, "wb") as handle:
+            np.savez_compressed(handle, **_arrays(evidence))  # type: ignore[arg-type]
+        links = [{"name": str(link.name), "text": link.text} for link in evidence.links]
+        facts = finite_json(evidence.facts.model_dump(mode="json"))
+        manifest = {"kind": KIND, "schema_version": SCHEMA_VERSION, "edgecsd": __version__, "links": links}
+        write_json(folder / MANIFEST, {**manifest, "facts": facts})
+        if add is not None:
+            add(folder)
+
+
+def finite_json(value: Any) -> Any:
+    """The same plain value with null for NaN and infinity, which JSON has not."""
+    if isinstance(value, dict):
+        return {name: finite_json(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_json(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _arrays(evidence: Evidence) -> dict[str, NDArray[Any]]:
+    rows = sorted(evidence.gallery)
+    numerics = evidence.numerics
+    arrays: dict[str, NDArray[Any]] = {
+        "queries": np.array(evidence.queries, np.str_),
+        "gallery_rows": np.array(rows, np.int64),
+        "gallery_ids": np.array([evidence.gallery[row] for row in rows], np.str_),
+        "cosine": numerics.cosine, "max_difference": numerics.max_difference, "norm": numerics.norm,
+        "to_gallery": numerics.to_gallery, "stuck": np.array([numerics.stuck, numerics.dim]),
+    }  # fmt: skip
+    if evidence.query_labels is not None and evidence.gallery_labels is not None and evidence.relevant is not None:
+        arrays["query_labels"] = np.array(evidence.query_labels, np.str_)
+        arrays["gallery_labels"] = np.array([evidence.gallery_labels[row] for row in rows], np.str_)
+        arrays["relevant"] = evidence.relevant
+    for number, link in enumerate(evidence.links):
+        arrays[f"rows_{number}"], arrays[f"scores_{number}"] = link.rows.astype(np.int32), link.scores
+    return arrays
+
+
+def read_evidence(path: Path) -> Evidence:
+    """Raises BadInputError if there is no such folder, DamagedFileError if it is not whole."""
+    manifest = read_manifest(path / MANIFEST, KIND, SCHEMA_VERSION)
+    try:
+        facts = Facts.model_validate(manifest["facts"])
+        with open(path / ARRAYS, "rb") as handle, np.load(handle, allow_pickle=False) as stored:
+            return _assemble(facts, manifest["links"], {name: stored[name] for name in stored.files})
+    except ValidationError as error:
+        raise DamagedFileError(f"{path / MANIFEST}: {validation_text(error)}") from None
+    except (OSError, KeyError, TypeError, ValueError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        raise DamagedFileError(f"{path}: not whole as {KIND}: {error}; make it again with edgecsd check") from None
+
+
+def _assemble(facts: Facts, links: list[dict[str, str]], arrays: dict[str, NDArray[Any]]) -> Evidence:
+    rows = [int(row) for row in arrays["gallery_rows"]]
+    stuck, dim = (int(value) for value in arrays["stuck"])
+    numerics = Numerics(arrays["cosine"], arrays["max_difference"], arrays["norm"], arrays["to_gallery"], stuck, dim)
+    found = tuple(
+        LinkEvidence(LinkName(link["name"]), link["text"], arrays[f"rows_{n}"].astype(np.int64), arrays[f"scores_{n}"])
+        for n, link in enumerate(links)
+    )
+    queries = tuple(str(item) for item in arrays["queries"])
+    if not found or any(link.rows.shape != link.scores.shape or len(link.rows) != len(queries) for link in found):
+        raise ValueError("the links' results are not those of its queries")
+    labelled = "relevant" in arrays
+    return Evidence(
+        facts, queries, found, numerics,
+        dict(zip(rows, (str(item) for item in arrays["gallery_ids"]), strict=True)),
+        tuple(str(label) for label in arrays["query_labels"]) if labelled else None,
+        dict(zip(rows, (str(label) for label in arrays["gallery_labels"]), strict=True)) if labelled else None,
+        arrays["relevant"] if labelled else None,
+    )  # fmt: skip

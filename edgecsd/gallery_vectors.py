@@ -1,0 +1,101 @@
+"""The vectors that an index holds, read back out of it in blocks, and exact search over blocks of vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecsd.features import FeatureStore
+from edgecsd.index import GalleryIndex, IndexType
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+Blocks = Iterable[tuple[Rows, Floats]]
+
+BLOCK_ROWS = 8_192  # read at once: 16 MB at dimension 512
+
+
+@dataclass(frozen=True)
+class StoredVectors:
+    """What the rows of an index hold. Of a compressed index (`exact` False) they are what its codes decode to."""
+
+    index: GalleryIndex
+
+    @property
+    def exact(self) -> bool:
+        return self.index.type is not IndexType.IVFPQ
+
+    def blocks(self, most: int | None = None, size: int | None = None) -> Iterator[tuple[Rows, Floats]]:
+        """(rows, vectors) of all rows, or of blocks spread evenly over them that hold about `most` rows together.
+
+        size: rows a block, by default BLOCK_ROWS.
+        """
+        held, size = self.index.held, size or BLOCK_ROWS
+        starts = list(range(0, held, size))
+        if most is not None and held > most:
+            chosen = np.linspace(0, len(starts) - 1, max(1, most // size)).round().astype(int)
+            starts = [starts[i] for i in np.unique(chosen)]
+        for start in starts:
+            rows = np.arange(start, min(start + size, held), dtype=np.int64)
+            yield rows, self.index.read(rows)
+
+
+def store_rows(store: FeatureStore, rows: Rows) -> Floats:
+    """(n,) rows of a store -> (n, dim) float32, without reading the others."""
+    found = np.empty((len(rows), store.space.dim), np.float32)
+    for first, block in store.blocks():
+        here = np.flatnonzero((rows >= first) & (rows < first + len(block)))
+        found[here] = block[rows[here] - first]
+    return found
+
+
+def store_blocks(store: FeatureStore) -> Iterator[tuple[Rows, Floats]]:
+    """(rows, vectors as float32) of a whole store, a few rows at a time."""
+    for first, shard in store.blocks():
+        for start in range(0, len(shard), BLOCK_ROWS):
+            block = np.asarray(shard[start : start + BLOCK_ROWS], np.float32)
+            yield np.arange(first + start, first + start + len(block), dtype=np.int64), block
+
+
+def exact_neighbours(queries: Floats, blocks: Blocks, k: int) -> tuple[Floats, Rows]:
+    """(Q, dim) queries -> inner products (Q, k) and rows (Q, k) of the best, best first, ties by row.
+
+    The blocks are read once, and memory depends on Q, k and one block alone. k is cut to the rows there are. A query
+    that is not finite finds nothing: row -1, inner product -inf.
+    """
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    rows = np.full((len(queries), k), -1, np.int64)
+    asked, count = np.flatnonzero(np.isfinite(queries).all(axis=1)), 0
+    for numbers, block in blocks:
+        count += len(numbers)
+        found = queries[asked] @ block.T
+        hopeful = found >= scores[asked, -1:]  # never so for NaN
+        for place in np.flatnonzero(hopeful.any(axis=1)):
+            query, columns = asked[place], np.flatnonzero(hopeful[place])
+            _merge(scores[query], rows[query], found[place, columns], numbers[columns])
+    return scores[:, :count], rows[:, :count]
+
+
+def _merge(scores: Floats, rows: Rows, new_scores: Floats, new_rows: Rows) -> None:
+    """Put new candidates into one query's sorted results, in place."""
+    depth = len(scores)
+    if len(new_scores) > 4 * depth:  # a partition keeps ties at the cut, the sort below decides them
+        cut = np.partition(new_scores, len(new_scores) - depth)[len(new_scores) - depth]
+        kept = new_scores >= cut
+        new_scores, new_rows = new_scores[kept], new_rows[kept]
+    known = rows >= 0
+    every_score = np.concatenate([scores[known], new_scores])
+    every_row = np.concatenate([rows[known], new_rows])
+    order = np.lexsort((every_row, -every_score))[:depth]
+    scores[: len(order)], rows[: len(order)] = every_score[order], every_row[order]
+
+
+def unit(vectors: NDArray[Any]) -> Floats:
+    """Rows scaled to length 1; zero and non-finite rows become zero."""
+    clean = np.nan_to_num(np.asarray(vectors, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    scaled: Floats = clean / np.maximum(np.linalg.norm(clean, axis=1, keepdims=True), 1e-12)
+    return scaled

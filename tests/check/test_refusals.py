@@ -1,0 +1,111 @@
+"""What check refuses to compare, and where the gallery model's features come from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import timm
+import torch
+from doubles import PixelGallery
+
+from edgecsd.check import CheckOptions, check
+from edgecsd.check.pairing import gallery_features
+from edgecsd.errors import BadInputError, IncompatibleError
+from edgecsd.extract import extract
+from edgecsd.gates import Verdict
+from edgecsd.images import find_images
+from edgecsd.index import GalleryIndex, build_index
+from edgecsd.progress import SILENT
+from edgecsd.query_models import load_query_model, save_query_model
+
+
+def test_another_space_is_refused(arguments: dict[str, Any], photos: Path, tmp_path: Path) -> None:
+    """Same dimension, same photos, another gallery model: nothing but the fingerprint tells them apart."""
+    other = extract(photos, PixelGallery(seed=8), tmp_path / "other.store")
+    build_index(other, tmp_path / "other.index")
+    with pytest.raises(IncompatibleError, match=r"gallery_model.*double:pixels-7.*double:pixels-8"):
+        check(**{**arguments, "index": tmp_path / "other.index"})
+    for option in ({"reference": other.path}, {"options": CheckOptions(gallery=other.path)}):
+        with pytest.raises(IncompatibleError, match=r"gallery_model.*double:pixels-8.*double:pixels-7"):
+            check(**{**arguments, **option})
+
+
+def test_another_run_is_refused(arguments: dict[str, Any], folder: Path, tmp_path: Path) -> None:
+    wrong = Path(shutil.copytree(folder / "run", tmp_path / "wrong"))
+    for name in ("query_model.safetensors", "query_model.json"):
+        shutil.copy(folder / "run" / "closed_form" / name, wrong / name)
+    model = load_query_model(wrong)
+    model.projection.weight.data *= 2
+    save_query_model(model, wrong)
+    with pytest.raises(
+        IncompatibleError, match=r"was not exported from the query model in .*; give its own run with --run"
+    ):
+        check(**arguments, run=wrong)
+    moved = Path(shutil.copy(arguments["file"], tmp_path / "model.onnx"))
+    with pytest.raises(BadInputError, match=r"no query model there to compare model\.onnx with; .*--run"):
+        check(**{**arguments, "file": moved})
+    assert check(**{**arguments, "file": moved}, run=folder / "run", limit=4).passed
+
+
+def test_another_pixel_contract_is_caught(arguments: dict[str, Any], tmp_path: Path) -> None:
+    """A file that says it wants to be fed by another filter than the query model was trained with."""
+    model = onnx.load(str(arguments["file"]))
+    (entry,) = [each for each in model.metadata_props if each.key == "edgecsd"]
+    metadata = json.loads(entry.value)
+    metadata["preprocess"]["interpolation"] = "bicubic"
+    entry.value = json.dumps(metadata)
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    result = check(**{**arguments, "file": tmp_path / "model.onnx"}, run=arguments["file"].parent.parent)
+    (failed,) = [each for each in result.gates if each.name.startswith("pixel contract")]
+    assert failed.verdict is Verdict.FAILED and "interpolation: bicubic against bilinear" in failed.message
+
+
+def test_the_gallery_models_features_must_come_from_somewhere(
+    arguments: dict[str, Any], photos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInputError, match=r"'double:pixels-7' cannot be run from here: .*--reference STORE"):
+        check(**{**arguments, "reference": None})
+    part = extract(find_images(photos).subset(range(5)), PixelGallery(), tmp_path / "part")
+    result = check(**{**arguments, "reference": part.path})
+    assert result.images == 5 and result.unreadable == 19
+    strangers = tmp_path / "strangers"
+    strangers.mkdir()
+    shutil.copy(photos / find_images(photos).ids[0], strangers / "unknown.jpg")
+    with pytest.raises(BadInputError, match=r"has no features of the images in .*/strangers"):
+        check(**{**arguments, "images": strangers})
+
+
+def test_a_gallery_with_nothing_to_find(arguments: dict[str, Any], photos: Path, tmp_path: Path) -> None:
+    one = extract(find_images(photos).subset([0]), PixelGallery(), tmp_path / "one.store")
+    build_index(one, tmp_path / "one.index")
+    with pytest.raises(BadInputError, match="a gallery of 1 has nothing to find beside the photo itself"):
+        check(**{**arguments, "index": tmp_path / "one.index"})
+
+
+def test_deeper_than_the_gallery(arguments: dict[str, Any], folder: Path) -> None:
+    result = check(**{**arguments, "k": 100}, limit=4)
+    assert result.figures["overlap"] == 1.0  # all the others, in any order
+    assert len(GalleryIndex.open(folder / "gallery.index").ids) == 24
+
+
+def test_the_gallery_model_is_run_as_the_index_was_made(photos: Path, tmp_path: Path) -> None:
+    """With the index's own pixel contract and scales, not with the network's."""
+    torch.manual_seed(1)
+    network = timm.create_model("test_efficientnet", pretrained=False)
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    (tmp_path / "contract.json").write_text('{"size": 48, "resize": "squash", "interpolation": "bicubic"}')
+    store = extract(
+        photos, "timm:test_efficientnet", tmp_path / "store", weights=tmp_path / "weights.pth",
+        preprocess=tmp_path / "contract.json", scales=(1.0, 2**0.5),
+    )  # fmt: skip
+    index = build_index(store, tmp_path / "index")
+    images = find_images(photos)
+    queries = gallery_features(images, index, None, tmp_path / "weights.pth", SILENT)
+    assert queries.photos.ids == images.ids and queries.unreadable == 0
+    assert np.abs(queries.truth - store.vectors()).max() < 1e-3  # float16 in the store
