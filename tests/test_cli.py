@@ -122,7 +122,10 @@ def test_every_command_gives_one_json_document(pipeline: Pipeline) -> None:
     exported = pipeline.json["export"]
     assert exported["artifact"] == str(pipeline.artifact) and exported["metadata"]["fingerprint"] == fingerprint
     checked = pipeline.json["check"]
-    assert checked["passed"] is True and checked["sha256"] == exported["sha256"] and len(checked["gates"]) == 5
+    assert checked["passed"] is True and checked["sha256"] == exported["sha256"]
+    assert {"cosine to the torch model, mean", "cosine to the torch model, lowest"} <= {
+        g["name"] for g in checked["gates"]
+    }
     names = [row["name"] for row in pipeline.json["evaluate"]["rows"]]
     assert names == [
         "gallery model, symmetric", "query model, asymmetric", "query model, symmetric",
@@ -169,7 +172,7 @@ def test_a_failed_gate_is_exit_code_1(pipeline: Pipeline) -> None:
     )  # fmt: skip
     done = edgecsd(*arguments)
     assert done.returncode == 1, done.stderr
-    assert done.stdout.splitlines()[-1] == "FAIL: must not ship against this index"
+    assert done.stdout.splitlines()[0].startswith("FAIL: must not ship against this index")
     assert any(
         re.match(r"overlap@10 with the gallery model's results .*>= 1 +FAIL$", line)
         for line in done.stdout.splitlines()
