@@ -84,6 +84,7 @@ class ArtifactFacts(BaseModel):
     runtime: str
     fp32: str | None = None  # the fp32 file of the waterfall
     contract: tuple[str, ...] = ()
+    calibration_count: int | None = None  # photos that 8-bit ranges come from; None in evidence of earlier versions
     versions: dict[str, str] = {}
 
 
@@ -127,6 +128,27 @@ class ProbeFacts(BaseModel):
     message: str
 
 
+class Diagnosis(BaseModel):
+    """A named pixel mistake that explains what a link gives: the mean cosine to it with the mistake, and without."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    link: LinkName
+    mistake: str
+    cosine: float
+    without: float | None = None  # None: not finite
+
+
+class DeviceFacts(BaseModel):
+    """A device's embeddings against this machine's of the same file; None where they are not finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    cosine_mean: float | None
+    cosine_min: float | None
+
+
 class Facts(BaseModel):
     """All of the evidence that is not an array a query. k: depth of the figures; threshold: the product's, or None."""
 
@@ -142,6 +164,8 @@ class Facts(BaseModel):
     probes: tuple[ProbeFacts, ...] = ()
     probes_skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    diagnoses: tuple[Diagnosis, ...] = ()
+    device: DeviceFacts | None = None
     environment: dict[str, str] = {}
     checked_at: str = ""
 

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from edgecsd.evidence import Evidence, finite_json, read_evidence
+from edgecsd.gates import Gate, Judgement, Verdict, choose_thresholds, read_thresholds
+from edgecsd.judging import judge
 
-from edgecsd.attribution import MAP, OVERLAP, RBO, RECALL_1, LinkFigures, blamed, relative_loss, waterfall
-from edgecsd.bootstrap import Interval, bootstrap_intervals
-from edgecsd.evidence import Evidence, LinkName, finite_json, read_evidence
-from edgecsd.gates import (
-    ADVICE,
-    Gate,
-    Judgement,
-    Kind,
-    Thresholds,
-    Verdict,
-    choose_thresholds,
-    exact_gate,
-    read_thresholds,
-    sampled_gate,
-)  # fmt: skip
-from edgecsd.metrics import overlap_at
-from edgecsd.threshold_shift import ThresholdShift, threshold_shift
+__all__ = ["CheckResult", "gate", "judge"]
 
 SCHEMA_VERSION = 1
-Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -123,174 +107,3 @@ def gate(
     saved = read_evidence(evidence)
     chosen = choose_thresholds(saved.facts.artifact.precision, sections, changes)
     return CheckResult(saved, judge(saved, chosen, strict=strict, threshold=threshold), evidence)
-
-
-def judge(
-    evidence: Evidence, thresholds: Thresholds, *, strict: bool = False, threshold: float | None = None
-) -> Judgement:
-    """All gates of the evidence, in the order in which a reader should look at them."""
-    links = waterfall(evidence)
-    at = evidence.facts.threshold if threshold is None else threshold
-    shift = None if at is None else threshold_shift(links[0].best, links[-1].best, at)
-    gates = (
-        *_handshake(evidence, thresholds), *_probes(evidence), *_numerics(evidence, thresholds),
-        *_retrieval(evidence, links, thresholds), *_decisions(links, shift, thresholds),
-    )  # fmt: skip
-    return Judgement(gates, links, _figures(evidence, links), thresholds, shift, strict)
-
-
-def _handshake(evidence: Evidence, limits: Thresholds) -> Iterator[Gate]:
-    facts = evidence.facts
-    yield exact_gate(
-        "pixel contract of the file, parts unlike the query model's", Kind.HANDSHAKE, len(facts.artifact.contract), 0,
-        f"the file is fed other pixels than the query model was trained on ({'; '.join(facts.artifact.contract)}): "
-        "export it again", at_most=True,
-    )  # fmt: skip
-    yield exact_gate(
-        "photos unlike those the reference features were made of", Kind.HANDSHAKE, len(facts.images.changed), 0,
-        f"{', '.join(facts.images.changed[:3])}: the reference store was made of other photos of these names; extract "
-        "it again, or give the photos it was made of", at_most=True,
-    )  # fmt: skip
-    if facts.images.digests_known:
-        copies = len(facts.images.left_out)
-        yield exact_gate(
-            "queries that are copies of gallery images, share", Kind.PROBE,
-            copies / max(1, copies + facts.images.count), limits.max_leaked,
-            f"the queries are in the gallery under other ids ({', '.join(facts.images.left_out[:3])}): they find "
-            "themselves, and the check says nothing about real queries; choose others", at_most=True,
-        )  # fmt: skip
-
-
-def _probes(evidence: Evidence) -> Iterator[Gate]:
-    for probe in evidence.facts.probes:
-        figure = float("nan") if probe.figure is None else probe.figure
-        verdict = Verdict.PASSED if probe.passed else Verdict.FAILED
-        message = "" if probe.passed else f"{probe.message} (expected: {probe.expected})"
-        yield Gate(f"index contents: {probe.name}", Kind.PROBE, figure, float("nan"), verdict, message=message)
-
-
-def _numerics(evidence: Evidence, limits: Thresholds) -> Iterator[Gate]:
-    numbers, advice = evidence.numerics, ADVICE["cosine"]
-    link = LinkName.FILE if evidence.link(LinkName.FILE) is not None else LinkName.FP32
-    wrong = int((~np.isfinite(numbers.norm)).sum() + (numbers.norm == 0).sum())
-    yield exact_gate(
-        "embeddings that are zero, NaN or infinite", Kind.NUMERICS, wrong, 0,
-        "numbers overflow in this precision or the file is broken: run it as fp32 to see which", at_most=True,
-        link=link,
-    )  # fmt: skip
-    yield exact_gate(
-        "dimensions stuck at one value, share", Kind.NUMERICS, numbers.stuck / numbers.dim, 0,
-        "the file answers the same whatever it is shown: a layer is dead or the input is not read", at_most=True,
-        link=link,
-    )  # fmt: skip
-    cosine, norm_error = numbers.cosine, np.abs(numbers.norm - 1)
-    for name, figure, threshold in (
-        ("cosine to the torch model, mean", cosine.mean(), limits.min_cosine_mean),
-        ("cosine to the torch model, lowest", cosine.min(), limits.min_cosine),
-    ):
-        yield exact_gate(name, Kind.NUMERICS, float(figure), threshold, advice, link=link)
-    if limits.max_difference is not None:
-        yield exact_gate(
-            "difference to the torch model, largest", Kind.NUMERICS, float(numbers.max_difference.max()),
-            limits.max_difference, advice, at_most=True, link=link,
-        )  # fmt: skip
-    yield exact_gate(
-        "length of the embedding, largest error", Kind.NUMERICS, float(norm_error.max()), limits.max_norm_error,
-        "the L2 normalisation is missing in the file, or fails in this precision: export it again", at_most=True,
-        link=link,
-    )  # fmt: skip
-
-
-def _retrieval(evidence: Evidence, links: tuple[LinkFigures, ...], limits: Thresholds) -> Iterator[Gate]:
-    k, by_name = evidence.facts.k, {link.name: link for link in links}
-    torch, last = by_name[LinkName.QUERY], links[-1]
-    file = by_name.get(LinkName.FILE) or by_name[LinkName.FP32]
-    name, advice = f"overlap@{k} with the gallery model's results, by the query model", ADVICE[LinkName.QUERY]
-    yield sampled_gate(
-        name, torch.values[OVERLAP], torch.figures[OVERLAP], limits.min_overlap, advice, link=LinkName.QUERY
-    )
-    broken = _worse(by_name, file)
-    for figure, label, most in (
-        (OVERLAP, f"overlap@{k}", limits.max_overlap_loss), (MAP, "mAP", limits.max_map_loss),
-    ):  # fmt: skip
-        if figure in file.values:
-            yield _loss(f"{label} lost against the torch model", torch, file, figure, most, broken)
-    yield from _score_shift(torch, file, limits)
-    if (device := by_name.get(LinkName.DEVICE)) is not None:
-        yield _loss(f"overlap@{k} lost on the device", file, device, OVERLAP, limits.max_device_loss, LinkName.DEVICE)
-    if last.name is LinkName.INDEX:
-        before = links[-2]
-        yield _loss(f"overlap@{k} lost by the index", before, last, OVERLAP, limits.max_index_loss, LinkName.INDEX)
-    worst = torch if torch.figures[OVERLAP].mean < limits.min_overlap else blamed(links[2:])
-    chain = ", ".join(f"{link.name} {link.figures[OVERLAP].mean:.3f}" for link in links)
-    yield sampled_gate(
-        f"overlap@{k} with the gallery model's results", last.values[OVERLAP], last.figures[OVERLAP],
-        limits.min_overlap, f"most is lost by the {worst.name} ({chain}): {ADVICE[worst.name]}", link=worst.name,
-    )  # fmt: skip
-
-
-def _worse(by_name: dict[LinkName, LinkFigures], file: LinkFigures) -> LinkName:
-    """Which of conversion and precision costs more, where an fp32 file tells them apart."""
-    converted = by_name.get(LinkName.FP32)
-    if converted is None or converted is file:
-        return file.name
-    return min((converted, file), key=lambda link: link.change[OVERLAP].mean).name
-
-
-def _loss(name: str, before: LinkFigures, after: LinkFigures, figure: str, most: float, link: LinkName) -> Gate:
-    values = relative_loss(before.values[figure], after.values[figure])
-    return sampled_gate(name, values, _interval(values), most, ADVICE[link], at_most=True, link=link)
-
-
-def _score_shift(torch: LinkFigures, file: LinkFigures, limits: Thresholds) -> Iterator[Gate]:
-    shift = file.best - torch.best
-    known = shift[np.isfinite(shift)]
-    if not len(known):
-        return
-    interval, sign = _interval(known), -1.0 if known.mean() < 0 else 1.0
-    size = Interval(abs(interval.mean), *sorted((sign * interval.low, sign * interval.high)))
-    yield sampled_gate(
-        "cosine of the first hit, shift against the torch model", sign * known, size, limits.max_score_shift,
-        f"scores moved by {interval.mean:+.4f} against the torch model: a product's threshold means another thing now; "
-        "see --threshold", at_most=True, link=file.name,
-    )  # fmt: skip
-
-
-def _decisions(links: tuple[LinkFigures, ...], shift: ThresholdShift | None, limits: Thresholds) -> Iterator[Gate]:
-    """Gates at the product's threshold, only where the user asked for them."""
-    if shift is None:
-        return
-    before, now = links[0].best >= shift.threshold, links[-1].best >= shift.threshold
-    for name, wrong, interval, most in (
-        ("wrongly accepted at the threshold, share", now & ~before, shift.false_accepts, limits.max_false_accepts),
-        ("wrongly rejected at the threshold, share", before & ~now, shift.false_rejects, limits.max_false_rejects),
-    ):
-        if most is not None:
-            yield sampled_gate(name, wrong.astype(np.float64), interval, most, shift.words(), at_most=True)
-
-
-def _interval(values: Values) -> Interval:
-    return bootstrap_intervals({"": values})[""]
-
-
-def _figures(evidence: Evidence, links: tuple[LinkFigures, ...]) -> dict[str, float]:
-    """The means that a table or a log wants."""
-    numbers, k, by_name = evidence.numerics, evidence.facts.k, {link.name: link for link in evidence.links}
-    torch_rows = by_name[LinkName.QUERY].rows
-    measured = {link.name: link.figures for link in links}
-    torch, last = measured[LinkName.QUERY], links[-1].figures
-    file = measured.get(LinkName.FILE) or measured[LinkName.FP32]
-    file_rows = (by_name.get(LinkName.FILE) or by_name[LinkName.FP32]).rows
-    found = {
-        "cosine_mean": float(numbers.cosine.mean()), "cosine_min": float(numbers.cosine.min()),
-        "max_difference": float(numbers.max_difference.max()), "norm_error": float(np.abs(numbers.norm - 1).max()),
-        "cosine_to_gallery_mean": float(numbers.to_gallery.mean()),
-        "overlap": last[OVERLAP].mean, "overlap_torch": torch[OVERLAP].mean, "overlap_exact": file[OVERLAP].mean,
-        "overlap_loss": 1 - file[OVERLAP].mean / torch[OVERLAP].mean if torch[OVERLAP].mean else 1.0,
-        "rank_biased_overlap": last[RBO].mean,
-        "overlap_with_torch": float(overlap_at(file_rows, torch_rows, k).mean()),
-        "top1_kept": last[RECALL_1].mean,
-    }  # fmt: skip
-    if MAP in last:
-        found |= {"map": last[MAP].mean, "map_torch": torch[MAP].mean, "map_gallery": links[0].figures[MAP].mean}
-    return found

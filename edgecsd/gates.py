@@ -68,6 +68,8 @@ class Thresholds(BaseModel):
     max_norm_error                largest |length - 1|
     max_overlap_loss, max_map_loss   of the file against torch, both searched exactly
     max_score_shift               mean change of the best cosine against torch, in either direction
+    min_device_cosine             mean cosine of a device's embeddings to this machine's of the same file
+    min_calibration               photos that the ranges of 8-bit activations come from
     max_device_loss               overlap lost by a device's embeddings against the host's of the same file
     max_index_loss                overlap lost by the index against exact search
     min_overlap                   overlap@k of what the app gets with what the gallery model finds
@@ -84,6 +86,8 @@ class Thresholds(BaseModel):
     max_score_shift: Annotated[float, Field(ge=0, le=2)]
     max_difference: Annotated[float, Field(gt=0)] | None = None
     max_norm_error: Annotated[float, Field(gt=0)] = 1e-2
+    min_device_cosine: Cosine = 0.999
+    min_calibration: Annotated[int, Field(ge=0)] = 0
     max_device_loss: Share = 0.02
     max_index_loss: Share = 0.1
     min_overlap: Share = 0.3
@@ -105,7 +109,8 @@ DEFAULT_THRESHOLDS = {
         min_cosine_mean=0.99, min_cosine=0.95, max_overlap_loss=0.05, max_map_loss=0.03, max_score_shift=0.02
     ),
     Precision.W8A8: Thresholds(
-        min_cosine_mean=0.985, min_cosine=0.90, max_overlap_loss=0.08, max_map_loss=0.05, max_score_shift=0.03
+        min_cosine_mean=0.985, min_cosine=0.90, max_overlap_loss=0.08, max_map_loss=0.05, max_score_shift=0.03,
+        min_device_cosine=0.98, min_calibration=16,
     ),
 }  # fmt: skip
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd import __version__
+from edgecsd.check.diagnosis import device_facts, diagnose
 from edgecsd.check.pairing import CheckOptions, Pair, Queries, fp32_beside, of_device
 from edgecsd.check.search import Embedded, describe_search, search_links
 from edgecsd.embedding import embed_images
@@ -52,8 +53,9 @@ def gather(pair: Pair, queries: Queries, k: int, chosen: CheckOptions, threads: 
         Embedded(LinkName.QUERY, f"{pair.model.config.backbone} in torch instead of the gallery model", torch),
         *_exported(pair, asked, exported, fp32, threads, reporter),
     ]
-    if chosen.device is not None:
-        embedded.append(Embedded(LinkName.DEVICE, f"embeddings of {chosen.device}", of_device(chosen.device, asked)))
+    device = None if chosen.device is None else of_device(chosen.device, asked)
+    if device is not None:
+        embedded.append(Embedded(LinkName.DEVICE, f"embeddings of {chosen.device}", device))
     reporter.message(f"searching {len(pair.index.ids)} gallery items for {len(asked)} queries, link by link")
     links, ids = search_links(pair.index, pair.store, embedded, asked.ids, k)
     probes, skipped = _probes(pair, queries, chosen, reporter)
@@ -65,8 +67,9 @@ def gather(pair: Pair, queries: Queries, k: int, chosen: CheckOptions, threads: 
     facts = Facts(
         artifact=_artifact_facts(pair, fp32), index=_index_facts(pair), images=images, run=str(pair.run),
         reference=queries.reference, k=k, threshold=chosen.threshold, notes=tuple(_notes(pair, fp32)),
-        probes=probes, probes_skipped=skipped, environment=_environment(),
-        checked_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        probes=probes, probes_skipped=skipped, diagnoses=diagnose(pair, asked, exported, torch, device, reporter),
+        device=None if device is None else device_facts(str(chosen.device), device, exported),
+        environment=_environment(), checked_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
     labels = None if queries.labels is None else tuple(queries.labels[position] for position in kept)
     return _evidence(facts, asked.ids, labels, links, ids, pair.labels, numerics_of(exported, torch, truth))
@@ -188,6 +191,7 @@ def _artifact_facts(pair: Pair, fp32: Path | None) -> ArtifactFacts:
         path=str(pair.file), sha256=sha256_file(pair.file), target=metadata.target, precision=metadata.precision,
         backbone=metadata.backbone, recipe=metadata.recipe, weights_digest=metadata.weights_digest,
         runtime=pair.artifact.runtime, fp32=None if fp32 is None else str(fp32), contract=tuple(differences),
+        calibration_count=metadata.calibration_count if metadata.precision is Precision.W8A8 else None,
         versions=metadata.versions,
     )  # fmt: skip
 

@@ -1,0 +1,69 @@
+"""Why do embeddings differ from the expected ones: which named pixel mistake, if any, explains what was found?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecsd.check.pairing import Pair
+from edgecsd.evidence import DeviceFacts, Diagnosis, LinkName
+from edgecsd.gates import DEFAULT_THRESHOLDS
+from edgecsd.images import ImageSet
+from edgecsd.pixel_mistakes import Explanation, explain_pixels, renormalising
+from edgecsd.progress import Reporter
+
+EXPLAINED = 0.25  # a mistake explains a deviation if it leaves at most this share of it
+SLACK = 0.005  # below the precision's mean cosine: eight photos, and a mistake's own pixels
+DOUBTFUL = 0.9999  # mean cosine of a device's embeddings to this machine's: below it mistakes are tried
+Floats = NDArray[np.float32]
+
+
+def diagnose(
+    pair: Pair, photos: ImageSet, exported: Floats, torch: Floats, device: Floats | None, reporter: Reporter
+) -> tuple[Diagnosis, ...]:
+    """The mistakes that explain the file's embeddings (n, D) against torch's, and a device's against the file's."""
+    limits = DEFAULT_THRESHOLDS[pair.artifact.metadata.precision]
+    found: list[Diagnosis] = []
+    if cosines(exported, torch).mean() < limits.min_cosine_mean or not np.isfinite(exported).all():
+        reporter.message("the file is not the torch model: trying known pixel mistakes")
+        found += _explanations(pair, photos, exported, LinkName.FILE)
+    if device is not None and not cosines(device, exported).mean() >= DOUBTFUL:
+        reporter.message("the device's embeddings are not this machine's: trying known pixel mistakes")
+        found += _explanations(pair, photos, device, LinkName.DEVICE)
+    return tuple(found)
+
+
+def device_facts(path: str, device: Floats, exported: Floats) -> DeviceFacts:
+    """How near a device's embeddings (n, D) are to this machine's of the same file; NaN where they are not finite."""
+    near = cosines(device, exported)
+    return DeviceFacts(path=path, cosine_mean=float(near.mean()), cosine_min=float(near.min()))
+
+
+def cosines(a: Floats, b: Floats) -> NDArray[np.float64]:
+    """(n,) cosines of the rows of two (n, D) arrays."""
+    one, other = a.astype(np.float64), b.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+        return np.asarray((one * other).sum(1) / np.maximum(lengths, 1e-12), np.float64)
+
+
+def _explanations(pair: Pair, photos: ImageSet, found: Floats, link: LinkName) -> Iterator[Diagnosis]:
+    """The mistake that comes nearest, if it is near enough; the torch model can be normalised otherwise, a file not."""
+    least = DEFAULT_THRESHOLDS[pair.artifact.metadata.precision].min_cosine_mean - SLACK
+    contract = pair.model.config.preprocess
+    file = explain_pixels(pair.artifact.embed, found, photos, contract) if link is LinkName.DEVICE else None
+    torch = None
+    if file is None or not _explains(file, least):
+        torch = explain_pixels(pair.model.embed, found, photos, contract, renormalised=renormalising(pair.model))
+    for explanation in (file, torch):
+        if explanation is not None and _explains(explanation, least):
+            yield Diagnosis(
+                link=link, mistake=explanation.name, cosine=explanation.cosine, without=explanation.right
+            )  # fmt: skip
+            return
+
+
+def _explains(found: Explanation, least: float) -> bool:
+    return found.cosine >= least and 1 - found.cosine <= EXPLAINED * (1 - found.right)
