@@ -14,6 +14,7 @@ from edgecsd.gates import ADVICE, Gate, Judgement, Kind, Thresholds, Verdict, ex
 from edgecsd.metrics import overlap_at
 from edgecsd.threshold_shift import ThresholdShift, threshold_shift
 
+MOST_MISPLACED = 0.01  # share: photos that are copies of each other may be taken for one another
 Values = NDArray[np.float64]
 
 
@@ -126,6 +127,17 @@ def _device(evidence: Evidence, limits: Thresholds) -> Iterator[Gate]:
     yield exact_gate(
         "cosine of the device's embeddings to this machine's, mean", Kind.NUMERICS, figure, limits.min_device_cosine,
         cause or ADVICE[LinkName.DEVICE], link=LinkName.DEVICE,
+    )  # fmt: skip
+    yield exact_gate(
+        "device's embeddings that are another photo's, share", Kind.NUMERICS, facts.misplaced, MOST_MISPLACED,
+        "the device's answers stand in another order than its ids: send each with the id of its own photo",
+        at_most=True, link=LinkName.DEVICE,
+    )  # fmt: skip
+    error = float("nan") if facts.norm_error is None else facts.norm_error
+    yield exact_gate(
+        "length of the device's embedding, largest error", Kind.NUMERICS, error, limits.max_norm_error,
+        "what the device sends is of another length than 1: send what the file gives, unchanged", at_most=True,
+        link=LinkName.DEVICE,
     )  # fmt: skip
 
 

@@ -38,7 +38,15 @@ def diagnose(
 def device_facts(path: str, device: Floats, exported: Floats) -> DeviceFacts:
     """How near a device's embeddings (n, D) are to this machine's of the same file; NaN where they are not finite."""
     near = cosines(device, exported)
-    return DeviceFacts(path=path, cosine_mean=float(near.mean()), cosine_min=float(near.min()))
+    with np.errstate(invalid="ignore", over="ignore"):
+        lengths = np.linalg.norm(device.astype(np.float64), axis=1)
+        unit = device / np.maximum(lengths, 1e-12)[:, None]
+        nearest = np.nan_to_num(unit @ exported.T, nan=-1.0).max(axis=1)
+    misplaced = (near < DOUBTFUL) & (nearest >= DOUBTFUL)
+    return DeviceFacts(
+        path=path, cosine_mean=float(near.mean()), cosine_min=float(near.min()),
+        norm_error=float(np.abs(lengths - 1).max()), misplaced=float(misplaced.mean()),
+    )  # fmt: skip
 
 
 def cosines(a: Floats, b: Floats) -> NDArray[np.float64]:
