@@ -140,13 +140,19 @@ class Diagnosis(BaseModel):
 
 
 class DeviceFacts(BaseModel):
-    """A device's embeddings against this machine's of the same file; None where they are not finite."""
+    """A device's embeddings against this machine's of the same file; None where they are not finite.
+
+    norm_error   the largest |length - 1|
+    misplaced    share of the embeddings that are not their own photo's here, but another one's
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str
     cosine_mean: float | None
     cosine_min: float | None
+    norm_error: float | None = None
+    misplaced: float = 0.0
 
 
 class Facts(BaseModel):
