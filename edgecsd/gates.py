@@ -32,8 +32,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Cosine = Annotated[float, Field(ge=-1, le=1)]
 # The cause and what to do, by the link that loses.
 ADVICE = {
-    "cosine": "the file does not compute what torch computes: export it again (w8a8: calibrate on photos like the "
-    "queries'), or take a higher precision",
     LinkName.QUERY: "the query model itself finds too little: train it longer or on photos more like the gallery's",
     LinkName.FP32: "the conversion changed the network, before any precision: export again, and try another target",
     LinkName.FILE: "the precision costs too much: calibrate on photos like the queries', or take a higher precision",
@@ -41,6 +39,20 @@ ADVICE = {
     LinkName.INDEX: "the index loses it: raise nprobe or ef_search, take more bytes a vector, or build the index again "
     "from its store",
 }
+NOT_THE_NETWORK = (
+    "the file does not compute what torch computes: it holds other weights, a broken layer or another state than the "
+    "run's query model, or fails in this precision: export it again from this run"
+)
+EIGHT_BIT_COSTS = (
+    "the file does not compute what torch computes: 8 bit costs too much here, if these are the run's weights: "
+    "calibrate on 64 photos like the queries', one scale a channel and the tail in float as edgecsd export does, or take "
+    "a higher precision"
+)
+
+
+def not_torch(precision: str) -> str:
+    """What to do about a file of this precision whose embeddings are not torch's."""
+    return EIGHT_BIT_COSTS if precision in (Precision.W8A32, Precision.W8A8) else NOT_THE_NETWORK
 
 
 class Kind(StrEnum):

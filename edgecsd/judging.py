@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edgecsd.attribution import MAP, OVERLAP, RBO, RECALL_1, LinkFigures, blamed, relative_loss, waterfall
 from edgecsd.bootstrap import Interval, bootstrap_intervals
 from edgecsd.evidence import Evidence, LinkName
-from edgecsd.gates import ADVICE, Gate, Judgement, Kind, Thresholds, Verdict, exact_gate, sampled_gate
+from edgecsd.gates import ADVICE, Gate, Judgement, Kind, Thresholds, Verdict, exact_gate, not_torch, sampled_gate
 from edgecsd.metrics import overlap_at
 from edgecsd.threshold_shift import ThresholdShift, threshold_shift
 
@@ -64,7 +64,8 @@ def _probes(evidence: Evidence) -> Iterator[Gate]:
 
 
 def _numerics(evidence: Evidence, limits: Thresholds) -> Iterator[Gate]:
-    numbers, advice = evidence.numerics, diagnosed(evidence, LinkName.FILE) or ADVICE["cosine"]
+    numbers = evidence.numerics
+    advice = diagnosed(evidence, LinkName.FILE) or not_torch(evidence.facts.artifact.precision)
     link = LinkName.FILE if evidence.link(LinkName.FILE) is not None else LinkName.FP32
     wrong = int((~np.isfinite(numbers.norm)).sum() + (numbers.norm == 0).sum())
     yield exact_gate(
