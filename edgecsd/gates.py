@@ -45,8 +45,8 @@ NOT_THE_NETWORK = (
 )
 EIGHT_BIT_COSTS = (
     "the file does not compute what torch computes: 8 bit costs too much here, if these are the run's weights: "
-    "calibrate on 64 photos like the queries', one scale a channel and the tail in float as edgecsd export does, or take "
-    "a higher precision"
+    "calibrate on 64 photos like the queries', one scale a channel and the tail in float, as edgecsd export does, "
+    "or take a higher precision"
 )
 
 
