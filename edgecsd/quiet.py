@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+from typing import TextIO
 
 from edgecsd.errors import EdgecsdError
 
@@ -40,6 +42,7 @@ def _descriptors_to(target: int) -> Iterator[None]:
     _flush()
     saved = [(number, os.dup(number)) for number in (1, 2)]
     stack = contextlib.ExitStack()
+    stream: TextIO | None = None
     try:
         stream = stack.enter_context(os.fdopen(os.dup(target), "w", errors="replace"))
         stack.enter_context(contextlib.redirect_stdout(stream))
@@ -48,11 +51,29 @@ def _descriptors_to(target: int) -> Iterator[None]:
             os.dup2(target, number)
         yield
     finally:
+        _let_go(stream)
         stack.close()
         _flush()
         for number, copy in saved:
             os.dup2(copy, number)
             os.close(copy)
+
+
+def _let_go(stream: TextIO | None) -> None:
+    """Take log handlers off the stream before it is closed: a library's first `logging.warning` makes one of the root.
+
+    The root's are removed, so that the caller's own `logging.basicConfig` still works; others go on to stderr.
+    """
+    root = logging.getLogger()
+    loggers = [one for one in root.manager.loggerDict.values() if isinstance(one, logging.Logger)]
+    for logger in (root, *loggers):
+        for handler in list(logger.handlers):
+            if not isinstance(handler, logging.StreamHandler) or handler.stream is not stream:
+                continue
+            if logger is root:
+                logger.removeHandler(handler)
+            else:
+                handler.setStream(sys.__stderr__)
 
 
 def _flush() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -40,3 +41,22 @@ def test_a_failure_brings_the_log(capfd: pytest.CaptureFixture[str]) -> None:
 def test_own_errors_pass_unchanged() -> None:
     with pytest.raises(BadInputError, match=r"^as it is$"), quiet_conversion("the conversion"):
         raise BadInputError("as it is")
+
+
+def test_logging_works_after_a_library_logged_inside(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its first message makes a handler of the root logger, which must not keep the closed stream."""
+    root, library = logging.getLogger(), logging.getLogger("a library of its own")
+    kept, root.handlers = root.handlers, []
+    try:
+        with quiet_conversion("a conversion"):
+            logging.warning("inside")
+            library.addHandler(logging.StreamHandler())
+        assert not root.handlers
+        library.warning("afterwards")
+        logging.basicConfig()
+        logging.warning("by the caller")
+    finally:
+        root.handlers = kept
+        library.handlers.clear()
+    said = capfd.readouterr().err
+    assert "by the caller" in said and "inside" not in said and "closed file" not in said
