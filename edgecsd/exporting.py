@@ -15,7 +15,7 @@ from edgecsd.files import replace_whole, sha256_file, size_bytes
 from edgecsd.images import ImageSet, find_images
 from edgecsd.preprocess import Preprocess
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.quantization import Precision, calibration_pixels, parse_precision, synthetic_pixels
+from edgecsd.quantization import STANDARD, EightBit, Precision, calibration_pixels, parse_precision, synthetic_pixels
 from edgecsd.range_guard import RangeReport, guard_ranges, require_half_precision
 from edgecsd.targets.artifact import (
     ORT_SUFFIX,
@@ -75,6 +75,7 @@ def export(
     seed: int = 0,
     licence: str | None = None,
     ort_format: bool = False,
+    how: EightBit = STANDARD,
     overwrite: bool = False,
     reporter: Reporter = SILENT,
 ) -> ExportResult:
@@ -85,6 +86,7 @@ def export(
                  from `calibration_count` of them, chosen by `seed`. The other precisions only compare on them, and
                  without them compare on eight synthetic images.
     ort_format   target onnx: write onnxruntime's own format (.ort), which its reduced builds for phones load
+    how          of w8a8 (edgecsd.precision_search finds one); the other precisions have one recipe each
 
     Nothing is written unless the artifact, read back from disk, gives finite unit embeddings, and, for fp16, unless the
     network survives half precision as GPUs compute it (edgecsd.range_guard): GateFailedError else. The other
@@ -93,9 +95,12 @@ def export(
     target's converter is not installed.
     """
     target, precision = parse_target(target), parse_precision(precision)
+    if how != STANDARD and precision is not Precision.W8A8:
+        raise BadInputError(f"precision {precision} has one recipe; {how.changes} goes with w8a8")
     module = target_module(target)
     _require_precision(module, target, precision, calibration)
     suffix = _suffix(target, ort_format)
+    from edgecsd.bias_correction import correct_biases
     from edgecsd.query_models import load_query_model
     from edgecsd.targets.deploy import DeployModel
 
@@ -103,12 +108,14 @@ def export(
     model.config.preprocess.require_square("export")
     path = _output(run, model, target, precision, suffix, out, overwrite)
     photos = _photos(calibration, split, model.config.preprocess, calibration_count, seed)
-    metadata = _metadata(model, module, target, precision, photos, licence)
+    metadata = _metadata(model, module, target, precision, photos, how, licence)
     deploy = DeployModel(model)
+    if how.bias_correction:
+        correct_biases(deploy, photos.pixels, keep=how.float_convolutions)
     ranges = _guard(deploy, photos.pixels, precision, path.name, reporter)
     reporter.message(f"converting {model.config.backbone} to {target}, {precision}")
     with replace_whole(path) as temporary:
-        _convert(module, deploy, temporary, precision, photos, metadata)
+        _convert(module, deploy, temporary, precision, photos, metadata, how)
         reporter.message(f"comparing the written file with the query model on {len(photos.pixels)} images")
         written = read_metadata(temporary)
         parity = compare(_run(temporary, photos.pixels, path.name), _reference(model, photos.pixels))
@@ -182,8 +189,9 @@ def _photos(
 
 
 def _metadata(
-    model: QueryModel, module: TargetModule, target: Target, precision: Precision, photos: _Photos, licence: str | None
-) -> ArtifactMetadata:
+    model: QueryModel, module: TargetModule, target: Target, precision: Precision, photos: _Photos,
+    how: EightBit, licence: str | None,
+) -> ArtifactMetadata:  # fmt: skip
     import torch
 
     config = model.config
@@ -191,7 +199,7 @@ def _metadata(
     return ArtifactMetadata(
         target=target,
         precision=precision,
-        recipe=module.recipe(precision),
+        recipe="-".join(filter(None, (module.recipe(precision), how.changes))),
         space=config.space,
         fingerprint=config.space.fingerprint,
         dim=config.dim,
@@ -213,9 +221,10 @@ def _convert(
     precision: Precision,
     photos: _Photos,
     metadata: ArtifactMetadata,
+    how: EightBit,
 ) -> None:
     pixels = photos.pixels if precision is Precision.W8A8 else None
-    module.convert(deploy, out, precision, pixels, metadata)
+    module.convert(deploy, out, precision, pixels, metadata, how)
     if not out.exists():
         raise EdgecsdError(f"the {metadata.target} converter ended without an error and without a file")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,42 @@ class Precision(StrEnum):
     FP16 = "fp16"  # 16-bit weights; the runtime may compute in 16 bit too
     W8A32 = "w8a32"  # 8-bit weights, float activations
     W8A8 = "w8a8"  # 8-bit weights and activations from the first to the last convolution, float around them
+
+
+@dataclass(frozen=True)
+class EightBit:
+    """How a w8a8 body is made; what it has by default is what `edgecsd export` makes.
+
+    percentile            of the activations that a range holds, half of the rest cut on either side; 100: all
+    float_convolutions    convolutions that stay float, by their place in the order of execution, from 0
+    bias_correction       the mean error that rounding the weights makes in each channel is taken off (Nagel et al.,
+                          Data-Free Quantization, ICCV 2019, with means over the calibration photos)
+    """
+
+    percentile: float = 99.99
+    float_convolutions: frozenset[int] = frozenset()
+    bias_correction: bool = False
+
+    def __post_init__(self) -> None:
+        if not 50 < self.percentile <= 100:
+            raise BadInputError(f"percentile {self.percentile:g}: above 50 and at most 100")
+        if any(place < 0 for place in self.float_convolutions):
+            raise BadInputError(f"float convolutions {sorted(self.float_convolutions)}: places count from 0")
+
+    @property
+    def changes(self) -> str:
+        """What is not the default, in a few words; "" where all is."""
+        told = [] if self.percentile == STANDARD_PERCENTILE else [f"percentile-{self.percentile:g}"]
+        if self.bias_correction:
+            told.append("bias-corrected")
+        if self.float_convolutions:
+            told.append("float-convolutions-" + "-".join(map(str, sorted(self.float_convolutions))))
+        return "-".join(told)
+
+
+# Lite0: cosine mean 0.993 against 0.991 for min-max, minimum 0.953 against 0.906.
+STANDARD_PERCENTILE = EightBit.percentile
+STANDARD = EightBit()
 
 
 def parse_precision(name: str) -> Precision:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 from seeded.case import Case
-from seeded.workshop import Floats, Pair, Workshop
+from seeded.workshop import Floats, Pair, Workshop, box_of, other_shape
 
 from edgecsd.images import ImageSet
 from edgecsd.query_models import QueryModelEmbedder, load_query_model
@@ -31,18 +31,9 @@ def _sends(name: str, change: Callable[[Floats], Floats]) -> Callable[[Workshop]
     return lambda workshop: workshop.pair(device=workshop.sent(name, change(workshop.embeddings)))
 
 
-def _box(workshop: Workshop, photo: Image.Image) -> tuple[float, float, float, float]:
-    contract = workshop.contract
-    if contract.resize == "squash":
-        return 0, 0, photo.width, photo.height
-    side = contract.crop_pct * min(photo.size)
-    left, top = (photo.width - side) / 2, (photo.height - side) / 2
-    return left, top, left + side, top + side
-
-
 def _aliased(workshop: Workshop, photo: Image.Image) -> np.ndarray:
     """OpenCV's and a GPU's way: four pixels for each."""
-    part = photo.crop(tuple(round(edge) for edge in _box(workshop, photo)))
+    part = photo.crop(tuple(round(edge) for edge in box_of(workshop.contract, photo)))
     side = workshop.contract.size
     planes = torch.from_numpy(np.array(part)).permute(2, 0, 1)[None].float()
     small = torch.nn.functional.interpolate(planes, (side, side), mode="bilinear")
@@ -52,14 +43,13 @@ def _aliased(workshop: Workshop, photo: Image.Image) -> np.ndarray:
 def _by(filter: Image.Resampling) -> Look:
     def look(workshop: Workshop, photo: Image.Image) -> np.ndarray:
         side = workshop.contract.size
-        return np.asarray(photo.resize((side, side), filter, box=_box(workshop, photo)))
+        return np.asarray(photo.resize((side, side), filter, box=box_of(workshop.contract, photo)))
 
     return look
 
 
 def _other_shape(workshop: Workshop, photo: Image.Image) -> np.ndarray:
-    other = "shorter-side" if workshop.contract.resize == "squash" else "squash"
-    return workshop.contract.model_copy(update={"resize": other}).pixels(photo)
+    return other_shape(workshop.contract).pixels(photo)
 
 
 def _after(change: Callable[[np.ndarray], np.ndarray]) -> Look:
@@ -103,7 +93,7 @@ CASES = (
     Case("app: BGR for RGB", "device", _fed("bgr", _after(lambda x: x[..., ::-1])), ("channels swapped",)),
     Case("app: BGR for RGB, w8a8", "device", _fed("bgr-8", _after(lambda x: x[..., ::-1]), "tflite", "w8a8"),
          ("channels swapped",)),
-    Case("app: resized without antialias", "device", _fed("aliased", _aliased), ("without antialias, bilinear",)),
+    Case("app: resized without antialias", "device", _fed("aliased", _aliased), ("without antialias",)),
     Case("app: nearest pixel", "device", _fed("nearest", _by(Image.Resampling.NEAREST)), ("nearest pixel",)),
     Case("app: lanczos for bilinear", "device", _fed("lanczos", _by(Image.Resampling.LANCZOS)), ("lanczos",)),
     Case("app: bicubic for bilinear", "device", _fed("bicubic", _by(Image.Resampling.BICUBIC)), ("bicubic",)),

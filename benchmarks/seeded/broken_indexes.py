@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 from seeded.case import Case
-from seeded.workshop import Floats, Pair, Workshop, items_of, unit
+from seeded.workshop import Floats, Pair, Workshop, box_of, items_of, other_shape, unit
+from torchvision.transforms import v2 as transforms
 
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
@@ -21,18 +22,22 @@ from edgecsd.images import ImageSet
 from edgecsd.whiten import whiten
 
 Pixels = Callable[[Image.Image], np.ndarray]
-LITTLE_RAM = {"nlist": 40}
 
 
 def rewritten(workshop: Workshop, name: str, change: Callable[[Floats], faiss.Index]) -> Path:
     """The sound index with another faiss index in it, its digest corrected: a bug behind it, no damaged file."""
     out = workshop.index(name)
     vectors = faiss.read_index(str(out / "index.faiss")).reconstruct_n(0, workshop.gallery.count)
-    faiss.write_index(change(vectors), str(out / "index.faiss"))
+    replace_faiss(out, change(vectors))
+    return out
+
+
+def replace_faiss(out: Path, index: faiss.Index) -> None:
+    """Put another faiss index into an index folder, with its digest."""
+    faiss.write_index(index, str(out / "index.faiss"))
     manifest = json.loads((out / "manifest.json").read_text())
     manifest["sha256"]["index.faiss"] = sha256_file(out / "index.faiss")
     (out / "manifest.json").write_text(json.dumps(manifest))
-    return out
 
 
 def flat(vectors: Floats, kind: type[faiss.Index] = faiss.IndexFlatIP) -> faiss.Index:
@@ -67,22 +72,24 @@ def _seen(name: str, pixels: Callable[[Workshop], Pixels]) -> Callable[[Workshop
 
 
 def _resized_by(filter: Image.Resampling) -> Callable[[Workshop], Pixels]:
+    """The contract's part of the photo, by another filter."""
+
     def make(workshop: Workshop) -> Pixels:
         contract = workshop.gallery_model.preprocess
-        side = contract.size
-        if contract.resize == "squash":
-            return lambda photo: np.asarray(photo.resize((side, side), filter))
-
-        def crop(photo: Image.Image) -> np.ndarray:
-            longest = round(side / contract.crop_pct)
-            scale = longest / min(photo.size)
-            whole = photo.resize((round(photo.width * scale), round(photo.height * scale)), filter)
-            left, top = (whole.width - side) // 2, (whole.height - side) // 2
-            return np.asarray(whole.crop((left, top, left + side, top + side)))
-
-        return crop
+        return lambda photo: np.asarray(
+            photo.resize((contract.size, contract.size), filter, box=box_of(contract, photo))
+        )
 
     return make
+
+
+def _torchvision(workshop: Workshop) -> Pixels:
+    """torchvision's own transforms, which timm's evaluation is made of; after a squash, at another size first."""
+    contract = workshop.gallery_model.preprocess
+    mode = transforms.InterpolationMode(contract.interpolation.value)
+    whole = transforms.Resize(int(contract.size / min(contract.crop_pct, 0.9)), interpolation=mode)
+    crop = transforms.CenterCrop(contract.size)
+    return lambda photo: np.asarray(crop(whole(photo)))
 
 
 def _not_antialiased(workshop: Workshop) -> Pixels:
@@ -107,9 +114,7 @@ def _swapped(workshop: Workshop) -> Pixels:
 
 def _squashed(workshop: Workshop) -> Pixels:
     """Squashed where the contract crops, or cropped where it squashes."""
-    contract = workshop.gallery_model.preprocess
-    other = "shorter-side" if contract.resize == "squash" else "squash"
-    return contract.model_copy(update={"resize": other}).pixels
+    return other_shape(workshop.gallery_model.preprocess).pixels
 
 
 def _sideways(workshop: Workshop) -> Pair:
@@ -233,6 +238,17 @@ def _edited_reference(workshop: Workshop) -> Pair:
     return workshop.pair(images=images, reference=workshop.queries.path)
 
 
+def _coarse(workshop: Workshop) -> Pair:
+    """Four numbers of 16 values for a vector: what is far too coarse for any gallery."""
+    out = workshop.index("coarse", type="ivfpq", nlist=1, nprobe=1, pq_bytes=2)
+    vectors = workshop.gallery.vectors()
+    index = faiss.index_factory(vectors.shape[1], "IVF1,PQ4x4np", faiss.METRIC_INNER_PRODUCT)
+    index.train(vectors)
+    index.add(vectors)
+    replace_faiss(out, index)
+    return workshop.pair(index=out)
+
+
 DEPTH = ("raise nprobe", "too shallow", "the index loses it")
 CASES = (
     Case("index of another gallery model, same dimension", "index", _honest_other_model, ("gallery_model",)),
@@ -242,8 +258,10 @@ CASES = (
     Case("gallery embedded BGR for RGB", "index", _seen("gallery-bgr", _swapped), ("channels swapped",)),
     Case("gallery resized by lanczos", "index", _seen("gallery-lanczos", _resized_by(Image.Resampling.LANCZOS)),
          ("another filter: lanczos",)),
+    Case("gallery by torchvision's Resize and CenterCrop", "index", _seen("gallery-torchvision", _torchvision),
+         ("Resize and CenterCrop", "centre crop", "centre square")),
     Case("gallery resized without antialias", "index", _seen("gallery-aliased", _not_antialiased),
-         ("without antialias, bilinear",)),
+         ("without antialias",)),
     Case("gallery squashed for cropped, or the reverse", "index", _seen("gallery-squash", _squashed),
          ("squashed to a square", "largest centre square", "centre crop")),
     Case("gallery with EXIF orientation ignored", "index", _sideways, ("EXIF orientation ignored",)),
@@ -261,8 +279,7 @@ CASES = (
     Case("nprobe 1", "index", lambda w: w.pair(index=w.index("nprobe", type="ivf", nprobe=1, nlist=_lists(w))), DEPTH),
     Case("ef_search 1, thin graph", "index",
          lambda w: w.pair(index=w.index("hnsw-thin", type="hnsw", ef_search=1, links=2, ef_construction=2)), DEPTH),
-    Case("PQ too coarse", "index",
-         lambda w: w.pair(index=w.index("pq-2", type="ivfpq", nlist=1, nprobe=1, pq_bytes=2)), ("codes", "--pq-bytes")),
+    Case("PQ too coarse", "index", _coarse, ("codes", "more bytes a vector")),
     Case("queries that are gallery photos under other names", "query photos", _leaked, ("find themselves",)),
     Case("reference features of other photos", "query photos", _edited_reference, ("made of other photos",)),
 )  # fmt: skip

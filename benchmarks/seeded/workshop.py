@@ -25,7 +25,7 @@ from edgecsd.files import replace_whole
 from edgecsd.gallery_models import GalleryModel, load_gallery_model
 from edgecsd.images import ImageSet, find_images
 from edgecsd.index import build_index
-from edgecsd.preprocess import Preprocess
+from edgecsd.preprocess import Preprocess, Resize
 from edgecsd.progress import Reporter
 from edgecsd.query_models import QueryModel, load_query_model
 from edgecsd.space import EmbeddingSpace
@@ -229,3 +229,18 @@ def items_of(store: FeatureStore, rows: Sequence[int], prefix: str = "") -> Item
     items = store.items
     labels = None if items.labels is None else tuple(items.labels[row] for row in rows)
     return Items(tuple(prefix + items.ids[row] for row in rows), tuple(items.digests[row] for row in rows), labels)
+
+
+def box_of(contract: Preprocess, photo: Image.Image) -> tuple[float, float, float, float]:
+    """The part of a photo that the contract keeps: (left, top, right, bottom) in its pixels."""
+    if contract.resize is Resize.SQUASH:
+        return 0.0, 0.0, float(photo.width), float(photo.height)
+    side = contract.crop_pct * min(photo.size)
+    left, top = (photo.width - side) / 2, (photo.height - side) / 2
+    return left, top, left + side, top + side
+
+
+def other_shape(contract: Preprocess) -> Preprocess:
+    """Squashed where the contract crops, and the reverse."""
+    squashes = contract.resize is Resize.SQUASH
+    return contract.model_copy(update={"resize": Resize.SHORTER_SIDE if squashes else Resize.SQUASH})

@@ -68,6 +68,43 @@ def _not_antialiased(filter: Image.Resampling) -> Callable[[Shot, Preprocess], P
     return pixels
 
 
+def _cropped_afterwards(shot: Shot, contract: Preprocess) -> Pixels:
+    """torchvision's Resize and CenterCrop, as timm's evaluation has them: whole pixels twice."""
+    return _array(_centre(_enlarged_frame(shot, contract, True), contract.size))
+
+
+def _cropped_afterwards_not_antialiased(shot: Shot, contract: Preprocess) -> Pixels:
+    """The same from OpenCV or a tensor: bilinear, four pixels for each."""
+    return _array(_centre(_enlarged_frame(shot, contract, False), contract.size))
+
+
+def _enlarged_frame(shot: Shot, contract: Preprocess, antialiased: bool) -> Image.Image:
+    """The whole photo, its shorter side at floor(size / crop_pct)."""
+    shorter, image = int(contract.size / contract.crop_pct), shot.upright
+    scale = shorter / min(image.size)
+    sides = [shorter if side == min(image.size) else int(side * scale) for side in image.size]
+    size = (sides[0], sides[1])
+    if antialiased:
+        return image.resize(size, Image.Resampling[contract.interpolation.upper()])
+    box = (0.0, 0.0, float(image.width), float(image.height))
+    return image.transform(size, Image.Transform.EXTENT, box, Image.Resampling.BILINEAR)
+
+
+def _centre(image: Image.Image, side: int) -> Image.Image:
+    left, top = round((image.width - side) / 2), round((image.height - side) / 2)
+    return image.crop((left, top, left + side, top + side))
+
+
+def _where_cropped(pixels: Callable[[Shot, Preprocess], Pixels]) -> Callable[[Shot, Preprocess], Pixels]:
+    """The mistake where the contract crops; the right pixels, which are no mistake, where it does not."""
+
+    def either(shot: Shot, contract: Preprocess) -> Pixels:
+        crops = contract.resize is Resize.SHORTER_SIDE
+        return pixels(shot, contract) if crops else right_pixels(shot, contract)
+
+    return either
+
+
 def _side(shot: Shot, contract: Preprocess) -> tuple[int, int]:
     """(width, height) that the contract gives the photo."""
     if contract.resize is not Resize.LONGER_SIDE:
@@ -157,6 +194,14 @@ MISTAKES: tuple[PixelMistake, ...] = (
     PixelMistake("squashed to a square instead of cropped", _reshaped(Resize.SQUASH)),
     PixelMistake("the largest centre square instead of the contract's resize", _reshaped(Resize.SHORTER_SIDE)),
     PixelMistake("centre crop of 0.875 of the shorter side", _reshaped(Resize.SHORTER_SIDE, 0.875)),
+    PixelMistake(
+        "resized whole, then cropped to whole pixels (torchvision's Resize and CenterCrop)",
+        _where_cropped(_cropped_afterwards),
+    ),
+    PixelMistake(
+        "resized whole without antialias, then cropped (OpenCV, tensors)",
+        _where_cropped(_cropped_afterwards_not_antialiased),
+    ),
     PixelMistake("letterboxed: the whole photo on a black square", _letterboxed),
     PixelMistake("resized with the nearest pixel", _resized(_FILTERS.NEAREST)),
     PixelMistake("resized without antialias, bilinear", _not_antialiased(_FILTERS.BILINEAR)),

@@ -23,6 +23,7 @@ DOUBTFUL = 0.9999  # below it mistakes are tried: one that explains the rest is 
 MOST_WRONG = 0.03  # share of the photos that may miss SAME: one of 64, a photo that decodes otherwise elsewhere
 CODED = 0.05  # by how much decoded codes must be nearer to their own photo than to the others, on average
 EXPLAINED = 0.1  # a mistake explains a deviation if it leaves at most this share of it
+LIKELY = 0.5  # and what is wrong is most like it if it leaves at most this share
 PHOTOS = 8  # embedded with every mistake
 
 
@@ -65,7 +66,9 @@ def reembedding_probe(
     if changed:
         message += f"; {changed} more have changed since and were left out"
     if not passed or figure < DOUBTFUL:
-        reason = _why(model, photos, again, cosines) or (_misplaced(index, photos, again, cosines) if not store else "")
+        reason = _why(model, photos, again, cosines, failed=not passed) or (
+            _misplaced(index, photos, again, cosines) if not store else ""
+        )
         passed = passed and not reason
         if not passed:
             message += f": {reason or 'the vectors are of another gallery model or of other weights'}; " + (
@@ -143,8 +146,8 @@ def _by_codes(again: Again, changed: int) -> Probe:
     return Probe(NAME, bool(passed), margin, f">= {CODED}", message)
 
 
-def _why(model: GalleryModel, photos: ImageSet, again: Again, cosines: NDArray[np.float32]) -> str:
-    """What explains the photos that deviate most; "" where nothing that is known does."""
+def _why(model: GalleryModel, photos: ImageSet, again: Again, cosines: NDArray[np.float32], *, failed: bool) -> str:
+    """What explains the photos that deviate most, or if the probe failed is most like it; "" where nothing known is."""
     worst = np.sort(np.argsort(cosines, kind="stable")[:PHOTOS])
     subset, wanted = photos.subset([again.positions[i] for i in worst]), again.wanted[worst]
     found = explain_pixels(
@@ -152,8 +155,13 @@ def _why(model: GalleryModel, photos: ImageSet, again: Again, cosines: NDArray[n
     )
     if found is not None and 1 - found.cosine <= EXPLAINED * (1 - found.right) and found.cosine >= SAME:
         return f"the gallery was embedded with a mistake: {found.name} (then the cosine is {found.cosine:.6f})"
-    if isinstance(model, WhitenedGalleryModel):
-        return _without_whitening(model, subset, wanted)
+    if isinstance(model, WhitenedGalleryModel) and (reason := _without_whitening(model, subset, wanted)):
+        return reason
+    if failed and found is not None and 1 - found.cosine <= LIKELY * (1 - found.right):
+        return (
+            f"most like a gallery embedded with a mistake: {found.name} (then the cosine is {found.cosine:.6f}, which "
+            "does not explain all of it)"
+        )
     return ""
 
 

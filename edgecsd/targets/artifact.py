@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.preprocess import Preprocess
-from edgecsd.quantization import Precision
+from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.space import EmbeddingSpace, Metric
 
@@ -187,6 +187,7 @@ class TargetModule(Protocol):
         precision: Precision,
         calibration: NDArray[np.uint8] | None,
         metadata: ArtifactMetadata,
+        how: EightBit = STANDARD,
     ) -> None: ...
 
     def read_metadata_json(self, path: Path) -> str: ...

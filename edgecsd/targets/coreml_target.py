@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.errors import DamagedFileError, EdgecsdError, missing_extra
-from edgecsd.quantization import Precision
+from edgecsd.errors import BadInputError, DamagedFileError, EdgecsdError, missing_extra
+from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import (
     INPUT_NAME,
@@ -56,8 +56,11 @@ def convert(
     precision: Precision,
     calibration: NDArray[np.uint8] | None,
     metadata: ArtifactMetadata,
+    how: EightBit = STANDARD,
 ) -> None:
-    """Write `model` to the folder `out`; calibration (n, S, S, 3) uint8 is used by w8a8 alone."""
+    """Write `model` to the folder `out`; calibration (n, S, S, 3) uint8 is used by w8a8 alone, which has one recipe."""
+    if how != STANDARD:
+        raise BadInputError(f"target coreml has one recipe for w8a8, not {how.changes}")
     with quiet_conversion("loading the converter to Core ML"):
         from edgecsd.targets import coreml_convert
 

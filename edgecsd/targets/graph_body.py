@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 Shape = tuple[int, ...]
@@ -32,8 +32,12 @@ class Words:
     clamps: frozenset[str]
 
 
-def eight_bit_operations(operations: Sequence[Operation], shapes: Mapping[str, Shape], words: Words) -> list[str]:
+def eight_bit_operations(
+    operations: Sequence[Operation], shapes: Mapping[str, Shape], words: Words, floats: Collection[int] = ()
+) -> list[str]:
     """Names of the operators to compute in 8 bit; `operations` are in topological order, `shapes` are of values.
+
+    floats: convolutions to leave in float, by their place among the convolutions.
 
     These are the operators of the body (`body_operations`) of a type that has 8-bit kernels, except for the gates of
     squeeze-and-excite (`gate_operations`). Those stay float: on EfficientNet-B0 and MobileNetV3-Large with gates that
@@ -42,10 +46,12 @@ def eight_bit_operations(operations: Sequence[Operation], shapes: Mapping[str, S
     They are a thousandth of the work, and their weights are stored in 8 bit all the same.
     """
     body, gates = body_operations(operations, words), gate_operations(operations, shapes)
+    convolutions = [operation.name for operation in operations if operation.kind in words.convolutions]
+    left = {convolutions[place] for place in floats if place < len(convolutions)} | gates
     return [
         operation.name
         for operation in operations
-        if operation.name in body and operation.name not in gates and operation.kind in words.eight_bit
+        if operation.name in body and operation.name not in left and operation.kind in words.eight_bit
     ]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import missing_extra
-from edgecsd.quantization import Precision
+from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, ORT_SUFFIX, OUTPUT_NAME, ArtifactMetadata
 from edgecsd.targets.deploy import DeployModel
@@ -34,6 +34,7 @@ def convert(
     precision: Precision,
     calibration: NDArray[np.uint8] | None,
     metadata: ArtifactMetadata,
+    how: EightBit = STANDARD,
 ) -> None:
     """Write `model` to `out`, in onnxruntime's own format if that ends in .ort.
 
@@ -48,7 +49,7 @@ def convert(
             store_weights_in_8_bit(proto, {"Conv", "Gemm", "MatMul"})
         elif precision is Precision.W8A8:
             assert calibration is not None
-            proto = quantise_body(exported, calibration)
+            proto = quantise_body(exported, calibration, how)
         compact(proto)
         entry = proto.metadata_props.add()
         entry.key, entry.value = METADATA_KEY, metadata.model_dump_json()

@@ -14,6 +14,7 @@ from onnxruntime.quantization import QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from edgecsd.quantization import STANDARD, EightBit
 from edgecsd.targets.activation_ranges import Range, percentile_ranges
 from edgecsd.targets.artifact import INPUT_NAME
 from edgecsd.targets.graph_body import Operation, Shape, Words, eight_bit_operations
@@ -31,7 +32,7 @@ WORDS = Words(
 )
 
 
-def quantise_body(exported: Path, calibration: NDArray[np.uint8]) -> ModelProto:
+def quantise_body(exported: Path, calibration: NDArray[np.uint8], how: EightBit = STANDARD) -> ModelProto:
     """The float model in the file `exported`, with its body in 8 bit and the weights of the rest stored in 8 bit.
 
     calibration   (n, S, S, 3) uint8 photos, one at a time through the float model, for the ranges of activations
@@ -41,9 +42,10 @@ def quantise_body(exported: Path, calibration: NDArray[np.uint8]) -> ModelProto:
     quant_pre_process(str(exported), str(prepared), skip_symbolic_shape=True)
     proto = onnx.load(str(prepared))
     _name_apart(proto.graph.node)
-    chosen = set(eight_bit_operations(operations_of(proto), shapes_of(proto), WORDS))
+    floats = how.float_convolutions
+    chosen = set(eight_bit_operations(operations_of(proto), shapes_of(proto), WORDS, floats))
     if chosen:
-        proto = _with_pairs(proto, chosen, calibration)
+        proto = _with_pairs(proto, chosen, calibration, how.percentile)
     store_weights_in_8_bit(proto, {"Conv", "Gemm", "MatMul"})
     return proto
 
@@ -71,9 +73,9 @@ def shapes_of(proto: ModelProto) -> dict[str, Shape]:
     }
 
 
-def _with_pairs(proto: ModelProto, chosen: set[str], calibration: NDArray[np.uint8]) -> ModelProto:
+def _with_pairs(proto: ModelProto, chosen: set[str], calibration: NDArray[np.uint8], percentile: float) -> ModelProto:
     """The model with pairs of QuantizeLinear and DequantizeLinear around the chosen nodes: u8 values, s8 weights."""
-    ranges = _ranges(proto, chosen, calibration)
+    ranges = _ranges(proto, chosen, calibration, percentile)
     # MinMax: its two numbers are used as they are
     table = TensorsData(
         CalibrationMethod.MinMax,
@@ -97,7 +99,7 @@ def _with_pairs(proto: ModelProto, chosen: set[str], calibration: NDArray[np.uin
     return result
 
 
-def _ranges(proto: ModelProto, chosen: set[str], calibration: NDArray[np.uint8]) -> dict[str, Range]:
+def _ranges(proto: ModelProto, chosen: set[str], calibration: NDArray[np.uint8], percentile: float) -> dict[str, Range]:
     floats = {v.name for v in proto.graph.value_info if v.type.tensor_type.elem_type == TensorProto.FLOAT}
     constants = {tensor.name for tensor in proto.graph.initializer}
     read = {v for node in proto.graph.node if node.name in chosen for v in [*node.input, *node.output]}
@@ -110,7 +112,7 @@ def _ranges(proto: ModelProto, chosen: set[str], calibration: NDArray[np.uint8])
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     session = onnxruntime.InferenceSession(seen.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return percentile_ranges(
-        lambda photo: dict(zip(names, session.run(names, {INPUT_NAME: photo}), strict=True)), calibration
+        lambda photo: dict(zip(names, session.run(names, {INPUT_NAME: photo}), strict=True)), calibration, percentile
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import DamagedFileError, missing_extra
-from edgecsd.quantization import Precision
+from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import (
     INPUT_NAME,
@@ -56,6 +56,7 @@ def convert(
     precision: Precision,
     calibration: NDArray[np.uint8] | None,
     metadata: ArtifactMetadata,
+    how: EightBit = STANDARD,
 ) -> None:
     """Write `model` to `out`, in onnxruntime's own format if that ends in .ort.
 
@@ -64,7 +65,7 @@ def convert(
     with quiet_conversion("loading the converter to ONNX"):
         from edgecsd.targets import onnx_convert
 
-    onnx_convert.convert(model, out, precision, calibration, metadata)
+    onnx_convert.convert(model, out, precision, calibration, metadata, how)
 
 
 def _read(path: Path) -> onnx.ModelProto:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecsd.errors import missing_extra
-from edgecsd.quantization import Precision
+from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ArtifactMetadata
 from edgecsd.targets.deploy import DeployModel
@@ -45,6 +45,7 @@ def convert(
     precision: Precision,
     calibration: NDArray[np.uint8] | None,
     metadata: ArtifactMetadata,
+    how: EightBit = STANDARD,
 ) -> None:
     """Write `model` to `out`; calibration (n, S, S, 3) uint8 is used by w8a8 alone."""
     with quiet_conversion(f"the conversion to TFLite {precision}"), tempfile.TemporaryDirectory() as folder:
@@ -52,7 +53,7 @@ def convert(
         edge_model = litert_torch.convert(_Named(model), sample_kwargs={INPUT_NAME: model.example()})
         edge_model.export(str(exported))
         if precision is not Precision.FP32:
-            exported = quantise(exported, precision, calibration)
+            exported = quantise(exported, precision, calibration, how)
         out.write_bytes(with_metadata(exported.read_bytes(), metadata.model_dump_json()))
 
 

@@ -14,7 +14,7 @@ from ai_edge_quantizer.qtyping import QuantGranularity, TFLOperationName
 from ai_edge_quantizer.recipe_manager import RecipeManager
 from numpy.typing import NDArray
 
-from edgecsd.quantization import Precision
+from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.targets.activation_ranges import Range, percentile_ranges
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME
 from edgecsd.targets.graph_body import Operation, Shape, Words, eight_bit_operations
@@ -34,11 +34,15 @@ WORDS = Words(
 )  # fmt: skip
 
 
-def quantise(exported: Path, precision: Precision, calibration: NDArray[np.uint8] | None) -> Path:
+def quantise(
+    exported: Path, precision: Precision, calibration: NDArray[np.uint8] | None, how: EightBit = STANDARD
+) -> Path:
     """The float file `exported` in fp16, w8a32 or w8a8, beside it; w8a8 needs (n, S, S, 3) uint8 photos."""
     operations, shapes = operations_of(exported)
     work = quantizer.Quantizer(str(exported))
-    chosen = set(eight_bit_operations(operations, shapes, WORDS)) if precision is Precision.W8A8 else set()
+    chosen: set[str] = set()
+    if precision is Precision.W8A8:
+        chosen = set(eight_bit_operations(operations, shapes, WORDS, how.float_convolutions))
     recipe = _recipe(precision, [operation for operation in operations if operation.name in chosen])
     work.load_quantization_recipe(recipe.get_quantization_recipe())
     ranges = None
@@ -47,7 +51,7 @@ def quantise(exported: Path, precision: Precision, calibration: NDArray[np.uint8
         signature = next(iter(Interpreter(model_path=str(exported)).get_signature_list()))
         # One photo for the quantiser's own table of what it needs; the numbers in it are replaced
         ranges = work.calibrate({signature: [{INPUT_NAME: calibration[:1]}]}, num_threads=1)
-        _replace(ranges, _ranges(exported, [o for o in operations if o.name in chosen], calibration))
+        _replace(ranges, _ranges(exported, [o for o in operations if o.name in chosen], calibration, how.percentile))
     written = exported.with_name("quantised.tflite")
     work.quantize(ranges).export_model(str(written), overwrite=True)
     return written
@@ -93,7 +97,9 @@ def _recipe(precision: Precision, eight_bit: list[Operation]) -> RecipeManager:
     return recipe
 
 
-def _ranges(exported: Path, eight_bit: list[Operation], calibration: NDArray[np.uint8]) -> dict[str, Range]:
+def _ranges(
+    exported: Path, eight_bit: list[Operation], calibration: NDArray[np.uint8], percentile: float
+) -> dict[str, Range]:
     interpreter = Interpreter(
         model_path=str(exported),
         num_threads=1,
@@ -109,7 +115,7 @@ def _ranges(exported: Path, eight_bit: list[Operation], calibration: NDArray[np.
         run(**{INPUT_NAME: photo})[OUTPUT_NAME]
         return {name: interpreter.get_tensor(places[name]) for name in names}
 
-    return percentile_ranges(values, calibration)
+    return percentile_ranges(values, calibration, percentile)
 
 
 def _replace(table: dict[str, Any], ranges: dict[str, Range]) -> None:

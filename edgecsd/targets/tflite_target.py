@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, DamagedFileError, missing_extra
-from edgecsd.quantization import Precision
+from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ArtifactMetadata, OneByOne, no_metadata
 
@@ -55,12 +55,13 @@ def convert(
     precision: Precision,
     calibration: NDArray[np.uint8] | None,
     metadata: ArtifactMetadata,
+    how: EightBit = STANDARD,
 ) -> None:
     """Write `model` to `out`; calibration (n, S, S, 3) uint8 is used by w8a8 alone."""
     with quiet_conversion("loading the converter to TFLite"):
         from edgecsd.targets import tflite_convert
 
-    tflite_convert.convert(model, out, precision, calibration, metadata)
+    tflite_convert.convert(model, out, precision, calibration, metadata, how)
 
 
 def read_metadata_json(path: Path) -> str:

@@ -1,0 +1,77 @@
+"""Bias correction: the mean error that 8-bit weights make in each output channel, taken off before the export.
+
+Nagel, van Baalen, Blankevoort, Welling: Data-Free Quantization Through Weight Equalization and Bias Correction, ICCV
+2019, section 4.2. There the means come from batch-norm statistics; here from the calibration photos, in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+LEVELS = 127  # of a weight in 8 bit, on either side of 0
+
+
+def rounded_weights(weight: Tensor) -> Tensor:
+    """A convolution's weight (out, in, h, w) as 8 bit holds it: symmetric, one scale an output channel.
+
+    A scale of the channel, as a batch-norm behind it applies, does not change the relative error.
+    """
+    scale = weight.detach().abs().flatten(1).amax(dim=1).clamp(min=1e-12) / LEVELS
+    scale = scale.view(-1, *[1] * (weight.dim() - 1))
+    return (weight / scale).round().clamp(-LEVELS, LEVELS) * scale
+
+
+def correct_biases(network: nn.Module, pixels: NDArray[np.uint8], *, keep: frozenset[int] = frozenset()) -> int:
+    """Change the biases of the network's convolutions in place; how many were changed.
+
+    network  (1, S, S, 3) uint8 -> embedding, as it is exported
+    pixels   (n, S, S, 3) uint8 calibration photos
+    keep     convolutions that stay float, by their place in the order of execution
+    """
+    chosen = [layer for place, layer in enumerate(convolutions_in_order(network, pixels[:1])) if place not in keep]
+    errors = {layer: torch.zeros(layer.out_channels) for layer in chosen}
+    differences = {layer: rounded_weights(layer.weight) - layer.weight for layer in chosen}
+
+    def measure(layer: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
+        made = layer._conv_forward(inputs[0], differences[layer], None)
+        errors[layer] += made.mean(dim=(0, 2, 3))
+
+    with torch.inference_mode(), hooked(chosen, measure):
+        for photo in pixels:
+            network(torch.from_numpy(photo[None]))
+    for layer in chosen:
+        before = torch.zeros(layer.out_channels) if layer.bias is None else layer.bias.detach()
+        layer.bias = nn.Parameter(before - errors[layer] / len(pixels), requires_grad=False)
+    return len(chosen)
+
+
+def convolutions_in_order(network: nn.Module, photo: NDArray[np.uint8]) -> list[nn.Conv2d]:
+    """The convolutions in the order of execution; photo: (1, S, S, 3) uint8."""
+    found: list[nn.Conv2d] = []
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    with torch.inference_mode(), hooked(layers, lambda layer, inputs: found.append(layer)):
+        network(torch.from_numpy(photo))
+    return found
+
+
+@contextmanager
+def hooked(layers: list[nn.Conv2d], seen: Callable[[nn.Conv2d, tuple[Tensor, ...]], None]) -> Iterator[None]:
+    """`seen(layer, inputs)` is called before each of the layers runs."""
+
+    def hook(wanted: nn.Conv2d, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        del module
+        seen(wanted, inputs)
+
+    handles = [layer.register_forward_pre_hook(partial(hook, layer)) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
