@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import importlib.util
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish
+from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, table
+from edgecsd.errors import BadInputError
+
+if TYPE_CHECKING:
+    from edgecsd.precision_search import SearchResult
+
+AUTO = "auto"
 
 
 def command(
     run: Annotated[Path, typer.Argument(help="The run folder of a distilled query model.")],
     target: Annotated[str, typer.Option(help="onnx, tflite (alias litert) or coreml.")],
     precision: Annotated[
-        str, typer.Option(help="fp32, fp16, w8a32 (8-bit weights) or w8a8 (8-bit weights and activations).")
+        str,
+        typer.Option(
+            help="fp32, fp16, w8a32 (8-bit weights), w8a8 (8-bit weights and activations), or auto: the smallest that "
+            "keeps retrieval."
+        ),
     ] = "fp32",
+    max_loss: Annotated[
+        str | None, typer.Option(help="auto: the share of overlap@10 that may be lost, such as 1% (1%).")
+    ] = None,
+    gallery: Annotated[
+        Path | None, typer.Option(help="auto: store with the gallery features of the calibration photos, searched in.")
+    ] = None,
+    held_out: Annotated[
+        int | None, typer.Option(min=16, help="auto: photos to search with, beside those that calibrate (300).")
+    ] = None,
     calibration: Annotated[
         Path | None, typer.Option(help="Photos that w8a8 measures its ranges on: unlabelled, like the queries to come.")
     ] = None,
@@ -39,6 +60,15 @@ def command(
 
     Example: edgecsd export run --target tflite --precision w8a8 --calibration photos
     """
+    auto = {"--max-loss": max_loss, "--gallery": gallery, "--held-out": held_out}
+    if precision == AUTO:
+        _search(
+            run, target, calibration, gallery, share_from_text(max_loss or "1%", "--max-loss"), held_out or 300, split,
+            calibration_count, seed, out, licence, ort_format, overwrite, as_json,
+        )  # fmt: skip
+        return
+    if given := [name for name, value in auto.items() if value is not None]:
+        raise BadInputError(f"{given[0]} goes with --precision auto")
     from edgecsd.exporting import export
 
     result = export(
@@ -78,3 +108,73 @@ def command(
         wrote=result.path,
         following=f"edgecsd check {result.path} --index gallery.index --images PHOTOS",
     )
+
+
+def share_from_text(text: str, option: str) -> float:
+    """0.01 from "1%" or "0.01"; BadInputError names the option otherwise."""
+    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        share = float(number) / (100 if percent else 1)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share < 1:
+        raise BadInputError(f"{option} {text}: a share from 0 to 1, such as 0.01, or in percent, such as 1%")
+    return share
+
+
+def _search(
+    run: Path, target: str, calibration: Path | None, gallery: Path | None, max_loss: float, held_out: int,
+    split: str | None, calibration_count: int, seed: int, out: Path | None, licence: str | None, ort_format: bool,
+    overwrite: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """--precision auto: tell every trial, and what was chosen and why."""
+    if calibration is None or gallery is None:
+        raise BadInputError(
+            "--precision auto measures retrieval: give --calibration PHOTOS and --gallery STORE with their features"
+        )
+    if ort_format:
+        raise BadInputError("--ort-format: not with --precision auto; export again with the precision that it chooses")
+    from edgecsd.precision_search import search_precision
+
+    result = search_precision(
+        run, target, calibration, gallery, max_loss=max_loss, held_out=held_out, split=split,
+        calibration_count=calibration_count, seed=seed, out=out, licence=licence, overwrite=overwrite,
+        reporter=ConsoleReporter(),
+    )  # fmt: skip
+    figures = _draw(result)
+    chosen = result.chosen
+    rows = [
+        (trial.name, f"{trial.size_bytes / 1e6:.2f}", f"{trial.loss:.2%}", f"{trial.low:.2%} to {trial.high:.2%}",
+         f"{trial.held_out_cosine:.4f}")
+        for trial in result.trials
+    ]  # fmt: skip
+    sure = (
+        "the whole interval is within it" if result.sure else
+        f"its interval reaches beyond: about {chosen.needed} photos would decide" if chosen.needed else
+        "its interval reaches beyond: more photos would decide"
+    )  # fmt: skip
+    finish(
+        as_json,
+        {**result.as_dict(), "artifact": str(result.export.path), "figures": [str(path) for path in figures]},
+        text=table(("tried", "MB", "lost", "95 %", "cosine"), rows)
+        + f"\n{result.held_out} held-out photos; the torch model's overlap@10 is {result.torch_overlap:.3f}\n"
+        f"chosen: {chosen.name}, loses {chosen.loss:.2%} of it; limit {result.max_loss:.2%}: {sure}",
+        wrote=result.export.path,
+        following=f"edgecsd check {result.export.path} --index gallery.index --images PHOTOS",
+    )
+
+
+def _draw(result: SearchResult) -> list[Path]:
+    """The plots of a search, where the libraries for them are installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return []
+    from edgecsd.report.plots import save
+    from edgecsd.report.precision_figures import layers_figure, pareto_figure
+
+    points = [(t.name, str(t.precision), t.size_bytes / 1e6, t.loss, t.low, t.high) for t in result.trials]
+    paths = [*save(pareto_figure(points, result.chosen.name, result.max_loss), result.folder / "size-and-loss")]
+    if result.layers:
+        left = frozenset(layer.name for layer in result.layers if layer.place in result.chosen.how.float_convolutions)
+        costs = [(layer.name, layer.loss) for layer in result.layers]
+        paths += save(layers_figure(costs, left), result.folder / "layers")
+    return paths

@@ -1,0 +1,155 @@
+"""A trial: one recipe exported, run on held-out photos, and compared with the torch model in what it finds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecsd.attribution import relative_loss
+from edgecsd.bootstrap import bootstrap_intervals, queries_needed
+from edgecsd.features import FeatureStore
+from edgecsd.gallery_vectors import Floats, Rows, exact_neighbours, store_blocks
+from edgecsd.metrics import overlap_at
+from edgecsd.quantization import EightBit, Precision
+from edgecsd.query_models import QueryModel
+
+K = 10  # depth of the overlap
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one recipe costs. loss: share of the torch model's overlap@10 that is gone, with its 95 % interval.
+
+    held_out_cosine   mean cosine to the torch model's embeddings
+    needed            how many photos would tell whether the loss is above the limit, where these do not; else None
+    """
+
+    precision: Precision
+    how: EightBit
+    size_bytes: int
+    loss: float
+    low: float
+    high: float
+    held_out_cosine: float
+    file: str
+    needed: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The precision, and what of its recipe is not the default."""
+        return " ".join(filter(None, (str(self.precision), self.how.changes)))
+
+    def fits(self, most: float) -> bool:
+        """Whether its mean loss is within the limit."""
+        return self.loss <= most
+
+    def surely(self, most: float) -> bool:
+        """Whether the whole interval is."""
+        return self.high <= most
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        how = {**asdict(self.how), "float_convolutions": sorted(self.how.float_convolutions)}
+        return {**asdict(self), "precision": str(self.precision), "how": how, "name": self.name}
+
+
+class HeldOut:
+    """Held-out photos' pixels, what the gallery model finds for them, and what the torch query model finds.
+
+    pixels   (n, S, S, 3) uint8
+    own      (n,) rows of the photos themselves in the gallery, -1 where one is not in it: they are left out
+    """
+
+    def __init__(self, pixels: NDArray[np.uint8], truth: Floats, own: Rows, gallery: FeatureStore) -> None:
+        self.pixels, self._own, self._gallery = pixels, own, gallery
+        self._wanted = self._find(truth)
+        self.torch: Floats = np.empty((0, gallery.space.dim), np.float32)
+        self._before: NDArray[np.float64] = np.empty(0)
+
+    def start_from(self, model: QueryModel) -> None:
+        """Take the torch model's own results as what nothing is lost against."""
+        parts = [model.embed(self.pixels[i : i + BATCH]) for i in range(0, len(self.pixels), BATCH)]
+        self.torch = np.concatenate(parts)
+        self._before = self.overlap(self.torch)
+
+    @property
+    def torch_overlap(self) -> float:
+        return float(self._before.mean())
+
+    def overlap(self, vectors: Floats) -> NDArray[np.float64]:
+        """(n,) overlap@10 of what these embeddings (n, D) find with what the gallery model finds."""
+        return overlap_at(self._find(vectors), self._wanted, K)
+
+    def lost(self, vectors: Floats) -> NDArray[np.float64]:
+        """(n,) values whose mean is the share of the torch model's overlap that is gone."""
+        return relative_loss(self._before, self.overlap(vectors))
+
+    def cosine(self, vectors: Floats) -> float:
+        """Mean cosine to the torch model's embeddings; both are of unit length."""
+        return float((self.torch.astype(np.float64) * vectors).sum(1).mean())
+
+    def _find(self, vectors: Floats) -> Rows:
+        _, rows = exact_neighbours(vectors, store_blocks(self._gallery), K + 1)
+        kept = rows != self._own[:, None]
+        order = np.argsort(~kept, axis=1, kind="stable")[:, :K]
+        return np.take_along_axis(rows, order, 1)
+
+
+def measure(
+    held_out: HeldOut, vectors: Floats, precision: Precision, how: EightBit, size: int, file: str, most: float
+) -> Trial:
+    """The trial of a recipe whose file gave these embeddings (n, D) for the held-out photos."""
+    values = held_out.lost(vectors)
+    interval = bootstrap_intervals({"": values})[""]
+    decided = interval.high <= most or interval.low > most
+    needed = None if decided else queries_needed(values, np.full(len(values), most))
+    return Trial(
+        precision, how, size, interval.mean, interval.low, interval.high, held_out.cosine(vectors), file, needed
+    )  # fmt: skip
+
+
+class TrialLog:
+    """TRIALS.jsonl: a header with what all trials share, then a trial a line. Another search's file is begun anew."""
+
+    def __init__(self, file: Path, settings: dict[str, Any]) -> None:
+        self.file = file
+        lines = list(_whole_lines(file))
+        self.known: dict[tuple[Precision, EightBit], Trial] = {}
+        if lines[:1] == [{"settings": settings}]:
+            for line in lines[1:]:
+                trial = trial_from(line)
+                self.known[trial.precision, trial.how] = trial
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"settings": settings}) + "\n")
+
+    def add(self, trial: Trial) -> None:
+        self.known[trial.precision, trial.how] = trial
+        with open(self.file, "a") as handle:
+            handle.write(json.dumps(trial.as_dict()) + "\n")
+
+
+def trial_from(line: dict[str, Any]) -> Trial:
+    """A trial from a line of the log."""
+    how = line["how"]
+    recipe = EightBit(how["percentile"], frozenset(how["float_convolutions"]), how["bias_correction"])
+    names = ("size_bytes", "loss", "low", "high", "held_out_cosine", "file", "needed")
+    return Trial(Precision(line["precision"]), recipe, *(line[name] for name in names))
+
+
+def _whole_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a log; the half of one that a killed process left is none, and nothing behind it counts."""
+    if not file.is_file():
+        return
+    for line in file.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return
