@@ -44,6 +44,7 @@ def quantise_body(exported: Path, calibration: NDArray[np.uint8], how: EightBit 
     _name_apart(proto.graph.node)
     floats = how.float_convolutions
     chosen = set(eight_bit_operations(operations_of(proto), shapes_of(proto), WORDS, floats))
+    _give_biases(proto, floats)
     if chosen:
         proto = _with_pairs(proto, chosen, calibration, how.percentile)
     store_weights_in_8_bit(proto, {"Conv", "Gemm", "MatMul"})
@@ -54,6 +55,20 @@ def _name_apart(nodes: Iterable[NodeProto]) -> None:
     """Give every node a name of its own: functions that the exporter writes out several times leave doubles."""
     for number, node in enumerate(nodes):
         node.name = f"{node.op_type}_{number}"
+
+
+def _give_biases(proto: ModelProto, floats: frozenset[int]) -> None:
+    """A bias of zeros for convolutions that stay float and have none.
+
+    Between 8-bit values, onnxruntime takes a convolution of 8-bit weights for an 8-bit one unless it has a float bias.
+    """
+    weights = {tensor.name: tensor for tensor in proto.graph.initializer}
+    layers = [node for node in proto.graph.node if node.op_type in WORDS.convolutions]
+    for node in (layers[place] for place in floats if place < len(layers)):
+        if len(node.input) == 2:
+            zeros = np.zeros(weights[node.input[1]].dims[0], np.float32)
+            proto.graph.initializer.append(numpy_helper.from_array(zeros, f"{node.name}_bias"))
+            node.input.append(f"{node.name}_bias")
 
 
 def operations_of(proto: ModelProto) -> list[Operation]:
