@@ -104,14 +104,22 @@ def _numerics(evidence: Evidence, limits: Thresholds) -> Iterator[Gate]:
 def diagnosed(evidence: Evidence, link: LinkName) -> str:
     """What is known to be wrong with a link's pixels, in words; "" where nothing explains it."""
     for found in evidence.facts.diagnoses:
-        if found.link is link:
-            without = "not finite" if found.without is None else f"{found.without:.3f}"
-            what = "the device computes" if link is LinkName.DEVICE else "the file computes"
-            return (
-                f"{what} what the torch model does with one pixel mistake: {found.mistake} (cosine {found.cosine:.4f} "
-                f"with it, {without} without)"
-            )
+        if found.link is not link:
+            continue
+        without = "not finite" if found.without is None else f"{found.without:.4f}"
+        what = "the device computes" if link is LinkName.DEVICE else "the file computes"
+        how = "what" if found.whole else "something most like what"
+        rest = "" if found.whole else ", which does not explain all of it"
+        return (
+            f"{what} {how} the torch model does with one pixel mistake: {found.mistake} (cosine {found.cosine:.4f} "
+            f"with it, {without} without{rest})"
+        )
     return ""
+
+
+def _mistaken(evidence: Evidence, link: LinkName) -> bool:
+    """Whether a pixel mistake explains all that is wrong with a link."""
+    return any(found.link is link and found.whole for found in evidence.facts.diagnoses)
 
 
 def _device(evidence: Evidence, limits: Thresholds) -> Iterator[Gate]:
@@ -120,8 +128,8 @@ def _device(evidence: Evidence, limits: Thresholds) -> Iterator[Gate]:
         return
     cause = diagnosed(evidence, LinkName.DEVICE)
     yield exact_gate(
-        "pixel mistakes that explain the device's embeddings", Kind.NUMERICS, int(bool(cause)), 0,
-        f"{cause}: correct the app's preprocessing; it must be the file's pixel contract", at_most=True,
+        "pixel mistakes that explain the device's embeddings", Kind.NUMERICS, int(_mistaken(evidence, LinkName.DEVICE)),
+        0, f"{cause}: correct the app's preprocessing; it must be the file's pixel contract", at_most=True,
         link=LinkName.DEVICE,
     )  # fmt: skip
     figure = float("nan") if facts.cosine_mean is None else facts.cosine_mean

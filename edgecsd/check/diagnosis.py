@@ -15,6 +15,7 @@ from edgecsd.pixel_mistakes import Explanation, explain_pixels, renormalising
 from edgecsd.progress import Reporter
 
 EXPLAINED = 0.25  # a mistake explains a deviation if it leaves at most this share of it
+LIKELY = 0.5  # and what is wrong is most like it if it leaves at most this share
 SLACK = 0.005  # below the precision's mean cosine: eight photos, and a mistake's own pixels
 DOUBTFUL = 0.9999  # mean cosine of a device's embeddings to this machine's: below it mistakes are tried
 Floats = NDArray[np.float32]
@@ -65,12 +66,18 @@ def _explanations(pair: Pair, photos: ImageSet, found: Floats, link: LinkName) -
     torch = None
     if file is None or not _explains(file, least):
         torch = explain_pixels(pair.model.embed, found, photos, contract, renormalised=renormalising(pair.model))
-    for explanation in (file, torch):
-        if explanation is not None and _explains(explanation, least):
-            yield Diagnosis(
-                link=link, mistake=explanation.name, cosine=explanation.cosine, without=explanation.right
-            )  # fmt: skip
+    tried = [explanation for explanation in (file, torch) if explanation is not None]
+    for explanation in tried:
+        if _explains(explanation, least):
+            yield _diagnosis(link, explanation, whole=True)
             return
+    nearest = max(tried, key=lambda explanation: explanation.cosine, default=None)
+    if nearest is not None and 1 - nearest.cosine <= LIKELY * (1 - nearest.right):
+        yield _diagnosis(link, nearest, whole=False)
+
+
+def _diagnosis(link: LinkName, found: Explanation, *, whole: bool) -> Diagnosis:
+    return Diagnosis(link=link, mistake=found.name, cosine=found.cosine, without=found.right, whole=whole)
 
 
 def _explains(found: Explanation, least: float) -> bool:
