@@ -112,9 +112,8 @@ def _lowest(cosine: Values, precision: str) -> tuple[str, float]:
     """The lowest cosine; of 8 bit the lowest but for 1 query in 100: among thousands one would fail."""
     if precision not in (Precision.W8A32, Precision.W8A8):
         return "cosine to the torch model, lowest", float(cosine.min())
-    return "cosine to the torch model, lowest but 1 in 100", float(
-        np.sort(np.nan_to_num(cosine, nan=-1.0))[int(RARE * len(cosine))]
-    )
+    ascending = np.sort(np.nan_to_num(cosine, nan=-1.0))
+    return "cosine to the torch model, lowest but 1 in 100", float(ascending[int(RARE * len(cosine))])
 
 
 def diagnosed(evidence: Evidence, link: LinkName) -> str:

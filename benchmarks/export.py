@@ -1,0 +1,248 @@
+"""Every export of four backbones, beside what the plain converters give with their defaults, in one run.
+
+    python benchmarks/export.py --work WORK [--photos PHOTOS.csv] [--out benchmarks/results/export.json]
+
+Lite0 and MobileNetV2 have pretrained weights and a distilled head: what an export costs is told in retrieval (mAP and
+overlap@10 in the gallery model's features). MobileNetV3-Large and EfficientNet-B0 have weights at random with
+batch-norm statistics from photos, which makes them amplify every rounding: only their numbers are told.
+The peers: onnxruntime's quantize_static, ai-edge-quantizer's stock static recipe and coremltools' linear weight
+quantisation, each with its defaults and the same calibration photos, on the same exported float network. A time is the
+ratio of thread CPU time, theirs to ours, interleaved; Core ML runs on Apple's systems only and has none.
+Rows are kept in WORK: run it again and it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from environment import environment
+from peers import PEERS
+from seeded.workshop import Workshop
+
+from edgecsd.bench.ratio import interleaved_ratio
+from edgecsd.cli.console import ConsoleReporter, table
+from edgecsd.embedding import embed_images
+from edgecsd.errors import EdgecsdError
+from edgecsd.evaluate import Benchmark, make_benchmark
+from edgecsd.exporting import export
+from edgecsd.files import size_bytes, write_json
+from edgecsd.query_models import QueryModelEmbedder, create_query_model, load_query_model, save_query_model
+from edgecsd.targets.artifact import Target
+from edgecsd.targets.embedder import ArtifactEmbedder
+
+PRECISIONS = ("fp32", "fp16", "w8a32", "w8a8")
+RANDOM = ("mobilenetv3_large_100", "efficientnet_b0")
+STATISTICS = 48  # photos that the random networks' batch-norm statistics come from
+OVERLAP_K = 10
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A backbone's run. pretrained: its retrieval means something."""
+
+    name: str
+    run: Callable[[Workshop], Path]
+    pretrained: bool
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for what is made")
+    parser.add_argument("--photos", type=Path, help="CSV list with the splits gallery and query (default: the demo's)")
+    parser.add_argument("--limit", type=int, default=200, help="queries at most")
+    parser.add_argument("--only", nargs="+", default=[], help="only backbones whose name holds one of these words")
+    parser.add_argument("--out", type=Path, help="result file (JSON); a table is written beside it as .md")
+    given = parser.parse_args()
+
+    workshop = Workshop(given.work, given.photos, given.limit, ConsoleReporter())
+    subjects = [
+        Subject("tf_efficientnet_lite0", lambda w: w.run(), True),
+        Subject("mobilenetv2_100", lambda w: w.mobilenet_run, True),
+        *(Subject(name, lambda w, name=name: random_run(w, name), False) for name in RANDOM),
+    ]
+    rows: list[dict[str, Any]] = []
+    for subject in subjects:
+        if not given.only or any(word in subject.name for word in given.only):
+            rows += measured(workshop, subject)
+    print(_text(rows))
+    if given.out is not None:
+        photos = {"gallery": len(workshop.gallery_photos), "queries": len(workshop.query_photos)}
+        write_json(given.out, {"photos": photos, "rows": rows, "environment": environment()})
+        given.out.with_suffix(".md").write_text(_markdown(rows, photos))
+        print(f"wrote {given.out}")
+
+
+def random_run(workshop: Workshop, name: str) -> Path:
+    """A query model with weights at random, whose batch-norm statistics are those of photos."""
+    from edgecsd.backbones import to_input
+
+    folder = workshop.path("runs", name)
+    if (folder / "query_model.json").exists():
+        return folder
+    torch.manual_seed(0)
+    space = workshop.gallery.space
+    model = create_query_model(name, space, pretrained=False)
+    contract, photos = model.config.preprocess, workshop.gallery_photos
+    pixels = np.stack([contract.pixels(photos.read(position).image) for position in range(STATISTICS)])
+    model.train()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None  # the mean of all batches
+        for first in range(0, STATISTICS, 16):
+            model(to_input(pixels[first : first + 16], contract))
+    folder.mkdir(parents=True, exist_ok=True)
+    save_query_model(model.eval(), folder)
+    return folder
+
+
+def measured(workshop: Workshop, subject: Subject) -> list[dict[str, Any]]:
+    """Our exports of one backbone, then the peers', each against the torch model."""
+    run, photos = subject.run(workshop), workshop.query_photos
+    torch_vectors = embed_images(photos, QueryModelEmbedder(load_query_model(run)), name=subject.name).vectors[:, 0]
+    benchmark = make_benchmark(workshop.gallery, workshop.queries) if subject.pretrained else None
+    rows = []
+    for target in Target:
+        ours: dict[str, Path] = {}
+        for precision in PRECISIONS:
+            file = run / "exports" / f"{subject.name}-{precision}{target.suffix}"
+            make = _ours(workshop, run, target, precision)
+            row = _row(workshop, subject, target, precision, "edgecsd", file, make, torch_vectors, benchmark)
+            if file.exists():
+                ours[precision] = file
+                row["of_fp32"] = round(size_bytes(file) / size_bytes(ours["fp32"]), 4)
+            rows.append(row)
+        for peer in PEERS:
+            if peer.target is not target or peer.precision not in ours:
+                continue
+            file = workshop.path("peers", f"{subject.name}-{peer.name}{target.suffix}")
+
+            def convert(out: Path, make: Any = peer.make, like: Path = ours[peer.precision]) -> None:
+                make(load_query_model(run), out, like, workshop.calibration())
+
+            row = _row(workshop, subject, target, peer.precision, peer.name, file, convert, torch_vectors, benchmark)
+            if file.exists():
+                row["of_fp32"] = round(size_bytes(file) / size_bytes(ours["fp32"]), 4)
+                row["size_to_ours"] = round(size_bytes(file) / size_bytes(ours[peer.precision]), 3)
+                row |= _time(workshop, subject, file, ours[peer.precision], target)
+            rows.append(row)
+    return rows
+
+
+def _ours(workshop: Workshop, run: Path, target: Target, precision: str) -> Callable[[Path], None]:
+    def make(out: Path) -> None:
+        photos = workshop.gallery_photos if precision == "w8a8" else workshop.gallery_photos.subset(list(range(16)))
+        export(run, target, precision, out=out, calibration=photos, overwrite=True, reporter=workshop.reporter)
+
+    return make
+
+
+def _row(
+    workshop: Workshop, subject: Subject, target: Target, precision: str, by: str, file: Path,
+    make: Callable[[Path], None], reference: np.ndarray, benchmark: Benchmark | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Size, numbers and retrieval of a file, made if it is not there; why there is none where it cannot be made."""
+    kept = workshop.path("rows", f"{subject.name} {target} {precision} {by}.json")
+    if kept.exists() and file.exists():
+        row: dict[str, Any] = json.loads(kept.read_text())
+        return row
+    row = {"backbone": subject.name, "target": str(target), "precision": precision, "by": by}
+    workshop.reporter.message(" ".join(row.values()))
+    try:
+        if not file.exists():
+            make(file)
+        vectors = embed_images(workshop.query_photos, ArtifactEmbedder(file), name=file.name).vectors[:, 0]
+    except EdgecsdError as error:
+        return {**row, "failed": str(error).splitlines()[0][:300]}
+    except Exception as error:  # a peer may raise anything
+        return {**row, "failed": f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"}
+    row |= {"size_mb": round(size_bytes(file) / 1e6, 3), **_numbers(vectors, reference)}
+    if benchmark is not None:
+        row |= _retrieval(benchmark, vectors, reference)
+    write_json(kept, row)
+    return row
+
+
+def _numbers(vectors: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
+    ours, theirs = vectors.astype(np.float64), reference.astype(np.float64)
+    finite = np.isfinite(ours).all(axis=1)
+    lengths = np.linalg.norm(ours[finite], axis=1)
+    cosine = (ours[finite] * theirs[finite]).sum(1) / np.maximum(lengths, 1e-12)
+    return {
+        "cosine_mean": round(float(cosine.mean()), 6), "cosine_min": round(float(cosine.min()), 6),
+        "max_difference": float(np.abs(ours[finite] - theirs[finite]).max()), "not_finite": int((~finite).sum()),
+        "largest_length": round(float(lengths.max()), 4),
+    }  # fmt: skip
+
+
+def _retrieval(benchmark: Benchmark, vectors: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
+    lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    made = benchmark.score("file", np.asarray(np.nan_to_num(vectors / lengths), np.float32))
+    before = benchmark.score("torch", reference)
+    return {
+        "mAP": round(made.mean_average_precision, 4),
+        "mAP_loss": round(1 - made.mean_average_precision / before.mean_average_precision, 4),
+        "overlap_loss": round(1 - made.overlap[OVERLAP_K] / before.overlap[OVERLAP_K], 4),
+    }
+
+
+def _time(workshop: Workshop, subject: Subject, theirs: Path, ours: Path, target: Target) -> dict[str, Any]:
+    kept = workshop.path("rows", f"time {subject.name} {theirs.name}.json")
+    if kept.exists():
+        found: dict[str, Any] = json.loads(kept.read_text())
+        return found
+    if target is Target.COREML:
+        return {}
+    try:
+        ratio = interleaved_ratio(theirs, ours, workshop.calibration(8))
+    except EdgecsdError as error:
+        return {"time_failed": str(error).splitlines()[0][:300]}
+    found = {"time_to_ours": round(ratio.ratio, 3), "time_low": round(ratio.low, 3), "time_high": round(ratio.high, 3)}
+    write_json(kept, found)
+    return found
+
+
+COLUMNS = (
+    "size_mb", "of_fp32", "cosine_mean", "cosine_min", "max_difference", "not_finite", "mAP_loss", "overlap_loss",
+    "size_to_ours", "time_to_ours",
+)  # fmt: skip
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    if "failed" in row:
+        return [row["failed"], *[""] * (len(COLUMNS) - 1)]
+    return [f"{row[name]:.4g}" if isinstance(row.get(name), float) else str(row.get(name, "")) for name in COLUMNS]
+
+
+def _text(rows: list[dict[str, Any]]) -> str:
+    names = ("backbone", "target", "precision", "by")
+    return table((" ".join(names), *COLUMNS), [(" ".join(row[n] for n in names), *_cells(row)) for row in rows])
+
+
+def _markdown(rows: list[dict[str, Any]], photos: dict[str, int]) -> str:
+    lines = [
+        "# Exports, and what the plain converters give", "",
+        f"{photos['queries']} query photos, gallery of {photos['gallery']}, 64 calibration photos. Losses are relative "
+        "to the torch query model; mobilenetv3 and efficientnet_b0 have random weights and no retrieval. `of_fp32`: "
+        "size by the fp32 file's; `size_to_ours`, `time_to_ours`: the peer's by ours. Written by "
+        "`benchmarks/export.py`.", "",
+        "| backbone | target | precision | by | " + " | ".join(COLUMNS) + " |", "|---" * (4 + len(COLUMNS)) + "|",
+    ]  # fmt: skip
+    for row in rows:
+        head = [row[name] for name in ("backbone", "target", "precision", "by")]
+        lines.append("| " + " | ".join([*head, *(cell.replace("|", "/") for cell in _cells(row))]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

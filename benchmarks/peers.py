@@ -1,0 +1,116 @@
+"""The plain converters with their defaults, as a tutorial uses them: what our exports are measured beside."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecsd.query_models import QueryModel
+from edgecsd.quiet import quiet_conversion
+from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, Target, read_metadata
+from edgecsd.targets.deploy import DeployModel
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """make(model, out, like, calibration): writes `out` with the metadata of our file `like`, so that it can be run."""
+
+    name: str
+    target: Target
+    precision: str
+    make: Callable[[QueryModel, Path, Path, Pixels], None]
+
+
+def onnxruntime_static(model: QueryModel, out: Path, like: Path, calibration: Pixels) -> None:
+    """torch.onnx.export, then onnxruntime.quantization.quantize_static, nothing given but the photos."""
+    import onnx
+    import torch
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+
+    class Photos(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left: Iterator[Pixels] = iter(calibration)
+
+        def get_next(self) -> dict[str, Pixels] | None:
+            photo = next(self.left, None)
+            return None if photo is None else {INPUT_NAME: photo[None]}
+
+    deploy = DeployModel(model)
+    with quiet_conversion("quantize_static"), tempfile.TemporaryDirectory() as folder:
+        exported, quantised = Path(folder) / "float.onnx", Path(folder) / "static.onnx"
+        torch.onnx.export(
+            deploy, (deploy.example(),), str(exported), dynamo=True, external_data=False, input_names=[INPUT_NAME],
+            output_names=["embedding"],
+        )  # fmt: skip
+        quantize_static(str(exported), str(quantised), Photos())
+        proto = onnx.load(str(quantised))
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = METADATA_KEY, read_metadata(like).model_dump_json()
+        onnx.save(proto, str(out))
+
+
+def quantizer_static(model: QueryModel, out: Path, like: Path, calibration: Pixels) -> None:
+    """litert_torch.convert, then ai-edge-quantizer's recipe static_wi8_ai8 for everything."""
+    import litert_torch
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_quantizer import quantizer, recipe
+
+    from edgecsd.targets.tflite_convert import _Named, with_metadata
+
+    deploy = DeployModel(model)
+    with quiet_conversion("ai-edge-quantizer"), tempfile.TemporaryDirectory() as folder:
+        exported, quantised = Path(folder) / "float.tflite", Path(folder) / "static.tflite"
+        litert_torch.convert(_Named(deploy), sample_kwargs={INPUT_NAME: deploy.example()}).export(str(exported))
+        signature = next(iter(Interpreter(model_path=str(exported)).get_signature_list()))
+        work = quantizer.Quantizer(str(exported), recipe.static_wi8_ai8())
+        ranges = work.calibrate({signature: [{INPUT_NAME: photo[None]} for photo in calibration]})
+        work.quantize(ranges).export_model(str(quantised), overwrite=True)
+        out.write_bytes(with_metadata(quantised.read_bytes(), read_metadata(like).model_dump_json()))
+
+
+def coremltools_weights(model: QueryModel, out: Path, like: Path, calibration: Pixels) -> None:
+    """ct.convert, then linear_quantize_weights with its default configuration."""
+    import coremltools
+    import coremltools.optimize.coreml as optimize
+    import torch
+
+    del calibration
+    deploy = DeployModel(model)
+
+    class Planar(torch.nn.Module):
+        """What a tutorial exports: planes in, the normalisation inside."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.deploy = deploy
+
+        def forward(self, image: torch.Tensor) -> Any:
+            mean, std = self.deploy.mean255.view(1, 3, 1, 1), self.deploy.std255.view(1, 3, 1, 1)
+            return self.deploy.embedding((image - mean) / std)
+
+    shape = (1, 3, deploy.size, deploy.size)
+    with quiet_conversion("coremltools"), torch.no_grad():
+        traced = torch.jit.trace(Planar().eval(), torch.rand(shape) * 255)
+        package = coremltools.convert(
+            traced, inputs=[coremltools.ImageType(name=INPUT_NAME, shape=shape)], skip_model_load=True,
+            outputs=[coremltools.TensorType(name="embedding")], minimum_deployment_target=coremltools.target.iOS17,
+        )  # fmt: skip
+        config = optimize.OptimizationConfig(optimize.OpLinearQuantizerConfig())
+        package = optimize.linear_quantize_weights(package, config)
+        package.user_defined_metadata[METADATA_KEY] = read_metadata(like).model_dump_json()
+        package.save(str(out))
+
+
+PEERS = (
+    Peer("quantize_static", Target.ONNX, "w8a8", onnxruntime_static),
+    Peer("static_wi8_ai8", Target.TFLITE, "w8a8", quantizer_static),
+    Peer("linear_quantize_weights", Target.COREML, "w8a32", coremltools_weights),
+)
