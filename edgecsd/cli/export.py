@@ -11,6 +11,9 @@ import typer
 
 from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, table
 from edgecsd.errors import BadInputError
+from edgecsd.quantization import Precision, parse_precision
+from edgecsd.recipes import RECIPES, Recipe, find_recipe
+from edgecsd.targets.artifact import parse_target
 
 if TYPE_CHECKING:
     from edgecsd.precision_search import SearchResult
@@ -20,14 +23,18 @@ AUTO = "auto"
 
 def command(
     run: Annotated[Path, typer.Argument(help="The run folder of a distilled query model.")],
-    target: Annotated[str, typer.Option(help="onnx, tflite (alias litert) or coreml.")],
+    target: Annotated[str | None, typer.Option(help="onnx, tflite (alias litert) or coreml.")] = None,
     precision: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="fp32, fp16, w8a32 (8-bit weights), w8a8 (8-bit weights and activations), or auto: the smallest that "
-            "keeps retrieval."
+            "keeps retrieval (fp32)."
         ),
-    ] = "fp32",
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help=f"Target and precision by a name ({', '.join(RECIPES)}) or from a TOML file."),
+    ] = None,
     max_loss: Annotated[
         str | None, typer.Option(help="auto: the share of overlap@10 that may be lost, such as 1% (1%).")
     ] = None,
@@ -60,6 +67,8 @@ def command(
 
     Example: edgecsd export run --target tflite --precision w8a8 --calibration photos
     """
+    chosen = _recipe(recipe, target, precision, ort_format)
+    target, precision, ort_format, how = chosen.target, precision or chosen.precision, chosen.ort_format, chosen.how
     auto = {"--max-loss": max_loss, "--gallery": gallery, "--held-out": held_out}
     if precision == AUTO:
         _search(
@@ -82,6 +91,7 @@ def command(
         seed=seed,
         licence=licence,
         ort_format=ort_format,
+        how=how,
         overwrite=overwrite,
         reporter=ConsoleReporter(),
     )
@@ -108,6 +118,19 @@ def command(
         wrote=result.path,
         following=f"edgecsd check {result.path} --index gallery.index --images PHOTOS",
     )
+
+
+def _recipe(name: str | None, target: str | None, precision: str | None, ort_format: bool) -> Recipe:
+    """The named recipe, or one of the options; both at once contradict each other."""
+    if name is None:
+        if target is None:
+            raise BadInputError("--target is missing: onnx, tflite or coreml; or name a --recipe")
+        known = Precision.FP32 if precision in (None, AUTO) else parse_precision(str(precision))
+        return Recipe(target=parse_target(target), precision=known, ort_format=ort_format)
+    for option, value in (("--target", target), ("--precision", precision), ("--ort-format", ort_format)):
+        if value:
+            raise BadInputError(f"--recipe {name} says {option} itself: leave out one of them")
+    return find_recipe(name)
 
 
 def share_from_text(text: str, option: str) -> float:

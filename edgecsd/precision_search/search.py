@@ -20,6 +20,7 @@ from edgecsd.precision_search.trials import HeldOut, Trial, TrialLog, measure
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantization import STANDARD, EightBit, Precision, calibration_pixels
 from edgecsd.query_models import QueryModel, load_query_model
+from edgecsd.recipes import Recipe, write_recipe
 from edgecsd.space import require_same_space
 from edgecsd.targets.artifact import Target, load_runner, parse_target, target_module
 from edgecsd.targets.deploy import DeployModel
@@ -27,7 +28,7 @@ from edgecsd.targets.deploy import DeployModel
 PERCENTILES = (99.9, 100.0)  # tried beside the default
 FLOAT_SHARES = (0.04, 0.08, 0.16, 0.32)  # of the convolutions, the costliest first; more float is no 8 bit any more
 FEWEST_HELD_OUT = 16
-TRIALS, LAYERS = "trials.jsonl", "layers.json"
+TRIALS, LAYERS, RECIPE = "trials.jsonl", "layers.json", "recipe.toml"
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,9 @@ def search_precision(
 
     Tried in this order, and the first that fits is taken: w8a8 with its default ranges, with others and with bias
     correction, the best of them with its costliest layers in float, then w8a32, fp16, fp32. Every trial is kept in
-    <run>/exports/auto-<target>/ and not made again. Raises BadInputError for a limit outside 0 to 1, for too few
-    photos with features, and for photos of another space; IncompatibleError for a gallery of another space.
+    <run>/exports/auto-<target>/ and not made again; recipe.toml there is what was chosen. Raises BadInputError for a
+    limit outside 0 to 1, for too few photos with features, and for photos of another space; IncompatibleError for a
+    gallery of another space.
     """
     kind = parse_target(target)
     if not 0 <= max_loss < 1:
@@ -105,6 +107,7 @@ def search_precision(
     work.log = TrialLog(folder / TRIALS, settings)
     chosen, layers = work.choose(model, ranges)
     result = work.deliver(chosen, out, overwrite=overwrite)
+    write_recipe(folder / RECIPE, _recipe_of(kind, chosen))
     write_json(folder / LAYERS, [layer.as_dict() for layer in layers])
     return SearchResult(
         replace(chosen, file=str(result.path)), result, tuple(work.tried), tuple(layers), max_loss, len(asked),
@@ -229,6 +232,14 @@ class _Search:
             calibration_count=self.calibration_count, seed=self.seed, licence=self.licence, how=how,
             overwrite=overwrite, reporter=self.reporter,
         )  # fmt: skip
+
+
+def _recipe_of(target: Target, chosen: Trial) -> Recipe:
+    how = chosen.how
+    return Recipe(
+        target=target, precision=chosen.precision, percentile=how.percentile, bias_correction=how.bias_correction,
+        float_convolutions=tuple(sorted(how.float_convolutions)),
+    )  # fmt: skip
 
 
 def _costliest(layers: list[LayerCost]) -> Iterator[frozenset[int]]:

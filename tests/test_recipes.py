@@ -1,0 +1,71 @@
+"""Export recipes: by name, from a file, and errors that say what there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from edgecsd.cli import app
+from edgecsd.errors import BadInputError
+from edgecsd.quantization import EightBit, Precision
+from edgecsd.recipes import RECIPES, Recipe, find_recipe, write_recipe
+from edgecsd.targets.artifact import Target, target_module
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_named_recipe_is_one_that_its_target_has(name: str) -> None:
+    recipe = find_recipe(name)
+    assert recipe.precision in target_module(recipe.target).PRECISIONS
+    assert recipe.target is Target.ONNX or not recipe.ort_format
+
+
+def test_a_written_recipe_reads_back(tmp_path: Path) -> None:
+    chosen = Recipe(
+        target=Target.TFLITE, precision=Precision.W8A8, percentile=99.9, float_convolutions=(2, 7), bias_correction=True
+    )
+    for number, recipe in enumerate((chosen, *RECIPES.values())):
+        write_recipe(tmp_path / f"{number}.toml", recipe)
+        assert find_recipe(str(tmp_path / f"{number}.toml")) == recipe
+    assert chosen.how == EightBit(99.9, frozenset({2, 7}), True)
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ('target = "tflite"', "precision = "),
+        ('target = "litert"\nprecision = "int8"', "precision = 'int8'"),
+        ('target = "tensorrt"\nprecision = "fp32"', "target 'tensorrt' is not known"),
+        ('target = "onnx"\nprecision = "fp16"\npercentile = 99.9', "fp16 has one recipe; percentile-99.9"),
+        ('target = "onnx"\nprecision = "w8a8"\nfloat_convolutions = [-1]', "float_convolutions.0"),
+        ('target = "onnx"\nprecision = "w8a8"\nclipping = 3', "clipping"),
+        ("target = ", "not readable as TOML"),
+    ],
+)
+def test_files_that_are_no_recipe(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "wrong.toml").write_text(text)
+    with pytest.raises(BadInputError, match=r"--recipe .*wrong\.toml: ") as error:
+        find_recipe(str(tmp_path / "wrong.toml"))
+    assert said in str(error.value)
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(BadInputError, match="there are android, android-gpu, ios"):
+        find_recipe("blackberry")
+    with pytest.raises(BadInputError, match="no such file"):
+        find_recipe("missing.toml")
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ([], "--target is missing"),
+        (["--recipe", "ios", "--target", "onnx"], "--recipe ios says --target itself"),
+        (["--recipe", "ios", "--precision", "fp32"], "--recipe ios says --precision itself"),
+        (["--recipe", "web", "--ort-format"], "--recipe web says --ort-format itself"),
+    ],
+)
+def test_the_command_refuses_contradictions(options: list[str], said: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["export", str(tmp_path), *options])
+    assert isinstance(done.exception, BadInputError) and said in str(done.exception)
