@@ -53,7 +53,7 @@ def test_every_readme_command_runs(workplace: Path) -> None:
     assert (workplace / "imported.store" / "manifest.json").is_file()
 
 
-@pytest.mark.parametrize("device", ["android", "ios", "web", "raspberry_pi"])
+@pytest.mark.parametrize("device", ["android", "ios", "web", "raspberry_pi", "server"])
 def test_the_program_of_each_device_class_delivers_a_folder(workplace: Path, device: str) -> None:
     out = workplace / device
     command = [sys.executable, str(ROOT / "export" / f"{device}.py"), "run", "--index", "gallery.index"]
