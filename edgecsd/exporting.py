@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from edgecsd.query_models import QueryModel
     from edgecsd.targets.deploy import DeployModel
 
-NORM_TOLERANCE = 1e-3  # of 1; fp16 rounds a norm by up to 2e-4
+NORM_TOLERANCE = 3e-3  # of 1; rounding each step of L2 to fp16 gave 1.02e-3 (Lite0, Core ML, one of 64 photos)
 Floats = NDArray[np.float32]
 
 
@@ -241,7 +241,7 @@ def _reference(model: QueryModel, pixels: NDArray[np.uint8]) -> Floats:
 
 
 def require_unit(vectors: Floats, name: str) -> None:
-    """GateFailedError unless every row is finite and has length 1 within 0.001."""
+    """GateFailedError unless every row is finite and has length 1 within 0.003."""
     if not np.isfinite(vectors).all():
         raise GateFailedError(f"{name}: {_count(~np.isfinite(vectors).all(axis=1))} embeddings hold NaN or infinity")
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1)

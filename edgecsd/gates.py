@@ -108,7 +108,8 @@ class Thresholds(BaseModel):
     max_false_rejects: Share | None = None
 
 
-# Parity by DESIGN's measured exports (Lite0, MobileNetV2, B0 on ONNX, TFLite, Core ML) with room for other processors.
+# From benchmarks/results/defects.md, with room for other processors: what is sound passes, every seeded defect fails. 8
+# bit gave cosines of 0.977 to 0.992 with 0 to 1.8 % of the overlap lost; its defects begin at 0.80.
 DEFAULT_THRESHOLDS = {
     Precision.FP32: Thresholds(
         min_cosine_mean=0.99999, min_cosine=0.9999, max_overlap_loss=0.005, max_map_loss=0.005, max_score_shift=1e-4,
@@ -121,7 +122,7 @@ DEFAULT_THRESHOLDS = {
         min_cosine_mean=0.99, min_cosine=0.95, max_overlap_loss=0.05, max_map_loss=0.03, max_score_shift=0.02
     ),
     Precision.W8A8: Thresholds(
-        min_cosine_mean=0.985, min_cosine=0.90, max_overlap_loss=0.08, max_map_loss=0.05, max_score_shift=0.03,
+        min_cosine_mean=0.96, min_cosine=0.85, max_overlap_loss=0.08, max_map_loss=0.05, max_score_shift=0.03,
         min_device_cosine=0.98, min_calibration=16,
     ),
 }  # fmt: skip

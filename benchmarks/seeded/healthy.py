@@ -128,12 +128,13 @@ def _device(target: str, precision: str, by: tuple[str, str]) -> Callable[[Works
 
 
 def _another_decoder(workshop: Workshop) -> Pair:
-    """A JPEG decoder whose rounding differs: a level or two, here and there, after the resize."""
+    """A JPEG decoder whose rounding differs: every value of the photo, before the resize, by a level or not at all."""
     random, photos = np.random.default_rng(0), workshop.query_photos
     made = []
     for position in range(len(photos)):
-        pixels = workshop.contract.pixels(photos.read(position).image).astype(np.int16)
-        made.append((pixels + random.integers(-1, 2, pixels.shape)).clip(0, 255).astype(np.uint8))
+        decoded = np.asarray(photos.read(position).image).astype(np.int16)
+        other = (decoded + random.integers(-1, 2, decoded.shape)).clip(0, 255).astype(np.uint8)
+        made.append(workshop.contract.pixels(Image.fromarray(other)))
     return workshop.pair(device=workshop.device("decoder", made))
 
 
