@@ -5,7 +5,8 @@
 Real photos, real weights, real files and indexes: the demo's, or those of a CSV list with the splits gallery and
 query. Each case is checked with the default thresholds. A defect counts as caught if the check refuses the pair or a
 gate fails, and what it says names the cause or the link; a healthy variant counts as right if it may ship.
-Results are kept in WORK case by case: run it again and it goes on; --again checks every case anew.
+Results are kept in WORK case by case: run it again and it goes on, and what was not right is checked anew; --again
+checks every case anew.
 """
 
 from __future__ import annotations
@@ -64,11 +65,12 @@ def _kept(workshop: Workshop, case: Case, *, again: bool) -> dict[str, Any]:
     kept = workshop.path("results", f"{'healthy' if case.healthy else 'defect'} {case.name.replace('/', ' ')}.json")
     if kept.exists() and not again:
         row: dict[str, Any] = json.loads(kept.read_text())
-        row["right"] = _right(case, row)
-        return row
+        if _right(case, row):
+            return {**row, "right": True}
     start = time.monotonic()
     print(f"{case.group}: {case.name}", flush=True)
     row = {"name": case.name, "group": case.group, "healthy": case.healthy, **_checked(workshop, case)}
+    row["message"] = row["message"].replace(str(workshop.folder), "WORK").replace(str(Path.home()), "~")
     row["right"], row["seconds"] = _right(case, row), round(time.monotonic() - start, 1)
     if row["verdict"] != "error":
         write_json(kept, row)

@@ -98,7 +98,7 @@ class Thresholds(BaseModel):
     max_score_shift: Annotated[float, Field(ge=0, le=2)]
     max_difference: Annotated[float, Field(gt=0)] | None = None
     max_norm_error: Annotated[float, Field(gt=0)] = 1e-2
-    min_device_cosine: Cosine = 0.999
+    min_device_cosine: Cosine = 0.995  # a decoder that rounds one value in ten otherwise: 0.998 to 0.9999 a photo
     min_calibration: Annotated[int, Field(ge=0)] = 0
     max_device_loss: Share = 0.02
     max_index_loss: Share = 0.1

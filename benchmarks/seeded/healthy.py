@@ -128,12 +128,13 @@ def _device(target: str, precision: str, by: tuple[str, str]) -> Callable[[Works
 
 
 def _another_decoder(workshop: Workshop) -> Pair:
-    """A JPEG decoder whose rounding differs: every value of the photo, before the resize, by a level or not at all."""
+    """A JPEG decoder that rounds otherwise: one value in ten of the photo, before the resize, by one level."""
     random, photos = np.random.default_rng(0), workshop.query_photos
     made = []
     for position in range(len(photos)):
         decoded = np.asarray(photos.read(position).image).astype(np.int16)
-        other = (decoded + random.integers(-1, 2, decoded.shape)).clip(0, 255).astype(np.uint8)
+        changes = random.choice([-1, 1], decoded.shape) * (random.random(decoded.shape) < 0.1)
+        other = (decoded + changes).clip(0, 255).astype(np.uint8)
         made.append(workshop.contract.pixels(Image.fromarray(other)))
     return workshop.pair(device=workshop.device("decoder", made))
 

@@ -78,6 +78,14 @@ def _cropped_afterwards_not_antialiased(shot: Shot, contract: Preprocess) -> Pix
     return _array(_centre(_enlarged_frame(shot, contract, False), contract.size))
 
 
+def _cropped_beforehand_not_antialiased(shot: Shot, contract: Preprocess) -> Pixels:
+    """A crop in whole pixels, then four pixels for each: Android's Bitmap, OpenCV, torch's interpolate."""
+    box = _source_box(shot.upright, contract)
+    part = shot.upright.crop((round(box[0]), round(box[1]), round(box[2]), round(box[3])))
+    whole = (0.0, 0.0, float(part.width), float(part.height))
+    return _array(part.transform(_side(shot, contract), Image.Transform.EXTENT, whole, Image.Resampling.BILINEAR))
+
+
 def _enlarged_frame(shot: Shot, contract: Preprocess, antialiased: bool) -> Image.Image:
     """The whole photo, its shorter side at floor(size / crop_pct)."""
     shorter, image = int(contract.size / contract.crop_pct), shot.upright
@@ -201,6 +209,10 @@ MISTAKES: tuple[PixelMistake, ...] = (
     PixelMistake(
         "resized whole without antialias, then cropped (OpenCV, tensors)",
         _where_cropped(_cropped_afterwards_not_antialiased),
+    ),
+    PixelMistake(
+        "cropped to whole pixels, then resized without antialias (Bitmap, OpenCV)",
+        _where_cropped(_cropped_beforehand_not_antialiased),
     ),
     PixelMistake("letterboxed: the whole photo on a black square", _letterboxed),
     PixelMistake("resized with the nearest pixel", _resized(_FILTERS.NEAREST)),
