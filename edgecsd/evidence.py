@@ -2,7 +2,8 @@
 
 EVIDENCE/
   evidence.json   kind, schema_version, facts: artifact, index, images, settings, links, probes, versions, environment
-  evidence.npz    per query: ids, numerics of the exported embedding, labels; per link: the first rows and their scores
+  evidence.npz    per query: ids, numerics of the exported embedding, labels; per link: the first rows and their scores;
+                  places of a sample on the embedding map
   verdict.json    the verdict of the check that made the folder (added by `check`)
   check.html      the page to look at (added by `check` where the report extra is installed)
 """
@@ -13,35 +14,40 @@ import math
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from edgecsd import __version__
+from edgecsd.embedding_places import EmbeddingPlaces
 from edgecsd.errors import BadInputError, DamagedFileError
+from edgecsd.evidence_facts import (
+    ArtifactFacts,
+    DeviceFacts,
+    Diagnosis,
+    Facts,
+    ImageFacts,
+    IndexFacts,
+    LatencyFacts,
+    LinkName,
+    ProbeFacts,
+)
 from edgecsd.files import read_manifest, remove_stale, replace_whole, write_json
 from edgecsd.preprocess import validation_text
 
+__all__ = [
+    "ArtifactFacts", "DeviceFacts", "Diagnosis", "Evidence", "Facts", "ImageFacts", "IndexFacts", "LatencyFacts",
+    "LinkEvidence", "LinkName", "Numerics", "ProbeFacts", "finite_json", "read_evidence", "require_free_for_evidence",
+    "write_evidence",
+]  # fmt: skip
 KIND, SCHEMA_VERSION = "check evidence", 1
 MANIFEST, ARRAYS = "evidence.json", "evidence.npz"
 Floats = NDArray[np.float32]
 Values = NDArray[np.float64]
 Rows = NDArray[np.int64]
-
-
-class LinkName(StrEnum):
-    """The links from the gallery model's own results to what the app gets; each exchanges one thing."""
-
-    GALLERY = "gallery model"  # exact search: what should be found
-    QUERY = "query model"  # the torch query model instead of the gallery model, exact
-    FP32 = "fp32 export"  # an exported fp32 file instead of torch, exact
-    FILE = "this file"  # the file in its own precision, exact
-    DEVICE = "device"  # the same file's embeddings from a device, exact
-    INDEX = "index"  # the actual index with its actual search parameters instead of exact search
 
 
 @dataclass(frozen=True)
@@ -69,118 +75,12 @@ class Numerics:
     dim: int
 
 
-class ArtifactFacts(BaseModel):
-    """The judged file. contract: the parts of its pixel contract that are not the query model's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path: str
-    sha256: str
-    target: str
-    precision: str
-    backbone: str
-    recipe: str
-    weights_digest: str
-    runtime: str
-    fp32: str | None = None  # the fp32 file of the waterfall
-    contract: tuple[str, ...] = ()
-    calibration_count: int | None = None  # photos that 8-bit ranges come from; None in evidence of earlier versions
-    versions: dict[str, str] = {}
-
-
-class IndexFacts(BaseModel):
-    """The index that was searched. exact: its own search is exact, so the last link exchanges nothing."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path: str
-    type: str
-    parameters: dict[str, int]
-    count: int
-    fingerprint: str
-    exact: bool
-    search: str  # type and search parameters in words
-    store: str | None = None  # whose vectors the exact results come from; None: the index's own
-
-
-class ImageFacts(BaseModel):
-    """The query photos. left_out: byte-identical to a gallery image of another id; changed: not the reference's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    root: str
-    count: int
-    unreadable: int = 0
-    left_out: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    digests_known: bool = False
-
-
-class ProbeFacts(BaseModel):
-    """A content probe's result, as edgecsd.probes gave it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    passed: bool
-    figure: float | None
-    expected: str
-    message: str
-
-
-class Diagnosis(BaseModel):
-    """A named pixel mistake that explains what a link gives: the mean cosine to it with the mistake, and without."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    link: LinkName
-    mistake: str
-    cosine: float
-    without: float | None = None  # None: not finite
-
-
-class DeviceFacts(BaseModel):
-    """A device's embeddings against this machine's of the same file; None where they are not finite.
-
-    norm_error   the largest |length - 1|
-    misplaced    share of the embeddings that are not their own photo's here, but another one's
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path: str
-    cosine_mean: float | None
-    cosine_min: float | None
-    norm_error: float | None = None
-    misplaced: float = 0.0
-
-
-class Facts(BaseModel):
-    """All of the evidence that is not an array a query. k: depth of the figures; threshold: the product's, or None."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    artifact: ArtifactFacts
-    index: IndexFacts
-    images: ImageFacts
-    run: str
-    reference: str
-    k: int
-    threshold: float | None = None
-    probes: tuple[ProbeFacts, ...] = ()
-    probes_skipped: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    diagnoses: tuple[Diagnosis, ...] = ()
-    device: DeviceFacts | None = None
-    environment: dict[str, str] = {}
-    checked_at: str = ""
-
-
 @dataclass(frozen=True)
 class Evidence:
     """The facts, the queries (Q), the links in order, and the gallery items whose numbers stand in their rows.
 
     relevant   (Q,) how many gallery items have the query's label, its own photo not counted; None without labels
+    places     of a sample on the embedding map; None in evidence of earlier versions
     """
 
     facts: Facts
@@ -191,6 +91,7 @@ class Evidence:
     query_labels: tuple[str, ...] | None = None
     gallery_labels: dict[int, str] | None = field(default=None, repr=False)
     relevant: Rows | None = None
+    places: EmbeddingPlaces | None = field(default=None, repr=False)
 
     @property
     def depth(self) -> int:
@@ -253,6 +154,8 @@ def _arrays(evidence: Evidence) -> dict[str, NDArray[Any]]:
         arrays["query_labels"] = np.array(evidence.query_labels, np.str_)
         arrays["gallery_labels"] = np.array([evidence.gallery_labels[row] for row in rows], np.str_)
         arrays["relevant"] = evidence.relevant
+    if evidence.places is not None:
+        arrays |= evidence.places.arrays()
     for number, link in enumerate(evidence.links):
         arrays[f"rows_{number}"], arrays[f"scores_{number}"] = link.rows.astype(np.int32), link.scores
     return arrays
@@ -289,4 +192,5 @@ def _assemble(facts: Facts, links: list[dict[str, str]], arrays: dict[str, NDArr
         tuple(str(label) for label in arrays["query_labels"]) if labelled else None,
         dict(zip(rows, (str(label) for label in arrays["gallery_labels"]), strict=True)) if labelled else None,
         arrays["relevant"] if labelled else None,
+        EmbeddingPlaces.of_arrays(arrays),
     )  # fmt: skip

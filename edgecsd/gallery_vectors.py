@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -53,12 +54,20 @@ def store_rows(store: FeatureStore, rows: Rows) -> Floats:
     return found
 
 
-def store_blocks(store: FeatureStore) -> Iterator[tuple[Rows, Floats]]:
-    """(rows, vectors as float32) of a whole store, a few rows at a time."""
+def store_blocks(store: FeatureStore, size: int = BLOCK_ROWS) -> Iterator[tuple[Rows, Floats]]:
+    """(rows, vectors as float32) of a whole store, `size` rows at a time; what was read does not stay in memory."""
     for first, shard in store.blocks():
-        for start in range(0, len(shard), BLOCK_ROWS):
-            block = np.asarray(shard[start : start + BLOCK_ROWS], np.float32)
+        for start in range(0, len(shard), size):
+            block = np.array(shard[start : start + size], np.float32)
             yield np.arange(first + start, first + start + len(block), dtype=np.int64), block
+            _let_go(shard)
+
+
+def _let_go(shard: NDArray[Any]) -> None:
+    """Take the pages of a memory-mapped file out of this process; reading them again brings them back."""
+    file: Any = shard.base
+    if isinstance(file, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        file.madvise(mmap.MADV_DONTNEED)
 
 
 def exact_neighbours(queries: Floats, blocks: Blocks, k: int) -> tuple[Floats, Rows]:
@@ -77,6 +86,7 @@ def exact_neighbours(queries: Floats, blocks: Blocks, k: int) -> tuple[Floats, R
         for place in np.flatnonzero(hopeful.any(axis=1)):
             query, columns = asked[place], np.flatnonzero(hopeful[place])
             _merge(scores[query], rows[query], found[place, columns], numbers[columns])
+        del found, hopeful, block  # else they are still there when the next block's are made
     return scores[:, :count], rows[:, :count]
 
 

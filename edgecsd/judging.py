@@ -11,6 +11,7 @@ from edgecsd.attribution import MAP, OVERLAP, RBO, RECALL_1, LinkFigures, blamed
 from edgecsd.bootstrap import Interval, bootstrap_intervals
 from edgecsd.evidence import Evidence, LinkName
 from edgecsd.gates import ADVICE, Gate, Judgement, Kind, Thresholds, Verdict, exact_gate, not_torch, sampled_gate
+from edgecsd.golden_gates import golden_gates
 from edgecsd.metrics import overlap_at
 from edgecsd.quantization import Precision
 from edgecsd.threshold_shift import ThresholdShift, threshold_shift
@@ -29,7 +30,7 @@ def judge(
     shift = None if at is None else threshold_shift(links[0].best, links[-1].best, at)
     gates = (
         *_handshake(evidence, thresholds), *_probes(evidence), *_numerics(evidence, thresholds),
-        *_device(evidence, thresholds),
+        *golden_gates(evidence), *_device(evidence, thresholds),
         *_retrieval(evidence, links, thresholds), *_decisions(links, shift, thresholds),
     )  # fmt: skip
     return Judgement(gates, links, _figures(evidence, links), thresholds, shift, strict)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecsd.embedding_places import find_places
 from edgecsd.evidence import ArtifactFacts, Evidence, Facts, ImageFacts, IndexFacts, LinkEvidence, LinkName, Numerics
 
 ORDER = (LinkName.GALLERY, LinkName.QUERY, LinkName.FP32, LinkName.FILE, LinkName.INDEX)
@@ -40,6 +41,7 @@ def make_evidence(
     return Evidence(
         make_facts(queries, gallery, precision, **facts), tuple(f"query-{n}.jpg" for n in range(queries)), tuple(links),
         Numerics(**{**numbers, **(numerics or {})}), {row: f"item-{row}.jpg" for row in range(gallery)},
+        places=find_places(items, embedded[LinkName.GALLERY], file),
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +39,19 @@ def test_what_is_written_is_read_back(evidence: Evidence, written: Path) -> None
     assert judge(again, W8A8).gates == judge(evidence, W8A8).gates
 
 
-def test_labels_are_kept(evidence: Evidence, tmp_path: Path) -> None:
-    from dataclasses import replace
+def test_the_map_is_kept_and_may_be_absent(evidence: Evidence, written: Path, tmp_path: Path) -> None:
+    places, again = evidence.places, read_evidence(written).places
+    assert places is not None and again is not None and again.share == places.share
+    for name in ("gallery", "by_gallery_model", "by_file", "queries"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(places, name))
+    write_evidence(tmp_path / "older", replace(evidence, places=None))
+    assert read_evidence(tmp_path / "older").places is None
+    write_evidence(tmp_path / "torn", replace(evidence, places=replace(places, by_file=places.by_file[1:])))
+    with pytest.raises(DamagedFileError, match="places of its map do not belong together"):
+        read_evidence(tmp_path / "torn")
 
+
+def test_labels_are_kept(evidence: Evidence, tmp_path: Path) -> None:
     labels = tuple("ab"[n % 2] for n in range(40))
     gallery = {row: "ab"[row % 2] for row in evidence.gallery}
     labelled = replace(

@@ -82,7 +82,7 @@ def _add(
 ) -> None:  # fmt: skip
     """The verdict, and the page where its libraries are installed."""
     write_json(folder / VERDICT, result.as_dict())
-    if not all(importlib.util.find_spec(name) for name in ("matplotlib", "jinja2")):
+    if not all(importlib.util.find_spec(name) for name in ("matplotlib", "jinja2", "sklearn")):
         reporter.message(f"no {PAGE}: it needs pip install 'edgecsd[report]'")
         return
     from edgecsd.report.check_page import write_page

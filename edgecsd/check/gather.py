@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 
 from edgecsd import __version__
 from edgecsd.check.diagnosis import device_facts, diagnose
+from edgecsd.check.latency import find_latency
 from edgecsd.check.pairing import CheckOptions, Pair, Queries, fp32_beside, of_device
-from edgecsd.check.search import Embedded, describe_search, search_links
+from edgecsd.check.search import Embedded, describe_search, sample_gallery, search_links
 from edgecsd.embedding import embed_images
+from edgecsd.embedding_places import GALLERY_POINTS, find_places
 from edgecsd.errors import BadInputError
 from edgecsd.evidence import (
     ArtifactFacts,
@@ -29,6 +32,7 @@ from edgecsd.evidence import (
     ProbeFacts,
 )
 from edgecsd.files import sha256_file
+from edgecsd.golden import verify
 from edgecsd.images import ImageSet, find_images, photo_digest
 from edgecsd.index import IndexType
 from edgecsd.probes import run_probes
@@ -42,6 +46,8 @@ Floats = NDArray[np.float32]
 
 def gather(pair: Pair, queries: Queries, k: int, chosen: CheckOptions, threads: int, reporter: Reporter) -> Evidence:
     """Embed the photos by every link's model, search, and put the evidence together. k: depth of the figures."""
+    golden = None if chosen.golden is None else verify(chosen.golden, pair.artifact, index=pair.index)
+    latency, note = find_latency(pair.file, sha256_file(pair.file), pair.run, chosen.bench)
     made = embed_images(queries.photos, pair.artifact, strict=True, name=pair.file.name, reporter=reporter)
     digests = dict(zip(queries.photos.ids, made.digests, strict=True))
     kept, left_out = without_copies(queries.photos.ids, digests, pair.digests)
@@ -69,10 +75,13 @@ def gather(pair: Pair, queries: Queries, k: int, chosen: CheckOptions, threads: 
         reference=queries.reference, k=k, threshold=chosen.threshold, notes=tuple(_notes(pair, fp32)),
         probes=probes, probes_skipped=skipped, diagnoses=diagnose(pair, asked, exported, torch, device, reporter),
         device=None if device is None else device_facts(str(chosen.device), device, exported),
-        environment=_environment(), checked_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        golden=golden, latency=latency, latency_note=note, environment=_environment(),
+        checked_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
     labels = None if queries.labels is None else tuple(queries.labels[position] for position in kept)
-    return _evidence(facts, asked.ids, labels, links, ids, pair.labels, numerics_of(exported, torch, truth))
+    evidence = _evidence(facts, asked.ids, labels, links, ids, pair.labels, numerics_of(exported, torch, truth))
+    gallery = sample_gallery(pair.index, pair.store, GALLERY_POINTS)
+    return replace(evidence, places=find_places(gallery, truth, exported))
 
 
 def _exported(
@@ -109,11 +118,14 @@ def _probes(
 
 def _gallery_photos(pair: Pair, queries: Queries) -> ImageSet | None:
     """The query photos that may be in the gallery: of a name whose photo is known there, not by chance of its name."""
-    known = set(pair.index.digests)
-    if pair.store is not None:
-        known |= {item for item, digest in zip(pair.store.items.ids, pair.store.items.digests, strict=True) if digest}
-    shared = [position for position, item in enumerate(queries.photos.ids) if item in known]
+    shared = [position for position, item in enumerate(queries.photos.ids) if _photo_is_known(pair, item)]
     return queries.photos.subset(shared) if shared else None
+
+
+def _photo_is_known(pair: Pair, item: str) -> bool:
+    row = pair.store.row_of.get(item) if pair.store is not None else None
+    in_store = pair.store is not None and row is not None and pair.store.items.digests[row] != ""
+    return in_store or item in pair.index.digests
 
 
 def _notes(pair: Pair, fp32: Path | None) -> Iterator[str]:
@@ -125,7 +137,8 @@ def _notes(pair: Pair, fp32: Path | None) -> Iterator[str]:
         )
     if pair.store is None:
         return
-    absent = set(pair.store.items.ids) ^ set(pair.index.ids)
+    absent = [item for item in pair.store.items.ids if item not in pair.index.row_of]
+    absent += [item for item in pair.index.ids if item not in pair.store.row_of]
     if absent:
         yield (
             f"{pair.store.path} and {pair.index.path} do not hold the same items: {len(absent)} are in only one of "
@@ -141,10 +154,11 @@ def without_copies(
     ids: tuple[str, ...], digests: dict[str, str], gallery: dict[str, str]
 ) -> tuple[list[int], list[str]]:
     """Positions of the queries to ask, and ids of those that are byte-identical to a gallery image of another id."""
-    holders: dict[str, set[str]] = {}
+    holders: dict[str, set[str]] = {photo_digest(digests[item]): set() for item in ids}
     for item, digest in gallery.items():
-        holders.setdefault(photo_digest(digest), set()).add(item)
-    copies = [item for item in ids if holders.get(photo_digest(digests[item]), set()) - {item}]
+        if (photo := photo_digest(digest)) in holders:
+            holders[photo].add(item)
+    copies = [item for item in ids if holders[photo_digest(digests[item])] - {item}]
     if len(copies) == len(ids):
         raise BadInputError(
             f"all {len(ids)} query photos are byte-identical to gallery images of other ids (the first: {copies[0]}): "

@@ -37,6 +37,8 @@ class CheckOptions:
     threshold         the product's, on the cosine
     thresholds_file   TOML file of thresholds, by precision
     strict            an undecided gate forbids shipping
+    golden            the golden pack of the file, to be verified here
+    bench             rows of `edgecsd bench`, to be shown on the page (default: those that lie in the run)
     """
 
     fp32: Path | None = None
@@ -46,6 +48,8 @@ class CheckOptions:
     threshold: float | None = None
     thresholds_file: Path | None = None
     strict: bool = False
+    golden: Path | None = None
+    bench: Path | None = None
 
 
 @dataclass(frozen=True)

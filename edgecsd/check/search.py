@@ -11,7 +11,7 @@ import numpy as np
 from edgecsd.errors import BadInputError
 from edgecsd.evidence import LinkEvidence, LinkName
 from edgecsd.features import FeatureStore
-from edgecsd.gallery_vectors import Floats, Rows, StoredVectors, exact_neighbours
+from edgecsd.gallery_vectors import Floats, Rows, StoredVectors, exact_neighbours, store_blocks, store_rows
 from edgecsd.index import SEARCH_PARAMETER, GalleryIndex, IndexType
 
 SCORE_ENTRIES = 1 << 24  # similarities held at once: 64 MB
@@ -24,6 +24,10 @@ class VectorSource(Protocol):
 
     @property
     def ids(self) -> tuple[str, ...]: ...
+
+    def number(self, item: str) -> int:
+        """The number of a gallery item, -1 for what is none."""
+        ...
 
     def blocks(self, most: int) -> Iterator[tuple[Rows, Floats]]:
         """(n,) numbers of gallery items and their (n, D) vectors, at most `most` at once, each item once."""
@@ -41,6 +45,9 @@ class IndexVectors:
             )
         self.ids, self._index = index.ids, index
 
+    def number(self, item: str) -> int:
+        return self._index.row_of.get(item, -1)
+
     def blocks(self, most: int) -> Iterator[tuple[Rows, Floats]]:
         return StoredVectors(self._index).blocks(size=most)
 
@@ -49,18 +56,19 @@ class StoreVectors:
     """The vectors of a feature store; an item's number is its row in the index, or counts on from its end."""
 
     def __init__(self, store: FeatureStore, index: GalleryIndex) -> None:
-        self._store = store
-        strangers = [item for item in store.items.ids if item not in index.row_of]
-        self.ids = (*index.ids, *strangers)
-        beyond = {item: row for row, item in enumerate(strangers, len(index.ids))}
-        numbers = [index.row_of[item] if item in index.row_of else beyond[item] for item in store.items.ids]
-        self._numbers = np.array(numbers, np.int64)
+        self._store, self._row_of, items = store, index.row_of, store.items.ids
+        strangers = [item for item in items if item not in index.row_of]
+        self.ids = (*index.ids, *strangers) if strangers else index.ids
+        self._beyond = {item: row for row, item in enumerate(strangers, len(index.ids))}
+        self._numbers = np.fromiter((self.number(item) for item in items), np.int64, len(items))
+
+    def number(self, item: str) -> int:
+        found = self._row_of.get(item)
+        return self._beyond.get(item, -1) if found is None else found
 
     def blocks(self, most: int) -> Iterator[tuple[Rows, Floats]]:
-        for first, shard in self._store.blocks():
-            for start in range(0, len(shard), most):
-                block = np.asarray(shard[start : start + most], np.float32)
-                yield self._numbers[first + start : first + start + len(block)], block
+        for rows, block in store_blocks(self._store, most):
+            yield self._numbers[rows], block
 
 
 def exact_search(queries: Floats, source: VectorSource, depth: int) -> tuple[Floats, Rows]:
@@ -70,6 +78,13 @@ def exact_search(queries: Floats, source: VectorSource, depth: int) -> tuple[Flo
     """
     most = min(MOST_ROWS, max(FEWEST_ROWS, SCORE_ENTRIES // max(1, len(queries))))
     return exact_neighbours(queries, source.blocks(most), depth)
+
+
+def sample_gallery(index: GalleryIndex, store: FeatureStore | None, most: int, *, seed: int = 0) -> Floats:
+    """At most `most` vectors (n, D) of the gallery, drawn by `seed`; the others are not read."""
+    count = index.held if store is None else store.count
+    rows = np.sort(np.random.default_rng(seed).choice(count, min(most, count), replace=False))
+    return index.read(rows) if store is None else store_rows(store, rows)
 
 
 def without_own(scores: Floats, rows: Rows, own: Rows, depth: int) -> tuple[Floats, Rows]:
@@ -98,8 +113,7 @@ def search_links(
     """
     exact_already = store is None and index.type is IndexType.FLAT
     source = IndexVectors(index) if store is None else StoreVectors(store, index)
-    number = {item: row for row, item in enumerate(source.ids)}
-    own = np.array([number.get(item, -1) for item in queries], np.int64)
+    own = np.array([source.number(item) for item in queries], np.int64)
     depth = _depth(index, len(source.ids), k)
     stacked = np.concatenate([each.vectors for each in embedded])
     found = _through_index(index, stacked, depth + 1) if exact_already else exact_search(stacked, source, depth + 1)

@@ -48,6 +48,12 @@ def command(
     device: Annotated[
         Path | None, typer.Option(help=".npz with `ids` and `embeddings` of the photos, computed on a device.")
     ] = None,
+    golden: Annotated[
+        Path | None, typer.Option(help="The file's golden pack (edgecsd golden): does it still hold here?")
+    ] = None,
+    bench: Annotated[
+        Path | None, typer.Option(help="Rows of edgecsd bench, for the page (default: bench*.jsonl in the run).")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the evidence (default: RUN/checks/<file>-<target>-<index>).")
     ] = None,
@@ -75,7 +81,7 @@ def command(
     folder = out or default_folder(file, index, run)
     options = CheckOptions(
         fp32=fp32, gallery=gallery, gallery_images=gallery_images, device=device, threshold=threshold,
-        thresholds_file=thresholds, strict=strict_decision,
+        thresholds_file=thresholds, strict=strict_decision, golden=golden, bench=bench,
     )  # fmt: skip
     changes = changed(
         min_overlap=min_overlap, max_overlap_loss=max_overlap_loss, max_index_loss=max_index_loss,

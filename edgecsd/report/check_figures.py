@@ -1,4 +1,4 @@
-"""The figures of a check's page: the waterfall, and how cosine and overlap are spread over the queries."""
+"""The figures of a check's page: the waterfall, how cosine and overlap are spread over the queries, the map."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from edgecsd.attribution import OVERLAP, LinkFigures
 from edgecsd.evidence import Evidence
 from edgecsd.gates import Judgement
+from edgecsd.report.embedding_map import Distances, Points, map_figure
 from edgecsd.report.html import PageFigure
 from edgecsd.report.plots import histogram
 from edgecsd.report.style import GREEN, INK, MUTED, NEUTRAL, VERMILLION, look, new_figure
@@ -24,7 +25,7 @@ def waterfall_figure(links: tuple[LinkFigures, ...], k: int) -> Figure:
     The whisker is the interval of the link's change against the link before it, drawn at the bar's end.
     """
     with look():
-        figure = new_figure(0.8 + ROW_HEIGHT * len(links))
+        figure = new_figure(0.8 + ROW_HEIGHT * len(links), width=4.2)
         axes = figure.subplots()
         before = links[0].figures[OVERLAP].mean
         for row, link in enumerate(links):
@@ -43,7 +44,7 @@ def waterfall_figure(links: tuple[LinkFigures, ...], k: int) -> Figure:
         axes.set_xticks(np.arange(0, 1.01, 0.25))
         axes.grid(visible=False, axis="y")
         axes.axvline(1.0, color=MUTED, linewidth=0.7)
-        axes.set_xlabel(f"overlap@{k} with the gallery model's own exact results")
+        axes.set_xlabel(f"overlap@{k} with what the gallery model finds")
     return figure
 
 
@@ -52,7 +53,7 @@ def _colour(change: float) -> str:
 
 
 def page_figures(evidence: Evidence, judgement: Judgement) -> tuple[PageFigure, tuple[PageFigure, ...]]:
-    """The waterfall, and the distributions."""
+    """The waterfall; the distributions and, where the evidence has it, the embedding map."""
     links, k = judgement.links, evidence.facts.k
     said = "; ".join(f"{link.name} {link.figures[OVERLAP].mean:.3f}" for link in links)
     waterfall = PageFigure(
@@ -61,7 +62,8 @@ def page_figures(evidence: Evidence, judgement: Judgement) -> tuple[PageFigure, 
         "same queries.",
         f"Waterfall of overlap@{k}: {said}",
     )  # fmt: skip
-    return waterfall, (_cosine(evidence), _overlap(links[-1], k))
+    drawn = (_cosine(evidence), _overlap(links[-1], k), _map(evidence))
+    return waterfall, tuple(figure for figure in drawn if figure is not None)
 
 
 def _cosine(evidence: Evidence) -> PageFigure:
@@ -86,6 +88,31 @@ def _overlap(last: LinkFigures, k: int) -> PageFigure:
         f"overlap@{k} of what the app gets", _svg(histogram(overlap, edges=edges, x_label=f"overlap@{k}")),
         f"Of {len(overlap)} queries {everything} find all of what the gallery model finds, {none} nothing of it.",
         f"Histogram of overlap@{k}, mean {overlap.mean():.3f}",
+    )  # fmt: skip
+
+
+def _map(evidence: Evidence) -> PageFigure | None:
+    """The queries' embeddings by the gallery model and by the file, joined, over the gallery; and true distances."""
+    places = evidence.places
+    if places is None:
+        return None
+    labels = evidence.query_labels
+    shown = None if labels is None else tuple(labels[query] for query in places.queries)
+    points = Points(places.gallery, places.by_gallery_model, places.by_file, shown)
+    flat = np.concatenate([places.gallery, places.by_gallery_model, places.by_file])
+    pair, nearest = evidence.numerics.to_gallery, evidence.links[0].scores[:, 0]
+    known = np.isfinite(pair) & np.isfinite(nearest)
+    distances = Distances.measure(pair[known], nearest[known])
+    truth = (
+        f"In the space itself a photo's two embeddings are {distances.pair:.3f} apart on average, and the nearest "
+        f"other gallery image is {distances.nearest_other:.3f} from the gallery model's (Euclidean, unit vectors)."
+    )
+    return PageFigure(
+        "Embedding map", _svg(map_figure(points, flat, other_name="this file")),
+        f"{len(places.queries)} of {len(evidence.queries)} queries, a line from the gallery model's embedding to this "
+        f"file's, over {len(places.gallery)} of {evidence.facts.index.count} gallery items. The two principal axes "
+        f"hold {places.share:.0%} of the gallery model's variance, so the map is a shadow. {truth}",
+        f"Scatter plot of two principal axes; lines join the two embeddings of each query. {truth}",
     )  # fmt: skip
 
 

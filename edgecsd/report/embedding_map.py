@@ -79,7 +79,7 @@ def _stacked(points: Points) -> Floats:
     return np.concatenate([points.gallery, points.by_gallery_model, points.by_query_model])
 
 
-def map_figure(points: Points, flat: Floats) -> Figure:
+def map_figure(points: Points, flat: Floats, *, other_name: str = "query model") -> Figure:
     """The map of (N + 2 P, 2) places: grey gallery; circle = gallery model, triangle = query model, a line each pair.
 
     Pairs have their label's colour where there are no more labels than colours, else their model's.
@@ -101,14 +101,14 @@ def map_figure(points: Points, flat: Floats) -> Figure:
         )
         axes.scatter(one[:, 0], one[:, 1], s=15, marker="o", color=label_colours or GALLERY_MODEL, linewidth=0)
         axes.scatter(other[:, 0], other[:, 1], s=17, marker="^", color=label_colours or QUERY_MODEL, linewidth=0)
-        _legend(axes, colour_of if by_label else {})
+        _legend(axes, colour_of if by_label else {}, other_name)
     return figure
 
 
-def _legend(axes: Axes, colour_of: dict[str, str]) -> None:
+def _legend(axes: Axes, colour_of: dict[str, str], other_name: str) -> None:
     """Below the map: what the shapes are, then the labels' colours."""
     one, other = (MUTED, MUTED) if colour_of else (GALLERY_MODEL, QUERY_MODEL)
-    shapes = [("gallery model", "o", one), ("query model", "^", other), ("gallery", "o", NEUTRAL)]
+    shapes = [("gallery model", "o", one), (other_name, "^", other), ("gallery", "o", NEUTRAL)]
     shapes += [(printable(label, 22), "s", colour) for label, colour in colour_of.items()]
     handles = [
         Line2D([], [], linestyle="none", marker=marker, color=colour, label=name) for name, marker, colour in shapes

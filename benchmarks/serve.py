@@ -1,0 +1,244 @@
+"""The search service under load, side by side with bare faiss on the same batches: python benchmarks/serve.py
+
+A gallery of random unit vectors (100,000 x 512 by default) is served on loopback. For each number of clients, each of
+which sends one float32 embedding after the other, the program takes turns: a round of requests, then the batches that
+the service put together in that round, by faiss alone, in this process and with the same number of threads. The ratio of
+a pair of rounds is theirs alone; the median ratio and its range are told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from environment import environment
+
+from edgecsd.features import Items, write_store
+from edgecsd.files import write_json
+from edgecsd.handshake import HEADER
+from edgecsd.index import GalleryIndex, build_index
+from edgecsd.space import EmbeddingSpace
+
+RESULTS = Path(__file__).parent / "results"
+TOKEN = "token-of-the-benchmark"
+K = 10
+BATCHES = "edgecsd_batch_vectors_bucket"
+
+
+@dataclass(frozen=True)
+class Load:
+    """One number of clients. served, bare: queries a second, medians of the rounds; milliseconds of a request."""
+
+    clients: int
+    rounds: int
+    requests: int
+    errors: int
+    served_per_second: float
+    bare_per_second: float
+    ratio: float
+    ratio_min: float
+    ratio_max: float
+    p50_ms: float
+    p99_ms: float
+    mean_batch: float
+    server_rss_mb: float
+
+
+def unit(rows: int, dim: int, seed: int) -> np.ndarray:
+    vectors = np.random.default_rng(seed).standard_normal((rows, dim), np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def make_index(folder: Path, rows: int, dim: int) -> GalleryIndex:
+    ids = tuple(f"item-{row}" for row in range(rows))
+    space = EmbeddingSpace(gallery_model="random", dim=dim)
+    store = write_store(folder / "store", space, Items(ids, ("",) * rows), unit(rows, dim, 0), dtype="float32")
+    return build_index(store, folder / "index")
+
+
+@contextmanager
+def served(index: GalleryIndex, threads: int) -> Iterator[tuple[int, int]]:
+    """(port, process id) of a service in a process of its own."""
+    command = [sys.executable, "-m", "edgecsd", "serve", str(index.path), "--port", "0", "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    process = subprocess.Popen(
+        [*command, "--token", TOKEN, "--rate", "0"], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        assert process.stdout is not None
+        address = json.loads(process.stdout.readline())
+        yield int(address["root"].rsplit(":", 1)[1]), process.pid
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+class Clients:
+    """`count` threads with a connection each; a round is `requests` of them all together."""
+
+    def __init__(self, port: int, count: int, queries: np.ndarray, fingerprint: str) -> None:
+        self._queries = queries
+        self._headers = {
+            "authorization": f"Bearer {TOKEN}", HEADER: fingerprint,
+            "content-type": "application/octet-stream; dtype=float32",
+        }  # fmt: skip
+        self._connections = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(count)]
+        self.milliseconds: list[float] = []
+        self.errors = 0
+
+    def round(self, requests: int) -> float:
+        """Seconds that the requests took."""
+        counts = [requests // len(self._connections)] * len(self._connections)
+        threads = [
+            threading.Thread(target=self._ask, args=(connection, number, count))
+            for number, (connection, count) in enumerate(zip(self._connections, counts, strict=True))
+        ]
+        begun = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return time.perf_counter() - begun
+
+    def _ask(self, connection: http.client.HTTPConnection, number: int, count: int) -> None:
+        for turn in range(count):
+            query = self._queries[(number * count + turn) % len(self._queries)]
+            begun = time.perf_counter()
+            connection.request("POST", f"/search?k={K}", body=query.tobytes(), headers=self._headers)
+            answer = connection.getresponse()
+            content = answer.read()
+            self.milliseconds.append((time.perf_counter() - begun) * 1000)
+            self.errors += answer.status != 200 or len(json.loads(content)["results"][0]) != K
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+
+
+def batches_so_far(port: int) -> tuple[int, int]:
+    """(calls of faiss, vectors in them) since the service started."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", "/metrics", headers={"authorization": f"Bearer {TOKEN}"})
+    lines = connection.getresponse().read().decode().splitlines()
+    connection.close()
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return int(values["edgecsd_batch_vectors_count"]), round(float(values["edgecsd_batch_vectors_sum"]))
+
+
+def resident_mb(process: int) -> float:
+    """Resident memory of a process, in MB; NaN where the system does not tell."""
+    try:
+        text = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return float("nan")
+    return int(text.split("VmRSS:")[1].split()[0]) * 1024 / 1e6
+
+
+def bare_seconds(index: GalleryIndex, queries: np.ndarray, calls: int, vectors: int) -> float:
+    """Seconds of faiss alone for so many calls with so many vectors in all, spread evenly over the calls."""
+    sizes = np.diff(np.linspace(0, vectors, calls + 1).astype(int))
+    batches = [np.ascontiguousarray(queries[:size]) for size in sizes]
+    begun = time.perf_counter()
+    for batch in batches:
+        index._faiss.search(batch, K)
+    return time.perf_counter() - begun
+
+
+def measure(
+    index: GalleryIndex, queries: np.ndarray, port: int, process: int, clients: int, rounds: int, requests: int
+) -> Load:
+    crowd = Clients(port, clients, queries, index.space.fingerprint)
+    requests = max(requests, 4 * clients) // clients * clients
+    crowd.round(clients)  # connections are made, pages are in memory
+    crowd.milliseconds.clear()
+    pairs: list[tuple[float, float]] = []
+    sizes: list[float] = []
+    for _ in range(rounds):
+        calls, vectors = batches_so_far(port)
+        ours = crowd.round(requests)
+        calls, vectors = (after - before for after, before in zip(batches_so_far(port), (calls, vectors), strict=True))
+        assert vectors == requests or crowd.errors
+        pairs.append((ours, bare_seconds(index, queries, calls, vectors)))
+        sizes.append(vectors / calls)
+    crowd.close()
+    ratios = [bare / ours for ours, bare in pairs]
+    p50, p99 = np.percentile(crowd.milliseconds, [50, 99])
+    return Load(
+        clients=clients, rounds=rounds, requests=requests, errors=crowd.errors,
+        served_per_second=requests / statistics.median(ours for ours, _ in pairs),
+        bare_per_second=requests / statistics.median(bare for _, bare in pairs),
+        ratio=statistics.median(ratios), ratio_min=min(ratios), ratio_max=max(ratios),
+        p50_ms=float(p50), p99_ms=float(p99), mean_batch=statistics.mean(sizes), server_rss_mb=resident_mb(process),
+    )  # fmt: skip
+
+
+def table(document: dict[str, Any]) -> str:
+    settings, machine = document["settings"], document["environment"]
+    lines = [
+        "# The search service under load",
+        "",
+        f"{settings['rows']:,} x {settings['dim']}, flat (exact), k = {K}, {settings['threads']} faiss threads; "
+        f"{machine['cpu']}, {machine['cores']} cores, which service, clients and faiss share; load average "
+        f"{machine['load_average']} before. Ratio: queries a second of the service by those of bare faiss with the "
+        "batches of the same round, medians of pairs of rounds, and the range.",
+        "",
+        "| clients | queries/s | bare faiss | ratio | p50 ms | p99 ms | mean batch | errors | server MB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for load in document["loads"]:
+        ratio = f"{load['ratio']:.2f} ({load['ratio_min']:.2f} to {load['ratio_max']:.2f})"
+        lines.append(
+            f"| {load['clients']} | {load['served_per_second']:.0f} | {load['bare_per_second']:.0f} | {ratio} "
+            f"| {load['p50_ms']:.1f} | {load['p99_ms']:.1f} | {load['mean_batch']:.1f} | {load['errors']} "
+            f"| {load['server_rss_mb']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--clients", type=int, action="append", help="default: 1, 8, 64")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--requests", type=int, default=192, help="of all clients together, a round")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of faiss, on both sides")
+    parser.add_argument("--out", type=Path, default=RESULTS / "serve.json", help="and a table beside it, .md")
+    options = parser.parse_args()
+    faiss.omp_set_num_threads(options.threads)
+    before = environment()
+    with tempfile.TemporaryDirectory(prefix="edgecsd-serve-") as folder:
+        index = make_index(Path(folder), options.rows, options.dim)
+        queries = unit(256, options.dim, 1)
+        with served(index, options.threads) as (port, process):
+            loads = []
+            for clients in options.clients or (1, 8, 64):
+                loads.append(measure(index, queries, port, process, clients, options.rounds, options.requests))
+                print(f"{clients} clients: ratio {loads[-1].ratio:.2f}", file=sys.stderr)
+    settings = {name: value for name, value in vars(options).items() if name not in ("out", "clients")}
+    document = {
+        "schema_version": 1, "environment": before, "settings": settings, "loads": [asdict(load) for load in loads],
+    }  # fmt: skip
+    write_json(options.out, document)
+    options.out.with_suffix(".md").write_text(table(document))
+    print(table(document))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

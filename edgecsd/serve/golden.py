@@ -1,0 +1,76 @@
+"""Photos whose embeddings the host knows: the phone embeds the same bytes, and is right if it gets the same vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edgecsd.images import ImageSet, decode_image
+from edgecsd.quantization import synthetic_pixels
+from edgecsd.serve.memory_files import MemoryFile, media_type_of
+from edgecsd.targets.artifact import ArtifactMetadata, load_runner
+
+COUNT = 8
+BROWSER_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+MOST_BYTES = 6_000_000  # of one photo; larger ones are passed over
+MADE_UP_SIDES = ((400, 300), (300, 400))  # pixels: both are resized on the way, as photos are
+
+
+@dataclass(frozen=True)
+class GoldenPhotos:
+    """files: encoded photos; embeddings (n, dim): what the same artifact makes of them in the host process."""
+
+    kind: Literal["photos", "synthetic"]
+    files: tuple[MemoryFile, ...] = field(repr=False)
+    embeddings: NDArray[np.float32] = field(repr=False)
+    digest: str  # of all the files
+    reference: str
+
+
+def golden_photos(
+    model: Path, metadata: ArtifactMetadata, images: ImageSet | None, positions: list[int]
+) -> GoldenPhotos:
+    """Up to 8 of the gallery's photos, spread evenly, or made-up ones where there is none that a browser can show."""
+    chosen = _chosen(images, positions) if images is not None else []
+    files = chosen or [MemoryFile(data, "image/png") for data in _made_up()]
+    pixels = [
+        metadata.preprocess.pixels(decode_image(file.content, f"golden photo {n}")) for n, file in enumerate(files)
+    ]
+    return GoldenPhotos(
+        kind="photos" if chosen else "synthetic",
+        files=tuple(files),
+        embeddings=load_runner(model).embed(np.stack(pixels)),
+        digest=hashlib.sha256("".join(file.sha256 for file in files).encode()).hexdigest(),
+        reference=f"same file {model.name}, run in the host process",
+    )
+
+
+def _chosen(images: ImageSet, positions: list[int]) -> list[MemoryFile]:
+    """Whole photos alone: a photo with a box would have to be cropped on the phone."""
+    whole = [p for p in positions if images.path(p).suffix.lower() in BROWSER_SUFFIXES]
+    if images.boxes is not None:
+        whole = [p for p in whole if images.boxes[p] is None]
+    spread = np.unique(np.linspace(0, len(whole) - 1, min(COUNT, len(whole))).astype(int))
+    paths = [images.path(whole[i]) for i in spread.tolist()]
+    return [
+        MemoryFile(path.read_bytes(), media_type_of(path.name.lower()))
+        for path in paths
+        if path.stat().st_size <= MOST_BYTES
+    ]
+
+
+def _made_up() -> list[bytes]:
+    encoded = []
+    for number, image in enumerate(synthetic_pixels(400, COUNT)):
+        width, height = MADE_UP_SIDES[number % 2]
+        buffer = io.BytesIO()
+        Image.fromarray(image[:height, :width]).save(buffer, "PNG")
+        encoded.append(buffer.getvalue())
+    return encoded

@@ -1,0 +1,115 @@
+"""The door of the service: counts every request, limits its rate, asks for the token, and adds the security headers."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from edgecsd.serve.limits import RateLimiter
+from edgecsd.serve.metrics import Metrics
+from edgecsd.serve.refusal import Refusal
+
+OPEN = ("/health", "/ready")  # for load balancers, which have no token
+HEADERS = {
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cross-origin-embedder-policy": "require-corp",  # with the next: threads in WebAssembly, and exact clocks
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(self), microphone=(), geolocation=()",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+}
+
+
+class Guard:
+    """ASGI middleware around the whole application.
+
+    routes  the paths that there are, up to their second slash ("/photos"): labels of the metrics, all others being "other"
+    secure  whether the connection is TLS, so that the cookie may say so
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, token: str, limiter: RateLimiter, metrics: Metrics, routes: frozenset[str], secure: bool
+    ) -> None:
+        self._app, self._token, self._limiter, self._metrics = app, token, limiter, metrics
+        self._routes, self._secure = routes, secure
+        self._cookie = f"edgecsd-{hashlib.sha256(token.encode()).hexdigest()[:8]}"  # two servers on a host: two cookies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        self._metrics.in_flight += 1
+        route = "/" + str(scope["path"]).split("/")[1]
+        label = route if route in self._routes else "other"
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._metrics.requests[label, message["status"]] += 1
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            self._limit(scope)
+            if not await self._enter(scope, send_with_headers):
+                await self._app(scope, receive, send_with_headers)
+        except Refusal as refusal:
+            await respond(send_with_headers, refusal.status, refusal.body, refusal.headers)
+        finally:
+            self._metrics.in_flight -= 1
+
+    def _limit(self, scope: Scope) -> None:
+        client = scope.get("client")
+        seconds = self._limiter.take(client[0] if client else "unknown")
+        if seconds:
+            message, what_to_do = "too many requests from this address", f"wait {seconds:.2f} s, then try again"
+            raise Refusal(429, "too many requests", message, what_to_do, {"retry-after": str(int(seconds) + 1)})
+
+    async def _enter(self, scope: Scope, send: Send) -> bool:
+        """Raise Refusal without the token; exchange the one of the first address for a cookie (True: answered)."""
+        if scope["path"] in OPEN:
+            return False
+        if scope["path"] == "/" and (given := parse_qs(scope["query_string"].decode("latin-1")).get("token")):
+            self._require(given[0])
+            secure = "; Secure" if self._secure else ""
+            cookie = f"{self._cookie}={self._token}; Path=/; HttpOnly; SameSite=Lax; Max-Age=2592000{secure}"
+            await respond(send, 303, {}, {"location": "/", "set-cookie": cookie})
+            return True
+        self._require(self._given(Headers(scope=scope)))
+        return False
+
+    def _given(self, headers: Headers) -> str:
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return bearer.strip()
+        try:
+            cookie = SimpleCookie(headers.get("cookie", "")).get(self._cookie)
+        except CookieError:
+            return ""
+        return cookie.value if cookie else ""
+
+    def _require(self, given: str) -> None:
+        if hmac.compare_digest(given.encode("utf-8", "replace"), self._token.encode()):
+            return
+        message = "this address needs the token of the server that runs now"
+        what_to_do = "scan the code in the server's terminal again, or send the header Authorization: Bearer TOKEN"
+        raise Refusal(401, "no token", message, what_to_do, {"www-authenticate": "Bearer"})
+
+
+async def respond(send: Send, status: int, body: dict[str, Any], headers: dict[str, str]) -> None:
+    """One JSON response; without a body where that is empty."""
+    content = json.dumps(body).encode() if body else b""
+    given = {"content-type": "application/json", "content-length": str(len(content)), **headers}
+    pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in given.items()]
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
+    await send({"type": "http.response.body", "body": content})
