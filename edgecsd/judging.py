@@ -190,8 +190,12 @@ def _retrieval(evidence: Evidence, links: tuple[LinkFigures, ...], limits: Thres
     chain = ", ".join(f"{link.name} {link.figures[OVERLAP].mean:.3f}" for link in links)
     yield sampled_gate(
         f"overlap@{k} with the gallery model's results", last.values[OVERLAP], last.figures[OVERLAP],
-        limits.min_overlap, f"most is lost by the {worst.name} ({chain}): {ADVICE[worst.name]}", link=worst.name,
+        limits.min_overlap, f"most is lost by {_the(worst.name)} ({chain}): {ADVICE[worst.name]}", link=worst.name,
     )  # fmt: skip
+
+
+def _the(link: LinkName) -> str:
+    return str(link) if link is LinkName.FILE else f"the {link}"
 
 
 def _worse(by_name: dict[LinkName, LinkFigures], file: LinkFigures) -> LinkName:
