@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 UNFINISHED := $(VENV)/.unfinished
 # Photos that `make bench` measures with: a folder or a CSV list; none: the demo's.
 BENCH_IMAGES ?=
+# Processes that the tests run in, one thread each: a core each, but no more than memory allows (4 GB each).
+TEST_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(max(1, min(4, len(os.sched_getaffinity(0)))))')
 # CSV lists that `make study` asks its questions of; none: the demo's photos.
 STUDY_PHOTOS ?=
 
@@ -43,7 +45,7 @@ demo: $(STAMP)
 	$(BIN)/edgecsd demo --out demo-output
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not study"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not study" -n $(TEST_WORKERS) --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -45,6 +45,7 @@ from edgecsd.targets.embedder import ArtifactEmbedder
 RESULTS = Path(__file__).parent / "results"
 CASES = ("flat", "ivf", "ivf and its store")
 LIMIT_SECONDS = 60.0  # promised for 1,000 queries and 100,000 vectors
+UNDER = {True: "yes", False: "NO", None: "not measured"}
 
 
 class Watch:
@@ -159,8 +160,8 @@ def write_words(document: dict[str, Any], out: Path) -> None:
             f"| {row['peak_mb']:.0f} | {row['bare_mb']:.0f} | {row['beyond_mb']:.0f} | {row['page_mb']:.2f} |"
             for row in document["cases"]
         ), "",
-        f"Under {LIMIT_SECONDS:.0f} s beyond inference for 1,000 queries and up to 100,000 vectors: "
-        f"{'yes' if document['under_60_s'] else 'NO'}. From the smallest to the largest gallery memory beyond the "
+        f"Under {LIMIT_SECONDS:.0f} s beyond inference for 1,000 queries and 100,000 vectors: "
+        f"{UNDER[document['under_60_s']]}. From the smallest to the largest gallery memory beyond the "
         "index grows by the bookkeeping of its items, and with the store by its ids, digests and labels too; below 0, "
         "opening the index takes more memory at its peak than what comes after:", "",
         *(
@@ -215,10 +216,10 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             cases.append(measure_case(work, folder, case))
             print({name: cases[-1][name] for name in ("case", "gallery", "seconds", "beyond_mb")}, file=sys.stderr)
     settings = {name: value for name, value in vars(options).items() if name not in ("out", "work", "child")}
-    promised = [row for row in cases if row["gallery"] <= 100_000 and row["queries"] <= 1000]
+    promised = [row["seconds"] for row in cases if (row["queries"], row["gallery"]) == (1000, 100_000)]
     return {
         "schema_version": 1, "environment": before, "settings": settings, "cases": cases, "growth": growth(cases),
-        "under_60_s": bool(promised) and all(row["seconds"] < LIMIT_SECONDS for row in promised),
+        "under_60_s": max(promised) < LIMIT_SECONDS if promised else None,
     }  # fmt: skip
 
 
