@@ -110,7 +110,7 @@ def export(
     photos = _photos(calibration, split, model.config.preprocess, calibration_count, seed)
     metadata = _metadata(model, module, target, precision, photos, how, licence)
     deploy = DeployModel(model)
-    if how.bias_correction:
+    if precision is Precision.W8A8 and how.bias_correction:
         correct_biases(deploy, photos.pixels, keep=how.float_convolutions)
     ranges = _guard(deploy, photos.pixels, precision, path.name, reporter)
     reporter.message(f"converting {model.config.backbone} to {target}, {precision}")

@@ -37,13 +37,13 @@ class EightBit:
 
     percentile            of the activations that a range holds, half of the rest cut on either side; 100: all
     float_convolutions    convolutions that stay float, by their place in the order of execution, from 0
-    bias_correction       the mean error that rounding the weights makes in each channel is taken off (Nagel et al.,
-                          Data-Free Quantization, ICCV 2019, with means over the calibration photos)
+    bias_correction       the mean error that rounding the weights makes in each channel is taken off: cosine to torch
+                          with and without 0.9965 and 0.9919 (Lite0, ONNX), 0.9845 and 0.9772 (MobileNetV2, TFLite)
     """
 
     percentile: float = 99.99
     float_convolutions: frozenset[int] = frozenset()
-    bias_correction: bool = False
+    bias_correction: bool = True
 
     def __post_init__(self) -> None:
         if not 50 < self.percentile <= 100:
@@ -55,8 +55,8 @@ class EightBit:
     def changes(self) -> str:
         """What is not the default, in a few words; "" where all is."""
         told = [] if self.percentile == STANDARD_PERCENTILE else [f"percentile-{self.percentile:g}"]
-        if self.bias_correction:
-            told.append("bias-corrected")
+        if not self.bias_correction:
+            told.append("biases-not-corrected")
         if self.float_convolutions:
             told.append("float-convolutions-" + "-".join(map(str, sorted(self.float_convolutions))))
         return "-".join(told)

@@ -24,7 +24,7 @@ class Recipe(BaseModel):
     precision: Precision
     percentile: float = STANDARD_PERCENTILE
     float_convolutions: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    bias_correction: bool = False
+    bias_correction: bool = True
     ort_format: bool = False
 
     @property

@@ -111,11 +111,14 @@ def float_convolutions(file: Path) -> set[int]:
 
 def test_recipes_are_named_and_refused_where_they_do_not_apply(run: Path, photos: Path) -> None:
     assert STANDARD.changes == ""
-    assert EightBit(99.9, frozenset({7, 2}), True).changes == "percentile-99.9-bias-corrected-float-convolutions-2-7"
+    assert (
+        EightBit(99.9, frozenset({7, 2}), False).changes
+        == "percentile-99.9-biases-not-corrected-float-convolutions-2-7"
+    )
     for wrong in ({"percentile": 50.0}, {"percentile": 100.5}, {"float_convolutions": frozenset({-1})}):
         with pytest.raises(BadInputError):
             EightBit(**wrong)
     with pytest.raises(BadInputError, match=r"fp16 has one recipe; percentile-100 goes with w8a8"):
         export(run, "onnx", "fp16", how=EightBit(100.0))
-    with pytest.raises(BadInputError, match="target coreml has one recipe for w8a8, not bias-corrected"):
-        export(run, "coreml", "w8a8", calibration=photos, calibration_count=8, how=EightBit(bias_correction=True))
+    with pytest.raises(BadInputError, match="target coreml has one recipe for w8a8, not biases-not-corrected"):
+        export(run, "coreml", "w8a8", calibration=photos, calibration_count=8, how=EightBit(bias_correction=False))

@@ -80,7 +80,7 @@ def search_precision(
                   `held_out` others are searched with
     max_loss      relative: 0.01 = a hundredth of what the torch query model finds of the gallery model's first 10
 
-    Tried in this order, and the first that fits is taken: w8a8 with its default ranges, with others and with bias
+    Tried in this order, and the first that fits is taken: w8a8 with its default ranges, with others and without bias
     correction, the best of them with its costliest layers in float, then w8a32, fp16, fp32. Every trial is kept in
     <run>/exports/auto-<target>/ and not made again; recipe.toml there is what was chosen. Raises BadInputError for a
     limit outside 0 to 1, for too few photos with features, and for photos of another space; IncompatibleError for a
@@ -186,7 +186,7 @@ class _Search:
         )
 
     def _recipes(self) -> Iterator[EightBit]:
-        """Those of w8a8 without float layers, the default first; bias correction on the best percentile so far."""
+        """Those of w8a8 without float layers, the default first."""
         yield STANDARD
         if self.target is Target.COREML:  # one recipe
             return
@@ -194,7 +194,7 @@ class _Search:
             yield EightBit(percentile)
         eight_bit = [trial for trial in self.tried if trial.precision is Precision.W8A8]
         if eight_bit:
-            yield replace(min(eight_bit, key=lambda trial: trial.loss).how, bias_correction=True)
+            yield replace(min(eight_bit, key=lambda trial: trial.loss).how, bias_correction=False)
 
     def attempt(self, precision: Precision, how: EightBit) -> Trial | None:
         """The trial, from the log where it was made before; None for a precision that the target lacks or refuses."""

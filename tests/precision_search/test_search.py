@@ -84,7 +84,7 @@ def test_a_limit_that_8_bit_misses(made: Path, photos: Path, pixel_store: Featur
     result = searched(made, photos, pixel_store, max_loss=1e-6)
     assert result.chosen.fits(1e-6) and not any(trial.fits(1e-6) for trial in result.trials[:-1])
     tried = [trial.how for trial in result.trials if trial.precision is Precision.W8A8]
-    assert tried[:3] == [STANDARD, EightBit(99.9), EightBit(100.0)] and tried[3].bias_correction
+    assert tried[:3] == [STANDARD, EightBit(99.9), EightBit(100.0)] and not tried[3].bias_correction
     growing = [trial.how.float_convolutions for trial in result.trials if trial.how.float_convolutions]
     assert growing and all(a < b for a, b in itertools.pairwise(growing))
     assert result.layers and [layer.loss for layer in result.layers] == sorted(
@@ -109,7 +109,7 @@ def test_trials_are_not_made_twice(
 
 def test_half_a_line_is_no_trial(held_out: HeldOut, tmp_path: Path) -> None:
     log = TrialLog(tmp_path / "trials.jsonl", {"a": 1})
-    how = EightBit(99.9, frozenset({3, 1}), True)
+    how = EightBit(99.9, frozenset({3, 1}), False)
     trial = measure(held_out, held_out.torch, Precision.W8A8, how, 7, "f", 0.01)
     log.add(trial)
     with open(log.file, "a") as handle:
