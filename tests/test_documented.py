@@ -61,11 +61,10 @@ def test_the_program_of_each_device_class_delivers_a_folder(workplace: Path, dev
     names = {path.name for path in out.iterdir()}
     assert {"golden", "card.md", "check.json", "bench.jsonl"} < names
     assert any(name.endswith((".tflite", ".onnx", ".mlpackage")) for name in names)
-    pixels, embeddings = (np.load(out / "golden" / f"{name}.npy") for name in ("pixels", "embeddings"))
-    assert pixels.dtype == np.uint8
-    assert np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-4)
-    neighbours = json.loads((out / "golden" / "neighbours.json").read_text())
-    assert len(neighbours["queries"]) == len(pixels) == len(embeddings)
+    pack = json.loads((out / "golden" / "golden.json").read_text())
+    assert len(pack["items"]) == 8 and all(len(item["ids"]) == 10 for item in pack["items"])
+    for item in pack["items"]:
+        assert np.linalg.norm(np.fromfile(out / "golden" / item["embedding"], "<f4")) == pytest.approx(1, abs=1e-3)
 
 
 def test_example_vectors_from_elsewhere(workplace: Path) -> None:

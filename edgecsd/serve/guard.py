@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import html
 import json
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -64,7 +64,7 @@ class Guard:
             if not await self._enter(scope, send_with_headers):
                 await self._app(scope, receive, send_with_headers)
         except Refusal as refusal:
-            await respond(send_with_headers, refusal.status, refusal.body, refusal.headers)
+            await refuse(send_with_headers, refusal, as_page="text/html" in Headers(scope=scope).get("accept", ""))
         finally:
             self._metrics.in_flight -= 1
 
@@ -83,7 +83,7 @@ class Guard:
             self._require(given[0])
             secure = "; Secure" if self._secure else ""
             cookie = f"{self._cookie}={self._token}; Path=/; HttpOnly; SameSite=Lax; Max-Age=2592000{secure}"
-            await respond(send, 303, {}, {"location": "/", "set-cookie": cookie})
+            await respond(send, 303, b"", {"location": "/", "set-cookie": cookie})
             return True
         self._require(self._given(Headers(scope=scope)))
         return False
@@ -106,10 +106,24 @@ class Guard:
         raise Refusal(401, "no token", message, what_to_do, {"www-authenticate": "Bearer"})
 
 
-async def respond(send: Send, status: int, body: dict[str, Any], headers: dict[str, str]) -> None:
-    """One JSON response; without a body where that is empty."""
-    content = json.dumps(body).encode() if body else b""
-    given = {"content-type": "application/json", "content-length": str(len(content)), **headers}
+async def refuse(send: Send, refusal: Refusal, *, as_page: bool) -> None:
+    """The refusal as JSON, or as a page for somebody who opened the address in a browser."""
+    if not as_page:
+        headers = {"content-type": "application/json", **refusal.headers}
+        await respond(send, refusal.status, json.dumps(refusal.body).encode(), headers)
+        return
+    title, text = html.escape(refusal.message), html.escape(refusal.what_to_do)
+    viewport = '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
+    page = (
+        f'<!doctype html><html lang="en"><title>{refusal.status}</title>{viewport}<h1>{title}</h1><p>{text}</p></html>'
+    )
+    headers = {"content-type": "text/html; charset=utf-8", **refusal.headers}
+    await respond(send, refusal.status, page.encode(), headers)
+
+
+async def respond(send: Send, status: int, content: bytes, headers: dict[str, str]) -> None:
+    """One whole response."""
+    given = {"content-length": str(len(content)), **headers}
     pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in given.items()]
     await send({"type": "http.response.start", "status": status, "headers": pairs})
     await send({"type": "http.response.body", "body": content})

@@ -157,7 +157,7 @@ def test_another_decoders_rounding_passes(page: Chromium) -> None:
         ("stale", ["runtime", "end to end"], "another file"),
         ("NaN", ["runtime", "end to end"], "delegate in low precision"),
         ("length", ["runtime"], "delegate in low precision"),
-        ("short", ["preprocessing", "end to end"], "is not the pixel contract"),
+        ("short", ["preprocessing", "end to end"], "are not the pixel contract"),
         ("search", ["results"], "search parameters"),
     ],
 )

@@ -159,6 +159,8 @@ def test_the_token_opens_everything_but_the_health_checks(root: str, index: Gall
         closed = ["/search", "/metrics", "/openapi.json", "/docs", "/", "/photos/1", "/nothing", "/?token=wrong"]
         assert [http.get(path).status_code for path in closed] == [401] * len(closed)
         assert [http.get(path).status_code for path in ("/health", "/ready")] == [200, 200]
+        page = http.get("/", headers={"accept": "text/html,*/*"})
+        assert page.status_code == 401 and "scan the code" in page.text and page.text.startswith("<!doctype html>")
 
 
 def test_the_first_address_gives_a_cookie_and_loses_the_token(root: str) -> None:

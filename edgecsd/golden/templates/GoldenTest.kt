@@ -57,7 +57,7 @@ class GoldenTest(private val app: GoldenApp, private val load: (String) -> ByteA
     )
     private val causes = mapOf(
         "decoding" to "the decoder: orientation, channel order, or a colour profile that was applied",
-        "preprocessing" to "the app's resize, crop or channel order is not the pixel contract in golden.json",
+        "preprocessing" to "the decoding above; if that passed, resize, crop or channel order are not the pixel contract in golden.json",
         "runtime" to "the runtime: another file, a delegate in low precision, or an input of another layout or range",
         "end to end" to "the preprocessing above; if that passed, the tensor changes between preprocess and embed",
         "results" to "the index or its search parameters; or an embedding above"

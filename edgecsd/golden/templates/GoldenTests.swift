@@ -70,7 +70,7 @@ final class GoldenTests {
     static let stages = ["decoding", "preprocessing", "runtime", "end to end", "results"]
     static let causes = [
         "decoding": "the decoder: orientation, channel order, or a colour profile that was applied",
-        "preprocessing": "the app's resize, crop or channel order is not the pixel contract in golden.json",
+        "preprocessing": "the decoding above; if that passed, resize, crop or channel order are not the pixel contract in golden.json",
         "runtime": "the runtime: another file, a delegate in low precision, or an input of another layout or range",
         "end to end": "the preprocessing above; if that passed, the tensor changes between preprocess and embed",
         "results": "the index or its search parameters; or an embedding above",

@@ -6,7 +6,7 @@
 //   if (!result.passed) throw new Error(result.lines.join("\n"));
 //
 // The app implements (each may be async; the last two may be left out):
-//   preprocess(photo: Uint8Array) -> Uint8Array    encoded photo -> @SIZE@ x @SIZE@ x 3, RGB, rows from the top, 0 to 255
+//   preprocess(photo: Uint8Array) -> Uint8Array   encoded photo -> @SIZE@ x @SIZE@ x 3, RGB, rows from the top, 0 to 255
 //   embed(tensor: Uint8Array) -> Float32Array      that array through the file -> @DIM@ numbers
 //   decode(photo: Uint8Array) -> {rgba, width, height}    upright pixels: tells wrong decoding from wrong resizing
 //   search(embedding: Float32Array, k: number) -> [string]    ids from the index, best first
@@ -15,7 +15,7 @@ const ARTIFACT = "@SHA256@"; // SHA-256 of the file that this pack is of
 const EXPLAINED = 0.25; // a mistake explains a deviation if it leaves at most this share of it
 const STAGES = {
   decoding: "the decoder: orientation, channel order, or a colour profile that was applied",
-  preprocessing: "the app's resize, crop or channel order is not the pixel contract in golden.json",
+  preprocessing: "the decoding above; if that passed, resize, crop or channel order are not the pixel contract in golden.json",
   runtime: "the runtime: another file, a delegate in low precision, or an input of another layout or range",
   "end to end": "the preprocessing above; if that passed, the tensor changes between preprocess and embed",
   results: "the index or its search parameters; or an embedding above",
