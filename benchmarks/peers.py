@@ -98,7 +98,7 @@ def coremltools_weights(model: QueryModel, out: Path, like: Path, calibration: P
 
     shape = (1, 3, deploy.size, deploy.size)
     with quiet_conversion("coremltools"), torch.no_grad():
-        traced = torch.jit.trace(Planar().eval(), torch.rand(shape) * 255)
+        traced = torch.export.export(Planar().eval(), (torch.rand(shape) * 255,)).run_decompositions({})
         package = coremltools.convert(
             traced, inputs=[coremltools.ImageType(name=INPUT_NAME, shape=shape)], skip_model_load=True,
             outputs=[coremltools.TensorType(name="embedding")], minimum_deployment_target=coremltools.target.iOS17,
