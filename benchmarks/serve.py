@@ -104,6 +104,8 @@ class Clients:
 
     def round(self, requests: int) -> float:
         """Seconds that the requests took."""
+        for connection in self._connections:
+            connection.close()  # the service may have closed it, after 20 s of rest; a request opens it again
         counts = [requests // len(self._connections)] * len(self._connections)
         threads = [
             threading.Thread(target=self._ask, args=(connection, number, count))

@@ -32,7 +32,7 @@ HEADERS = {
 class Guard:
     """ASGI middleware around the whole application.
 
-    routes  the paths that there are, up to their second slash ("/photos"): labels of the metrics, all others being "other"
+    routes  the paths that there are, up to their second slash ("/photos"): labels of the metrics; others are "other"
     secure  whether the connection is TLS, so that the cookie may say so
     """
 

@@ -20,7 +20,7 @@ from PIL import Image
 from screens import MEASURE, chromium_or_skip
 from serving import TOKEN, client, make_index, random_index, running
 
-from edgecsd.errors import MissingBackendError
+from edgecsd.errors import IncompatibleError, MissingBackendError
 from edgecsd.exporting import export
 from edgecsd.images import ImageSet, find_images, read_image
 from edgecsd.index import GalleryIndex
@@ -30,6 +30,7 @@ from edgecsd.serve.application import Service
 from edgecsd.serve.assets import runtime_files
 from edgecsd.serve.limits import Limits
 from edgecsd.serve.phone import make_phone_page
+from edgecsd.serve.server import serve
 from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.artifact import load_runner, read_metadata, target_of
 
@@ -351,3 +352,9 @@ def test_what_the_page_is_made_of_is_served_compressed_and_checked(gallery: Gall
         golden = [http.get(path) for path in about["golden"]]
         assert all(answer.content in {gallery.images.path(n).read_bytes() for n in range(24)} for answer in golden)
         assert httpx.get(f"{root}/golden/0", trust_env=False).status_code == 401
+
+
+def test_a_model_of_another_embedding_space_is_not_served(gallery: Gallery, tmp_path: Path) -> None:
+    other = random_index(tmp_path)
+    with pytest.raises(IncompatibleError, match="live in different embedding spaces"):
+        serve(other.path, model=gallery.model, announce=lambda address: pytest.fail("it serves"), port=0)

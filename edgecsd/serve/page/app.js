@@ -143,7 +143,7 @@ async function embedAndSearch(blob) {
     return;
   }
   const times = `Read in ${Math.round(read - begun)} ms, embedded in ${Math.round(performance.now() - read)} ms`;
-  at("query-facts").textContent = `${times}; ${state.embedding.byteLength.toLocaleString("en")} bytes were sent.`;
+  at("query-facts").textContent = `${times}.`;
   await searchAgain();
 }
 
@@ -164,6 +164,8 @@ async function searchAgain() {
   try {
     const found = await search(state.about, state.embedding, RESULTS);
     showResults(found);
+    const sent = `${state.embedding.byteLength.toLocaleString("en")} bytes were sent.`;
+    if (!at("query-facts").textContent.endsWith(sent)) at("query-facts").textContent += ` ${sent}`;
     tell(`${found.length} results`);
   } catch (error) {
     tell("Not searched");
