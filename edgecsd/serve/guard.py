@@ -48,7 +48,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         self._metrics.in_flight += 1
-        route = "/" + str(scope["path"]).split("/")[1]
+        route = "/" + str(scope["path"]).removeprefix("/").split("/")[0]  # of OPTIONS the path may be "*"
         label = route if route in self._routes else "other"
 
         async def send_with_headers(message: Message) -> None:

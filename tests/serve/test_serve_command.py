@@ -21,7 +21,7 @@ from serving import client, random_index, unit
 
 from edgecsd.errors import BadInputError
 from edgecsd.index import GalleryIndex
-from edgecsd.serve.server import serve
+from edgecsd.serve.server import listen, serve
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +114,10 @@ def test_a_port_that_is_taken_is_told(index: GalleryIndex) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(BadInputError, match=f"--port {port}: cannot listen there"):
             serve(index.path, announce=lambda address: pytest.fail("it serves"), port=port)
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

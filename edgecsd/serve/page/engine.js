@@ -54,7 +54,8 @@ async function litert(about, backend, threads) {
   await runtime.loadLiteRt("/runtime/", { threads: threads > 1 });
   const { size } = about.model.contract;
   return async (bytes) => {
-    const model = await runtime.loadAndCompile(bytes, { accelerator: backend });
+    // Without a number LiteRT takes every core, and the benchmark would name another number than was used.
+    const model = await runtime.loadAndCompile(bytes, { accelerator: backend, cpuOptions: { numThreads: threads } });
     return async (pixels) => {
       const input = new runtime.Tensor(pixels, [1, size, size, 3]);
       const outputs = await model.run(input);
