@@ -126,6 +126,7 @@ NEEDS = (
     Need("check coreml", "coreml"),
     Need("bench coreml", "coreml"),
     Need("report with plots", "report"),
+    Need("serve", "serve"),
     Need("demo", "all"),
 )
 MACOS_ONLY = {"bench coreml": "Core ML runs (predict) on macOS only"}
