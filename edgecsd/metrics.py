@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +92,14 @@ def mean_of(values: Sequence[float] | NDArray[np.float64], name: str) -> float:
     if np.isnan(array).all():
         raise BadInputError(f"{name} cannot be measured: no query has a relevant gallery item")
     return float(np.nanmean(array))
+
+
+def cosines(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    """(n,) cosines of the rows of two (n, D) arrays; NaN where one is not finite, 0 where one is zero."""
+    one, other = a.astype(np.float64), b.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+        return np.asarray((one * other).sum(1) / np.maximum(lengths, 1e-12), np.float64)
 
 
 def overlap_at(left: Rows, right: Rows, k: int) -> NDArray[np.float64]:

@@ -10,7 +10,9 @@ from saved_evidence import make_evidence
 from typer.testing import CliRunner
 
 from edgecsd import cli
+from edgecsd.errors import BadInputError
 from edgecsd.evidence import LinkName, write_evidence
+from edgecsd.gate import gate
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +61,16 @@ def test_a_strict_decision(folders: dict[str, Path]) -> None:
     assert code == 0 and text.startswith("PASS, not all decided") and "queries cannot tell whether it is below" in text
     code, text = run("gate", folders["good"], "--min-overlap", edge, "--strict-decision")
     assert code == 1 and text.startswith("FAIL: not all decided")
+
+
+def test_a_run_is_enough_where_it_has_one_check(tmp_path: Path) -> None:
+    first, second = (tmp_path / "run" / "checks" / name for name in ("one", "two"))
+    for folder in (first, second):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with pytest.raises(BadInputError, match="0 checks in this run; run edgecsd check first"):
+        gate(tmp_path / "run")
+    write_evidence(first, make_evidence())
+    assert gate(tmp_path / "run").path == first
+    write_evidence(second, make_evidence())
+    with pytest.raises(BadInputError, match=r"2 checks in this run; name one: .*one, .*two"):
+        gate(tmp_path / "run")

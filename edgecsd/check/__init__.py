@@ -14,7 +14,7 @@ import numpy as np
 
 from edgecsd.check.gather import gather
 from edgecsd.check.pairing import CheckOptions, gallery_features, open_pair, run_of
-from edgecsd.evidence import require_free_for_evidence, write_evidence
+from edgecsd.evidence import CHECKS, require_free_for_evidence, write_evidence
 from edgecsd.files import write_json
 from edgecsd.gate import CheckResult, judge
 from edgecsd.gates import DEFAULT_THRESHOLDS, Gate, Thresholds, choose_thresholds, read_thresholds
@@ -28,7 +28,7 @@ PAGE, VERDICT = "check.html", "verdict.json"
 
 def default_folder(file: Path, index: Path, run: Path | None = None) -> Path:
     """Where the evidence of a file and an index goes unless told: RUN/checks/<artifact>-<target>-<index>."""
-    return run_of(file, run) / "checks" / f"{file.stem}-{file.suffix[1:]}-{index.stem}"
+    return run_of(file, run) / CHECKS / f"{file.stem}-{file.suffix[1:]}-{index.stem}"
 
 
 def check(

@@ -11,6 +11,7 @@ from edgecsd.check.pairing import Pair
 from edgecsd.evidence import DeviceFacts, Diagnosis, LinkName
 from edgecsd.gates import DEFAULT_THRESHOLDS
 from edgecsd.images import ImageSet
+from edgecsd.metrics import cosines
 from edgecsd.pixel_mistakes import Explanation, explain_pixels, renormalising
 from edgecsd.progress import Reporter
 
@@ -48,14 +49,6 @@ def device_facts(path: str, device: Floats, exported: Floats) -> DeviceFacts:
         path=path, cosine_mean=float(near.mean()), cosine_min=float(near.min()),
         norm_error=float(np.abs(lengths - 1).max()), misplaced=float(misplaced.mean()),
     )  # fmt: skip
-
-
-def cosines(a: Floats, b: Floats) -> NDArray[np.float64]:
-    """(n,) cosines of the rows of two (n, D) arrays."""
-    one, other = a.astype(np.float64), b.astype(np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-        return np.asarray((one * other).sum(1) / np.maximum(lengths, 1e-12), np.float64)
 
 
 def _explanations(pair: Pair, photos: ImageSet, found: Floats, link: LinkName) -> Iterator[Diagnosis]:

@@ -35,6 +35,7 @@ from edgecsd.files import sha256_file
 from edgecsd.golden import verify
 from edgecsd.images import ImageSet, find_images, photo_digest
 from edgecsd.index import IndexType
+from edgecsd.metrics import cosines
 from edgecsd.probes import run_probes
 from edgecsd.progress import Reporter
 from edgecsd.quantization import Precision
@@ -173,11 +174,11 @@ def numerics_of(exported: Floats, torch: Floats, truth: Floats) -> Numerics:
     ours, theirs = exported.astype(np.float64), torch.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         norms = np.linalg.norm(ours, axis=1)
-        cosine = (ours * theirs).sum(1) / np.maximum(norms * np.linalg.norm(theirs, axis=1), 1e-12)
         stuck = int(((np.ptp(ours, axis=0) == 0) & (np.ptp(theirs, axis=0) > 0)).sum())
         return Numerics(
-            cosine, np.abs(ours - theirs).max(axis=1), norms, (ours * truth).sum(1), stuck, exported.shape[1]
-        )
+            cosines(exported, torch), np.abs(ours - theirs).max(axis=1), norms, (ours * truth).sum(1), stuck,
+            exported.shape[1],
+        )  # fmt: skip
 
 
 def _evidence(

@@ -50,7 +50,7 @@ def changed(**given: float | None) -> dict[str, float]:
 
 
 def command(
-    evidence: Annotated[Path, typer.Argument(help="The folder that edgecsd check wrote.")],
+    evidence: Annotated[Path, typer.Argument(help="The folder that edgecsd check wrote, or a run with one.")],
     thresholds: Thresholds = None,
     threshold: Threshold = None,
     min_overlap: MinOverlap = None,

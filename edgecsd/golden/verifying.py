@@ -15,6 +15,7 @@ from edgecsd.files import sha256_file
 from edgecsd.golden.pack import GoldenItem, GoldenPack, read_embedding, read_pack, read_tensor
 from edgecsd.images import decode_image
 from edgecsd.index import GalleryIndex
+from edgecsd.metrics import cosines
 from edgecsd.targets.embedder import ArtifactEmbedder
 
 Floats = NDArray[np.float32]
@@ -94,7 +95,7 @@ def _facts(
     limits = golden.tolerances
     with np.errstate(invalid="ignore", over="ignore"):
         norms = np.linalg.norm(ours, axis=1)
-        cosine = (ours * theirs).sum(1) / np.maximum(norms * np.linalg.norm(theirs, axis=1), 1e-12)
+        cosine = cosines(ours, theirs)
         difference = float(np.abs(ours - theirs).max())
         norm_error = float(np.abs(norms - 1).max())
         constant = len(ours) > 1 and bool(np.ptp(ours, axis=0).max() == 0)

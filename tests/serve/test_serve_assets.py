@@ -15,7 +15,7 @@ import pytest
 
 from edgecsd.errors import BadInputError, MissingBackendError
 from edgecsd.serve import assets
-from edgecsd.serve.assets import Package, cache_folder, fetch, packages_for, runtime_files
+from edgecsd.serve.assets import Package, fetch, packages_for, runtime_files
 from edgecsd.targets.artifact import Target
 
 NPM = """#!{python}
@@ -67,14 +67,14 @@ def test_another_archive_is_refused_and_nothing_is_kept(package: Package) -> Non
     other = Package(package.package, package.version, "sha512-AAAA", package.files)
     with pytest.raises(BadInputError, match="not the pinned sha512-AAAA"):
         fetch(other)
-    assert not cache_folder().exists()
+    assert not package.folder.parent.exists()
 
 
 def test_a_package_without_a_needed_file_is_refused_and_nothing_is_kept(package: Package) -> None:
     other = Package(package.package, package.version, package.integrity, {**package.files, "dist/gone.js": "gone.js"})
     with pytest.raises(BadInputError, match=r"has no file dist/gone\.js"):
         fetch(other)
-    assert list(cache_folder().iterdir()) == []
+    assert list(package.folder.parent.iterdir()) == []
 
 
 def test_no_npm_and_no_network_are_told_apart(
@@ -85,7 +85,7 @@ def test_no_npm_and_no_network_are_told_apart(
         fetch(package)
     assert failed.value.exit_code == 4
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
-    monkeypatch.setattr(assets.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(MissingBackendError, match=r"npm is not installed.*pip install 'edgecsd\[serve\]'"):
         fetch(package)
 
