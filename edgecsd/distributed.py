@@ -1,0 +1,53 @@
+"""The processes that torchrun started, where it did: which of them this is, and waiting for the others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from edgecsd.errors import BadInputError
+
+Item = TypeVar("Item")
+PATIENCE = timedelta(hours=12)  # how long one process waits for the slowest other
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of a run: rank 0 to count - 1. A run without torchrun is rank 0 of 1."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process does what only one may do."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Every count-th item, beginning with the rank-th: each item is in exactly one process' share."""
+        return items[self.rank :: self.count]
+
+    def meet(self) -> None:
+        """Return when every process has called this; at once where there is only one."""
+        if self.count > 1:
+            _process_group().barrier()
+
+
+def ranks() -> Ranks:
+    """What torchrun's environment (RANK, WORLD_SIZE) says; BadInputError if it says nonsense."""
+    rank, count = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not (rank.isdecimal() and count.isdecimal() and int(rank) < int(count)):
+        raise BadInputError(f"RANK={rank}, WORLD_SIZE={count}: not a rank of so many processes; start them with torchrun")
+    return Ranks(int(rank), int(count))
+
+
+def _process_group() -> Any:
+    """torch.distributed with its group set up: gloo, which needs no GPU."""
+    import torch.distributed as group
+
+    if not group.is_initialized():
+        group.init_process_group("gloo", timeout=PATIENCE)
+    return group
