@@ -40,7 +40,7 @@ def ranks() -> Ranks:
     """What torchrun's environment (RANK, WORLD_SIZE) says; BadInputError if it says nonsense."""
     rank, count = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     if not (rank.isdecimal() and count.isdecimal() and int(rank) < int(count)):
-        raise BadInputError(f"RANK={rank}, WORLD_SIZE={count}: not a rank of so many processes; start them with torchrun")
+        raise BadInputError(f"RANK={rank}, WORLD_SIZE={count}: not a rank among so many; start them with torchrun")
     return Ranks(int(rank), int(count))
 
 
