@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
+from galleries import COUNT, DIM, clustered, forge, make_store, unit
 
 from edgecsd import index as index_module
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features import FeatureStore, Items, write_store
-from edgecsd.gallery_vectors import StoredVectors, exact_neighbours, store_blocks, store_rows
 from edgecsd.index import GalleryIndex, IndexType, build_index
 from edgecsd.probes import ProbeResult, run_probes
-from edgecsd.probes.recall import distant
-from edgecsd.space import EmbeddingSpace
 from edgecsd.whitening import Whitening
-
-DIM, COUNT = 32, 600
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,53 +26,9 @@ def one_thread() -> Iterator[None]:
     index_module.faiss.omp_set_num_threads(before)
 
 
-def clustered(seed: int = 0, count: int = COUNT) -> np.ndarray:
-    """Unit vectors about 30 centres, as photos of things are."""
-    random = np.random.default_rng(seed)
-    centres = random.normal(size=(30, DIM))
-    vectors = centres[random.integers(0, 30, count)] + 0.6 * random.normal(size=(count, DIM))
-    return unit(vectors)
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-
-def make_store(path: Path, vectors: np.ndarray, **space: Any) -> FeatureStore:
-    ids = tuple(f"item-{row:04d}" for row in range(len(vectors)))
-    transform = space.pop("transform", None)
-    made = EmbeddingSpace(gallery_model="acme-v7", dim=DIM, whitening=transform and transform.digest, **space)
-    digests = tuple(f"{row:064x}" for row in range(len(vectors)))
-    return write_store(path, made, Items(ids, digests), vectors, whitening=transform)
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     return make_store(tmp_path_factory.mktemp("probes") / "gallery.store", clustered())
-
-
-def forge(
-    store: FeatureStore,
-    out: Path,
-    vectors: np.ndarray | None = None,
-    *,
-    ids: tuple[str, ...] | None = None,
-    kind: IndexType = IndexType.FLAT,
-    made: Any = None,
-    **parameters: int,
-) -> GalleryIndex:
-    """An index folder with a manifest in perfect order, whatever its contents: what somebody's own script writes."""
-    held = store.vectors() if vectors is None else vectors.astype(np.float32)
-    index = index_module._make(kind, parameters, DIM) if made is None else made
-    if not index.is_trained:
-        index.train(held)
-    index.add(held)
-    named = store.items.ids[: len(held)] if ids is None else ids
-    like = SimpleNamespace(
-        items=SimpleNamespace(ids=named, digests=[""] * len(named)), count=len(held), space=store.space
-    )
-    index_module._write(index, kind, parameters, like, out)  # type: ignore[arg-type]
-    return GalleryIndex.open(out)
 
 
 def failed(result: ProbeResult) -> dict[str, str]:
@@ -260,47 +210,6 @@ def test_a_search_that_misses_too_much(kind: str, options: dict[str, int], word:
     index = build_index(store, tmp_path / "x.index", type=kind, **options)
     found = failed(run_probes(index, store=store))
     assert word in found["recall, distant queries"] and "row order" not in found
-
-
-def test_recall_against_brute_force(store: FeatureStore, tmp_path: Path) -> None:
-    index = build_index(store, tmp_path / "x.index", type="ivf", nlist=20, nprobe=1)
-    result = run_probes(index, store=store, queries=clustered(0)[:40], sample=40)
-    (given,) = [probe for probe in result.probes if probe.name == "recall, given queries"]
-    cosines = unit(clustered(0)[:40]) @ store.vectors().T
-    truth = np.argsort(-cosines, axis=1, kind="stable")[:, :10]
-    found = index.search(clustered(0)[:40], 10)[1]
-    shares = [len(set(a) & set(b)) / 10 for a, b in zip(truth.tolist(), found.tolist(), strict=True)]
-    assert given.figure == pytest.approx(np.mean(shares)) and given.figure < 1
-
-
-def test_distant_queries_have_the_wanted_cosine() -> None:
-    vectors = clustered()[:64]
-    moved = distant(vectors, np.random.default_rng(0), 0.75)
-    np.testing.assert_allclose((moved * vectors).sum(1), 0.75, atol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(moved, axis=1), 1, atol=1e-5)
-
-
-def test_exact_neighbours_and_reading_back(store: FeatureStore, tmp_path: Path) -> None:
-    index = build_index(store, tmp_path / "x.index", type="ivf", nlist=5, nprobe=1)
-    stored = StoredVectors(index)
-    rows = np.array([599, 3, 3, 200])
-    np.testing.assert_array_equal(stored.index.read(rows), store.vectors()[rows])
-    np.testing.assert_array_equal(store_rows(store, rows), store.vectors()[rows])
-    pieces = [(np.arange(a, b), store.vectors()[a:b]) for a, b in ((0, 40), (40, 45), (45, 600))]
-    queries = np.concatenate([clustered(8)[:5], store.vectors()[:3]])
-    wanted = np.argsort(-(queries @ store.vectors().T), axis=1, kind="stable")[:, :7]
-    for blocks in (pieces, store_blocks(store), stored.blocks()):
-        scores, found = exact_neighbours(queries, blocks, 7)
-        np.testing.assert_array_equal(found, wanted)
-        np.testing.assert_allclose(scores[-1, 0], 1, atol=1e-3)
-
-
-def test_a_large_gallery_is_sampled_in_blocks(store: FeatureStore, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("edgecsd.gallery_vectors.BLOCK_ROWS", 50)
-    index = build_index(store, tmp_path / "x.index")
-    blocks = list(StoredVectors(index).blocks(150))
-    assert [rows[0] for rows, _ in blocks] == [0, 300, 550] and sum(len(rows) for rows, _ in blocks) == 150
-    assert run_probes(index, store=store).passed
 
 
 def test_what_is_refused(store: FeatureStore, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -209,8 +210,6 @@ def _permuted(vectors: Floats) -> Floats:
 
 def _leaked(workshop: Workshop) -> Pair:
     """The labelled queries were taken out of the gallery's own photos, under other names."""
-    import shutil
-
     folder = workshop.path("leaked")
     if not folder.exists():
         folder.mkdir()

@@ -1,0 +1,60 @@
+"""Feature stores of clustered vectors, and indexes over them that are broken behind a manifest in perfect order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from edgecsd import index as index_module
+from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.index import GalleryIndex, IndexType
+from edgecsd.space import EmbeddingSpace
+
+DIM, COUNT = 32, 600
+
+
+def clustered(seed: int = 0, count: int = COUNT) -> np.ndarray:
+    """Unit vectors about 30 centres, as photos of things are."""
+    random = np.random.default_rng(seed)
+    centres = random.normal(size=(30, DIM))
+    vectors = centres[random.integers(0, 30, count)] + 0.6 * random.normal(size=(count, DIM))
+    return unit(vectors)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def make_store(path: Path, vectors: np.ndarray, **space: Any) -> FeatureStore:
+    ids = tuple(f"item-{row:04d}" for row in range(len(vectors)))
+    transform = space.pop("transform", None)
+    made = EmbeddingSpace(gallery_model="acme-v7", dim=DIM, whitening=transform and transform.digest, **space)
+    digests = tuple(f"{row:064x}" for row in range(len(vectors)))
+    return write_store(path, made, Items(ids, digests), vectors, whitening=transform)
+
+
+def forge(
+    store: FeatureStore,
+    out: Path,
+    vectors: np.ndarray | None = None,
+    *,
+    ids: tuple[str, ...] | None = None,
+    kind: IndexType = IndexType.FLAT,
+    made: Any = None,
+    **parameters: int,
+) -> GalleryIndex:
+    """An index folder with a manifest in perfect order, whatever its contents: what somebody's own script writes."""
+    held = store.vectors() if vectors is None else vectors.astype(np.float32)
+    index = index_module._make(kind, parameters, DIM) if made is None else made
+    if not index.is_trained:
+        index.train(held)
+    index.add(held)
+    named = store.items.ids[: len(held)] if ids is None else ids
+    like = SimpleNamespace(
+        items=SimpleNamespace(ids=named, digests=[""] * len(named)), count=len(held), space=store.space
+    )
+    index_module._write(index, kind, parameters, like, out)  # type: ignore[arg-type]
+    return GalleryIndex.open(out)
