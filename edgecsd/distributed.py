@@ -36,6 +36,15 @@ class Ranks:
             _process_group().barrier()
 
 
+ALONE = Ranks()
+
+
+def own_cores() -> int:
+    """Cores for each of the processes that run on this machine: at least one."""
+    neighbours = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, (os.cpu_count() or 2) // max(1, int(neighbours) if neighbours.isdecimal() else 1))
+
+
 def ranks() -> Ranks:
     """What torchrun's environment (RANK, WORLD_SIZE) says; BadInputError if it says nonsense."""
     rank, count = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecsd.distributed import ALONE, Ranks, own_cores
 from edgecsd.errors import BadInputError
-from edgecsd.files import Parts
+from edgecsd.files import Parts, writing_array
 from edgecsd.images import Arrays, ImageSet, Loaded, Photo, Transform, load_in_order, load_photos
 from edgecsd.preprocess import Preprocess, Resize
 from edgecsd.progress import SILENT, Reporter
@@ -35,6 +36,18 @@ class Embedder(Protocol):
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(B, S, S, 3) uint8, or (B, h, w, 3) where the contract gives no squares -> (B, dim) float32."""
         ...
+
+
+@dataclass(frozen=True)
+class Joined:
+    """vectors (n, dim) of the n readable images and those of their views (n * views, dim), memory-mapped; the rest as
+    in Embedded."""
+
+    vectors: NDArray[np.float32]
+    view_vectors: NDArray[np.float32]
+    kept: list[int]
+    digests: list[str]
+    problems: dict[int, str]
 
 
 @dataclass(frozen=True)
@@ -65,45 +78,136 @@ def embed_images(
 
     strict: an unreadable image is an error, to whose text `advice` is added.
     """
-    if batch_size < 1 or (workers is not None and workers < 1):
-        raise BadInputError(f"batch size {batch_size}, workers {workers}: 1 or more is needed")
-    views = recipe or ViewRecipe()
-    ranges = [range(first, min(first + part_items, len(images))) for first in range(0, len(images), part_items)]
-    done = [parts is not None and parts.has(number) for number in range(len(ranges))]
-    finished = sum(len(r) for r, d in zip(ranges, done, strict=True) if d)
-    if finished:
-        reporter.message(f"going on: {finished} of {len(images)} images were done by an earlier run ({name})")
+    work = _Work(images, embedder, recipe or ViewRecipe(), part_items, batch_size, workers, strict, advice)
+    done = _done(work, parts, name, reporter)
+    todo = [number for number in range(work.parts) if number not in done]
+    made: dict[int, dict[str, NDArray[Any]]] = {}
+    finished = sum(len(work.positions(number)) for number in done)
+    for number, part in _make(work, todo, name, (len(images), finished), reporter):
+        if parts is not None:
+            parts.write(number, **part)
+        made[number] = part
+    return _collect([made[n] if n in made or parts is None else parts.read(n) for n in range(work.parts)])
 
-    contract, per_item = embedder.preprocess, views.count + 1
+
+def embed_parts(
+    images: ImageSet,
+    embedder: Embedder,
+    parts: Parts,
+    *,
+    recipe: ViewRecipe | None = None,
+    part_items: int = PART_ITEMS,
+    batch_size: int = 16,
+    workers: int | None = None,
+    strict: bool = False,
+    advice: str = "--strict: leave it out to skip unreadable images",
+    name: str = "embedding",
+    everyone: Ranks = ALONE,
+    reporter: Reporter = SILENT,
+) -> None:
+    """Like `embed_images`, for any number of images: `parts` hold the result (join_parts), memory none of it.
+
+    everyone   the processes that share the work and the folder of `parts`: each makes the parts of its share. Parts
+               are numbered alike for any number of processes, so a run goes on with more or fewer.
+    """
+    work = _Work(images, embedder, recipe or ViewRecipe(), part_items, batch_size, workers, strict, advice)
+    done = _done(work, parts, name, reporter)
+    everyone.meet()  # nobody begins before all have seen what is done
+    todo = everyone.share([number for number in range(work.parts) if number not in done])
+    own = sum(len(work.positions(number)) for number in todo)
+    told, counted = (name, (len(images), len(images) - own)) if everyone.count == 1 else (
+        f"{name}, share {everyone.rank + 1} of {everyone.count}", (own, 0)
+    )  # fmt: skip
+    for number, part in _make(work, todo, told, counted, reporter):
+        parts.write(number, **part)
+    everyone.meet()
+
+
+def join_parts(parts: Parts, count: int, per_item: int, dim: int, *, part_items: int = PART_ITEMS) -> Joined:
+    """What `embed_parts` made of `count` images, as memory-mapped files in the folder of `parts`.
+
+    Holds one part in memory at a time, but for the digests and the problems: some hundred bytes an image.
+    """
+    numbers = range(math.ceil(count / part_items))
+    told = [parts.read(number, "digests", "problems") for number in numbers]
+    problems = [str(problem) for part in told for problem in part["problems"]]
+    digests = [str(digest) for part in told for digest in part["digests"]]
+    kept = [position for position, problem in enumerate(problems) if not problem]
+    shapes = ((len(kept), dim), (len(kept) * (per_item - 1), dim))
+    files = (parts.folder / "vectors.npy", parts.folder / "views.npy")
+    with writing_array(files[0], shapes[0]) as own, writing_array(files[1], shapes[1]) as views:
+        for number in numbers:
+            vectors = parts.read(number, "vectors")["vectors"]
+            if len(vectors):
+                own(vectors[:, 0])
+                views(vectors[:, 1:].reshape(-1, dim))
+    return Joined(
+        np.load(files[0], mmap_mode="r"), np.load(files[1], mmap_mode="r"), kept, [digests[p] for p in kept],
+        {p: problem for p, problem in enumerate(problems) if problem},
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Everything that decides what the numbered parts hold, and how they are made."""
+
+    images: ImageSet
+    embedder: Embedder
+    views: ViewRecipe
+    part_items: int
+    batch_size: int
+    workers: int | None
+    strict: bool
+    advice: str
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or (self.workers is not None and self.workers < 1):
+            raise BadInputError(f"batch size {self.batch_size}, workers {self.workers}: 1 or more is needed")
+
+    @property
+    def parts(self) -> int:
+        return math.ceil(len(self.images) / self.part_items)
+
+    def positions(self, number: int) -> range:
+        """The images of part `number`."""
+        return range(number * self.part_items, min((number + 1) * self.part_items, len(self.images)))
+
+
+def _done(work: _Work, parts: Parts | None, name: str, reporter: Reporter) -> set[int]:
+    """Numbers of the parts that are there."""
+    done = {number for number in range(work.parts) if parts is not None and parts.has(number)}
+    if done:
+        images = sum(len(work.positions(number)) for number in done)
+        reporter.message(f"going on: {images} of {len(work.images)} images were done by an earlier run ({name})")
+    return done
+
+
+def _make(
+    work: _Work, numbers: Sequence[int], name: str, total_and_done: tuple[int, int], reporter: Reporter
+) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
+    """(number, its arrays) of each part of `numbers`, in their order; photos are decoded ahead across parts."""
+    contract, per_item = work.embedder.preprocess, work.views.count + 1
 
     def transform(position: int, photo: Photo) -> Arrays:
-        shown = (views.view(photo.image, images.ids[position], view) for view in range(per_item))
+        shown = (work.views.view(photo.image, work.images.ids[position], view) for view in range(per_item))
         return tuple(contract.pixels(image, photo.scale) for image in shown)
 
-    threads = workers or os.cpu_count() or 2
-    todo = [position for r, d in zip(ranges, done, strict=True) if not d for position in r]
-    collected: list[dict[str, NDArray[Any]]] = []
+    todo = [position for number in numbers for position in work.positions(number)]
+    threads, ahead = work.workers or own_cores(), _ahead(contract, per_item)
     with (
-        closing(load_photos(images, todo, transform, workers=threads, ahead=_ahead(contract, per_item))) as loaded,
-        reporter.task(name, len(images), finished) as advance,
+        closing(load_photos(work.images, todo, transform, workers=threads, ahead=ahead)) as loaded,
+        reporter.task(name, *total_and_done) as advance,
     ):
-        for number, positions in enumerate(ranges):
-            if parts is not None and done[number]:
-                collected.append(parts.read(number))
-                continue
-            queue, results = _Queue(embedder, batch_size), []
-            for _ in positions:
+        for number in numbers:
+            queue, results = _Queue(work.embedder, work.batch_size), []
+            for _ in work.positions(number):
                 item = next(loaded)
-                if strict and item.problem:
-                    raise BadInputError(f"{item.problem} ({advice})")
+                if work.strict and item.problem:
+                    raise BadInputError(f"{item.problem} ({work.advice})")
                 queue.put(item.arrays)
                 results.append(item)
                 advance(1)
-            part = _part(results, queue.finish(), per_item, embedder.dim)
-            if parts is not None:
-                parts.write(number, **part)
-            collected.append(part)
-    return _collect(collected)
+            yield number, _part(results, queue.finish(), per_item, work.embedder.dim)
 
 
 def _ahead(contract: Preprocess, per_item: int) -> int:
@@ -117,7 +221,7 @@ def loading(
     images: ImageSet, positions: Sequence[int], transform: Transform, *, workers: int | None = None
 ) -> Iterator[Iterator[Loaded]]:
     """`load_in_order`, closed at once when its user stops or is interrupted: what waits is not decoded any more."""
-    with closing(load_in_order(images, positions, transform, workers=workers or os.cpu_count() or 2)) as loaded:
+    with closing(load_in_order(images, positions, transform, workers=workers or own_cores())) as loaded:
         yield loaded
 
 

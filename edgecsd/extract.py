@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edgecsd.embedding import PART_ITEMS, embed_images
+from edgecsd.distributed import ranks
+from edgecsd.embedding import PART_ITEMS, embed_parts, join_parts
 from edgecsd.engine import Engine
 from edgecsd.errors import BadInputError
 from edgecsd.features import KIND, FeatureStore, Items, require_dtype, write_store
@@ -17,6 +18,7 @@ from edgecsd.ground_truth import read_ground_truth
 from edgecsd.images import ImageSet, find_images
 from edgecsd.preprocess import validation_text
 from edgecsd.progress import SILENT, Reporter
+from edgecsd.space import EmbeddingSpace
 from edgecsd.views import ViewRecipe, ViewStrength, view_recipe
 from edgecsd.whitening import Whitening
 
@@ -46,9 +48,10 @@ def extract(
 ) -> FeatureStore:
     """Embed every image, and `views` augmented views of each, with the gallery model.
 
-    A killed run goes on where it stopped. An image that cannot be read is listed in unreadable.txt and skipped, or,
-    with `strict`, ends the run. A whole store that the same call made is kept as it is; another is an error unless
-    `overwrite`. Raises BadInputError if no image can be read.
+    Under torchrun every process makes its share, in a folder that all of them see, and the first writes the store. A
+    killed run goes on where it stopped, also with another number of processes. An image that cannot be read is listed
+    in unreadable.txt and skipped, or, with `strict`, ends the run. A whole store that the same call made is kept as it
+    is; another is an error unless `overwrite`. Raises BadInputError if no image can be read.
 
     scales     average the vectors of the input at these scales; with a gallery model that is given by name only
     engine     what runs a timm network: by default onnxruntime where it is worth while (edgecsd.engine)
@@ -56,6 +59,8 @@ def extract(
                gallery model
     """
     require_dtype(dtype)
+    everyone = ranks()
+    reporter = reporter if everyone.first else SILENT
     recipe = _recipe(views, seed, view_strength)
     if out.exists() and overwrite:
         _require_store(out)
@@ -84,37 +89,51 @@ def extract(
         settings["boxes"] = digest_of([box and list(box.pixels) for box in image_set.boxes])
     if out.exists() and not overwrite:
         return _existing(out, settings, reporter)
+    if everyone.first:
+        Parts(out, settings)  # throws away what was made under other settings, before anybody looks
+    everyone.meet()
     parts = Parts(out, settings)
-    embedded = embed_images(
-        image_set, GalleryEmbedder(model), recipe=recipe, parts=parts, part_items=PART_ITEMS, batch_size=batch_size,
-        workers=workers, strict=strict, reporter=reporter,
+    embed_parts(
+        image_set, GalleryEmbedder(model), parts, recipe=recipe, part_items=PART_ITEMS, batch_size=batch_size,
+        workers=workers, strict=strict, everyone=everyone, reporter=reporter,
     )  # fmt: skip
-    skipped = [(image_set.ids[p], problem) for p, problem in embedded.problems.items()]
-    if not embedded.kept:
+    if everyone.first:
+        _write(out, image_set, parts, recipe, model.space, dtype, transform, settings, reporter)
+        parts.discard()
+    everyone.meet()
+    return FeatureStore.open(out)
+
+
+def _write(
+    out: Path,
+    images: ImageSet,
+    parts: Parts,
+    recipe: ViewRecipe,
+    space: EmbeddingSpace,
+    dtype: str,
+    transform: Whitening | None,
+    settings: dict[str, Any],
+    reporter: Reporter,
+) -> None:
+    """The store, of what all processes made."""
+    found = join_parts(parts, len(images), 1 + recipe.count, space.dim, part_items=PART_ITEMS)
+    skipped = [(images.ids[p], problem) for p, problem in found.problems.items()]
+    if not found.kept:
         parts.discard()
         raise BadInputError(
-            f"{image_set.root}: none of the {len(image_set)} images can be read"
+            f"{images.root}: none of the {len(images)} images can be read"
             + (f"; the first: {skipped[0][1]}" if skipped else "")
         )
-    items = image_set.subset(embedded.kept)
-    store = write_store(
-        out,
-        model.space,
-        Items(items.ids, tuple(embedded.digests), items.labels),
-        embedded.vectors[:, 0],
-        views=recipe,
-        view_vectors=embedded.vectors[:, 1:].reshape(-1, model.space.dim),
-        dtype=dtype,
-        unreadable=skipped,
-        provenance=settings,
+    items = images.subset(found.kept)
+    write_store(
+        out, space, Items(items.ids, tuple(found.digests), items.labels), found.vectors,
+        views=recipe, view_vectors=found.view_vectors, dtype=dtype, unreadable=skipped, provenance=settings,
         whitening=transform,
-    )
-    parts.discard()
+    )  # fmt: skip
     if skipped:
         reporter.message(
-            f"{len(skipped)} of {len(image_set)} images could not be read; they are listed in {out / 'unreadable.txt'}"
+            f"{len(skipped)} of {len(images)} images could not be read; they are listed in {out / 'unreadable.txt'}"
         )
-    return store
 
 
 class GalleryEmbedder:

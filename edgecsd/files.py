@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,19 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
         handle.write(block.reshape(-1).view(np.uint8).data)
 
 
+@contextmanager
+def writing_array(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[NDArray[Any]], None]]:
+    """Write a float32 .npy of `shape` block by block: yields what appends one. Whole like save_array's files."""
+    with open(path, "wb") as handle:
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(handle, header)
+
+        def append(rows: NDArray[Any]) -> None:
+            handle.write(np.ascontiguousarray(rows, np.float32).reshape(-1).view(np.uint8).data)
+
+        yield append
+
+
 def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file, or of a folder's relative paths and files in sorted order (.mlpackage)."""
     digest = hashlib.sha256()
@@ -172,11 +185,12 @@ class Parts:
         with replace_whole(self._path(number)) as temporary, open(temporary, "wb") as handle:
             np.savez(handle, **arrays)  # type: ignore[arg-type]
 
-    def read(self, number: int) -> dict[str, NDArray[Any]]:
+    def read(self, number: int, *names: str) -> dict[str, NDArray[Any]]:
+        """The arrays of a part, or only those that are named."""
         try:
             with open(self._path(number), "rb") as handle, np.load(handle, allow_pickle=False) as part:
-                return {name: part[name] for name in part.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+                return {name: part[name] for name in names or part.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, KeyError) as error:
             raise DamagedFileError(
                 f"{self._path(number)}: cannot be read ({error}); delete {self.folder} and start again"
             ) from None

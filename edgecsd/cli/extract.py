@@ -66,6 +66,7 @@ def command(
     Example: edgecsd extract photos --gallery-model timm:tf_efficientnet_lite2 --views 3 --out gallery.store
     """
     from edgecsd.cli.numbers import numbers
+    from edgecsd.distributed import ranks
     from edgecsd.engine import parse_engine
     from edgecsd.extract import extract
     from edgecsd.views import parse_strength
@@ -92,6 +93,8 @@ def command(
         overwrite=overwrite,
         reporter=ConsoleReporter(),
     )
+    if not ranks().first:  # one of torchrun's processes speaks for all
+        return
     text = (
         f"{store.count} images, {store.space.dim}-d, {store.views.count} views each; "
         f"embedding space {store.space.fingerprint}"
