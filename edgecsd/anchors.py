@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgecsd.anchor_kinds import AnchorKind, Mining
+from edgecsd.distributed import ALONE, Ranks
 from edgecsd.errors import BadInputError
 from edgecsd.files import Parts, digest_of, replace_whole
 from edgecsd.mining import drawn_for_all, drawn_for_each, in_blocks, mine
@@ -56,6 +57,7 @@ def make_anchors(
     out: Path,
     seed: int = 0,
     mining: Mining = Mining.EXACT,
+    everyone: Ranks = ALONE,
     reporter: Reporter = SILENT,
 ) -> Anchors:
     """K anchors for each of vectors (T, D) out of gallery (N, D), both unit length.
@@ -63,6 +65,7 @@ def make_anchors(
     own_rows[t] are the gallery rows of the very image that vector t shows (and of byte-identical copies): they are left
     out, or g would stand twice among its anchors; to the centroids of a codebook they don't matter. `seed` is for
     kinds that draw, `mining` for TOPK. The result is kept in `out`, and an interrupted run goes on.
+    The processes of `everyone` share the work.
     Raises BadInputError where the gallery has not as many.
     """
     own = [np.unique(rows) for rows in own_rows]
@@ -78,23 +81,37 @@ def make_anchors(
     kept = _read(out, digest_of(settings), gallery, len(vectors))
     if kept is not None:
         return kept
-    parts = Parts(out, settings)
+    with everyone.one_ahead():
+        parts = Parts(out, settings)
     if kind is AnchorKind.TOPK:
-        (ids, similarities), recall = mine(vectors, gallery, k, own, parts, mining=mining, reporter=reporter)
+        (ids, similarities), recall = mine(
+            vectors, gallery, k, own, parts, mining=mining, everyone=everyone, reporter=reporter
+        )
         anchors = Anchors(gallery, ids, similarities, recall)
     else:
-        anchors = _given(vectors, gallery, k, kind, own, seed, parts, reporter)
-    _write(out, anchors, digest_of(settings), codebook=kind is AnchorKind.CODEBOOK)
-    parts.discard()
+        anchors = _given(vectors, gallery, k, kind, own, seed, parts, reporter, everyone)
+    everyone.meet()  # all have read the parts
+    if everyone.first:
+        _write(out, anchors, digest_of(settings), codebook=kind is AnchorKind.CODEBOOK)
+        parts.discard()
     return anchors
 
 
 def _given(
-    vectors: Floats, gallery: Floats, k: int, kind: AnchorKind, own: Rows, seed: int, parts: Parts, reporter: Reporter
+    vectors: Floats,
+    gallery: Floats,
+    k: int,
+    kind: AnchorKind,
+    own: Rows,
+    seed: int,
+    parts: Parts,
+    reporter: Reporter,
+    everyone: Ranks,
 ) -> Anchors:
     """Anchors that do not depend on what is near, and the cosines to them."""
     if kind is AnchorKind.CODEBOOK:
-        gallery = _codebook(gallery, k, seed, parts)
+        with everyone.one_ahead():
+            gallery = _codebook(gallery, k, seed, parts)
         ids = np.broadcast_to(np.arange(k, dtype=np.int32), (len(vectors), k))
     elif kind is AnchorKind.FIXED:
         ids = drawn_for_all(len(gallery), k, own, seed)
@@ -107,7 +124,7 @@ def _given(
         cosines = products(torch.from_numpy(vectors[block]), everything, chosen)
         return {"similarities": cosines.to(torch.float16).numpy()}
 
-    found = in_blocks(make, len(vectors), BLOCK_ROWS, parts, "similarities to anchors", reporter)
+    found = in_blocks(make, len(vectors), BLOCK_ROWS, parts, "similarities to anchors", reporter, everyone)
     return Anchors(gallery, ids, found["similarities"])
 
 

@@ -11,7 +11,6 @@ RUN/
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +26,9 @@ from edgecsd.anchors import Anchors, make_anchors
 from edgecsd.closed_form import STRENGTHS, Projection, Ridge
 from edgecsd.clustering import product_codebooks
 from edgecsd.distill_config import ANCHORED_LOSSES, DistillConfig, Init, Loss
+from edgecsd.distributed import Ranks, own_cores, ranks
 from edgecsd.embedding import PART_ITEMS
+from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.files import digest_of, replace_whole, write_json
 from edgecsd.frozen_features import Array, frozen_features
@@ -71,8 +72,13 @@ def distill(
     cache     where pooled features and anchors are kept; runs that differ in other settings may share it. OUT/cache
     resume    demand that there is something to go on with; without it an unfinished run of the same settings is
               continued too, and another run in `out` is an error unless `overwrite`
+
+    Under torchrun all processes share the work, each batch too, and the first one writes; `out` and `cache` must be
+    folders that all of them see.
     """
-    settings = config or DistillConfig()
+    settings, everyone = config or DistillConfig(), ranks()
+    reporter = reporter if everyone.first else SILENT
+    _require_shareable(settings, everyone)
     image_set = images if isinstance(images, ImageSet) else find_images(images, split=split)
     store = FeatureStore.open(gallery)
     data = make_training_set(
@@ -87,19 +93,41 @@ def distill(
     if not overwrite and (out / "result.json").is_file() and (out / "query_model.json").is_file():
         reporter.message(f"{out} is already whole: nothing to do")
         return read_result(out)
-    distillation = _Distillation(data, settings, out, cache or out / "cache", workers or os.cpu_count() or 2, reporter)
-    start_run(out, description, overwrite=overwrite)  # not before the model could be made: a typo leaves no folder
+    distillation = _Distillation(
+        data, settings, out, cache or out / "cache", workers or own_cores(), everyone, reporter
+    )
+    everyone.meet()  # all have looked at what is there
+    if everyone.first:
+        start_run(out, description, overwrite=overwrite)  # not before the model could be made: a typo leaves no folder
+    everyone.meet()
     return distillation.run()
+
+
+def _require_shareable(config: DistillConfig, everyone: Ranks) -> None:
+    """Raise BadInputError where several processes would not give what one gives."""
+    if config.epochs and config.batch_size % everyone.count:
+        raise BadInputError(f"--batch-size {config.batch_size}: {everyone.count} processes cannot share it evenly")
+    if config.loss is Loss.RAML and everyone.count > 1:
+        raise BadInputError("--loss raml compares all images of a batch with each other: it runs in one process only")
+    if config.epochs and not config.freeze_norm and everyone.count > 1:
+        raise BadInputError("--train-norm: each process would see its own batch-norm statistics; use --freeze-norm")
 
 
 class _Distillation:
     """One run, stage by stage; each stage's product is kept in the run folder and not made twice."""
 
     def __init__(
-        self, data: TrainingSet, config: DistillConfig, out: Path, cache: Path, workers: int, reporter: Reporter
+        self,
+        data: TrainingSet,
+        config: DistillConfig,
+        out: Path,
+        cache: Path,
+        workers: int,
+        everyone: Ranks,
+        reporter: Reporter,
     ) -> None:
         self.data, self.config, self.out, self.cache = data, config, out, cache
-        self.workers, self.reporter = workers, reporter
+        self.workers, self.everyone, self.reporter = workers, everyone, reporter
         self.stages: list[Stage] = []
         torch.manual_seed(config.seed)
         self.model = create_query_model(
@@ -110,7 +138,8 @@ class _Distillation:
 
     def run(self) -> DistillResult:
         pooled = frozen_features(
-            self.model, self.data, self.cache, workers=self.workers, part_items=PART_ITEMS, reporter=self.reporter,
+            self.model, self.data, self.cache, workers=self.workers, part_items=PART_ITEMS,
+            everyone=self.everyone, reporter=self.reporter,
         )  # fmt: skip
         if self.config.init is Init.CLOSED_FORM and isinstance(self.model.projection, nn.Linear):
             self._closed_form(pooled)
@@ -121,12 +150,16 @@ class _Distillation:
         if self.config.head_steps and self.model.head_parameters():
             self._head(pooled, objective)
         if self.config.epochs:
-            training = NetworkTraining(self.model, self.data, objective, self.out, workers=self.workers)
+            training = NetworkTraining(
+                self.model, self.data, objective, self.out, workers=self.workers, everyone=self.everyone
+            )
             training.run(self.reporter)
             self._stage("network", training.embed_held_out())
         result = {"overlap_k": self.config.overlap_k, "stages": [vars(stage) for stage in self.stages]}
-        write_json(self.out / "result.json", result)
-        save_query_model(self.model, self.out)
+        if self.everyone.first:
+            write_json(self.out / "result.json", result)
+            save_query_model(self.model, self.out)
+        self.everyone.meet()
         return read_result(self.out)
 
     def _stage(self, name: str, embeddings: Floats) -> None:
@@ -143,7 +176,8 @@ class _Distillation:
         overlaps = [self.data.held_out_overlap(ridge.solve(s)(held_out), self.config.overlap_k) for s in STRENGTHS]
         self._set_projection(ridge.solve(STRENGTHS[int(np.argmax(overlaps))]))
         self._stage("closed-form start", self._project(pooled))
-        save_query_model(self.model, self.out / "closed_form")
+        if self.everyone.first:
+            save_query_model(self.model, self.out / "closed_form")
         if self.config.head_steps:
             # What is best by itself has fitted details of the training photos that gradient steps don't undo:
             # for unseen classes a stronger ridge is worse by itself and better to train from (docs/decisions/0004).
@@ -179,7 +213,8 @@ class _Distillation:
         return make_anchors(
             features.reshape(-1, features.shape[2]), self.data.gallery, k, kind=config.anchors, seed=config.seed,
             own_rows=[self.data.own_rows[t] for t in self.data.train for _ in range(features.shape[1])],
-            out=self.cache / f"anchors-{made_of[:16]}.npz", mining=config.mining, reporter=self.reporter,
+            out=self.cache / f"anchors-{made_of[:16]}.npz", mining=config.mining,
+            everyone=self.everyone, reporter=self.reporter,
         )  # fmt: skip
 
     @cached_property
@@ -191,7 +226,12 @@ class _Distillation:
 
     def _head(self, pooled: Array, objective: Objective) -> None:
         """Train the head, or take the one that an earlier process of this run trained."""
-        file, model = self.out / "cache" / "head.safetensors", self.model
+        with self.everyone.one_ahead():  # minutes on cached features: the first process trains it for all
+            self._train_or_load_head(self.out / "cache" / "head.safetensors", pooled, objective)
+        self._stage("head", self._project(pooled))
+
+    def _train_or_load_head(self, file: Path, pooled: Array, objective: Objective) -> None:
+        model = self.model
         if file.is_file():
             model.load_head_state(load_file(file))
         else:
@@ -199,7 +239,6 @@ class _Distillation:
                 train_head(model, pooled, self.data, objective, log, self.reporter)
             with replace_whole(file) as temporary:
                 save_file({name: value.contiguous() for name, value in model.head_state().items()}, temporary)
-        self._stage("head", self._project(pooled))
 
     def _project(self, pooled: Array) -> Floats:
         """(H, D) embeddings of the held-out images, by the head as it is."""

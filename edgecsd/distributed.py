@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -29,6 +30,25 @@ class Ranks:
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
         """Every count-th item, beginning with the rank-th: each item is in exactly one process' share."""
         return items[self.rank :: self.count]
+
+    @contextmanager
+    def one_ahead(self) -> Iterator[None]:
+        """The first process goes through the block alone; the others follow when it is through."""
+        if not self.first:
+            self.meet()
+        yield
+        if self.first:
+            self.meet()
+
+    def mean(self, value: float) -> float:
+        """The mean of every process' value."""
+        if self.count == 1:
+            return value
+        import torch
+
+        total = torch.tensor(value, dtype=torch.float64)
+        _process_group().all_reduce(total)
+        return float(total) / self.count
 
     def meet(self) -> None:
         """Return when every process has called this; at once where there is only one."""

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from edgecsd.backbones import to_input
-from edgecsd.embedding import PART_ITEMS, embed_images
+from edgecsd.distributed import ALONE, Ranks
+from edgecsd.embedding import PART_ITEMS, Embedded, collect_parts, embed_parts
 from edgecsd.engine import frozen_forward
 from edgecsd.errors import BadInputError
 from edgecsd.files import Parts, digest_of, replace_whole, save_array
@@ -55,13 +56,14 @@ def frozen_features(
     *,
     workers: int,
     part_items: int = PART_ITEMS,
+    everyone: Ranks = ALONE,
     reporter: Reporter = SILENT,
 ) -> Array:
     """(T, 1 + V, C) pooled features, or (T, 1 + V, C, h, w) float16 maps where the head takes them.
 
     Kept in `folder` under a name made of all that they follow from, so that several runs can share it; features of
     more views than are wanted serve too. Maps of all views may not fit into memory: then only the first views are
-    taken, and it is told.
+    taken, and it is told. The processes of `everyone` share the work.
     """
     shape = _shape(model)
     views = _views(data.views, len(data.images), shape, reporter)
@@ -72,13 +74,23 @@ def frozen_features(
         if file.is_file():
             kept = np.load(file, mmap_mode="r", allow_pickle=False)[:, : 1 + views.count]
             return np.array(kept).reshape(len(data.images), -1, *shape)
-    parts = Parts(folder / f"{stem}-{views.count}.npy", {**settings, "part_items": part_items})
+    file = folder / f"{stem}-{views.count}.npy"
+    with everyone.one_ahead():
+        parts = Parts(file, {**settings, "part_items": part_items})
     embedder = _FrozenEmbedder(model, shape, len(data.images) * (1 + views.count), reporter)
-    embedded = embed_images(
-        data.images, embedder, recipe=views, parts=parts, part_items=part_items,
+    embed_parts(
+        data.images, embedder, parts, recipe=views, part_items=part_items,
         workers=workers, strict=True, advice="it could be read when its features were extracted",
-        name="pooled features", reporter=reporter,
+        name="pooled features", everyone=everyone, reporter=reporter,
     )  # fmt: skip
+    if everyone.first:
+        _keep(file, collect_parts(parts, len(data.images), part_items=part_items), data, parts)
+    everyone.meet()
+    return np.asarray(np.load(file, allow_pickle=False)).reshape(len(data.images), -1, *shape)
+
+
+def _keep(file: Path, embedded: Embedded, data: TrainingSet, parts: Parts) -> None:
+    """Write the finished file, unless a photo is not the one any more that its gallery feature was made of."""
     known = zip(embedded.digests, data.digests, strict=True)
     changed = [position for position, (now, then) in enumerate(known) if then and now != then]
     if changed:
@@ -87,10 +99,9 @@ def frozen_features(
             f"{data.images.path(changed[0])}: changed since its features were extracted "
             f"({len(changed)} such images); extract again"
         )
-    with replace_whole(folder / f"{stem}-{views.count}.npy") as temporary:
+    with replace_whole(file) as temporary:
         save_array(temporary, embedded.vectors)
     parts.discard()
-    return embedded.vectors.reshape(len(data.images), -1, *shape)
 
 
 def _made_of(model: QueryModel, data: TrainingSet, shape: tuple[int, ...]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgecsd.anchor_kinds import Mining
+from edgecsd.distributed import ALONE, Ranks
 from edgecsd.files import Parts
 from edgecsd.progress import SILENT, Reporter
 
@@ -32,20 +33,22 @@ def mine(
     parts: Parts,
     *,
     mining: Mining,
+    everyone: Ranks = ALONE,
     reporter: Reporter = SILENT,
 ) -> tuple[Found, float | None]:
     """Ids and cosines (T, K) of the gallery rows nearest to vectors (T, D), nearest first; and the recall, if measured.
 
-    own_rows[t] never stand among the anchors of vector t. What is done is kept in `parts`.
+    own_rows[t] never stand among the anchors of vector t. What is done is kept in `parts`, which the processes of
+    `everyone` fill, each its share, and all read.
     """
     if mining is Mining.IVF:
-        return _mine_in_lists(vectors, gallery, k, own_rows, parts, reporter)
+        return _mine_in_lists(vectors, gallery, k, own_rows, parts, everyone, reporter)
 
     def make(block: slice) -> dict[str, NDArray[Any]]:
         return _named(nearest(vectors[block], gallery, k, own_rows[block]))
 
     rows = max(1, BLOCK_VALUES // len(gallery))
-    found = in_blocks(make, len(vectors), rows, parts, "mining anchors", reporter)
+    found = in_blocks(make, len(vectors), rows, parts, "mining anchors", reporter, everyone)
     return (found["ids"], found["similarities"]), None
 
 
@@ -59,7 +62,7 @@ def nearest(vectors: Floats, gallery: Floats, k: int, own_rows: Rows) -> Found:
 
 
 def _mine_in_lists(
-    vectors: Floats, gallery: Floats, k: int, own_rows: Rows, parts: Parts, reporter: Reporter
+    vectors: Floats, gallery: Floats, k: int, own_rows: Rows, parts: Parts, everyone: Ranks, reporter: Reporter
 ) -> tuple[Found, float]:
     from edgecsd.clustering import InvertedLists  # faiss: only where it is asked for
 
@@ -76,7 +79,9 @@ def _mine_in_lists(
     while lists.probes < lists.lists and _recall(search(sample)[0], exact) < LEAST_RECALL:
         lists.probes = min(lists.lists, 2 * lists.probes)
     rows = max(1, BLOCK_VALUES // (8 * (k + most_own)))
-    found = in_blocks(lambda block: _named(search(block)), len(vectors), rows, parts, "mining anchors", reporter)
+    found = in_blocks(
+        lambda block: _named(search(block)), len(vectors), rows, parts, "mining anchors", reporter, everyone
+    )
     recall = _recall(found["ids"][sample], exact)
     reporter.message(
         f"approximate mining: recall@{k} {recall:.4f} against exact mining, on {len(sample)} vectors "
@@ -147,15 +152,24 @@ def in_blocks(
     parts: Parts,
     name: str,
     reporter: Reporter,
+    everyone: Ranks = ALONE,
 ) -> dict[str, NDArray[Any]]:
-    """What `make` gives for every block of `rows` of `count` rows, joined; blocks that are in `parts` are not made."""
+    """What `make` gives for every block of `rows` of `count` rows, joined; blocks that are in `parts` are not made.
+
+    Each process of `everyone` makes its share, and reads all.
+    """
     starts = range(0, count, rows)
-    with reporter.task(name, count) as advance:
-        for number, start in enumerate(starts):
-            block = slice(start, min(start + rows, count))
-            if not parts.has(number):
-                parts.write(number, **make(block))
-            advance(block.stop - block.start)
+    sizes = [min(rows, count - start) for start in starts]
+    missing = [number for number in range(len(starts)) if not parts.has(number)]
+    everyone.meet()  # nobody begins before all have seen what is missing
+    own = everyone.share(missing)
+    total = sum(sizes[number] for number in own)
+    told, done = (count, count - total) if everyone.count == 1 else (total, 0)
+    with reporter.task(name, told, done) as advance:
+        for number in own:
+            parts.write(number, **make(slice(starts[number], starts[number] + sizes[number])))
+            advance(sizes[number])
+    everyone.meet()
     read = [parts.read(number) for number in range(len(starts))]
     return {key: np.concatenate([part[key] for part in read]) for key in read[0]}
 

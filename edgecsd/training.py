@@ -7,9 +7,11 @@ same weights, bit for bit on the same machine, as one that was never interrupted
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +20,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from edgecsd.backbones import to_input
+from edgecsd.distill_config import TrainPrecision
+from edgecsd.distributed import ALONE, Ranks
 from edgecsd.embedding import loading
 from edgecsd.errors import BadInputError, missing_extra
 from edgecsd.files import replace_whole
@@ -27,7 +31,7 @@ from edgecsd.objective import Objective
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import QueryModel
 from edgecsd.selection import Selection
-from edgecsd.training_log import TrainingLog
+from edgecsd.training_log import NoLog, TrainingLog
 from edgecsd.training_set import TrainingSet
 
 try:
@@ -51,12 +55,33 @@ def learning_rate_factor(step: int, total: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, total - ramp)))
 
 
+def _fabric(precision: TrainPrecision, everyone: Ranks) -> Any:
+    """One process as it is; several of torchrun's as DDP."""
+    if everyone.count == 1:
+        return Fabric(accelerator="cpu", devices=1, precision=precision.value)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", everyone.count))
+    fabric = Fabric(
+        accelerator="cpu", devices=here, num_nodes=everyone.count // here, strategy="ddp", precision=precision.value
+    )
+    fabric.launch()
+    return fabric
+
+
 class NetworkTraining:
     """Trains the whole query model on cached views, with checkpoints in `folder` and records in metrics.jsonl."""
 
     def __init__(
-        self, model: QueryModel, data: TrainingSet, objective: Objective, folder: Path, *, workers: int
+        self,
+        model: QueryModel,
+        data: TrainingSet,
+        objective: Objective,
+        folder: Path,
+        *,
+        workers: int,
+        everyone: Ranks = ALONE,
     ) -> None:
+        """everyone: each process takes every count-th image of a batch, and the gradients are averaged."""
+        self.everyone = everyone
         self.config, self.data, self.objective, self.workers = objective.config, data, objective, workers
         self.folder, self.model = folder, model
         self.batch_size = min(self.config.batch_size, len(data.train))
@@ -64,7 +89,7 @@ class NetworkTraining:
         self.total = self.config.epochs * self.steps_per_epoch
         self.step, self.selection, self.kept = 0, Selection(), copy_state(model)
         self.average = MovingAverage(model, self.config.ema) if self.config.ema else None
-        self.fabric = Fabric(accelerator="cpu", devices=1, precision=self.config.precision.value)
+        self.fabric = _fabric(self.config.precision, everyone)
         self._module, self._optimizer = self.fabric.setup(model, self._make_optimizer())
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
@@ -81,7 +106,7 @@ class NetworkTraining:
     def run(self, reporter: Reporter = SILENT) -> None:
         """Train to the end from wherever a checkpoint left off; the weights that `Selection` took are loaded last."""
         resumed = self._resume()
-        with closing(TrainingLog(self.folder, "network", last_step=self.step if resumed else -1)) as log:
+        with closing(self._log(resumed)) as log:
             if resumed:
                 reporter.message(f"going on from step {self.step} of {self.total}")
             else:
@@ -92,12 +117,17 @@ class NetworkTraining:
         self.model.load_state_dict(self.kept)
         self.model.eval()
 
-    def _train_epoch(self, log: TrainingLog, advance: Callable[[int], None], reporter: Reporter) -> None:
+    def _log(self, resumed: bool) -> TrainingLog | NoLog:
+        if not self.everyone.first:
+            return NoLog()
+        return TrainingLog(self.folder, "network", last_step=self.step if resumed else -1)
+
+    def _train_epoch(self, log: TrainingLog | NoLog, advance: Callable[[int], None], reporter: Reporter) -> None:
         """The rest of the current epoch."""
         with closing(self.batches()) as batches:
             for images, views, pixels in batches:
                 factor = learning_rate_factor(self.step, self.total, self.config.warmup)
-                loss = self.train_step(images, views, pixels, factor)
+                loss = self.everyone.mean(self.train_step(images, views, pixels, factor))
                 self.step += 1
                 log.scalars(self.step, loss=loss, learning_rate=self.config.projection_lr * factor)
                 advance(1)
@@ -113,19 +143,23 @@ class NetworkTraining:
                     self._save()
 
     def batches(self) -> Generator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]], None, None]:
-        """The rest of the current epoch: (positions in `train` (B,), view numbers (B,), (B, S, S, 3) pixels)."""
+        """The rest of the current epoch: (positions in `train` (B,), view numbers (B,), (B, S, S, 3) pixels).
+
+        B is this process' share of the batch size.
+        """
         epoch, first = divmod(self.step, self.steps_per_epoch)
         order, views = self.epoch_plan(epoch)
         order = order[first * self.batch_size : self.steps_per_epoch * self.batch_size]
+        order, own_size = order[self.everyone.rank :: self.everyone.count], self.batch_size // self.everyone.count
         view_of = {int(p): int(views[i]) for i, p in zip(order, self.data.train[order], strict=True)}
         start, batch = 0, []
         with closing(self._pixels(self.data.train[order].tolist(), view_of)) as loaded:
             for pixels in loaded:
                 batch.append(pixels)
-                if len(batch) == self.batch_size:
-                    chosen = order[start : start + self.batch_size]
+                if len(batch) == own_size:
+                    chosen = order[start : start + own_size]
                     yield chosen, views[chosen], np.stack(batch)
-                    start, batch = start + self.batch_size, []
+                    start, batch = start + own_size, []
 
     def _pixels(self, positions: Sequence[int], view_of: dict[int, int]) -> Generator[NDArray[np.uint8], None, None]:
         """(S, S, 3) of the given view of each image; a photo other than the one that was extracted is refused."""
@@ -177,7 +211,9 @@ class NetworkTraining:
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
 
-    def _validate(self, log: TrainingLog, loss: float | None = None) -> float:
+    def _validate(self, log: TrainingLog | NoLog, loss: float | None = None) -> float:
+        if not self.everyone.first:  # the weights are the same everywhere: one process judges them
+            return math.nan
         with self.average.applied() if self.average is not None else nullcontext():
             overlaps = self.data.held_out_overlaps(self.embed_held_out(), self.config.overlap_k)
             if self.selection.takes(overlaps):
@@ -197,6 +233,8 @@ class NetworkTraining:
         return self.folder / "checkpoints" / "last.pt"
 
     def _save(self) -> None:
+        if not self.everyone.first:
+            return
         assert self.selection.best is not None  # there is a validation before the first step
         state = {
             "step": self.step, "model": self.model.state_dict(), "optimizer": self._optimizer.state_dict(),

@@ -61,6 +61,22 @@ class TrainingLog:
         self._writer.close()
 
 
+class NoLog:
+    """What the other processes of a run tell: nothing."""
+
+    def scalars(self, step: int, **values: float) -> None:
+        del step, values
+
+    def record(self, step: int, *, loss: float | None, held_out_overlap: float) -> None:
+        del step, loss, held_out_overlap
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def _wait_for_a_later_name(events: Path) -> None:
     """TensorBoard reads event files by name, where time stands in whole seconds; a purge must not come first."""
     newest = max((int(file.name.split(".")[3]) for file in events.glob("events.out.tfevents.*")), default=0)

@@ -89,6 +89,7 @@ def command(
     """
     from edgecsd.distill import distill
     from edgecsd.distill_config import make_config
+    from edgecsd.distributed import ranks
 
     options = {
         "query_model": query_model,
@@ -135,6 +136,8 @@ def command(
         overwrite=overwrite,
         reporter=ConsoleReporter(),
     )
+    if not ranks().first:  # one of torchrun's processes speaks for all
+        return
     gains = ["", *(f"{b.overlap - a.overlap:+.4f}" for a, b in pairwise(result.stages))]
     rows = [
         (stage.name, f"{stage.overlap:.4f}", gain, f"{stage.cosine:.4f}")
