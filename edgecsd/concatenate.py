@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features import KIND, FeatureStore, Items, write_store
+from edgecsd.locks import holding_out
 from edgecsd.overwriting import require_free
 from edgecsd.preprocess import validation_text
 from edgecsd.progress import SILENT, Reporter
@@ -21,6 +22,7 @@ from edgecsd.space import EmbeddingSpace, SpacePart
 NAMED = 5  # items that an error names
 
 
+@holding_out
 def concatenate(
     stores: Sequence[Path],
     out: Path,

@@ -34,6 +34,7 @@ from edgecsd.files import digest_of, replace_whole, write_json
 from edgecsd.frozen_features import Array, frozen_features
 from edgecsd.head_training import BLOCK, project_all, train_head
 from edgecsd.images import ImageSet, find_images
+from edgecsd.locks import holding_out
 from edgecsd.losses import Order
 from edgecsd.objective import Objective
 from edgecsd.pooling import Pooling, ProjectionKind
@@ -50,6 +51,7 @@ FEW_ANCHORS = 1024  # below it, unequal temperatures pull the query model away f
 Floats = NDArray[np.float32]
 
 
+@holding_out
 def distill(
     images: Path | ImageSet,
     gallery: Path,

@@ -13,6 +13,7 @@ import edgecsd
 from edgecsd.errors import BadInputError, EdgecsdError, GateFailedError
 from edgecsd.files import replace_whole, sha256_file, size_bytes
 from edgecsd.images import ImageSet, find_images
+from edgecsd.locks import holding_out
 from edgecsd.metrics import cosines
 from edgecsd.preprocess import Preprocess
 from edgecsd.progress import SILENT, Reporter
@@ -64,6 +65,7 @@ class _Photos:
     digest: str | None
 
 
+@holding_out
 def export(
     run: Path,
     target: str | Target,

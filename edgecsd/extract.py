@@ -16,6 +16,7 @@ from edgecsd.files import Parts, digest_of, read_json
 from edgecsd.gallery_models import GalleryModel, WhitenedGalleryModel, load_gallery_model, prepare
 from edgecsd.ground_truth import read_ground_truth
 from edgecsd.images import ImageSet, find_images
+from edgecsd.locks import holding_out
 from edgecsd.preprocess import validation_text
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.space import EmbeddingSpace
@@ -23,6 +24,7 @@ from edgecsd.views import ViewRecipe, ViewStrength, view_recipe
 from edgecsd.whitening import Whitening
 
 
+@holding_out
 def extract(
     images: Path | ImageSet,
     gallery_model: str | GalleryModel,

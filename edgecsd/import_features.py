@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, first_line
 from edgecsd.features import KIND, FeatureStore, Items, check_vectors, require_dtype, write_store
+from edgecsd.locks import holding_out
 from edgecsd.overwriting import require_free
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.space import EmbeddingSpace
@@ -22,6 +23,7 @@ from edgecsd.space import EmbeddingSpace
 Floats = NDArray[np.float32] | NDArray[np.float16]  # float16 stays float16: its unit vectors are less exactly so
 
 
+@holding_out
 def import_features(
     file: Path,
     out: Path,

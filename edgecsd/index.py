@@ -24,6 +24,7 @@ from edgecsd import __version__
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError, missing_extra
 from edgecsd.features import FeatureStore
 from edgecsd.files import read_manifest, remove_stale, replace_whole, sha256_file, write_json
+from edgecsd.locks import holding_out
 from edgecsd.overwriting import require_free
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.space import EmbeddingSpace
@@ -143,6 +144,7 @@ def _read_items(file: Path) -> tuple[tuple[str, ...], dict[str, str]]:
     return ids, {item: str(digest) for item, digest in known if digest}
 
 
+@holding_out
 def build_index(
     store: Path | FeatureStore,
     out: Path,

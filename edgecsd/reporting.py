@@ -13,6 +13,7 @@ from edgecsd.evaluate import embed_store_items, make_benchmark
 from edgecsd.features import FeatureStore
 from edgecsd.files import remove_stale, replace_whole, write_json
 from edgecsd.images import ImageSet, find_images
+from edgecsd.locks import holding_out
 from edgecsd.overwriting import require_free
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import QueryModelEmbedder, load_query_model
@@ -67,6 +68,7 @@ class _Photos:
     gallery: ImageSet | None
 
 
+@holding_out
 def report(
     run: Path,
     gallery: Path,

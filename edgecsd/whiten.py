@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError
 from edgecsd.features import KIND, FeatureStore, write_store
+from edgecsd.locks import holding_out
 from edgecsd.overwriting import require_free
 from edgecsd.progress import SILENT, Advance, Reporter
 from edgecsd.space import require_same_space
 from edgecsd.whitening import BLOCK_ROWS, Spectrum, Whitening, learn, spectrum
 
 
+@holding_out
 def whiten(
     store: Path,
     out: Path,

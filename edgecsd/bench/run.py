@@ -15,11 +15,13 @@ from edgecsd.bench.schema import BenchProtocol, BenchResult, BenchRow, choose_pr
 from edgecsd.errors import BadInputError
 from edgecsd.files import save_array
 from edgecsd.images import ImageSet, find_images
+from edgecsd.locks import holding_out
 from edgecsd.preprocess import Preprocess
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.targets.artifact import ArtifactMetadata, Target, latency_measurable, read_metadata
 
 
+@holding_out
 def bench(
     files: Sequence[Path],
     *,

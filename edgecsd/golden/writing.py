@@ -22,6 +22,7 @@ from edgecsd.golden.telling import read_me
 from edgecsd.golden.tolerances import measure_tolerances
 from edgecsd.images import ImageSet, find_images
 from edgecsd.index import GalleryIndex
+from edgecsd.locks import holding_out
 from edgecsd.pixel_mistakes import right_pixels
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import load_query_model
@@ -32,6 +33,7 @@ Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 
+@holding_out
 def write_golden_pack(
     file: Path,
     images: Path | ImageSet,

@@ -1,0 +1,101 @@
+"""Two runs on one place would spoil each other's work: the first holds it, the second is refused and told by whom.
+
+The lock is the kernel's (flock) on a file beside the place, so it ends with its process, however that ends: kill -9
+leaves nothing to clear up, and neither clocks nor reused process numbers matter. The file's text is for people only.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from edgecsd.distributed import ranks
+from edgecsd.errors import BadInputError
+
+if sys.platform != "win32":  # Windows has no flock: there nothing is held
+    import fcntl
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def holding_out(step: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Make a step hold the place that its argument `out` names while it runs; None is held by nobody.
+
+    Of torchrun's processes the first holds it for all. Raises BadInputError where another run does.
+    """
+    signature = inspect.signature(step)
+
+    @functools.wraps(step)
+    def held(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        out = signature.bind(*args, **kwargs).arguments.get("out")
+        if out is None or not ranks().first:
+            return step(*args, **kwargs)
+        with holding(Path(out)):
+            return step(*args, **kwargs)
+
+    return held
+
+
+@contextmanager
+def holding(place: Path) -> Iterator[None]:
+    """Hold `place`, a file or folder that need not exist yet; BadInputError names the run that holds it already."""
+    if sys.platform == "win32":
+        yield
+        return
+    file = place.with_name(f".{place.name}.lock")
+    descriptor = _acquire(file, place)
+    try:
+        with suppress(OSError):  # a full disk: nobody learns who holds the place, and that is all
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, json.dumps(_this_run()).encode())
+        yield
+    finally:
+        file.unlink(missing_ok=True)  # while it is still held: who has opened this very file finds it gone, looks anew
+        os.close(descriptor)
+
+
+def _acquire(file: Path, place: Path) -> int:
+    """The descriptor of the file, locked; `place` is for the message."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), file.stat()):
+                return descriptor
+        except BlockingIOError:
+            text = os.read(descriptor, 10_000)
+            os.close(descriptor)
+            message = f"{place}: {_holder(text)} writes there; wait for it, or choose another --out"
+            raise BadInputError(message) from None
+        except FileNotFoundError:
+            pass
+        except OSError:  # a file system without locks
+            return descriptor
+        os.close(descriptor)  # the file was removed between opening and locking it
+
+
+def _this_run() -> dict[str, str | int]:
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]), "process": os.getpid(),
+        "machine": platform.node(), "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+
+
+def _holder(text: bytes) -> str:
+    try:
+        told = json.loads(text)
+        return f"process {told['process']} of {told['machine']} ({told['command']}, since {told['since']})"
+    except (ValueError, KeyError, TypeError):  # it has not written its name yet
+        return "another run"
