@@ -84,7 +84,7 @@ def extract(
     settings = {
         "ids": digest_of(list(image_set.ids)), "labels": digest_of(image_set.labels),
         "space": model.space.fingerprint, "views": recipe.model_dump(mode="json"),
-        "root": str(image_set.root.resolve()),
+        "root": image_set.place,
         "part_items": PART_ITEMS, "dtype": dtype,
     }  # fmt: skip
     if image_set.boxes is not None:

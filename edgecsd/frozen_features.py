@@ -96,7 +96,7 @@ def _keep(file: Path, embedded: Embedded, data: TrainingSet, parts: Parts) -> No
     if changed:
         parts.discard()
         raise BadInputError(
-            f"{data.images.path(changed[0])}: changed since its features were extracted "
+            f"{data.images.name(changed[0])}: changed since its features were extracted "
             f"({len(changed)} such images); extract again"
         )
     with replace_whole(file) as temporary:

@@ -1,67 +1,87 @@
-"""Find, decode and batch images; a bad file is named, never fatal unless asked."""
+"""Find, read and batch images; a bad file is named, never fatal unless asked."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import itertools
 import os
 import posixpath
-import stat
+import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from edgecsd.errors import BadInputError, ImageReadError, first_line
+from edgecsd.decoding import Photo, decode_image, photo_digest, photo_of, read_image, read_photo
+from edgecsd.errors import BadInputError, ImageReadError
 from edgecsd.preprocess import Box, box_from_cells
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # whatever the name says; EPS would start Ghostscript
+__all__ = [
+    "ImageSet", "Loaded", "Photo", "PhotoSource", "decode_image", "find_images", "load_in_order", "load_photos",
+    "photo_digest", "read_image", "read_photo", "read_rows",
+]  # fmt: skip
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-MAX_PIXELS = 100_000_000  # 300 MB as RGB; above it a file is refused before its pixels are decoded
 BOX_COLUMNS = ("x1", "y1", "x2", "y2")
 
 
-@dataclass(frozen=True)
-class Photo:
-    """A decoded photo, upright and RGB, cropped to its box if it has one.
+class PhotoSource(Protocol):
+    """Where photos are that are no files of a local folder: object stores, tars, Parquet (edgecsd.image_sources)."""
 
-    digest  SHA-256 of the file's bytes; of a crop with its box behind it: `photo_digest` gives the file's alone
-    scale   longer side of the crop / longer side of the whole image; 1 without a box
-    """
+    @property
+    def place(self) -> str:
+        """As a user named it."""
+        ...
 
-    image: Image.Image
-    digest: str
-    scale: float = 1.0
+    def read(self, item: str) -> bytes:
+        """The encoded photo. Raises ImageReadError, which names it. Several threads call this at once."""
+        ...
 
 
 @dataclass(frozen=True)
 class ImageSet:
     """Images in a fixed order: the root folder; of each its id (path below the root, "/" between), maybe label and box.
 
-    An image that has a box is cropped to it right after decoding.
+    An image that has a box is cropped to it right after decoding. Where there is a `source` the images are not files
+    below `root`, which only names it.
     """
 
     root: Path
     ids: tuple[str, ...]
     labels: tuple[str, ...] | None = None
     boxes: tuple[Box | None, ...] | None = None
+    source: PhotoSource | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def place(self) -> str:
+        """Where the images are: the same for the same ones, wherever one stands."""
+        return str(self.root.resolve()) if self.source is None else self.source.place
+
     def path(self, position: int) -> Path:
+        """The file of an image. Raises BadInputError where images are no files of this machine."""
+        if self.source is not None:
+            raise BadInputError(f"{self.source.place}: this step needs photos in a folder, or a list of files")
         return self.root / self.ids[position]
+
+    def name(self, position: int) -> str:
+        """An image as messages call it."""
+        return f"{self.root if self.source is None else self.source.place}/{self.ids[position]}"
 
     def read(self, position: int) -> Photo:
         """The photo at `position`, cropped to its box. Raises ImageReadError, which names it."""
-        return read_photo(self.path(position), None if self.boxes is None else self.boxes[position])
+        box = None if self.boxes is None else self.boxes[position]
+        if self.source is None:
+            return read_photo(self.path(position), box)
+        return photo_of(self.source.read(self.ids[position]), self.name(position), box)
 
     def subset(self, positions: Sequence[int]) -> ImageSet:
         labels = None if self.labels is None else tuple(self.labels[p] for p in positions)
@@ -81,26 +101,42 @@ def _boxes_or_none(boxes: Iterable[Box | None]) -> tuple[Box | None, ...] | None
     return found if any(found := tuple(boxes)) else None
 
 
-def photo_digest(digest: str) -> str:
-    """The SHA-256 of a photo's own bytes, of its digest or of the digest of a crop of it."""
-    return digest.partition("[")[0]
+def find_images(source: Path | str, *, split: str | None = None) -> ImageSet:
+    """The images of a folder (searched to any depth, sorted by id), of a list, a Parquet file, or tars; maybe by URL.
 
-
-def find_images(source: Path, *, split: str | None = None) -> ImageSet:
-    """The images of a folder (searched to any depth, sorted by id), or of a CSV list.
-
-    A list has a header with `path` (relative to the list's folder) and optionally `label`, `split` and the box
+    A .csv list has a header with `path` (relative to the list's folder) and optionally `label`, `split` and the box
     x1, y1, x2, y2 (pixels of the upright image; four numbers or four blanks); `split` keeps the rows of that split.
+    A .txt list has a path a line. Others, and URLs such as s3://bucket/photos: edgecsd.image_sources.
     """
+    text, source = _as_given(source), Path(source)
+    suffix = source.suffix.lower()
+    if "://" in text or suffix in (".tar", ".parquet"):
+        from edgecsd.image_sources import find_elsewhere  # it imports this module
+
+        return find_elsewhere(text, split)
     if source.is_dir():
-        if split is not None:
-            raise BadInputError(f"--split {split} needs a CSV list with a 'split' column; {source} is a folder")
+        require_no_split(split, text, "a folder")
         return _from_folder(source)
     if not source.exists():
         raise BadInputError(f"{source}: no such folder or list of images")
-    if source.suffix.lower() != ".csv":
-        raise BadInputError(f"{source}: images are given as a folder or as a .csv list with a 'path' column")
-    return _from_list(source, split)
+    if suffix not in (".csv", ".txt"):
+        raise BadInputError(
+            f"{source}: images are given as a folder, a .csv list with a 'path' column, a .txt list, a .parquet file, "
+            f".tar files or a URL of any of these"
+        )
+    return ImageSet(source.parent, *listed(source.read_bytes() if source.is_file() else b"", str(source), split))
+
+
+def _as_given(source: Path | str) -> str:
+    """A URL that became a Path has lost a slash."""
+    text = str(source)
+    return text if Path(text).exists() else re.sub(r"^([a-z][a-z0-9+.-]+):/(?=[^/])", r"\1://", text)
+
+
+def require_no_split(split: str | None, source: str, what: str) -> None:
+    """Raise BadInputError where `split` is asked of what has no column."""
+    if split is not None:
+        raise BadInputError(f"--split {split} needs a CSV list with a 'split' column; {source} is {what}")
 
 
 def _from_folder(folder: Path) -> ImageSet:
@@ -120,8 +156,20 @@ def _refuse_folder(error: OSError) -> None:
     raise BadInputError(f"{error.filename}: cannot be listed: {error.strerror}")
 
 
-def _from_list(file: Path, split: str | None) -> ImageSet:
-    columns, rows = read_rows(file)
+Listed = tuple[tuple[str, ...], tuple[str, ...] | None, tuple[Box | None, ...] | None]
+
+
+def listed(content: bytes, file: str, split: str | None) -> Listed:
+    """(ids, labels, boxes) of a list's bytes, sorted by id."""
+    if file.lower().endswith(".txt"):
+        require_no_split(split, file, "a plain list")
+        lines = _decoded(content, file).splitlines()
+        return of_rows(["path"], [{"path": line.strip()} for line in lines if line.strip()], file, None)
+    return of_rows(*_parsed(content, file), file, split)
+
+
+def of_rows(columns: list[str], rows: list[dict[str, str]], file: str, split: str | None) -> Listed:
+    """The same of rows that were read; `columns` name what they have."""
     if "path" not in columns:
         raise BadInputError(f"{file}: the header has no 'path' column (found: {', '.join(columns) or 'nothing'})")
     if split is not None:
@@ -141,10 +189,10 @@ def _from_list(file: Path, split: str | None) -> ImageSet:
         twice = next(a for a, b in itertools.pairwise(ids) if a == b)
         raise BadInputError(f"{file}: {twice} is listed more than once")
     labels = tuple(row["label"] for row in rows) if "label" in columns else None
-    return ImageSet(file.parent, ids, labels, _listed_boxes(file, columns, rows))
+    return ids, labels, _listed_boxes(file, columns, rows)
 
 
-def _listed_boxes(file: Path, columns: list[str], rows: list[dict[str, str]]) -> tuple[Box | None, ...] | None:
+def _listed_boxes(file: str, columns: list[str], rows: list[dict[str, str]]) -> tuple[Box | None, ...] | None:
     found = [name for name in BOX_COLUMNS if name in columns]
     if found and len(found) < len(BOX_COLUMNS):
         raise BadInputError(f"{file}: a box needs all columns {', '.join(BOX_COLUMNS)}; found only {', '.join(found)}")
@@ -154,14 +202,27 @@ def _listed_boxes(file: Path, columns: list[str], rows: list[dict[str, str]]) ->
 def read_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Column names and rows of a CSV file with a header; a cell that a short row lacks is ""."""
     try:
-        with open(file, newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle, restval="")
-            return list(reader.fieldnames or []), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        return _parsed(file.read_bytes(), str(file))
+    except OSError as error:
         raise BadInputError(f"{file}: not readable as a UTF-8 CSV list: {error}") from None
 
 
-def _inside(path: str, file: Path) -> str:
+def _parsed(content: bytes, file: str) -> tuple[list[str], list[dict[str, str]]]:
+    try:
+        reader = csv.DictReader(io.StringIO(_decoded(content, file), newline=""), restval="")
+        return list(reader.fieldnames or []), list(reader)
+    except csv.Error as error:
+        raise BadInputError(f"{file}: not readable as a UTF-8 CSV list: {error}") from None
+
+
+def _decoded(content: bytes, file: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"{file}: not readable as a UTF-8 CSV list: {error}") from None
+
+
+def _inside(path: str, file: str) -> str:
     """The normal form of a listed path, which must stay inside the list's folder."""
     if not path.strip() or "\0" in path:
         raise BadInputError(f"{file}: a row has no usable path: {path!r}")
@@ -171,72 +232,6 @@ def _inside(path: str, file: Path) -> str:
             f"{file}: {path} lies outside the list's folder; paths are relative to that folder, without '..' out of it"
         )
     return normal
-
-
-def read_photo(path: Path, box: Box | None = None) -> Photo:
-    """The upright RGB image of a file, cropped to the box if there is one, with the digest of what it was made of.
-
-    EXIF orientation is applied; transparency is laid over white; 16-bit grey is scaled to 8 bit; of an animation the
-    first frame counts. Raises ImageReadError for what cannot be decoded whole, and for a box that is empty or lies
-    outside the image.
-    """
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe or a device would never end
-            raise ImageReadError(f"{path}: not a file")
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageReadError(f"{path}: {error.strerror or error}") from None
-    image, digest = decode_image(data, str(path)), hashlib.sha256(data).hexdigest()
-    if box is None:
-        return Photo(image, digest)
-    if problem := box.problem(*image.size):
-        raise ImageReadError(f"{path}: {problem}")
-    crop = box.crop(image)
-    return Photo(crop, f"{digest}[{','.join(map(str, box.pixels))}]", max(crop.size) / max(image.size))
-
-
-def read_image(path: Path) -> tuple[Image.Image, str]:
-    """`read_photo` of the whole image: the upright RGB image and the SHA-256 of the file's bytes."""
-    return (photo := read_photo(path)).image, photo.digest
-
-
-def decode_image(data: bytes, name: str) -> Image.Image:
-    """The upright RGB image of encoded bytes; `name` stands in the error."""
-    if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise ImageReadError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: truncated files would pass for whole ones")
-    if not data:
-        raise ImageReadError(f"{name}: the file is empty")
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise ImageReadError(f"{name}: {image.width} x {image.height} pixels is over the limit of {MAX_PIXELS:,}")
-        image.load()
-        return _to_rgb(_upright(image))
-    except ImageReadError:
-        raise
-    except UnidentifiedImageError:  # its own text holds a memory address, and reports must not change between runs
-        raise ImageReadError(f"{name}: cannot be decoded: not one of {', '.join(FORMATS)}, or damaged") from None
-    except Exception as error:  # Pillow's decoders raise almost anything on damaged bytes
-        raise ImageReadError(f"{name}: cannot be decoded: {type(error).__name__}: {first_line(error)}") from None
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # broken EXIF, of which Pillow raises almost anything: as other viewers do, show it as it lies
-        return image
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no defined range")
-    if image.mode.startswith("I"):
-        grey = (np.asarray(image, dtype=np.float64) / 257.0).round().clip(0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 @dataclass(frozen=True)

@@ -178,8 +178,8 @@ class NetworkTraining:
             raise BadInputError(f"{item.problem}; it could be read when its features were extracted")
         known = self.data.digests[item.position]
         if known and item.digest != known:
-            path = self.data.images.path(item.position)
-            raise BadInputError(f"{path}: changed since its features were extracted; extract again")
+            name = self.data.images.name(item.position)
+            raise BadInputError(f"{name}: changed since its features were extracted; extract again")
 
     def epoch_plan(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The order of the training images in an epoch, and which view of each is shown: pure in (seed, epoch)."""

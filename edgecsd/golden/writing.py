@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def write_golden_pack(
     if opened is not None:
         require_same_space(metadata.space, opened.space, str(file), str(index))
     photos = images if isinstance(images, ImageSet) else find_images(images)
-    photos = ImageSet(photos.root, photos.ids)  # whole photos: no app crops to the boxes of a list
+    photos = replace(photos, labels=None, boxes=None)  # whole photos: no app crops to the boxes of a list
     chosen = choose_photos(photos, contract, count)
     reporter.message(f"{len(chosen)} photos chosen; running {file.name} on them, right and with every known mistake")
     shots = [photo.shot for photo in chosen]
