@@ -19,6 +19,7 @@ Floats = NDArray[np.float32]
 POINTS_PER_LIST = 39  # below this many vectors a list, k-means learns little (faiss warns at the same number)
 POINTS_OF_A_LIST = 64  # vectors a list that its making looks at: lists need not be as good as a codebook
 LEAST_PROBES = 8  # lists that a query looks at, where there are as many
+ADDED_ROWS = 65_536  # at once, as float32: 128 MB at dimension 512
 POINTS_PER_CENTROID = 256  # vectors a centroid that k-means looks at: more make it slower and not better (faiss)
 LEAST_POINTS = 65_536  # that k-means looks at however few the centroids are
 
@@ -75,19 +76,22 @@ def _centroids(vectors: Floats, count: int, *, spherical: bool, seed: int, itera
 
 
 class InvertedLists:
-    """Approximate nearest neighbours of unit vectors by cosine. Holds a copy of the gallery in memory."""
+    """Approximate nearest neighbours of unit vectors by cosine. Holds a copy of the gallery, in its own type."""
 
     def __init__(self, gallery: Floats, depth: int) -> None:
         """Lists over gallery (N, D); `probes` of them are searched, to begin with what `depth` neighbours may need."""
         count, dim = gallery.shape
         self.lists = max(1, min(round(4 * math.sqrt(count)), count // POINTS_PER_LIST))
-        # An eighth of the lists, and never only a few; for many neighbours, lists with four times as many vectors.
-        self.probes = min(self.lists, max(LEAST_PROBES, self.lists // 8, math.ceil(4 * depth * self.lists / count)))
-        index: Any = faiss.index_factory(dim, f"IVF{self.lists},Flat", faiss.METRIC_INNER_PRODUCT)
+        # Lists with four times as many vectors as are asked for, and never only a few: whoever needs more doubles it.
+        self.probes = min(self.lists, max(LEAST_PROBES, math.ceil(4 * depth * self.lists / count)))
+        kept = "SQfp16" if gallery.dtype == np.float16 else "Flat"
+        index: Any = faiss.index_factory(dim, f"IVF{self.lists},{kept}", faiss.METRIC_INNER_PRODUCT)
         self._index = index
         self._index.cp.min_points_per_centroid, self._index.cp.max_points_per_centroid = 1, POINTS_OF_A_LIST
-        self._index.train(np.ascontiguousarray(gallery, np.float32))
-        self._index.add(np.ascontiguousarray(gallery, np.float32))
+        sample = gallery[:: max(1, count // (self.lists * POINTS_OF_A_LIST))]
+        self._index.train(np.ascontiguousarray(sample, np.float32))
+        for start in range(0, count, ADDED_ROWS):
+            self._index.add(np.ascontiguousarray(gallery[start : start + ADDED_ROWS], np.float32))
 
     def search(self, queries: Floats, count: int) -> tuple[NDArray[np.int64], Floats]:
         """(Q, count) gallery rows and cosines of queries (Q, D), nearest first; row -1 where the lists gave too few."""

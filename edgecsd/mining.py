@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from edgecsd.anchor_kinds import Mining
 from edgecsd.distributed import ALONE, Ranks
@@ -15,6 +16,8 @@ from edgecsd.files import Parts
 from edgecsd.progress import SILENT, Reporter
 
 BLOCK_VALUES = 32_000_000  # similarities held at once while mining: 128 MB
+FEW = 8  # where fewer than one in so many similarities can matter, picking them beats sorting
+GALLERY_ROWS = 32_768  # of which as float32: 64 MB at dimension 512
 RECALL_SAMPLE = 256  # vectors that approximate mining is compared with exact mining on
 LEAST_RECALL = 0.95  # on them: until it is reached, twice as many lists are searched
 
@@ -38,6 +41,7 @@ def mine(
 ) -> tuple[Found, float | None]:
     """Ids and cosines (T, K) of the gallery rows nearest to vectors (T, D), nearest first; and the recall, if measured.
 
+    Either may be a memory-mapped file, of float16 too: exact mining holds blocks of them, whatever their number.
     own_rows[t] never stand among the anchors of vector t. What is done is kept in `parts`, which the processes of
     `everyone` fill, each its share, and all read.
     """
@@ -47,18 +51,59 @@ def mine(
     def make(block: slice) -> dict[str, NDArray[Any]]:
         return _named(nearest(vectors[block], gallery, k, own_rows[block]))
 
-    rows = max(1, BLOCK_VALUES // len(gallery))
-    found = in_blocks(make, len(vectors), rows, parts, "mining anchors", reporter, everyone)
+    found = in_blocks(make, len(vectors), _rows_at_once(gallery), parts, "mining anchors", reporter, everyone)
     return (found["ids"], found["similarities"]), None
 
 
 def nearest(vectors: Floats, gallery: Floats, k: int, own_rows: Rows) -> Found:
-    """Exact ids and cosines (B, K) for vectors (B, D), nearest first, without each vector's own rows."""
-    similarities = torch.from_numpy(vectors) @ torch.from_numpy(gallery).T
-    for row, own in enumerate(own_rows):
-        similarities[row, torch.from_numpy(own)] = -torch.inf
-    values, ids = similarities.topk(k, dim=1)
+    """Exact ids and cosines (B, K) for vectors (B, D), nearest first, without each vector's own rows.
+
+    The gallery (N, D) goes through memory block by block, once; K of it and what may displace them are kept.
+    """
+    queries = torch.from_numpy(np.asarray(vectors, np.float32))
+    values, ids = torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
+    for start in range(0, len(gallery), GALLERY_ROWS):
+        block = torch.from_numpy(np.array(gallery[start : start + GALLERY_ROWS])).float()
+        similarities = queries @ block.T
+        for row, own in enumerate(own_rows):
+            here = own[(own >= start) & (own < start + len(block))] - start
+            if len(here):
+                similarities[row, torch.from_numpy(here)] = -torch.inf
+        new_values, new_ids = _candidates(similarities, values, k)
+        merged, order = torch.cat([values, new_values], dim=1).topk(min(k, values.shape[1] + new_values.shape[1]))
+        values, ids = merged, torch.cat([ids, new_ids + start], dim=1).gather(1, order)
     return ids.to(torch.int32).numpy(), values.to(torch.float16).numpy()
+
+
+def _candidates(similarities: Tensor, best: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Values and columns of similarities (B, G) that may be among the k best, beside those (B, k or fewer) so far.
+
+    Rows with fewer than others are filled up with -inf, column 0. After the first blocks few values beat the k-th
+    best, and picking those is cheaper than sorting all.
+    """
+    batch, columns = similarities.shape
+    if best.shape[1] == k:
+        places = np.flatnonzero((similarities > best[:, -1:]).numpy())  # row by row: far faster than torch's nonzero
+        rows = places // columns
+        counts = np.bincount(rows, minlength=batch)
+        most = int(counts.max())
+        if FEW * most <= columns:
+            within = np.arange(len(rows)) - (counts.cumsum() - counts)[rows]
+            values, ids = (
+                similarities.new_full((batch, most), -torch.inf),
+                torch.zeros((batch, most), dtype=torch.int64),
+            )
+            flat = torch.from_numpy(rows * most + within)
+            values.view(-1)[flat] = similarities.view(-1)[torch.from_numpy(places)]
+            ids.view(-1)[flat] = torch.from_numpy(places - rows * columns)
+            return values, ids
+    found = similarities.topk(min(k, similarities.shape[1]), dim=1)
+    return found.values, found.indices
+
+
+def _rows_at_once(gallery: Floats) -> int:
+    """Vectors whose similarities to a block of the gallery are held at once."""
+    return max(1, BLOCK_VALUES // min(len(gallery), GALLERY_ROWS))
 
 
 def _mine_in_lists(
@@ -111,7 +156,7 @@ def _nearest_in_blocks(
     sample: NDArray[np.int64], vectors: Floats, gallery: Floats, k: int, own_rows: Rows
 ) -> NDArray[np.int32]:
     """(S, K) exact anchors of the sampled vectors."""
-    rows = max(1, BLOCK_VALUES // len(gallery))
+    rows = _rows_at_once(gallery)
     blocks = [sample[start : start + rows] for start in range(0, len(sample), rows)]
     return np.concatenate([nearest(vectors[b], gallery, k, [own_rows[t] for t in b])[0] for b in blocks])
 
