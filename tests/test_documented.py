@@ -53,6 +53,14 @@ def test_every_readme_command_runs(workplace: Path) -> None:
     assert (workplace / "imported.store" / "manifest.json").is_file()
 
 
+def test_the_commands_for_several_processes(workplace: Path) -> None:
+    commands = re.findall(r"^    (torchrun .*)$", (ROOT / "docs" / "scale.md").read_text(), flags=re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        run([*command.split(), *(["--epochs", "1"] if "distill" in command else [])], workplace)
+    assert (workplace / "shared-run" / "query_model.safetensors").is_file()
+
+
 @pytest.mark.parametrize("device", ["android", "ios", "web", "raspberry_pi", "server"])
 def test_the_program_of_each_device_class_delivers_a_folder(workplace: Path, device: str) -> None:
     out = workplace / device

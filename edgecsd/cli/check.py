@@ -26,7 +26,9 @@ from edgecsd.cli.gate import (
 def command(
     file: Annotated[Path, typer.Argument(help="The exported file.")],
     index: Annotated[Path, typer.Option(help="The gallery index that it will be searched in.")],
-    images: Annotated[Path, typer.Option(help="Photos like the queries to come: a folder or a CSV list.")],
+    images: Annotated[
+        Path, typer.Option(help="Photos like the queries to come: a folder, a list, tars, Parquet or a URL.")
+    ],
     run: Annotated[
         Path | None, typer.Option(help="The run it was exported from (found by itself in RUN/exports).")
     ] = None,

@@ -14,7 +14,8 @@ def command(
     images: Annotated[
         Path,
         typer.Argument(
-            help="A folder of photos (any depth), or a CSV list with a 'path' column, maybe 'label' and 'split'."
+            help="Photos: a folder (any depth), a .csv list with a 'path' column and maybe 'label' and 'split', a .txt "
+            "list, a .parquet file, tar shards x-{00..99}.tar, or a URL such as s3://bucket/photos."
         ),
     ],
     gallery_model: Annotated[str, typer.Option(help="timm:NAME, onnx:FILE or module:function.")],

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def command(
     artifact: Annotated[list[Path], typer.Option(help="Exported file, once for each app version, the oldest first.")],
     index: Annotated[list[Path], typer.Option(help="Gallery index, once for each, the oldest first.")],
-    images: Annotated[Path, typer.Option(help="Photos like the queries to come: a folder or a CSV list.")],
+    images: Annotated[
+        Path, typer.Option(help="Photos like the queries to come: a folder, a list, tars, Parquet or a URL.")
+    ],
     reference: Annotated[
         list[Path] | None,
         typer.Option(
