@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, table
+from edgecsd.errors import BadInputError
 
 if TYPE_CHECKING:
+    from edgecsd.bench.regression import Comparison
     from edgecsd.bench.schema import BenchRow
 
 
@@ -34,6 +37,13 @@ def command(
     out: Annotated[
         Path | None, typer.Option(help="File for the rows; rows that are there already are not measured again.")
     ] = None,
+    interleave: Annotated[
+        bool, typer.Option("--interleave", help="Of two files: the second beside the first, CPU time by turns.")
+    ] = False,
+    max_regression: Annotated[
+        str | None,
+        typer.Option(help="With two files: exit 1 if CPU time, memory, size or distance grow by more, such as 5%."),
+    ] = None,
     split: Split = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -42,12 +52,19 @@ def command(
 
     Example: edgecsd bench run/exports/tf_efficientnet_lite0-w8a8.tflite --images photos --threads 1
     """
+    from edgecsd.bench.regression import compare_artifacts
     from edgecsd.bench.run import bench
+    from edgecsd.cli.numbers import share_from_text
+    from edgecsd.images import find_images
 
+    allowed = None if max_regression is None else share_from_text(max_regression, "--max-regression")
+    comparing = interleave or allowed is not None
+    if comparing and len(files) != 2:
+        raise BadInputError(f"--interleave compares two artifacts, the new one last; {len(files)} were given")
+    photos = None if images is None else find_images(images, split=split)
     result = bench(
         files,
-        images=images,
-        split=split,
+        images=photos,
         run=run,
         threads=tuple(threads or (1, 4)),
         protocol=protocol,
@@ -58,10 +75,28 @@ def command(
         overwrite=overwrite,
         reporter=ConsoleReporter(),
     )
-    document = {"rows": [row.model_dump(mode="json") for row in result.rows], "out": result.out}
-    finish(as_json, document, text=_text(result.rows), wrote=out)
-    if result.failed:
+    document: dict[str, Any] = {"rows": [row.model_dump(mode="json") for row in result.rows], "out": result.out}
+    text, failed = _text(result.rows), bool(result.failed)
+    if comparing and not failed:
+        compared = compare_artifacts(result, photos, max_regression=allowed)
+        document["comparison"] = {**asdict(compared), "passed": compared.passed}
+        text, failed = f"{text}\n\n{_compared(compared)}", not compared.passed
+    finish(as_json, document, text=text, wrote=out)
+    if failed:
         raise typer.Exit(1)
+
+
+def _compared(comparison: Comparison) -> str:
+    rows = [
+        (
+            change.name, f"{change.before:.4g}", f"{change.after:.4g}", change.unit, f"{change.ratio:.3f}",
+            "" if change.low is None else f"{change.low:.3f}-{change.high:.3f}",
+            "-" if change.limit is None else "yes" if change.passed else f"NO, at most {change.limit:.2f}",
+        )
+        for change in comparison.changes
+    ]  # fmt: skip
+    header = (f"{Path(comparison.after).name} beside {Path(comparison.before).name}", "before", "after", "", "ratio")
+    return table((*header, "10-90 %", "passed"), rows)
 
 
 def _text(rows: Sequence[BenchRow]) -> str:

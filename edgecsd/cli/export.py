@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, table
+from edgecsd.cli.numbers import share_from_text
 from edgecsd.errors import BadInputError
 from edgecsd.quantization import Precision, parse_precision
 from edgecsd.recipes import RECIPES, Recipe, find_recipe
@@ -131,18 +131,6 @@ def _recipe(name: str | None, target: str | None, precision: str | None, ort_for
         if value:
             raise BadInputError(f"--recipe {name} says {option} itself: leave out one of them")
     return find_recipe(name)
-
-
-def share_from_text(text: str, option: str) -> float:
-    """0.01 from "1%" or "0.01"; BadInputError names the option otherwise."""
-    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
-    try:
-        share = float(number) / (100 if percent else 1)
-    except ValueError:
-        share = math.nan
-    if not 0 <= share < 1:
-        raise BadInputError(f"{option} {text}: a share from 0 to 1, such as 0.01, or in percent, such as 1%")
-    return share
 
 
 def _search(
