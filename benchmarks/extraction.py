@@ -52,6 +52,7 @@ def work(photos: Path | None, folder: Path, limit: int) -> None:
     prepare(model, len(images), Engine.ONNXRUNTIME, SILENT)
     with everyone.one_ahead():
         parts = Parts(folder / "store", {"limit": limit})
+    model.embed(model.preprocess.pixels(images.read(0).image)[None])  # the network is converted when it first runs
     everyone.meet()
     begun = time.perf_counter()
     embed_parts(images, GalleryEmbedder(model), parts, recipe=recipe, part_items=PART, workers=1, everyone=everyone)
