@@ -68,7 +68,7 @@ def make_phone_page(
             "name": model.name, "path": model_path, "bytes": reports.size, "sha256": reports.sha256,
             "target": metadata.target, "precision": metadata.precision, "dim": metadata.dim,
             "fingerprint": metadata.fingerprint, "contract": metadata.preprocess.model_dump(mode="json"),
-            "session_options": session_options(metadata),
+            "session_options": session_options(metadata, here=False),
         },
         "gallery": {"name": index.path.name, "count": len(index.ids), "photos": len(thumbnails) if thumbnails else 0},
         "golden": [f"/golden/{number}" for number in range(len(golden.files))],
