@@ -44,6 +44,23 @@ class DeployModel(nn.Module):
         return torch.randint(0, 256, (1, self.size, self.size, 3), dtype=torch.uint8, generator=generator)
 
 
+class PlanesFirst(nn.Module):
+    """What DeployModel gives, bit for bit, with the image turned into planes before it is normalised.
+
+    onnxruntime's Sub and Div with three numbers, over the last axis, take an eighth of a small network's whole time;
+    over planes next to nothing. TFLite's runtime does not mind, and is given DeployModel.
+    """
+
+    def __init__(self, deploy: DeployModel) -> None:
+        super().__init__()
+        self.planar = PlanarDeployModel(deploy)
+        self.eval()
+
+    def forward(self, image: Tensor) -> Tensor:
+        result: Tensor = self.planar(image.permute(0, 3, 1, 2).float())
+        return result
+
+
 class PlanarDeployModel(nn.Module):
     """(1, 3, S, S) float 0..255, RGB -> (1, dim): the form behind Core ML's ImageType, which is always planar."""
 

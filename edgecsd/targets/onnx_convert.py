@@ -12,7 +12,7 @@ from edgecsd.errors import missing_extra
 from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, ORT_SUFFIX, OUTPUT_NAME, ArtifactMetadata
-from edgecsd.targets.deploy import DeployModel
+from edgecsd.targets.deploy import DeployModel, PlanesFirst
 
 try:
     import onnx
@@ -64,7 +64,7 @@ def convert(
 
 def _export(model: DeployModel, file: Path) -> ModelProto:
     torch.onnx.export(
-        model, (model.example(),), str(file), dynamo=True, external_data=False,
+        PlanesFirst(model), (model.example(),), str(file), dynamo=True, external_data=False,
         input_names=[INPUT_NAME], output_names=[OUTPUT_NAME],
     )  # fmt: skip
     return onnx.load(str(file))
