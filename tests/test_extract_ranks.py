@@ -26,7 +26,7 @@ class Mortal(PixelGallery):
     batches = 0
     def embed(self, pixels):
         self.batches += 1
-        if os.environ.get("DIES") == os.environ["RANK"] and self.batches > 2:
+        if os.environ.get("DIES") == os.environ["RANK"] and self.batches > 3:  # after its first part
             os.kill(os.getpid(), signal.SIGKILL)
         return super().embed(pixels)
 
