@@ -63,8 +63,9 @@ def convert(
 
 
 def _export(model: DeployModel, file: Path) -> ModelProto:
+    traced = PlanesFirst(model) if type(model) is DeployModel else model  # others may take pixels in their own way
     torch.onnx.export(
-        PlanesFirst(model), (model.example(),), str(file), dynamo=True, external_data=False,
+        traced, (model.example(),), str(file), dynamo=True, external_data=False,
         input_names=[INPUT_NAME], output_names=[OUTPUT_NAME],
     )  # fmt: skip
     return onnx.load(str(file))
