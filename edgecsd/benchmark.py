@@ -170,10 +170,15 @@ def score_settings(
     searched = first.searched if gallery is None else Searched(gallery)
     if searched.count != first.searched.count:
         raise BadInputError(f"a gallery of {searched.count} vectors where {first.searched.count} are judged")
-    judged = zip(*(benchmark.relevance for benchmark in benchmarks), strict=True)
-    targets = [np.array(sorted(set().union(*(r.ok | r.junk for r in each))), np.int64) for each in judged]
+    targets = judged_rows(benchmarks)
     found = search(queries, searched, targets, max(depths) + max(each.most_junk for each in benchmarks))
     return [benchmark.figures(name, found, targets, depths) for benchmark in benchmarks]
+
+
+def judged_rows(benchmarks: Sequence[Benchmark]) -> list[Rows]:
+    """Of each query the rows that are relevant or junk in any of the benchmarks, ascending."""
+    judged = zip(*(benchmark.relevance for benchmark in benchmarks), strict=True)
+    return [np.array(sorted(set().union(*(r.ok | r.junk for r in each))), np.int64) for each in judged]
 
 
 def _places_of(rows: frozenset[int], targets: Rows, places: Rows) -> Rows:

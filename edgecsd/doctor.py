@@ -117,6 +117,7 @@ NEEDS = (
     Need("extract with timm:NAME", "train", (("torch",), ("torchvision",), ("timm",))),
     Need("extract with onnx:FILE", "onnx", (("onnxruntime",),)),
     Need("index", "index"),
+    Need("index push", "milvus"),
     Need("distill", "train"),
     Need("export to onnx", "onnx"),
     Need("export to tflite", "tflite"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from edgecsd.benchmark import DEPTHS, Benchmark, Figures, score_settings
 from edgecsd.embedding import Embedder, embed_images
 from edgecsd.errors import BadInputError
-from edgecsd.evaluation_task import open_task
+from edgecsd.evaluation_task import EvaluationTask, open_task
 from edgecsd.features import FeatureStore
 from edgecsd.files import sha256_file
 from edgecsd.images import ImageSet, find_images
+from edgecsd.index_places import MilvusAddress, index_name, open_index
 from edgecsd.per_query import EvaluationProtocol, PerQuery
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.ranking import rank
@@ -92,6 +93,7 @@ def evaluate(
     relevance_k: int = 10,
     ground_truth: Path | None = None,
     distractors: Sequence[Path] = (),
+    index: Path | MilvusAddress | None = None,
     workers: int | None = None,
     reporter: Reporter = SILENT,
 ) -> EvaluateResult:
@@ -101,15 +103,19 @@ def evaluate(
     gallery_images  the photos of the gallery store: adds the query model's symmetric search, which embeds them all
     ground_truth    judgements in place of labels: a row for each of easy, medium and hard
     distractors     stores of the same space that are searched behind the gallery and never relevant; they stay on disk
+    index           a gallery index over the gallery store: adds to each row the same queries, searched by the index
 
     Raises IncompatibleError (exit 3) where stores or models live in different embedding spaces.
     """
-    _check_options(run, artifact, images, gallery_images, labels, ground_truth, distractors)
+    _check_options(run, artifact, images, gallery_images, labels, ground_truth, distractors, index)
     task = open_task(
         gallery, queries, labels=labels, relevance_k=relevance_k, ground_truth=ground_truth, distractors=distractors
     )
     rows, models = list(task.rows), {OWN_ROW: ""}
-    scored = score_settings(task.benchmarks, OWN_ROW, task.queries.vectors()[rows])
+    own_queries = task.queries.vectors()[rows]
+    scored = score_settings(task.benchmarks, OWN_ROW, own_queries)
+    through = _through(index, task, models)
+    scored += through(OWN_ROW, "", own_queries)
     photos, gallery_photos = _photos(images, split), _photos(gallery_images, gallery_split)
     for name, embedder, space, digest in _embedders(run, artifact):
         require_same_space(space, task.gallery.space, name, str(gallery))
@@ -118,6 +124,7 @@ def evaluate(
         embedded = embed(task.crop(photos, reporter), task.queries, name=f"{name}: queries")[rows]
         models[f"{name}, asymmetric"] = digest
         scored += score_settings(task.benchmarks, f"{name}, asymmetric", embedded)
+        scored += through(f"{name}, asymmetric", digest, embedded)
         if gallery_photos is not None and name == "query model":
             own = embed(gallery_photos, task.gallery, name=f"{name}: gallery")
             models[f"{name}, symmetric"] = digest
@@ -131,7 +138,7 @@ def evaluate(
 
 def _check_options(
     run: Path | None, artifact: Path | None, images: object, gallery_images: object, labels: bool | None,
-    ground_truth: Path | None, distractors: Sequence[Path],
+    ground_truth: Path | None, distractors: Sequence[Path], index: object,
 ) -> None:  # fmt: skip
     if (run or artifact) and images is None:
         raise BadInputError("--images is needed: the photos of the query store, for the query model to embed")
@@ -142,8 +149,30 @@ def _check_options(
             "--gallery-images and --distractors: the query model's symmetric search would need its own vectors of the "
             "distractors; leave one of them out"
         )
+    if index is not None and distractors:
+        raise BadInputError("--index and --distractors: the index holds the gallery alone; leave one of them out")
     if labels is not None and ground_truth is not None:
         raise BadInputError("--labels and --no-labels say what is relevant, and so does --ground-truth: give one")
+
+
+def _through(
+    index: Path | MilvusAddress | None, task: EvaluationTask, models: dict[str, str]
+) -> Callable[[str, str, Floats], list[Figures]]:
+    """(row's name, model's digest, queries) -> figures of the index's own search, and `models` gains their name."""
+    if index is None:
+        return lambda name, digest, queries: []
+    from edgecsd.through_index import score_through, store_rows_of
+
+    opened = open_index(index)
+    rows = store_rows_of(opened, task.gallery)
+
+    def score(name: str, digest: str, queries: Floats) -> list[Figures]:
+        model, _, kind = name.rpartition(", ")
+        shown = f"{model}, {kind} through {index_name(index)} ({opened.type.value})"
+        models[shown] = digest
+        return score_through(opened, rows, task.benchmarks, shown, queries)
+
+    return score
 
 
 def _photos(source: Path | ImageSet | None, split: str | None) -> ImageSet | None:

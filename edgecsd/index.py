@@ -9,11 +9,12 @@ INDEX/
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +34,9 @@ try:
     import faiss
 except ImportError:
     raise missing_extra("faiss", "index") from None
+
+if TYPE_CHECKING:
+    from edgecsd.index_places import MilvusAddress
 
 KIND = "gallery index"
 SCHEMA_VERSION = 1
@@ -64,12 +68,12 @@ _OPTIONS: dict[IndexType, frozenset[str]] = {
 class GalleryIndex:
     """An opened index, searched with the parameters in its manifest."""
 
-    path: Path
+    path: Path | MilvusAddress
     type: IndexType
     space: EmbeddingSpace
     parameters: dict[str, int]
-    ids: tuple[str, ...]
-    digests: dict[str, str] = field(repr=False)  # of the photos, by id; of those that are known
+    ids: Sequence[str]
+    digests: Mapping[str, str] = field(repr=False)  # of the photos, by id; of those that are known
     _faiss: Any = field(repr=False)
 
     @staticmethod
@@ -170,7 +174,7 @@ def build_index(
         "links": links, "ef_construction": ef_construction, "ef_search": ef_search,
     }  # fmt: skip
     given = {name: value for name, value in options.items() if value is not None}
-    parameters = _parameters(kind, given, opened.count, opened.space.dim)
+    parameters = index_parameters(kind, given, opened.count, opened.space.dim)
     require_free(out, KIND, overwrite=overwrite)
     index = _make(kind, parameters, opened.space.dim)
     if kind in (IndexType.IVF, IndexType.IVFPQ):
@@ -184,7 +188,7 @@ def build_index(
     return GalleryIndex.open(out)
 
 
-def _parameters(kind: IndexType, given: dict[str, int], count: int, dim: int) -> dict[str, int]:
+def index_parameters(kind: IndexType, given: dict[str, int], count: int, dim: int) -> dict[str, int]:
     """Every parameter of the type, given or by default, checked against the gallery's size and dimension."""
     alien = sorted(set(given) - _OPTIONS[kind])
     if alien:

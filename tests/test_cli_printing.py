@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from edgecsd import cli
 from edgecsd.bench.schema import BenchProtocol, BenchResult, BenchRow, Status
 
-COMMANDS = sorted(command.name or "" for command in cli.app.registered_commands)
+COMMANDS = sorted(each.name or "" for each in [*cli.app.registered_commands, *cli.app.registered_groups])
 
 
 def test_the_commands() -> None:

@@ -19,6 +19,7 @@ from edgecsd.files import write_json
 from edgecsd.gate import CheckResult, judge
 from edgecsd.gates import DEFAULT_THRESHOLDS, Gate, Thresholds, choose_thresholds, read_thresholds
 from edgecsd.images import ImageSet, find_images
+from edgecsd.index_places import MilvusAddress, index_name
 from edgecsd.progress import SILENT, Reporter
 
 __all__ = ["DEFAULT_THRESHOLDS", "CheckOptions", "CheckResult", "Gate", "Thresholds", "check", "default_folder"]
@@ -26,14 +27,14 @@ __all__ = ["DEFAULT_THRESHOLDS", "CheckOptions", "CheckResult", "Gate", "Thresho
 PAGE, VERDICT = "check.html", "verdict.json"
 
 
-def default_folder(file: Path, index: Path, run: Path | None = None) -> Path:
+def default_folder(file: Path, index: Path | MilvusAddress, run: Path | None = None) -> Path:
     """Where the evidence of a file and an index goes unless told: RUN/checks/<artifact>-<target>-<index>."""
-    return run_of(file, run) / CHECKS / f"{file.stem}-{file.suffix[1:]}-{index.stem}"
+    return run_of(file, run) / CHECKS / f"{file.stem}-{file.suffix[1:]}-{index_name(index)}"
 
 
 def check(
     file: Path,
-    index: Path,
+    index: Path | MilvusAddress,
     images: Path | ImageSet,
     *,
     split: str | None = None,

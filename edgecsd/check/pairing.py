@@ -16,6 +16,7 @@ from edgecsd.features import FeatureStore
 from edgecsd.gallery_models import GalleryModel, load_gallery_model
 from edgecsd.images import ImageSet
 from edgecsd.index import GalleryIndex
+from edgecsd.index_places import MilvusAddress, open_index
 from edgecsd.progress import Reporter
 from edgecsd.quantization import Precision
 from edgecsd.query_models import QueryModel, load_query_model
@@ -80,10 +81,15 @@ class Queries:
 
 
 def open_pair(
-    file: Path, index: Path, run: Path | None, reference: Path | None, gallery: Path | None, threads: int
+    file: Path,
+    index: Path | MilvusAddress,
+    run: Path | None,
+    reference: Path | None,
+    gallery: Path | None,
+    threads: int,
 ) -> Pair:
-    artifact, opened = ArtifactEmbedder(file, threads=threads), GalleryIndex.open(index)
-    require_same_space(artifact.metadata.space, opened.space, str(file), str(index))
+    artifact, opened = ArtifactEmbedder(file, threads=threads), open_index(index)
+    require_same_space(artifact.metadata.space, opened.space, str(file), str(opened.path))
     folder = run_of(file, run)
     model = load_query_model(folder)
     if model.config.weights_digest != artifact.metadata.weights_digest:
@@ -92,10 +98,12 @@ def open_pair(
             f"give its own run with --run"
         )
     if len(opened.ids) < 2:
-        raise BadInputError(f"{index}: a gallery of {len(opened.ids)} has nothing to find beside the photo itself")
+        raise BadInputError(
+            f"{opened.path}: a gallery of {len(opened.ids)} has nothing to find beside the photo itself"
+        )
     stores = [FeatureStore.open(path) for path in (gallery, reference) if path is not None]
     for store in stores:
-        require_same_space(store.space, opened.space, str(store.path), str(index))
+        require_same_space(store.space, opened.space, str(store.path), str(opened.path))
     digests = dict(opened.digests)
     labels: dict[str, str] | None = None
     for store in stores:

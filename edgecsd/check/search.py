@@ -43,7 +43,7 @@ class IndexVectors:
                 f"{index.path}: an index of type {index.type} holds compressed vectors, so what compression costs "
                 "cannot be seen from it; give the store that it was built from with --gallery STORE"
             )
-        self.ids, self._index = index.ids, index
+        self.ids, self._index = tuple(index.ids), index
 
     def number(self, item: str) -> int:
         return self._index.row_of.get(item, -1)
@@ -58,7 +58,7 @@ class StoreVectors:
     def __init__(self, store: FeatureStore, index: GalleryIndex) -> None:
         self._store, self._row_of, items = store, index.row_of, store.items.ids
         strangers = [item for item in items if item not in index.row_of]
-        self.ids = (*index.ids, *strangers) if strangers else index.ids
+        self.ids = (*index.ids, *strangers) if strangers else tuple(index.ids)
         self._beyond = {item: row for row, item in enumerate(strangers, len(index.ids))}
         self._numbers = np.fromiter((self.number(item) for item in items), np.int64, len(items))
 

@@ -24,6 +24,7 @@ from edgecsd.cli import (
     golden,
     import_features,
     index,
+    index_push,
     inspect,
     matrix,
     report,
@@ -46,7 +47,6 @@ for name, command in (
     ("import-features", import_features.command),
     ("whiten", whiten.command),
     ("concatenate", concatenate.command),
-    ("index", index.command),
     ("distill", distill.command),
     ("evaluate", evaluate.command),
     ("export", export.command),
@@ -62,6 +62,8 @@ for name, command in (
     ("demo", demo.command),
 ):
     app.command(name)(command)
+index.app.command("push")(index_push.command)
+app.add_typer(index.app, name="index")
 
 
 def _version(asked: bool) -> None:

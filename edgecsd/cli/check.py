@@ -25,7 +25,7 @@ from edgecsd.cli.gate import (
 
 def command(
     file: Annotated[Path, typer.Argument(help="The exported file.")],
-    index: Annotated[Path, typer.Option(help="The gallery index that it will be searched in.")],
+    index: Annotated[Path, typer.Option(help="The gallery index to search: a folder or milvus:URI#COLLECTION.")],
     images: Annotated[
         Path, typer.Option(help="Photos like the queries to come: a folder, a list, tars, Parquet or a URL.")
     ],

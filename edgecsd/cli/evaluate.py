@@ -47,6 +47,12 @@ def command(
         list[Path] | None,
         typer.Option(help="Feature store searched behind the gallery, never relevant (may be repeated)."),
     ] = None,
+    index: Annotated[
+        Path | None,
+        typer.Option(
+            help="Gallery index over the gallery store (folder or milvus:URI#COLLECTION): adds what it finds."
+        ),
+    ] = None,
     per_query: Annotated[Path | None, typer.Option(help="Write the results a query to this .parquet file.")] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
@@ -68,7 +74,7 @@ def command(
 
     given = {
         "--run": run, "--artifact": artifact, "--gallery-images": gallery_images, "--gallery-split": gallery_split,
-        "--per-query": per_query,
+        "--per-query": per_query, "--index": index,
     }  # fmt: skip
     if compare is not None:
         from edgecsd.comparison import compare as compare_models
@@ -95,7 +101,7 @@ def command(
     result = evaluate(
         gallery, queries, images=images, split=split, run=run, artifact=artifact, gallery_images=gallery_images,
         gallery_split=gallery_split, labels=labels, relevance_k=relevance_k, ground_truth=ground_truth,
-        distractors=distractors or (), workers=workers, reporter=ConsoleReporter(),
+        distractors=distractors or (), index=index, workers=workers, reporter=ConsoleReporter(),
     )  # fmt: skip
     if per_query is not None:
         write_per_query(per_query, result.per_query)

@@ -1,4 +1,4 @@
-"""edgecsd index"""
+"""edgecsd index: the group of commands about gallery indexes, and `build`, which is meant where none is named."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ from typing import Annotated
 import typer
 
 from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, finish
+from edgecsd.cli.default_command import DefaultsToBuild
+
+app = typer.Typer(
+    cls=DefaultsToBuild,
+    help="Build a gallery index over a feature store (edgecsd index STORE --out INDEX; options: edgecsd index build "
+    "--help), and what else there is to do about indexes.\n\n"
+    "Example: edgecsd index gallery.store --out gallery.index --type ivf --nprobe 16",
+)
 
 
-def command(
+@app.command("build")
+def build(
     store: Annotated[Path, typer.Argument(help="The gallery's feature store.")],
     out: Annotated[Path, typer.Option(help="The gallery index to write.")],
     type: Annotated[str, typer.Option(help="flat (exact), ivf, ivfpq or hnsw.")] = "flat",

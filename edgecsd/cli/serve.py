@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    index: Annotated[Path, typer.Argument(help="The gallery index.")],
+    index: Annotated[Path, typer.Argument(help="The gallery index: a folder or milvus:URI#COLLECTION.")],
     model: Annotated[
         Path | None, typer.Option(help="Exported .onnx or .tflite for the phone's page (default: searches alone).")
     ] = None,

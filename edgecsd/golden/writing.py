@@ -23,6 +23,7 @@ from edgecsd.golden.telling import read_me
 from edgecsd.golden.tolerances import measure_tolerances
 from edgecsd.images import ImageSet, find_images
 from edgecsd.index import GalleryIndex
+from edgecsd.index_places import open_index
 from edgecsd.locks import holding_out
 from edgecsd.pixel_mistakes import right_pixels
 from edgecsd.progress import SILENT, Reporter
@@ -57,7 +58,7 @@ def write_golden_pack(
     artifact = ArtifactEmbedder(file, threads=threads)
     metadata, contract = artifact.metadata, artifact.preprocess
     contract.require_square("a golden pack")
-    opened = None if index is None else GalleryIndex.open(index)
+    opened = None if index is None else open_index(index)
     if opened is not None:
         require_same_space(metadata.space, opened.space, str(file), str(index))
     photos = images if isinstance(images, ImageSet) else find_images(images)

@@ -21,6 +21,7 @@ from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features import FeatureStore
 from edgecsd.images import ImageSet, find_images
 from edgecsd.index import GalleryIndex
+from edgecsd.index_places import open_index
 from edgecsd.matrix.measure import DEPTH, Judged, measure, update_between
 from edgecsd.matrix.result import MatrixResult, Pairing, Update
 from edgecsd.matrix.rollout import rollout
@@ -62,7 +63,7 @@ def matrix(
     """
     _require_distinct(artifacts, "--artifact")
     _require_distinct(indexes, "--index")
-    opened = [GalleryIndex.open(path) for path in indexes]
+    opened = [open_index(path) for path in indexes]
     embedders = [ArtifactEmbedder(path, threads=threads) for path in artifacts]
     small = [path for path, index in zip(indexes, opened, strict=True) if len(index.ids) < 2]
     if small:

@@ -16,6 +16,7 @@ from pathlib import Path
 from edgecsd.errors import BadInputError, missing_extra
 from edgecsd.images import find_images
 from edgecsd.index import GalleryIndex
+from edgecsd.index_places import open_index
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.space import require_same_space
 from edgecsd.targets.artifact import read_metadata, target_of
@@ -83,7 +84,7 @@ def serve(
     MissingBackendError where the browser's runtime cannot be fetched.
     """
     limits, chosen = Limits(rate=rate, burst=4 * rate), _token(token)
-    opened = GalleryIndex.open(index)
+    opened = open_index(index)
     page = _page(opened, model, photos, split, out, reporter)
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(listen(host, port))
