@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.features import FeatureStore
-from edgecsd.index import GalleryIndex, IndexType
+from edgecsd.index import GalleryIndex
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -28,7 +28,7 @@ class StoredVectors:
 
     @property
     def exact(self) -> bool:
-        return self.index.type is not IndexType.IVFPQ
+        return self.index.exact
 
     def blocks(self, most: int | None = None, size: int | None = None) -> Iterator[tuple[Rows, Floats]]:
         """(rows, vectors) of all rows, or of blocks spread evenly over them that hold about `most` rows together.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from edgecsd import index as index_module
 from edgecsd.features import FeatureStore, Items, write_store
 from edgecsd.index import GalleryIndex, IndexType
+from edgecsd.index.engine import make_engine
+from edgecsd.index.opened import write_items, write_manifest
+from edgecsd.index.storing import MAIN, write_faiss
 from edgecsd.space import EmbeddingSpace
 
 DIM, COUNT = 32, 600
@@ -48,13 +49,13 @@ def forge(
 ) -> GalleryIndex:
     """An index folder with a manifest in perfect order, whatever its contents: what somebody's own script writes."""
     held = store.vectors() if vectors is None else vectors.astype(np.float32)
-    index = index_module._make(kind, parameters, DIM) if made is None else made
+    index = make_engine(kind, parameters, DIM).main if made is None else made
     if not index.is_trained:
         index.train(held)
     index.add(held)
     named = store.items.ids[: len(held)] if ids is None else ids
-    like = SimpleNamespace(
-        items=SimpleNamespace(ids=named, digests=[""] * len(named)), count=len(held), space=store.space
-    )
-    index_module._write(index, kind, parameters, like, out)  # type: ignore[arg-type]
+    out.mkdir(parents=True)
+    write_faiss(index, out / MAIN)
+    write_items(out, named, [""] * len(named))
+    write_manifest(out, kind, parameters, store.space, len(held))
     return GalleryIndex.open(out)

@@ -34,10 +34,10 @@ def unit(rows: int, dim: int = 16, seed: int = 0) -> np.ndarray:
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """faiss's threads wait by spinning: beside other programs on two cores that takes 30 s instead of one."""
-    before = index_module.faiss.omp_get_max_threads()
-    index_module.faiss.omp_set_num_threads(1)
+    before = index_module.engine.faiss.omp_get_max_threads()
+    index_module.engine.faiss.omp_set_num_threads(1)
     yield
-    index_module.faiss.omp_set_num_threads(before)
+    index_module.engine.faiss.omp_set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_ties_stand_in_row_order(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"type": "annoy"}, "--type annoy: there are flat, ivf, ivfpq, hnsw"),
-        ({"nprobe": 3}, "--nprobe: an index of type flat does not take it .it takes: none"),
+        ({"nprobe": 3}, "--nprobe: an index of type flat does not take it .it takes: --bits"),
         ({"type": "ivf", "ef_search": 3}, "--ef-search: .* type ivf .*--nlist, --nprobe"),
         ({"type": "hnsw", "pq_bytes": 4}, "--pq-bytes: an index of type hnsw"),
         ({"type": "ivf", "nlist": 0}, "--nlist 0: must be at least 1"),

@@ -21,10 +21,10 @@ from edgecsd.probes.recall import distant
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """faiss's threads wait by spinning: beside other programs on two cores that takes 30 s instead of one."""
-    before = index_module.faiss.omp_get_max_threads()
-    index_module.faiss.omp_set_num_threads(1)
+    before = index_module.engine.faiss.omp_get_max_threads()
+    index_module.engine.faiss.omp_set_num_threads(1)
     yield
-    index_module.faiss.omp_set_num_threads(before)
+    index_module.engine.faiss.omp_set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -20,10 +20,10 @@ from edgecsd.whitening import Whitening
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """faiss's threads wait by spinning: beside other programs on two cores that takes 30 s instead of one."""
-    before = index_module.faiss.omp_get_max_threads()
-    index_module.faiss.omp_set_num_threads(1)
+    before = index_module.engine.faiss.omp_get_max_threads()
+    index_module.engine.faiss.omp_set_num_threads(1)
     yield
-    index_module.faiss.omp_set_num_threads(before)
+    index_module.engine.faiss.omp_set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_healthy_indexes_pass(kind: str, options: dict[str, int], store: Feature
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
 def test_an_index_by_distance(kind: str, store: FeatureStore, tmp_path: Path) -> None:
-    faiss = index_module.faiss
+    faiss = index_module.engine.faiss
     made = {
         "flat": lambda: faiss.IndexFlatL2(DIM),
         "ivf": lambda: faiss.index_factory(DIM, "IVF4,Flat", faiss.METRIC_L2),

@@ -215,7 +215,8 @@ def _index_facts(pair: Pair) -> IndexFacts:
     index, store = pair.index, pair.store
     return IndexFacts(
         path=str(index.path), type=index.type, parameters=index.parameters, count=len(index.ids),
-        fingerprint=index.space.fingerprint, exact=index.type is IndexType.FLAT, search=describe_search(index),
+        fingerprint=index.space.fingerprint, exact=index.type is IndexType.FLAT and index.exact,
+        search=describe_search(index),
         store=None if store is None else str(store.path),
     )  # fmt: skip
 

@@ -38,7 +38,7 @@ class IndexVectors:
     """The vectors that an index holds; numbers are its rows. An index of compressed vectors raises BadInputError."""
 
     def __init__(self, index: GalleryIndex) -> None:
-        if index.type is IndexType.IVFPQ:
+        if not index.exact:
             raise BadInputError(
                 f"{index.path}: an index of type {index.type} holds compressed vectors, so what compression costs "
                 "cannot be seen from it; give the store that it was built from with --gallery STORE"
@@ -111,7 +111,7 @@ def search_links(
     Exact results come from the store, or without one from the index's own vectors. The photo of a query itself (same
     id) is left out. Raises BadInputError for an index of compressed vectors without a store.
     """
-    exact_already = store is None and index.type is IndexType.FLAT
+    exact_already = store is None and index.type is IndexType.FLAT and index.exact
     source = IndexVectors(index) if store is None else StoreVectors(store, index)
     own = np.array([source.number(item) for item in queries], np.int64)
     depth = _depth(index, len(source.ids), k)

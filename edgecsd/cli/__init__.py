@@ -24,6 +24,7 @@ from edgecsd.cli import (
     golden,
     import_features,
     index,
+    index_merge,
     index_push,
     inspect,
     matrix,
@@ -62,6 +63,7 @@ for name, command in (
     ("demo", demo.command),
 ):
     app.command(name)(command)
+index.app.command("merge")(index_merge.command)
 index.app.command("push")(index_push.command)
 app.add_typer(index.app, name="index")
 
