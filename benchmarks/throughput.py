@@ -38,6 +38,7 @@ from edgecsd.gallery_models import GalleryModel, load_gallery_model, prepare
 from edgecsd.images import ImageSet, find_images, load_in_order
 from edgecsd.objective import Objective
 from edgecsd.query_models import create_query_model
+from edgecsd.stored_vectors import FlatViews
 from edgecsd.training import NetworkTraining
 from edgecsd.training_set import make_training_set
 
@@ -157,7 +158,7 @@ def compare_training(images: ImageSet, model: GalleryModel, options: argparse.Na
 
         def bare() -> None:
             for shown, views, pixels in batches:
-                target = training.targets.features[torch.from_numpy(shown), torch.from_numpy(views)]
+                target = torch.from_numpy(training.objective.own_features(shown, views))
                 loss = 1 - (network(to_input(pixels, network.config.preprocess)) * target).sum(dim=1).mean()
                 optimizer.zero_grad()
                 loss.backward()
@@ -172,10 +173,10 @@ def _training(images: ImageSet, model: GalleryModel, folder: Path, options: argp
     share, limit = config.held_out, config.held_out_limit
     data = make_training_set(images, store, None, share=share, limit=limit, overlap_k=config.overlap_k)
     features = data.features[data.train]
-    vectors = features.reshape(-1, features.shape[2])
+    vectors = FlatViews(features, np.arange(len(features)))
     own_rows = [data.own_rows[t] for t in data.train for _ in range(features.shape[1])]
-    anchors = make_anchors(vectors, data.gallery, config.k, own_rows=own_rows, out=folder / "anchors.npz")
-    targets = Objective(torch.from_numpy(features), config, anchors)
+    anchors = make_anchors(vectors, data.gallery, config.k, own_rows=own_rows, out=folder / "anchors")
+    targets = Objective(features, config, anchors)
     query_model = create_query_model(config.query_model, store.space)
     return NetworkTraining(query_model, data, targets, folder, workers=options.workers)
 

@@ -19,3 +19,4 @@ class Mining(StrEnum):
 
     EXACT = "exact"  # every vector against the whole gallery, in blocks
     IVF = "ivf"  # through inverted lists (faiss); the recall is measured and told
+    IVF_PQ = "ivf-pq"  # the same with compressed vectors, whose best are compared anew: a 16th of the disk

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +11,30 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgecsd.anchor_files import Anchors, read_anchors, write_anchors
 from edgecsd.anchor_kinds import AnchorKind, Mining
 from edgecsd.distributed import ALONE, Ranks
 from edgecsd.errors import BadInputError
-from edgecsd.files import Parts, digest_of, replace_whole
-from edgecsd.mining import drawn_for_all, drawn_for_each, in_blocks, mine
+from edgecsd.files import Parts, digest_of
+from edgecsd.mining import drawn_for_each, drawn_order, first_of, in_blocks, mine
 from edgecsd.progress import SILENT, Reporter
+from edgecsd.stored_vectors import Queries, StoredVectors, Vectors, digest
+
+__all__ = ["Anchors", "contextual_similarities", "make_anchors", "products"]
 
 BLOCK_ROWS = 256  # vectors whose cosines to given anchors are taken at once
 # What the ways of `products` cost, in anchors that `by_image` takes one by one (measured: benchmarks/anchors.py):
 # a gallery row that is read in order, its product with one query there and back, and a row copied beside others.
 STREAM, MULTIPLY, COPY = 0.9, 0.05, 2.0
+GATHERED_VALUES = 1 << 26  # of anchors on disk that are in memory at once: 256 MB as float32
 
 Floats = NDArray[np.float32]
 Rows = Sequence[NDArray[np.int64]]
 
 
-@dataclass(frozen=True)
-class Anchors:
-    """The K anchors of each of T training vectors.
-
-    vectors       (N, D) what ids point into: the gallery, or the K centroids of a codebook
-    ids           (T, K) rows of `vectors`; a read-only broadcast view where all rows are alike.
-                  TOPK: nearest first. RANDOM and FIXED: as drawn. CODEBOOK: 0 to K - 1
-    similarities  (T, K) cosines to them, in the order of ids
-    recall        of approximate mining against exact mining, on a sample; None where exact
-    """
-
-    vectors: Floats
-    ids: NDArray[np.int32]
-    similarities: NDArray[np.float16]
-    recall: float | None = None
-
-
 def make_anchors(
-    vectors: Floats,
-    gallery: Floats,
+    vectors: Queries,
+    gallery: Vectors,
     k: int,
     *,
     kind: AnchorKind = AnchorKind.TOPK,
@@ -60,11 +45,11 @@ def make_anchors(
     everyone: Ranks = ALONE,
     reporter: Reporter = SILENT,
 ) -> Anchors:
-    """K anchors for each of vectors (T, D) out of gallery (N, D), both unit length.
+    """K anchors for each of vectors (T, D) out of gallery (N, D), both unit length, held in memory or left on disk.
 
     own_rows[t] are the gallery rows of the very image that vector t shows (and of byte-identical copies): they are left
     out, or g would stand twice among its anchors; to the centroids of a codebook they don't matter. `seed` is for
-    kinds that draw, `mining` for TOPK. The result is kept in `out`, and an interrupted run goes on.
+    kinds that draw, `mining` for TOPK. The result is kept in the folder `out`, and an interrupted run goes on.
     The processes of `everyone` share the work.
     Raises BadInputError where the gallery has not as many.
     """
@@ -74,61 +59,73 @@ def make_anchors(
     if not 1 <= k <= most:
         raise BadInputError(f"--k {k}: the gallery offers 1 to {most} anchors an image")
     settings: dict[str, Any] = {
-        "kind": kind.value, "k": k, "vectors": _digest(vectors), "gallery": _digest(gallery),
+        "kind": kind.value, "k": k, "vectors": digest(vectors), "gallery": digest(gallery),
         **({"mining": mining.value} if kind is AnchorKind.TOPK else {"seed": seed}),
         **({} if kind is AnchorKind.CODEBOOK else {"own": digest_of([rows.tolist() for rows in own])}),
     }  # fmt: skip
-    kept = _read(out, digest_of(settings), gallery, len(vectors))
+    kept = read_anchors(out, digest_of(settings), gallery, len(vectors))
     if kept is not None:
         return kept
     with everyone.one_ahead():
         parts = Parts(out, settings)
-    if kind is AnchorKind.TOPK:
-        (ids, similarities), recall = mine(
-            vectors, gallery, k, own, parts, mining=mining, everyone=everyone, reporter=reporter
-        )
-        anchors = Anchors(gallery, ids, similarities, recall)
+    recall, codebook, alike = None, None, None
+    if kind is AnchorKind.TOPK and mining is Mining.EXACT:
+        made = mine(vectors, gallery, k, own, parts, everyone=everyone, reporter=reporter)
+    elif kind is AnchorKind.TOPK:
+        from edgecsd.list_mining import mine_in_lists  # faiss: only where it is asked for
+
+        made, recall = mine_in_lists(vectors, gallery, k, own, parts, mining, everyone, reporter)
+    elif kind is AnchorKind.CODEBOOK:
+        with everyone.one_ahead():
+            codebook = _codebook(gallery, k, seed, parts)
+        alike = every = np.arange(k, dtype=np.int32)
+        made = _given(vectors, codebook, lambda block: _repeated(every, block), parts, reporter, everyone)
+    elif kind is AnchorKind.FIXED:
+        order = drawn_order(len(gallery), seed)
+        alike = None if any(np.isin(rows, order[:k]).any() for rows in own) else order[:k]
+        made = _given(vectors, gallery, lambda block: first_of(order, k, own[block]), parts, reporter, everyone)
     else:
-        anchors = _given(vectors, gallery, k, kind, own, seed, parts, reporter, everyone)
-    everyone.meet()  # all have read the parts
+        made = _given(
+            vectors, gallery, lambda block: drawn_for_each(len(gallery), k, own[block], seed, block.start),
+            parts, reporter, everyone,
+        )  # fmt: skip
     if everyone.first:
-        _write(out, anchors, digest_of(settings), codebook=kind is AnchorKind.CODEBOOK)
+        write_anchors(
+            out, digest_of(settings), parts, made, (len(vectors), k), alike=alike, codebook=codebook, recall=recall
+        )
+    everyone.meet()  # it is written
+    if everyone.first:
         parts.discard()
-    return anchors
+    written = read_anchors(out, digest_of(settings), gallery, len(vectors))
+    assert written is not None
+    return written
+
+
+def _repeated(alike: NDArray[np.int32], block: slice) -> NDArray[np.int32]:
+    return np.broadcast_to(alike, (block.stop - block.start, len(alike)))
 
 
 def _given(
-    vectors: Floats,
-    gallery: Floats,
-    k: int,
-    kind: AnchorKind,
-    own: Rows,
-    seed: int,
+    vectors: Queries,
+    gallery: Vectors,
+    ids_of: Callable[[slice], NDArray[np.int32]],
     parts: Parts,
     reporter: Reporter,
     everyone: Ranks,
-) -> Anchors:
-    """Anchors that do not depend on what is near, and the cosines to them."""
-    if kind is AnchorKind.CODEBOOK:
-        with everyone.one_ahead():
-            gallery = _codebook(gallery, k, seed, parts)
-        ids = np.broadcast_to(np.arange(k, dtype=np.int32), (len(vectors), k))
-    elif kind is AnchorKind.FIXED:
-        ids = drawn_for_all(len(gallery), k, own, seed)
-    else:
-        ids = drawn_for_each(len(gallery), k, own, seed)
-    everything = torch.from_numpy(gallery)
+) -> int:
+    """Anchors that do not depend on what is near, and the cosines to them, as that many parts."""
+    everything = torch.from_numpy(gallery) if isinstance(gallery, np.ndarray) else gallery
 
     def make(block: slice) -> dict[str, NDArray[Any]]:
-        chosen = torch.from_numpy(ids[block].astype(np.int64))
-        cosines = products(torch.from_numpy(vectors[block]), everything, chosen)
-        return {"similarities": cosines.to(torch.float16).numpy()}
+        ids = ids_of(block)
+        chosen = torch.from_numpy(ids.astype(np.int64))
+        cosines = products(torch.from_numpy(np.ascontiguousarray(vectors[block], np.float32)), everything, chosen)
+        return {"ids": ids, "similarities": cosines.to(torch.float16).numpy()}
 
-    found = in_blocks(make, len(vectors), BLOCK_ROWS, parts, "similarities to anchors", reporter, everyone)
-    return Anchors(gallery, ids, found["similarities"])
+    return in_blocks(make, len(vectors), BLOCK_ROWS, parts, "similarities to anchors", reporter, everyone)
 
 
-def _codebook(gallery: Floats, k: int, seed: int, parts: Parts) -> Floats:
+def _codebook(gallery: Vectors, k: int, seed: int, parts: Parts) -> Floats:
     """(K, D) centroids, kept among the parts: they can take longer than all the rest."""
     from edgecsd.clustering import spherical_codebook  # faiss: only where it is asked for
 
@@ -138,7 +135,7 @@ def _codebook(gallery: Floats, k: int, seed: int, parts: Parts) -> Floats:
     return np.asarray(parts.read(place)["vectors"], np.float32)
 
 
-def contextual_similarities(queries: Tensor, own: Tensor, gallery: Tensor, ids: Tensor) -> Tensor:
+def contextual_similarities(queries: Tensor, own: Tensor, gallery: Tensor | StoredVectors, ids: Tensor) -> Tensor:
     """(B, K + 1) cosines of queries (B, D) to their anchors: `own` (B, D) first, then gallery (N, D) rows ids (B, K).
 
     Gradients go to the queries alone. No (B, K + 1, D) copy is made, see `products`.
@@ -147,12 +144,14 @@ def contextual_similarities(queries: Tensor, own: Tensor, gallery: Tensor, ids: 
     return torch.cat([first, products(queries, gallery, ids)], dim=1)
 
 
-def products(queries: Tensor, gallery: Tensor, ids: Tensor) -> Tensor:
+def products(queries: Tensor, gallery: Tensor | StoredVectors, ids: Tensor) -> Tensor:
     """(B, K) products of queries (B, D) with gallery (N, D) rows ids (B, K), in the way that costs least.
 
     All with all costs (B, N) of memory, but is one fast matrix product; by image costs B K rows, but no row is
     multiplied in vain; unique anchors are worth their gathering where the images of a batch share most of them.
     """
+    if isinstance(gallery, StoredVectors):
+        return _from_disk(queries, gallery, ids)
     batch, k = ids.shape
     row = STREAM + MULTIPLY * batch
     present = torch.zeros(len(gallery), dtype=torch.bool).index_fill_(0, ids.reshape(-1), True)
@@ -171,6 +170,15 @@ def by_unique_anchors(queries: Tensor, gallery: Tensor, ids: Tensor) -> Tensor:
     present = torch.zeros(len(gallery), dtype=torch.bool).index_fill_(0, ids.reshape(-1), True)
     places = (present.cumsum(0) - 1)[ids]  # no sorting, as torch.unique would
     return (queries @ gallery[present].T).gather(1, places)
+
+
+def _from_disk(queries: Tensor, gallery: StoredVectors, ids: Tensor) -> Tensor:
+    """`products` with the rows that the batch needs, read once; with too many of them for that, image by image."""
+    rows, places = torch.unique(ids, return_inverse=True)
+    if len(rows) * gallery.shape[1] > GATHERED_VALUES:
+        result: Tensor = _ByStoredImage.apply(queries, gallery, ids)
+        return result
+    return products(queries, torch.from_numpy(gallery[rows.numpy()]), places)
 
 
 def by_image(queries: Tensor, gallery: Tensor, ids: Tensor) -> Tensor:
@@ -197,35 +205,17 @@ class _ByImage(torch.autograd.Function):
         return torch.nn.functional.embedding_bag(ids, gallery, per_sample_weights=weights, mode="sum"), None, None
 
 
-def _write(out: Path, anchors: Anchors, key: str, *, codebook: bool) -> None:
-    """The file: ids as one row where all are alike, `vectors` only of a codebook, recall NaN where exact."""
-    alike = anchors.ids.strides[0] == 0
-    arrays: dict[str, Any] = {
-        "ids": anchors.ids[:1] if alike else anchors.ids,
-        "similarities": anchors.similarities,
-        "recall": np.float64(np.nan if anchors.recall is None else anchors.recall),
-        "settings": np.str_(key),
-    }
-    if codebook:
-        arrays["vectors"] = anchors.vectors
-    with replace_whole(out) as temporary, open(temporary, "wb") as handle:
-        np.savez(handle, **arrays)
+class _ByStoredImage(torch.autograd.Function):
+    """The same with anchors on disk, which are read again for the way back."""
 
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, gallery: StoredVectors, ids: Tensor) -> Tensor:
+        ctx.gallery, ctx.ids = gallery, ids
+        rows = (torch.from_numpy(gallery[own.numpy()]) for own in ids)
+        return torch.stack([anchors @ query for anchors, query in zip(rows, queries, strict=True)])
 
-def _read(out: Path, key: str, gallery: Floats, count: int) -> Anchors | None:
-    """What `_write` left under the same settings; anything else is made again."""
-    try:
-        with open(out, "rb") as handle, np.load(handle, allow_pickle=False) as saved:
-            if str(saved["settings"]) != key:
-                return None
-            vectors = saved["vectors"] if "vectors" in saved.files else gallery
-            ids, recall = saved["ids"], float(saved["recall"])
-            if len(ids) != count:
-                ids = np.broadcast_to(ids, (count, ids.shape[1]))
-            return Anchors(vectors, ids, saved["similarities"], None if np.isnan(recall) else recall)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-        return None
-
-
-def _digest(array: Floats) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        rows = (torch.from_numpy(ctx.gallery[own.numpy()]) for own in ctx.ids)
+        pairs = zip(gradients[0], rows, strict=True)
+        return torch.stack([weights @ anchors for weights, anchors in pairs]), None, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,14 @@ Floats = NDArray[np.float32]
 # Relative to the mean eigenvalue of the features' covariance.
 STRENGTHS = tuple(float(s) for s in np.logspace(-4, 2, 13))
 BLOCK_ROWS = 8192  # rows in float64 at once
+
+
+class BlockwiseRows(Protocol):
+    """Rows of numbers that are there, or made, when a slice of them is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> Floats: ...
 
 
 @dataclass(frozen=True)
@@ -29,15 +38,20 @@ class Projection:
 class Ridge:
     """Ridge regression with a free intercept, solved for any strength from one eigendecomposition, in float64."""
 
-    def __init__(self, pooled: Floats, targets: Floats) -> None:
-        """pooled (M, C) features, targets (M, D) gallery features of the same M views."""
-        self._pooled_mean, self._target_mean = pooled.mean(0, dtype=np.float64), targets.mean(0, dtype=np.float64)
-        width = pooled.shape[1]
-        gram, cross = np.zeros((width, width)), np.zeros((width, targets.shape[1]))
-        for first in range(0, len(pooled), BLOCK_ROWS):  # centred in float64, without a copy of the whole
-            block = pooled[first : first + BLOCK_ROWS] - self._pooled_mean
+    def __init__(self, pooled: BlockwiseRows, targets: BlockwiseRows) -> None:
+        """pooled (M, C) features, targets (M, D) gallery features of the same M views; both are taken in blocks."""
+        count = len(pooled)
+        blocks = [slice(first, min(first + BLOCK_ROWS, count)) for first in range(0, count, BLOCK_ROWS)]
+        self._pooled_mean, self._target_mean = (
+            np.sum([rows[block].sum(0, dtype=np.float64) for block in blocks], axis=0) / count
+            for rows in (pooled, targets)
+        )
+        width = len(self._pooled_mean)
+        gram, cross = np.zeros((width, width)), np.zeros((width, len(self._target_mean)))
+        for rows in blocks:  # centred in float64, without a copy of the whole
+            block = pooled[rows] - self._pooled_mean
             gram += block.T @ block
-            cross += block.T @ (targets[first : first + BLOCK_ROWS] - self._target_mean)
+            cross += block.T @ (targets[rows] - self._target_mean)
         values, self._vectors = np.linalg.eigh(gram)
         self._values = np.maximum(values, 0.0)
         self._rotated = self._vectors.T @ cross

@@ -32,7 +32,7 @@ from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.files import digest_of, replace_whole, write_json
 from edgecsd.frozen_features import Array, frozen_features
-from edgecsd.head_training import BLOCK, project_all, train_head
+from edgecsd.head_training import HiddenRows, project_all, train_head
 from edgecsd.images import ImageSet, find_images
 from edgecsd.locks import holding_out
 from edgecsd.losses import Order
@@ -41,6 +41,7 @@ from edgecsd.pooling import Pooling, ProjectionKind
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.run_folder import DistillResult, Stage, check_run, describe_run, read_result, start_run
+from edgecsd.stored_vectors import FlatViews, Views, chosen_views
 from edgecsd.training import NetworkTraining
 from edgecsd.training_log import TrainingLog
 from edgecsd.training_set import TrainingSet, make_training_set
@@ -107,8 +108,11 @@ def distill(
 
 def _require_shareable(config: DistillConfig, everyone: Ranks) -> None:
     """Raise BadInputError where several processes would not give what one gives."""
-    if config.epochs and config.batch_size % everyone.count:
-        raise BadInputError(f"--batch-size {config.batch_size}: {everyone.count} processes cannot share it evenly")
+    if config.epochs and config.batch_size % (everyone.count * config.accumulate):
+        parts = f" in {config.accumulate} parts" if config.accumulate > 1 else ""
+        raise BadInputError(
+            f"--batch-size {config.batch_size}: {everyone.count} processes cannot share it evenly{parts}"
+        )
     if config.loss is Loss.RAML and everyone.count > 1:
         raise BadInputError("--loss raml compares all images of a batch with each other: it runs in one process only")
     if config.epochs and not config.freeze_norm and everyone.count > 1:
@@ -166,15 +170,15 @@ class _Distillation:
 
     def _stage(self, name: str, embeddings: Floats) -> None:
         overlap = self.data.held_out_overlap(embeddings, self.config.overlap_k)
-        cosine = float((embeddings * self.data.features[self.data.held_out, 0]).sum(1).mean())
+        cosine = float((embeddings * self.data.own_features(self.data.held_out)).sum(1).mean())
         self.stages.append(Stage(name, overlap, cosine))
         self.reporter.message(f"{name}: held-out overlap@{self.config.overlap_k} {overlap:.4f} (cosine {cosine:.4f})")
 
     def _closed_form(self, pooled: Array) -> None:
-        hidden, train = self._hidden(pooled), self.data.train
-        targets = self.data.features[train, : hidden.shape[1]]
-        ridge = Ridge(hidden[train].reshape(-1, hidden.shape[2]), targets.reshape(-1, targets.shape[2]))
-        held_out = hidden[self.data.held_out, 0]
+        train, views = self.data.train, pooled.shape[1]
+        inputs = HiddenRows(self.model, FlatViews(pooled, train))
+        ridge = Ridge(inputs, FlatViews(self.data.features, train, views))
+        held_out = HiddenRows(self.model, FlatViews(pooled, self.data.held_out, 1))[:]
         overlaps = [self.data.held_out_overlap(ridge.solve(s)(held_out), self.config.overlap_k) for s in STRENGTHS]
         self._set_projection(ridge.solve(STRENGTHS[int(np.argmax(overlaps))]))
         self._stage("closed-form start", self._project(pooled))
@@ -185,13 +189,6 @@ class _Distillation:
             # for unseen classes a stronger ridge is worse by itself and better to train from (docs/decisions/0004).
             self._set_projection(ridge.solve(self.config.head_start))
 
-    def _hidden(self, pooled: Array) -> Floats:
-        """(T, 1 + V, C): what the linear projection is applied to."""
-        flat = torch.from_numpy(pooled.reshape(-1, *pooled.shape[2:]))
-        with torch.inference_mode():
-            hidden = torch.cat([self.model.hidden(block.float()) for block in torch.split(flat, BLOCK)])
-        return np.asarray(hidden.numpy().reshape(*pooled.shape[:2], -1), np.float32)
-
     def _set_projection(self, projection: Projection) -> None:
         assert isinstance(self.model.projection, nn.Linear)
         with torch.no_grad():
@@ -200,22 +197,22 @@ class _Distillation:
 
     def _objective(self) -> Objective:
         config, train, codebooks = self.config, self.data.train, None
-        features = self.data.features[train]
+        features = chosen_views(self.data.features, train)
         if config.loss is Loss.SSP:
             codebooks = torch.from_numpy(
                 product_codebooks(self.data.gallery, config.sub_spaces, config.centroids, seed=config.seed)
             )
         anchors = self._make_anchors(features) if config.loss in ANCHORED_LOSSES else None
-        return Objective(torch.from_numpy(features), config, anchors, codebooks)
+        return Objective(features, config, anchors, codebooks)
 
-    def _make_anchors(self, features: Floats) -> Anchors:
+    def _make_anchors(self, features: Views) -> Anchors:
         config, k = self.config, self._anchor_count
         warn(config, k, self.data.store.space.dim, self.reporter)
         made_of = digest_of([config.anchors, k, config.mining, config.seed, features.shape])
         return make_anchors(
-            features.reshape(-1, features.shape[2]), self.data.gallery, k, kind=config.anchors, seed=config.seed,
+            FlatViews(features, np.arange(len(features))), self.data.gallery, k, kind=config.anchors, seed=config.seed,
             own_rows=[self.data.own_rows[t] for t in self.data.train for _ in range(features.shape[1])],
-            out=self.cache / f"anchors-{made_of[:16]}.npz", mining=config.mining,
+            out=self.cache / f"anchors-{made_of[:16]}", mining=config.mining,
             everyone=self.everyone, reporter=self.reporter,
         )  # fmt: skip
 

@@ -79,6 +79,7 @@ class DistillConfig(BaseModel):
     head_batch_size: Annotated[int, Field(ge=2)] = 256
     epochs: Annotated[int, Field(ge=0)] = 4
     batch_size: Annotated[int, Field(ge=2)] = 32
+    accumulate: Annotated[int, Field(ge=1)] = 1  # parts that a batch goes through the network in: the same step
     backbone_lr: Annotated[float, Field(ge=0)] = 1e-4
     projection_lr: Annotated[float, Field(ge=0)] = 2e-4
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
@@ -133,12 +134,17 @@ def _refuse_ignored(config: DistillConfig, given: set[str]) -> None:
         raise BadInputError(f"--gem-p: --pooling {config.pooling} has no exponent; leave it out")
     for name in sorted(unused & given):
         raise BadInputError(f"--{name.replace('_', '-')}: --loss {config.loss} does not use it; leave it out")
-    if config.mining is Mining.IVF and config.anchors is not AnchorKind.TOPK:
-        raise BadInputError(f"--mining ivf: only --anchors topk are searched for, not {config.anchors}")
+    if config.mining is not Mining.EXACT and config.anchors is not AnchorKind.TOPK:
+        raise BadInputError(f"--mining {config.mining}: only --anchors topk are searched for, not {config.anchors}")
 
 
 def _check_together(config: DistillConfig) -> None:
     """Raise BadInputError for settings that are right one by one and have no meaning together."""
+    if config.batch_size % config.accumulate:
+        raise BadInputError(f"--accumulate {config.accumulate}: --batch-size {config.batch_size} has no so many parts")
+    if config.accumulate > 1 and (config.loss is Loss.RAML or not config.freeze_norm):
+        reason = "--loss raml compares" if config.loss is Loss.RAML else "--train-norm takes statistics over"
+        raise BadInputError(f"--accumulate {config.accumulate}: {reason} all images of a batch; leave one of them out")
     if config.order is not Order.BOTH and config.loss not in CONTEXTUAL_LOSSES:
         raise BadInputError(
             f"--order {config.order}: only {', '.join(sorted(CONTEXTUAL_LOSSES))} have two terms, not {config.loss}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.space import canonical_json
@@ -119,14 +119,16 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
 
 
 @contextmanager
-def writing_array(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[NDArray[Any]], None]]:
-    """Write a float32 .npy of `shape` block by block: yields what appends one. Whole like save_array's files."""
+def writing_array(
+    path: Path, shape: tuple[int, ...], dtype: DTypeLike = np.float32
+) -> Iterator[Callable[[NDArray[Any]], None]]:
+    """Write a .npy of `shape` block by block: yields what appends one. Whole like save_array's files."""
     with open(path, "wb") as handle:
-        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(handle, header)
 
         def append(rows: NDArray[Any]) -> None:
-            handle.write(np.ascontiguousarray(rows, np.float32).reshape(-1).view(np.uint8).data)
+            handle.write(np.ascontiguousarray(rows, dtype).reshape(-1).view(np.uint8).data)
 
         yield append
 

@@ -61,9 +61,9 @@ def frozen_features(
 ) -> Array:
     """(T, 1 + V, C) pooled features, or (T, 1 + V, C, h, w) float16 maps where the head takes them.
 
-    Kept in `folder` under a name made of all that they follow from, so that several runs can share it; features of
-    more views than are wanted serve too. Maps of all views may not fit into memory: then only the first views are
-    taken, and it is told. The processes of `everyone` share the work.
+    Memory-mapped. Kept in `folder` under a name made of all that they follow from, so that several runs can share it;
+    features of more views than are wanted serve too. Maps of all views may take too much room: then only the first
+    views are taken, and it is told. The processes of `everyone` share the work.
     """
     shape = _shape(model)
     views = _views(data.views, len(data.images), shape, reporter)
@@ -72,8 +72,7 @@ def frozen_features(
     for count in range(views.count, MOST_VIEWS + 1):
         file = folder / f"{stem}-{count}.npy"
         if file.is_file():
-            kept = np.load(file, mmap_mode="r", allow_pickle=False)[:, : 1 + views.count]
-            return np.array(kept).reshape(len(data.images), -1, *shape)
+            return _mapped(file)[:, : 1 + views.count].reshape(len(data.images), -1, *shape)
     file = folder / f"{stem}-{views.count}.npy"
     with everyone.one_ahead():
         parts = Parts(file, {**settings, "part_items": part_items})
@@ -86,7 +85,12 @@ def frozen_features(
     if everyone.first:
         _keep(file, collect_parts(parts, len(data.images), part_items=part_items), data, parts)
     everyone.meet()
-    return np.asarray(np.load(file, allow_pickle=False)).reshape(len(data.images), -1, *shape)
+    return _mapped(file).reshape(len(data.images), -1, *shape)
+
+
+def _mapped(file: Path) -> Array:
+    """Memory-mapped; "c", since torch warns of arrays that cannot be written to."""
+    return np.asarray(np.load(file, mmap_mode="c", allow_pickle=False))
 
 
 def _keep(file: Path, embedded: Embedded, data: TrainingSet, parts: Parts) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,17 +14,19 @@ from edgecsd.objective import Objective
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import QueryModel
 from edgecsd.selection import Selection
+from edgecsd.stored_vectors import FlatViews
 from edgecsd.training import learning_rate_factor
 from edgecsd.training_log import TrainingLog
 from edgecsd.training_set import TrainingSet
 
 VALIDATIONS = 8  # in the course of the stage
+Array = NDArray[np.floating[Any]]
 BLOCK = 256  # cached features projected at once
 
 
 def train_head(
     model: QueryModel,
-    pooled: NDArray[np.floating],
+    pooled: Array,
     data: TrainingSet,
     objective: Objective,
     log: TrainingLog,
@@ -32,21 +36,21 @@ def train_head(
 
     pooled: (all images, 1 + V, ...) of `model.pooled`: vectors (C,) or, where the head takes them, maps (C, h, w).
     """
-    config, features, parameters = objective.config, torch.from_numpy(pooled), model.head_parameters()
+    config, parameters, views_each = objective.config, model.head_parameters(), pooled.shape[1]
     optimizer = torch.optim.AdamW(parameters, lr=config.head_lr, weight_decay=config.weight_decay)
-    train = torch.from_numpy(data.train)
-    selection, overlaps = Selection(), _overlaps(model, features, data, config)
+    train = data.train
+    selection, overlaps = Selection(), _overlaps(model, pooled, data, config)
     kept = _copy_head(model) if selection.takes(overlaps) else {}
     log.record(0, loss=None, held_out_overlap=float(overlaps.mean()))
-    total = head_steps(config, len(train) * features.shape[1])
+    total = head_steps(config, len(train) * views_each)
     every = max(1, total // VALIDATIONS)
     with reporter.task("training the projection", total) as advance:
         for step in range(total):
-            images, views = _random_pairs(config, step, len(train), features.shape[1])
+            images, views = _random_pairs(config, step, len(train), views_each)
             rate = config.head_lr * learning_rate_factor(step, total, config.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss = objective.loss(model.project(features[train[images], views].float()), images, views)
+            loss = objective.loss(model.project(taken(pooled, train[images], views)), images, views)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, config.clip)
@@ -54,7 +58,7 @@ def train_head(
             log.scalars(step + 1, loss=loss.item(), learning_rate=rate)
             advance(1)
             if (step + 1) % every == 0 or step + 1 == total:
-                overlaps = _overlaps(model, features, data, config)
+                overlaps = _overlaps(model, pooled, data, config)
                 log.record(step + 1, loss=loss.item(), held_out_overlap=float(overlaps.mean()))
                 if selection.takes(overlaps):
                     kept = _copy_head(model)
@@ -78,8 +82,29 @@ def _copy_head(model: QueryModel) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.head_state().items()}
 
 
-def _overlaps(model: QueryModel, features: Tensor, data: TrainingSet, config: DistillConfig) -> NDArray[np.float64]:
-    return data.held_out_overlaps(project_all(model, features[torch.from_numpy(data.held_out), 0]), config.overlap_k)
+def taken(pooled: Array, images: NDArray[np.int64], views: NDArray[np.int64] | int) -> Tensor:
+    """(B, ...) cached features of some views, as float32; the others stay on disk."""
+    return torch.from_numpy(np.asarray(pooled[images, views])).float()
+
+
+def _overlaps(model: QueryModel, pooled: Array, data: TrainingSet, config: DistillConfig) -> NDArray[np.float64]:
+    return data.held_out_overlaps(project_all(model, taken(pooled, data.held_out, 0)), config.overlap_k)
+
+
+class HiddenRows:
+    """What the linear projection is applied to, (M, C), made from cached features where a slice of it is asked for."""
+
+    def __init__(self, model: QueryModel, pooled: FlatViews) -> None:
+        self._model, self._pooled = model, pooled
+
+    def __len__(self) -> int:
+        return len(self._pooled)
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            blocks = torch.split(torch.from_numpy(self._pooled[rows]), BLOCK)
+            hidden: NDArray[np.float32] = torch.cat([self._model.hidden(block.float()) for block in blocks]).numpy()
+        return hidden
 
 
 def project_all(model: QueryModel, pooled: Tensor) -> NDArray[np.float32]:

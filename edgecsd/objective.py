@@ -19,18 +19,19 @@ from edgecsd.losses.raml import raml
 from edgecsd.losses.regression import regression
 from edgecsd.losses.rop import rop
 from edgecsd.losses.ssp import ssp
+from edgecsd.stored_vectors import Views
 
 
 @dataclass
 class Objective:
     """The loss of embeddings of given views of given training images.
 
-    features   (T, 1 + V, D) gallery features of the training images and of their cached views
+    features   (T, 1 + V, D) gallery features of the training images and of their cached views, maybe left on disk
     anchors    of every one of those vectors, row = image x (1 + V) + view; None for a loss without anchors
     codebooks  (M, L, D / M) product quantiser of the gallery, for SSP only
     """
 
-    features: Tensor
+    features: Views
     config: DistillConfig = field(repr=False)
     anchors: Anchors | None = field(default=None, repr=False)
     codebooks: Tensor | None = field(default=None, repr=False)
@@ -38,12 +39,13 @@ class Objective:
     def __post_init__(self) -> None:
         assert (self.anchors is not None) == (self.config.loss in ANCHORED_LOSSES)
         assert (self.codebooks is not None) == (self.config.loss is Loss.SSP)
-        self._vectors = None if self.anchors is None else torch.from_numpy(self.anchors.vectors)
+        vectors = None if self.anchors is None else self.anchors.vectors
+        self._vectors = torch.from_numpy(vectors) if isinstance(vectors, np.ndarray) else vectors
 
     def loss(self, embeddings: Tensor, images: NDArray[np.int64], views: NDArray[np.int64]) -> Tensor:
         """Mean loss of (B, D) unit embeddings; images (B,) rows of `features`, views (B,)."""
         config = self.config
-        own = self.features[torch.from_numpy(images), torch.from_numpy(views)]
+        own = torch.from_numpy(self.own_features(images, views))
         if self.anchors is not None:
             return self._contextual(*self._similarities(self.anchors, embeddings, own, images, views))
         if config.loss is Loss.REGRESSION:
@@ -55,15 +57,19 @@ class Objective:
             embeddings, own, self.codebooks, tau_q=config.tau_q, tau_g=config.tau_g, first_order=config.first_order
         )
 
+    def own_features(self, images: NDArray[np.int64], views: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(B, D) gallery features of views (B,) of images (B,)."""
+        return np.asarray(self.features[images, views])
+
     def _similarities(
         self, anchors: Anchors, embeddings: Tensor, own: Tensor, images: NDArray[np.int64], views: NDArray[np.int64]
     ) -> tuple[Tensor, Tensor]:
         """C_q and C_g, each (B, K + 1), the image's own gallery feature first."""
         assert self._vectors is not None
         rows = images * self.features.shape[1] + views
-        ids = torch.from_numpy(anchors.ids[rows].astype(np.int64))
+        ids = torch.from_numpy(np.asarray(anchors.ids[rows], np.int64))
         queries = contextual_similarities(embeddings, own, self._vectors, ids)
-        others = torch.from_numpy(anchors.similarities[rows].astype(np.float32))
+        others = torch.from_numpy(np.asarray(anchors.similarities[rows], np.float32))
         return queries, torch.cat([(own * own).sum(1, keepdim=True), others], dim=1)
 
     def _contextual(self, queries: Tensor, gallery: Tensor) -> Tensor:

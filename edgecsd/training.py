@@ -194,15 +194,20 @@ class NetworkTraining:
         self._set_mode()
         for group in self._optimizer.param_groups:
             group["lr"] = group["base"] * factor
-        embeddings = self._module(to_input(pixels, self.model.config.preprocess))
-        loss = self.objective.loss(embeddings.float(), images, views)
         self._optimizer.zero_grad()
-        self.fabric.backward(loss)
+        loss, parts = 0.0, np.array_split(np.arange(len(images)), min(self.config.accumulate, len(images)))
+        for number, chosen in enumerate(parts, 1):
+            with self.fabric.no_backward_sync(self._module, enabled=number < len(parts)):
+                embeddings = self._module(to_input(pixels[chosen], self.model.config.preprocess))
+                part = self.objective.loss(embeddings.float(), images[chosen], views[chosen])
+                part = part * (len(chosen) / len(images))
+                self.fabric.backward(part)
+            loss += float(part.item())
         self.fabric.clip_gradients(self._module, self._optimizer, max_norm=self.config.clip)
         self._optimizer.step()
         if self.average is not None:
             self.average.update()
-        return float(loss.item())
+        return loss
 
     def _set_mode(self) -> None:
         self.model.train()

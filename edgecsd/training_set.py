@@ -13,10 +13,13 @@ from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.images import ImageSet, photo_digest
 from edgecsd.metrics import overlap_at
+from edgecsd.mining import nearest
 from edgecsd.space import require_same_space
+from edgecsd.stored_vectors import FlatViews, Queries, StoredVectors, Vectors, Views, gallery_vectors, view_vectors
 from edgecsd.views import ViewRecipe
 
 Floats = NDArray[np.float32]
+BLOCK_ROWS = 65_536  # vectors that are held while clusters are sought
 CLUSTERS = 60  # of the photos' gallery features; whole ones are held out
 
 
@@ -25,7 +28,7 @@ class TrainingSet:
     """Photos whose gallery features are cached, and the gallery that they are compared with.
 
     images    only those with features, in store order
-    features  (T, 1 + V, D): of each image and its views
+    features  (T, 1 + V, D): of each image and its views; like `gallery` left on disk where they are many
     gallery   (N, D) the vectors that anchors and neighbours come from
     own_rows  per image the gallery rows that show the same photo (same id or byte-identical)
     """
@@ -34,8 +37,8 @@ class TrainingSet:
     digests: tuple[str, ...]
     store: FeatureStore
     views: ViewRecipe  # those of the store, or fewer
-    features: Floats = field(repr=False)
-    gallery: Floats = field(repr=False)
+    features: Views = field(repr=False)
+    gallery: Vectors = field(repr=False)
     own_rows: tuple[NDArray[np.int64], ...] = field(repr=False)
     train: NDArray[np.int64] = field(repr=False)
     held_out: NDArray[np.int64] = field(repr=False)
@@ -43,13 +46,21 @@ class TrainingSet:
     @cached_property
     def held_out_neighbours(self) -> NDArray[np.int64]:
         """(H, 100 or the gallery) rows nearest to the held-out images' own gallery features."""
-        return self.neighbours(self.features[self.held_out, 0], depth=100)
+        return self.neighbours(self.own_features(self.held_out), depth=100)
+
+    def own_features(self, images: NDArray[np.int64]) -> Floats:
+        """(B, D) of some images themselves, without their views."""
+        return np.asarray(self.features[images, 0])
 
     def neighbours(self, embeddings: Floats, depth: int) -> NDArray[np.int64]:
         """(H, depth) gallery rows nearest to the (H, D) embeddings of the held-out images, best first, ties by row.
 
         The photos themselves are left out; where nothing else remains the row is -1.
         """
+        if isinstance(self.gallery, StoredVectors):
+            own = [self.own_rows[int(position)] for position in self.held_out]
+            most = len(self.gallery) - max(len(rows) for rows in own)
+            return nearest(embeddings, self.gallery, min(depth, most), own)[0].astype(np.int64)
         similarities = embeddings @ self.gallery.T
         for row, position in enumerate(self.held_out):
             similarities[row, self.own_rows[int(position)]] = -np.inf
@@ -96,15 +107,15 @@ def make_training_set(
     rows = np.array([store.row_of[images.ids[p]] for p in matched])
     digests = tuple(store.items.digests[r] for r in rows)
     chosen = images.subset(matched)
-    vectors = store.view_vectors()[rows, : 1 + recipe.count]
-    train, held_out = _split(chosen.ids, digests, vectors[:, 0], share, limit)
+    vectors = view_vectors(store, rows, recipe)
+    train, held_out = _split(chosen.ids, digests, vectors, share, limit)
     if len(held_out) < 2 or len(train) < 8 or gallery.count <= overlap_k + 1:
         raise BadInputError(
             f"{len(train)} training images, {len(held_out)} held out and a gallery of {gallery.count} are too few: "
             f"at least 8, 2 and {overlap_k + 2} are needed; give more photos, or a larger --held-out share"
         )
     own_rows = _own_rows(chosen.ids, digests, gallery)
-    return TrainingSet(chosen, digests, store, recipe, vectors, gallery.vectors(), own_rows, train, held_out)
+    return TrainingSet(chosen, digests, store, recipe, vectors, gallery_vectors(gallery), own_rows, train, held_out)
 
 
 def _own_rows(ids: tuple[str, ...], digests: tuple[str, ...], gallery: FeatureStore) -> tuple[NDArray[np.int64], ...]:
@@ -124,7 +135,7 @@ def _own_rows(ids: tuple[str, ...], digests: tuple[str, ...], gallery: FeatureSt
 
 
 def _split(
-    ids: tuple[str, ...], digests: tuple[str, ...], vectors: Floats, share: float, limit: int
+    ids: tuple[str, ...], digests: tuple[str, ...], vectors: Views, share: float, limit: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(training, held-out) positions. Held out are whole clusters of the gallery space, not single photos.
 
@@ -139,7 +150,7 @@ def _split(
     ]
     order = np.argsort(keys, kind="stable")
     wanted = max(2, min(limit, round(share * len(ids))))
-    clusters = spherical_k_means(vectors[order], np.arange(max(2, min(CLUSTERS, len(ids) // 4))))
+    clusters = spherical_k_means(FlatViews(vectors, order, 1), np.arange(max(2, min(CLUSTERS, len(ids) // 4))))
     held = np.zeros(len(ids), bool)
     for cluster in clusters:
         if held.sum() >= wanted:
@@ -152,15 +163,19 @@ def _split(
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def spherical_k_means(vectors: Floats, first: NDArray[np.int64], rounds: int = 10) -> NDArray[np.int64]:
+def spherical_k_means(vectors: Queries, first: NDArray[np.int64], rounds: int = 10) -> NDArray[np.int64]:
     """(T,) cluster of each unit vector (T, D), by cosine; centres start from the rows `first` (Dhillon, Modha 2001)."""
-    centres = vectors[first].copy()
-    nearest = np.zeros(len(vectors), np.int64)
+    centres = np.array(vectors[first], np.float32)
+    cluster_of = np.zeros(len(vectors), np.int64)
     for _ in range(rounds):
-        nearest = np.argmax(vectors @ centres.T, axis=1)
-        for number in range(len(centres)):
-            members = vectors[nearest == number]
-            if len(members):
-                mean = members.mean(axis=0)
-                centres[number] = mean / max(float(np.linalg.norm(mean)), 1e-12)
-    return nearest
+        sums, counts = np.zeros_like(centres), np.zeros(len(centres), np.int64)
+        for start in range(0, len(vectors), BLOCK_ROWS):
+            block = np.asarray(vectors[start : start + BLOCK_ROWS], np.float32)
+            found = cluster_of[start : start + BLOCK_ROWS] = np.argmax(block @ centres.T, axis=1)
+            for number in np.unique(found):
+                members = block[found == number]
+                sums[number] += members.sum(axis=0)
+                counts[number] += len(members)
+        means = sums[counts > 0] / counts[counts > 0, None].astype(np.float32)
+        centres[counts > 0] = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+    return cluster_of

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import faiss
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgecsd.clustering import InvertedLists, product_codebooks, spherical_codebook
+from edgecsd.clustering import product_codebooks, spherical_codebook
 from edgecsd.errors import BadInputError
+from edgecsd.neighbour_search import InvertedLists
 
 Floats = NDArray[np.float32]
 
@@ -97,9 +99,10 @@ def test_bad_counts_name_their_option() -> None:
             product_codebooks(vectors, 4, count, seed=0)
 
 
-def test_inverted_lists_look_at_enough_lists() -> None:
+def test_inverted_lists_look_at_enough_lists(tmp_path: Path) -> None:
     vectors, _ = groups(8, 16, 250)
-    few, many, all_ = InvertedLists(vectors, 10), InvertedLists(vectors, 500), InvertedLists(vectors, 4000)
+    InvertedLists.make(tmp_path / "lists", vectors)
+    few, many, all_ = (InvertedLists(tmp_path / "lists", depth) for depth in (10, 500, 4000))
     assert few.lists == many.lists == 4000 // 39
     assert few.probes < many.probes < all_.probes == all_.lists
     rows, cosines = all_.search(vectors[:3], 4000)

@@ -28,6 +28,7 @@ from edgecsd.images import find_images
 from edgecsd.objective import Objective
 from edgecsd.progress import Silent
 from edgecsd.query_models import load_query_model
+from edgecsd.stored_vectors import FlatViews, chosen_views
 from edgecsd.training import NetworkTraining
 from edgecsd.training_set import make_training_set
 
@@ -80,7 +81,8 @@ def test_the_run_folder_is_complete(whole: DistillResult, pixel_store: FeatureSt
     events = {name for name in names if name.startswith("tensorboard/")}
     assert names - events == {
         "run.json", "metrics.jsonl", "result.json", "query_model.safetensors", "query_model.json",
-        "checkpoints/last.pt", "cache/pooled-KEY-2.npy", "cache/anchors-KEY.npz", "cache/head.safetensors",
+        "checkpoints/last.pt", "cache/pooled-KEY-2.npy", "cache/head.safetensors",
+        *(f"cache/anchors-KEY/{name}" for name in ("anchors.json", "ids.npy", "similarities.npy")),
         "closed_form/query_model.safetensors", "closed_form/query_model.json",
     }  # fmt: skip
     assert {Path(name).parent.name for name in events} == {"head", "network"}
@@ -250,9 +252,9 @@ def test_the_network_is_shown_the_views_whose_features_are_cached(
     data = make_training_set(find_images(photos), pixel_store, None, share=0.2, limit=500, overlap_k=5)
     (file,) = (out / "cache").glob("pooled-*.npy")
     pooled = torch.from_numpy(np.load(file))
-    model, features = load_query_model(out), torch.from_numpy(data.features[data.train])
+    model, features = load_query_model(out), chosen_views(data.features, data.train)
     anchors = make_anchors(
-        features.flatten(0, 1).numpy(), data.gallery, 12, out=tmp_path / "anchors.npz",
+        FlatViews(features, np.arange(len(features))), data.gallery, 12, out=tmp_path / "anchors",
         own_rows=[data.own_rows[t] for t in data.train for _ in range(3)],
     )  # fmt: skip
     objective = Objective(features, settings, anchors)

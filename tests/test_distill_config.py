@@ -34,6 +34,10 @@ from edgecsd.errors import BadInputError
         ({"loss": "ssp", "anchors": "random"}, "--anchors: --loss ssp does not use it"),
         ({"loss": "csd-l2", "tau_q": 0.1}, "--tau-q: --loss csd-l2 does not use it"),
         ({"centroids": 16}, "--centroids: --loss csd-kl does not use it"),
+        ({"accumulate": 3, "batch_size": 32}, "--accumulate 3: --batch-size 32 has no so many parts"),
+        ({"accumulate": 2, "loss": "raml"}, "--loss raml compares all images"),
+        ({"accumulate": 2, "freeze_norm": False}, "--train-norm takes statistics over all images"),
+        ({"anchors": "fixed", "mining": "ivf-pq"}, "--mining ivf-pq: only --anchors topk are searched for"),
         ({"anchors": "fixed", "mining": "ivf"}, "--mining ivf: only --anchors topk are searched for, not fixed"),
     ],
 )

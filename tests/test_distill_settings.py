@@ -73,9 +73,8 @@ def test_every_loss_trains_head_and_network(
 def test_every_kind_of_anchors(kind: AnchorKind, photos: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:
     settings = config(anchors=kind, k=6, head_steps=4, epochs=0)
     run(photos, pixel_store.path, tmp_path / "run", config=settings)
-    (file,) = (tmp_path / "run" / "cache").glob("anchors-*.npz")
-    with np.load(file, allow_pickle=False) as saved:
-        assert saved["similarities"].shape[1] == 6
+    (folder,) = (tmp_path / "run" / "cache").glob("anchors-*")
+    assert np.load(folder / "similarities.npy").shape[1] == 6
 
 
 def test_a_head_with_a_bottleneck_and_learnt_pooling(
@@ -142,3 +141,29 @@ def test_a_moving_average_is_what_is_validated_and_kept(
         average = decay * average + (1 - decay) * state[name]
     kept = load_file(tmp_path / "run" / "query_model.safetensors")[name]
     assert torch.allclose(kept, average, atol=1e-6) and not torch.allclose(kept, trained[-1][name], atol=1e-6)
+
+
+def test_a_batch_in_parts_is_the_same_step(photos: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:
+    whole, parts = ({"head_steps": 0, "batch_size": 6, "accumulate": number} for number in (1, 3))
+    seen = []
+
+    class Watched(NetworkTraining):
+        """Notes how many images go through the network at once."""
+
+        def _make_optimizer(self) -> torch.optim.Optimizer:
+            self.model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+            return super()._make_optimizer()
+
+    for name, changes in (("whole", whole), ("parts", parts)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("edgecsd.distill.NetworkTraining", Watched)
+            run(photos, pixel_store.path, tmp_path / name, config=config(**changes))
+    assert {2, 6} <= set(seen)
+    losses = [
+        [r["loss"] for r in read_records(tmp_path / name / "metrics.jsonl") if r["loss"] is not None]
+        for name in ("whole", "parts")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    ours, theirs = (load_file(tmp_path / name / "query_model.safetensors") for name in ("parts", "whole"))
+    for name, tensor in theirs.items():
+        np.testing.assert_allclose(ours[name], tensor, atol=2e-4, err_msg=name)

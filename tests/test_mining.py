@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edgecsd import list_mining
 from edgecsd import mining as mining_module
 from edgecsd.anchor_kinds import AnchorKind, Mining
 from edgecsd.anchors import Anchors, make_anchors
-from edgecsd.clustering import InvertedLists
+from edgecsd.neighbour_search import InvertedLists
 from edgecsd.progress import Advance
 
 NOTHING = np.empty(0, np.int64)
@@ -68,7 +69,7 @@ def test_anchors_are_the_nearest_without_the_image_itself(tmp_path: Path) -> Non
     gallery = unit(0, 40)
     gallery[31] = gallery[4]  # a byte-identical copy of photo 4
     own = [np.array([4, 31]) if t in (4, 31) else np.array([t]) for t in range(40)]
-    mined = make_anchors(gallery, gallery, 7, own_rows=own, out=tmp_path / "anchors.npz")
+    mined = make_anchors(gallery, gallery, 7, own_rows=own, out=tmp_path / "anchors")
     expected = brute_force(gallery, gallery, 7, own)
     for ids in (found := mined.ids.copy(), expected):
         ids[ids == 31] = 4  # the copies tie, in either order
@@ -79,18 +80,18 @@ def test_anchors_are_the_nearest_without_the_image_itself(tmp_path: Path) -> Non
 
 def test_blocks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, gallery, own = unit(1, 23), unit(2, 30), [NOTHING] * 23
-    whole = make_anchors(vectors, gallery, 5, own_rows=own, out=tmp_path / "whole.npz")
+    whole = make_anchors(vectors, gallery, 5, own_rows=own, out=tmp_path / "whole")
     monkeypatch.setattr(mining_module, "BLOCK_VALUES", 30 * 4)
     notebook = Notebook()
-    blocks = make_anchors(vectors, gallery, 5, own_rows=own, out=tmp_path / "blocks.npz", reporter=notebook)
+    blocks = make_anchors(vectors, gallery, 5, own_rows=own, out=tmp_path / "blocks", reporter=notebook)
     np.testing.assert_array_equal(whole.ids, blocks.ids)
     np.testing.assert_array_equal(whole.ids, brute_force(vectors, gallery, 5, own))
     assert notebook.advanced == 23
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["blocks.npz", "whole.npz"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["blocks", "whole"]
 
 
 def test_an_interrupted_mining_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors, gallery, own, out = unit(3, 20), unit(4, 30), [NOTHING] * 20, tmp_path / "anchors.npz"
+    vectors, gallery, own, out = unit(3, 20), unit(4, 30), [NOTHING] * 20, tmp_path / "anchors"
     monkeypatch.setattr(mining_module, "BLOCK_VALUES", 30 * 5)
     real, calls = mining_module.nearest, []
 
@@ -123,8 +124,8 @@ def test_approximate_mining_tells_its_recall(tmp_path: Path) -> None:
     gallery = clustered(0, 6000)
     own = [np.array([t, 5000 + t]) for t in range(300)]
     vectors = gallery[:300]
-    mined, notebook = mined_in_lists(vectors, gallery, 20, own, tmp_path / "anchors.npz")
-    exact = make_anchors(vectors, gallery, 20, own_rows=own, out=tmp_path / "exact.npz")
+    mined, notebook = mined_in_lists(vectors, gallery, 20, own, tmp_path / "anchors")
+    exact = make_anchors(vectors, gallery, 20, own_rows=own, out=tmp_path / "exact")
     sample = np.unique(np.linspace(0, 299, 256).round().astype(int))
     shared = [len(set(mined.ids[t].tolist()) & set(exact.ids[t].tolist())) for t in sample]
     assert mined.recall == pytest.approx(sum(shared) / (20 * len(sample)), abs=1e-9)
@@ -134,7 +135,7 @@ def test_approximate_mining_tells_its_recall(tmp_path: Path) -> None:
     cosines = np.take_along_axis(vectors @ gallery.T, mined.ids.astype(np.int64), axis=1)
     np.testing.assert_allclose(mined.similarities, cosines, atol=6e-4)
     assert (np.diff(mined.similarities.astype(np.float32), axis=1) <= 0).all()
-    again, silent = mined_in_lists(vectors, gallery, 20, own, tmp_path / "anchors.npz")
+    again, silent = mined_in_lists(vectors, gallery, 20, own, tmp_path / "anchors")
     assert again.recall == mined.recall and silent.messages == []  # read, not mined
 
 
@@ -149,7 +150,7 @@ def test_lists_that_give_too_few_are_filled_up_exactly(tmp_path: Path, monkeypat
     monkeypatch.setattr(InvertedLists, "search", one_list)
     gallery = clustered(1, 1000)
     own = [np.array([t]) for t in range(12)]
-    mined, _ = mined_in_lists(gallery[:12], gallery, 600, own, tmp_path / "anchors.npz")
+    mined, _ = mined_in_lists(gallery[:12], gallery, 600, own, tmp_path / "anchors")
     np.testing.assert_array_equal(np.sort(mined.ids), np.sort(brute_force(gallery[:12], gallery, 600, own)))
     assert mined.recall == 1.0
 
@@ -157,11 +158,12 @@ def test_lists_that_give_too_few_are_filled_up_exactly(tmp_path: Path, monkeypat
 def test_more_lists_are_searched_until_the_recall_is_good(tmp_path: Path) -> None:
     """Vectors without any clusters: an eighth of the lists holds far too few of the neighbours."""
     gallery, own = unit(7, 5000, 24), [np.array([t]) for t in range(100)]
-    few = InvertedLists(gallery, 11)
+    InvertedLists.make(tmp_path / "lists", gallery)
+    few = InvertedLists(tmp_path / "lists", 11)
     found, _ = few.search(gallery[:100], 11)
     exact = brute_force(gallery[:20], gallery, 10, own[:20])
     assert np.mean([len(set(exact[t]) & set(found[t])) / 10 for t in range(20)]) < 0.9
-    mined, notebook = mined_in_lists(gallery[:100], gallery, 10, own, tmp_path / "anchors.npz")
+    mined, notebook = mined_in_lists(gallery[:100], gallery, 10, own, tmp_path / "anchors")
     assert mined.recall is not None and mined.recall >= 0.95
     assert f"({few.probes} of {few.lists} lists searched)" not in notebook.messages[0]
 
@@ -169,16 +171,16 @@ def test_more_lists_are_searched_until_the_recall_is_good(tmp_path: Path) -> Non
 @pytest.mark.parametrize("k", [1, 28])
 def test_approximate_mining_of_a_tiny_gallery_is_exact(k: int, tmp_path: Path) -> None:
     gallery, own = unit(6, 30), [np.array([t, (t + 1) % 30]) for t in range(30)]
-    mined, _ = mined_in_lists(gallery, gallery, k, own, tmp_path / "anchors.npz")
+    mined, _ = mined_in_lists(gallery, gallery, k, own, tmp_path / "anchors")
     np.testing.assert_array_equal(mined.ids, brute_force(gallery, gallery, k, own))
     assert mined.recall == 1.0
 
 
 def test_approximate_mining_in_blocks_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gallery, own = clustered(2, 2000), [np.array([t]) for t in range(50)]
-    whole, _ = mined_in_lists(gallery[:50], gallery, 10, own, tmp_path / "whole.npz")
-    monkeypatch.setattr(mining_module, "BLOCK_VALUES", 8 * 11 * 7)
-    blocks, _ = mined_in_lists(gallery[:50], gallery, 10, own, tmp_path / "blocks.npz")
+    whole, _ = mined_in_lists(gallery[:50], gallery, 10, own, tmp_path / "whole")
+    monkeypatch.setattr(list_mining, "BLOCK_VALUES", 11 * 7)
+    blocks, _ = mined_in_lists(gallery[:50], gallery, 10, own, tmp_path / "blocks")
     np.testing.assert_array_equal(whole.ids, blocks.ids)
 
 
@@ -196,7 +198,7 @@ def test_an_interrupted_codebook_is_not_made_twice(tmp_path: Path, monkeypatch: 
         raise KeyboardInterrupt
 
     monkeypatch.setattr(clustering, "spherical_codebook", counted)
-    arguments = {"kind": AnchorKind.CODEBOOK, "own_rows": [NOTHING] * 9, "out": tmp_path / "anchors.npz"}
+    arguments = {"kind": AnchorKind.CODEBOOK, "own_rows": [NOTHING] * 9, "out": tmp_path / "anchors"}
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(anchors_module, "products", interrupted)
         make_anchors(unit(0, 9), unit(1, 60), 5, **arguments)  # type: ignore[arg-type]

@@ -43,7 +43,8 @@ def command(
     anchors: Annotated[str | None, typer.Option(help="topk, random, fixed or codebook (topk).")] = None,
     k: Annotated[int | None, typer.Option("--k", help="Anchors an image, 1 to the whole gallery (512).")] = None,
     mining: Annotated[
-        str | None, typer.Option(help="How the nearest are found: exact, or ivf for large galleries.")
+        str | None,
+        typer.Option(help="How the nearest are found: exact; for large galleries ivf, or ivf-pq in little disk space."),
     ] = None,
     sub_spaces: Annotated[int | None, typer.Option(help="ssp: sub-spaces of the product quantiser (32).")] = None,
     centroids: Annotated[int | None, typer.Option(help="ssp: centroids of each sub-space (256).")] = None,
@@ -56,6 +57,9 @@ def command(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the whole network; 0 leaves it out.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step of the whole network (32).")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Parts that a batch goes through the network in: less memory, the same step (1).")
+    ] = None,
     backbone_lr: Annotated[float | None, typer.Option(help="Peak learning rate of the backbone.")] = None,
     projection_lr: Annotated[float | None, typer.Option(help="Peak learning rate of the projection.")] = None,
     freeze_norm: Annotated[
@@ -115,6 +119,7 @@ def command(
         "head_steps": head_steps,
         "epochs": epochs,
         "batch_size": batch_size,
+        "accumulate": accumulate,
         "backbone_lr": backbone_lr,
         "projection_lr": projection_lr,
         "freeze_norm": freeze_norm,
