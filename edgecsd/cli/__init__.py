@@ -26,6 +26,7 @@ from edgecsd.cli import (
     index,
     index_merge,
     index_push,
+    index_tune,
     inspect,
     matrix,
     report,
@@ -65,6 +66,7 @@ for name, command in (
     app.command(name)(command)
 index.app.command("merge")(index_merge.command)
 index.app.command("push")(index_push.command)
+index.app.command("tune")(index_tune.command)
 app.add_typer(index.app, name="index")
 
 

@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from edgecsd import __version__
-from edgecsd.errors import DamagedFileError, IncompatibleError
+from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.files import read_json, read_manifest, sha256_file, write_json
 from edgecsd.index.engine import VERSION
-from edgecsd.index.kinds import FULL_BITS, LATER_DEFAULTS, SEARCH_PARAMETER, IndexType
+from edgecsd.index.kinds import FULL_BITS, LATER_DEFAULTS, SEARCH_PARAMETER, SEARCH_PARAMETERS, IndexType
 from edgecsd.index.storing import LISTS, MAIN, RANKING, read_engine
 from edgecsd.space import EmbeddingSpace
 
@@ -160,6 +160,17 @@ def write_items(folder: Path, ids: Sequence[str], digests: Sequence[str]) -> Non
     """The ids.parquet of an index folder: (N,) ids and digests by row."""
     columns = {"id": pa.array(list(ids), pa.string()), "digest": pa.array(list(digests), pa.string())}
     pq.write_table(pa.table(columns), folder / ITEMS)
+
+
+def set_search_parameters(path: Path, search: Mapping[str, int]) -> None:
+    """Change how an index is searched: nprobe, ef_search, refine_factor. Nothing else in the folder changes."""
+    opened = GalleryIndex.open(path)
+    fixed = sorted(set(search) - (set(opened.parameters) & set(SEARCH_PARAMETERS)))
+    if fixed:
+        raise BadInputError(f"{path}: {fixed[0]} is no search parameter of type {opened.type.value}")
+    manifest = read_json(path / "manifest.json")
+    manifest["parameters"] |= dict(search)
+    write_json(path / "manifest.json", manifest)
 
 
 def write_manifest(

@@ -1,0 +1,234 @@
+"""Trials: an index of some make, searched at some depth by two models' vectors; measured, kept, never repeated."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecsd.errors import BadInputError, DamagedFileError
+from edgecsd.index import GalleryIndex, IndexType
+from edgecsd.index.engine import one_thread
+from edgecsd.metrics import overlap_at
+
+TIMED_QUERIES = 200  # one after the other, as they come from phones
+WARM_UP = 5
+MOST_EF_SEARCH = 1024
+FACTORS = (4, 16)  # candidates a result that are ranked again
+BISECTIONS = 2  # between the last depth below the target and the first that reaches it
+ONE_SIDED = 1.645  # standard errors: the recall of all queries is below with 5 % probability
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is built. mixed: training looks at vectors of the query model too."""
+
+    type: IndexType
+    options: dict[str, int] = field(default_factory=dict)
+    mixed: bool = False
+
+    @property
+    def name(self) -> str:
+        words = [self.type.value]
+        words += [f"{name} {value}" for name, value in sorted(self.options.items()) if name != "on_disk"]
+        return ", ".join([*words, *(["queries mixed in"] if self.mixed else [])])
+
+
+@dataclass(frozen=True)
+class Recall:
+    """The mean share of the exact first k that queries find, and its standard error."""
+
+    mean: float
+    error: float
+
+    @staticmethod
+    def of(shares: NDArray[np.float64]) -> Recall:
+        return Recall(float(shares.mean()), float(shares.std()) / math.sqrt(len(shares)))
+
+    def reaches(self, target: float) -> bool:
+        """Whether the recall of queries to come is above the target, too, with 95 % probability."""
+        return self.mean - ONE_SIDED * self.error >= target
+
+    def may_reach(self, target: float) -> bool:
+        """Whether these queries leave it possible: a recall below the target is not shown with 95 % confidence."""
+        return self.mean + ONE_SIDED * self.error >= target
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate at one depth. query_model and gallery_model: recall of the queries that are tuned on, by each.
+
+    p50_ms, p90_ms   of one query of the query model at a time, one thread
+    bytes            of the index without ids
+    """
+
+    candidate: str
+    search: dict[str, int]
+    query_model: Recall
+    gallery_model: Recall
+    p50_ms: float
+    p90_ms: float
+    bytes: int
+    build_seconds: float
+
+    @property
+    def name(self) -> str:
+        searched = ", ".join(f"{name} {value}" for name, value in self.search.items())
+        return f"{self.candidate}; {searched}" if searched else self.candidate
+
+
+@dataclass(frozen=True)
+class Queries:
+    """vectors (Q, D), their exact first k (Q, k) and own gallery rows (Q,), which do not count."""
+
+    vectors: Floats
+    wanted: Rows
+    own: Rows
+
+    def subset(self, chosen: Rows) -> Queries:
+        """Only those at the chosen positions."""
+        return Queries(self.vectors[chosen], self.wanted[chosen], self.own[chosen])
+
+
+def shares_found(index: GalleryIndex, queries: Queries) -> NDArray[np.float64]:
+    """(Q,) the share of the exact first k among the index's first k."""
+    k = queries.wanted.shape[1]
+    _, rows = index.search(queries.vectors, k + 1)
+    return overlap_at(without_own(rows, queries.own, k), queries.wanted, k)
+
+
+def without_own(rows: Rows, own: Rows, k: int) -> Rows:
+    """(Q, > k) results -> (Q, k), the query's own row left out; -1 where there are no more."""
+    kept = np.full((len(rows), k), -1, np.int64)
+    for query, (found, mine) in enumerate(zip(rows, own, strict=True)):
+        others = found[(found != mine) & (found >= 0)][:k]
+        kept[query, : len(others)] = others
+    return kept
+
+
+def measure(
+    index: GalleryIndex, candidate: Candidate, search: dict[str, int], queries: Queries, usual: Queries, seconds: float
+) -> Trial:
+    """One trial. usual: the same photos by the gallery model."""
+    index.engine.set_search(index.type, {**index.parameters, **search})
+    k = queries.wanted.shape[1]
+    with one_thread():
+        times = _times(index, queries.vectors, k)
+    recall, usual_recall = (Recall.of(shares_found(index, each)) for each in (queries, usual))
+    folder = Path(str(index.path))
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in (".faiss", ".ivfdata"))
+    p50, p90 = (round(float(value), 4) for value in np.percentile(times, (50, 90)))
+    return Trial(candidate.name, search, recall, usual_recall, p50, p90, size, round(seconds, 2))
+
+
+def _times(index: GalleryIndex, vectors: Floats, k: int) -> NDArray[np.float64]:
+    """(n,) milliseconds a query."""
+    times = []
+    for number in range(WARM_UP + TIMED_QUERIES):
+        query = vectors[number % len(vectors)][None]
+        begun = time.perf_counter()
+        index.search(query, k)
+        times.append(1000 * (time.perf_counter() - begun))
+    return np.array(times[WARM_UP:])
+
+
+def depths(index: GalleryIndex) -> list[dict[str, int]]:
+    """The search parameters to try, shallow ones first, for each refine factor; an empty entry where there are none."""
+    if index.type is IndexType.FLAT:
+        return [{}]
+    if index.type is IndexType.HNSW:
+        return [{"ef_search": value} for value in _doubling(16, min(MOST_EF_SEARCH, max(16, len(index.ids))))]
+    probes = [{"nprobe": value} for value in _doubling(1, index.parameters["nlist"])]
+    if "refine" not in index.parameters:
+        return probes
+    return [{**depth, "refine_factor": factor} for factor in FACTORS for depth in probes]
+
+
+def _doubling(first: int, most: int) -> Iterator[int]:
+    value = first
+    while value < most:
+        yield value
+        value *= 2
+    yield most
+
+
+def between(low: dict[str, int], high: dict[str, int]) -> dict[str, int] | None:
+    """The depth in the middle of two that differ in the parameter that doubles, or None where there is none."""
+    name = next(iter(low))
+    middle = (low[name] + high[name]) // 2
+    return {**low, name: middle} if low[name] < middle < high[name] else None
+
+
+class TrialLog:
+    """trials.jsonl of one set of inputs: appended to, read back by a run that goes on."""
+
+    def __init__(self, folder: Path, settings: Any, *, overwrite: bool) -> None:
+        self.file, marker = folder / "trials.jsonl", folder / "settings.json"
+        text = json.dumps(settings, indent=2) + "\n"
+        if marker.exists() and marker.read_text() != text:
+            if not overwrite:
+                raise BadInputError(
+                    f"{folder}: holds trials of another gallery, other queries or another depth; choose another --out, "
+                    "or --overwrite to throw them away"
+                )
+            self.file.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        marker.write_text(text)
+        self.trials = list(self._read())
+
+    def _read(self) -> Iterator[Trial]:
+        lines = self.file.read_text().splitlines(keepends=True) if self.file.exists() else []
+        if lines and not lines[-1].endswith("\n"):  # the run was killed while it wrote
+            self.file.write_text("".join(lines[:-1]))
+            lines = lines[:-1]
+        for number, line in enumerate(lines, 1):
+            try:
+                value = json.loads(line)
+                recalls: Any = {name: Recall(**value.pop(name)) for name in ("query_model", "gallery_model")}
+                yield Trial(**value, **recalls)
+            except (ValueError, TypeError, KeyError) as error:
+                raise DamagedFileError(f"{self.file}, line {number}: {error}; delete the file to try again") from None
+
+    def find(self, candidate: Candidate, search: dict[str, int]) -> Trial | None:
+        return next((t for t in self.trials if (t.candidate, t.search) == (candidate.name, search)), None)
+
+    def of(self, candidate: Candidate) -> list[Trial]:
+        return [trial for trial in self.trials if trial.candidate == candidate.name]
+
+    def add(self, trial: Trial) -> None:
+        with open(self.file, "a") as handle:
+            handle.write(json.dumps(asdict(trial)) + "\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+        self.trials.append(trial)
+
+
+def fastest(trials: Sequence[Trial], target: float, max_ms: float | None, *, usual: bool = False) -> Trial | None:
+    """The trial that reaches the recall soonest, within max_ms; None where none does. usual: by the gallery model."""
+    good = _good(trials, target, max_ms, usual=usual)
+    return min(good, key=lambda trial: (trial.p50_ms, trial.bytes), default=None)
+
+
+def smallest(trials: Sequence[Trial], target: float, max_ms: float | None, *, usual: bool = False) -> Trial | None:
+    """The one that reaches the recall in the least memory, then soonest."""
+    good = _good(trials, target, max_ms, usual=usual)
+    return min(good, key=lambda trial: (trial.bytes, trial.p50_ms), default=None)
+
+
+def _good(trials: Sequence[Trial], target: float, max_ms: float | None, *, usual: bool) -> list[Trial]:
+    return [
+        trial for trial in trials
+        if (trial.gallery_model if usual else trial.query_model).reaches(target)
+        and (max_ms is None or trial.p90_ms <= max_ms)
+    ]  # fmt: skip
