@@ -176,7 +176,7 @@ def test_query_vectors_must_be_the_query_stores(store: FeatureStore, tmp_path: P
     with pytest.raises(BadInputError, match=r"holds \(29, 32\); floats \(30, 32\)"):
         load_query_vectors(store, asked, embeddings=tmp_path / "short.npy")
     np.save(tmp_path / "long.npy", 2 * vectors_of(5, 30))
-    with pytest.raises(BadInputError, match="has length 2[.]000, not 1"):
+    with pytest.raises(BadInputError, match=r"has length 2\.000, not 1"):
         load_query_vectors(store, asked, embeddings=tmp_path / "long.npy")
     np.save(tmp_path / "right.npy", vectors_of(6, 30))
     loaded = load_query_vectors(store, asked, embeddings=tmp_path / "right.npy")

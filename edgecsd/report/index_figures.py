@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from edgecsd.report.style import INK, MARKERS, MUTED, PALETTE, look, new_figure
 
@@ -33,9 +34,12 @@ def tuning_figure(points: Sequence[Point], target: float, chosen: Point | None) 
                 arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.7},
             )  # fmt: skip
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("milliseconds a query, one thread")
         axes.set_ylabel("recall")
-        axes.set_title("filled: the query model's vectors; hollow, dotted: the gallery model's")
+        axes.plot([], [], marker="o", color=MUTED, label="query model")
+        axes.plot([], [], marker="o", color=MUTED, linestyle=(0, (1, 2)), markerfacecolor="none", label="gallery model")
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
