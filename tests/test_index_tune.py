@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from edgecsd import index_trials, index_tune
 from edgecsd.cli import app
-from edgecsd.errors import BadInputError
+from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.features import FeatureStore
 from edgecsd.index import GalleryIndex, build_index, engine
 from edgecsd.index_trials import Recall, between
@@ -141,9 +141,8 @@ def test_nothing_reaches_the_recall(store: FeatureStore, queries: QueryVectors, 
         str(tmp_path / "given.npy"), "--types", "ivf", "--out", str(tmp_path / "tuned"),
     ]  # fmt: skip
     done = CliRunner().invoke(app, [*arguments, "--recall", "0.999", "--max-ms", "0.0001"])
-    assert done.exit_code == 1 and "nothing that was tried reaches recall@10 0.999 within 0.0001 ms" in str(
-        done.exception or done.output
-    )
+    assert isinstance(done.exception, GateFailedError)
+    assert "nothing that was tried reaches recall@10 0.999 within 0.0001 ms" in str(done.exception)
     assert (tmp_path / "tuned" / "recall.png").stat().st_size > 1000
     assert not (tmp_path / "tuned" / "gallery.index").exists()
     again = CliRunner().invoke(app, [*arguments, "--recall", "0.9", "--overwrite", "--json"])

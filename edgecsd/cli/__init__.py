@@ -32,6 +32,7 @@ from edgecsd.cli import (
     report,
     serve,
     whiten,
+    wire,
 )
 from edgecsd.errors import INTERRUPTED_EXIT_CODE, EdgecsdError
 
@@ -61,6 +62,7 @@ for name, command in (
     ("inspect", inspect.command),
     ("report", report.command),
     ("doctor", doctor.command),
+    ("wire", wire.command),
     ("demo", demo.command),
 ):
     app.command(name)(command)

@@ -31,6 +31,9 @@ def command(
         str | None, typer.Option(envvar="EDGECSD_TOKEN", help="What requests must carry (default: a random one).")
     ] = None,
     rate: Annotated[float, typer.Option(help="Requests a second of one client; 0: any number.")] = 50.0,
+    codebook: Annotated[
+        Path | None, typer.Option(help="Codebook of `edgecsd wire`: raw bodies may hold its codes (dtype=pq).")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="File for the phones' benchmark rows, JSON lines (default: bench.jsonl).")
     ] = None,
@@ -45,8 +48,8 @@ def command(
 
     serve(
         index, model=model, photos=photos, split=split, host=host, port=port, tls=tls, cert=cert, key=key, token=token,
-        rate=rate, out=out if out or model is None else Path("bench.jsonl"), reporter=ConsoleReporter(),
-        announce=_print_json if as_json else _print,
+        rate=rate, codebook=codebook, out=out if out or model is None else Path("bench.jsonl"),
+        reporter=ConsoleReporter(), announce=_print_json if as_json else _print,
     )  # fmt: skip
 
 

@@ -31,9 +31,10 @@ from edgecsd.serve.memory_files import UNCHANGING, MemoryFile
 from edgecsd.serve.metrics import CONTENT_TYPE, Metrics
 from edgecsd.serve.openapi import description
 from edgecsd.serve.phone import PhonePage, page_files
-from edgecsd.serve.queries import JSON, parse_query
+from edgecsd.serve.queries import JSON, parse_query, raw_codes
 from edgecsd.serve.refusal import Refusal
 from edgecsd.serve.reports import PhoneReport, describe
+from edgecsd.wire import Codebook
 
 LONG_LIVED = ("/runtime/", "/model/")  # their names or the page's version change with their contents
 ROUTES = frozenset({
@@ -50,6 +51,7 @@ class Service:
     page: PhonePage | None
     limits: Limits
     tell: Callable[[str], None] = lambda text: None
+    codebook: Codebook | None = None
     ready: bool = False
     reporting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -59,7 +61,9 @@ class Service:
             self.index.search, waiting=self.limits.waiting, observe=self.metrics.batch_vectors.observe
         )
         self.files = self.page.files if self.page else {k: f for k, f in page_files().items() if "docs" in k}
-        self.openapi = json.dumps(description(self.index, self.limits, phone=self.page is not None))
+        self.openapi = json.dumps(
+            description(self.index, self.limits, raw_codes(self.codebook), phone=self.page is not None)
+        )
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -75,7 +79,7 @@ class Service:
         with self.batcher.coming():
             body = await read_body(request, self.limits.search_bytes(space.dim), self.limits.body_seconds)
             content_type, k = request.headers.get("content-type", ""), request.query_params.get("k")
-            query = parse_query(body, content_type, k, space, self.limits)
+            query = parse_query(body, content_type, k, space, self.limits, self.codebook)
         started = time.perf_counter()
         scores, rows = await self.batcher.search(query.vectors, query.k)
         self.metrics.search_seconds.observe(time.perf_counter() - started)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from edgecsd import __version__
 from edgecsd.handshake import HEADER
 from edgecsd.index import GalleryIndex
 from edgecsd.serve.limits import Limits
-from edgecsd.serve.queries import DTYPES, JSON, RAW, K
+from edgecsd.serve.queries import JSON, RAW, K
 from edgecsd.serve.reports import PhoneReport
+from edgecsd.wire import Code
 
 REFUSALS = {
     "400": "The request is malformed.",
@@ -25,10 +27,10 @@ REFUSALS = {
 }
 
 
-def description(index: GalleryIndex, limits: Limits, *, phone: bool) -> dict[str, Any]:
-    """The OpenAPI document; `phone` adds what the phone's page uses."""
+def description(index: GalleryIndex, limits: Limits, codes: Sequence[Code], *, phone: bool) -> dict[str, Any]:
+    """The OpenAPI document. codes: what raw bodies may hold; `phone` adds what the phone's page uses."""
     paths = {
-        "/search": {"post": _search(index, limits)},
+        "/search": {"post": _search(index, limits, codes)},
         "/health": {"get": _get("Whether the process answers.", JSON, [], security=[])},
         "/ready": {"get": _get("Whether searches are taken.", JSON, ["503"], security=[])},
         "/metrics": {"get": _get("Counters for Prometheus.", "text/plain", ["401"])},
@@ -56,7 +58,7 @@ def description(index: GalleryIndex, limits: Limits, *, phone: bool) -> dict[str
     }  # fmt: skip
 
 
-def _search(index: GalleryIndex, limits: Limits) -> dict[str, Any]:
+def _search(index: GalleryIndex, limits: Limits, codes: Sequence[Code]) -> dict[str, Any]:
     vector = {
         "type": "array", "items": {"type": "number"}, "minItems": index.space.dim, "maxItems": index.space.dim,
         "description": "Of length 1, as the model file gives it.",
@@ -73,7 +75,7 @@ def _search(index: GalleryIndex, limits: Limits) -> dict[str, Any]:
         "description": "Either embedding or embeddings.",
     }
     raw = {"schema": {"type": "string", "format": "binary"}}
-    kinds = {f"{RAW}; dtype={name}": raw for name in DTYPES}
+    kinds = {f"{RAW}; dtype={code.value}": raw for code in codes}
     item = {
         "type": "object",
         "required": ["row", "id", "score"],

@@ -1,4 +1,4 @@
-"""The body of a search request -> query vectors: JSON, or raw float32 or float16."""
+"""The body of a search request -> query vectors: JSON, or raw numbers or codes (edgecsd.wire)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from edgecsd.preprocess import validation_text
 from edgecsd.serve.limits import Limits
 from edgecsd.serve.refusal import Refusal
 from edgecsd.space import EmbeddingSpace
+from edgecsd.wire import NUMBERS, Code, Codebook, decode
 
 JSON, RAW = "application/json", "application/octet-stream"
-DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 K = 10  # results a query, unless the request says otherwise
 
 
@@ -39,7 +39,19 @@ class Query:
     k: int
 
 
-def parse_query(body: bytes, content_type: str, k: str | None, space: EmbeddingSpace, limits: Limits) -> Query:
+def raw_codes(codebook: Codebook | None) -> tuple[Code, ...]:
+    """What raw bodies may hold."""
+    return tuple(code for code in Code if code is not Code.PQ or codebook is not None)
+
+
+def parse_query(
+    body: bytes,
+    content_type: str,
+    k: str | None,
+    space: EmbeddingSpace,
+    limits: Limits,
+    codebook: Codebook | None = None,
+) -> Query:
     """What was asked. `k` is the parameter of the URL, for raw bodies, and None where it is not given.
 
     Raises Refusal (400, 413, 415), and from the handshake SpaceMismatchError (409) and QueryVectorError (422).
@@ -50,7 +62,7 @@ def parse_query(body: bytes, content_type: str, k: str | None, space: EmbeddingS
             raise _malformed("k stands in the URL, and the body is JSON", "give k in the body")
         given, wanted = _from_json(body)
     elif kind == RAW:
-        given, wanted = _from_raw(body, parameters.get("dtype", "float32"), space.dim), _whole(k)
+        given, wanted = _from_raw(body, parameters.get("dtype", "float32"), space.dim, codebook), _whole(k)
     else:
         shown = f"{content_type:.60}" or "nothing"
         raise Refusal(415, "content type", f"the content type is {shown}", f"send {JSON}, or {RAW}; dtype=float16")
@@ -87,14 +99,27 @@ def _from_json(body: bytes) -> tuple[Any, int]:
     return np.asarray(parsed.embeddings, np.float64), parsed.k
 
 
-def _from_raw(body: bytes, dtype: str, dim: int) -> NDArray[np.float32]:
-    """Little-endian numbers; what is no whole number of dim-d vectors is taken for one vector, for the handshake."""
-    if dtype not in DTYPES:
-        raise Refusal(415, "content type", f"dtype={dtype:.30}", f"there are {', '.join(DTYPES)}")
-    if not body or len(body) % DTYPES[dtype].itemsize:
-        raise _malformed(f"the body has {len(body)} bytes, no whole number of {dtype}", "send the embedding's bytes")
-    numbers: NDArray[np.float32] = np.frombuffer(body, DTYPES[dtype]).astype(np.float32)
-    return numbers.reshape(-1, dim) if len(numbers) % dim == 0 else numbers[None]
+def _from_raw(body: bytes, dtype: str, dim: int, codebook: Codebook | None) -> NDArray[np.float32]:
+    """Little-endian numbers; what is no whole number of dim-d vectors is taken for one vector, for the handshake.
+
+    Lengths of float32 and float16 vectors are the handshake's to judge; int8 and pq have none of their own.
+    """
+    codes = raw_codes(codebook)
+    if dtype not in codes:
+        why = ": this service was started without --codebook" if dtype == Code.PQ else ""
+        raise Refusal(415, "content type", f"dtype={dtype:.30}{why}", f"there are {', '.join(codes)}")
+    code = Code(dtype)
+    unit = codebook.bytes if codebook is not None and code is Code.PQ else NUMBERS[code].itemsize
+    if not body or len(body) % unit:
+        name = f"vectors of {unit} bytes" if code is Code.PQ else dtype
+        raise _malformed(f"the body has {len(body)} bytes, no whole number of {name}", "send the embedding's bytes")
+    if code is Code.PQ:
+        return decode(np.frombuffer(body, np.uint8).reshape(-1, unit), code, codebook)
+    numbers: NDArray[np.float32] = np.frombuffer(body, NUMBERS[code]).astype(np.float32)
+    vectors = numbers.reshape(-1, dim) if len(numbers) % dim == 0 else numbers[None]
+    if code is Code.INT8:
+        return decode(np.frombuffer(body, np.uint8).reshape(len(vectors), -1), code)
+    return vectors
 
 
 def _whole(k: str | None) -> int:

@@ -20,6 +20,7 @@ from edgecsd.index_places import open_index
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.space import require_same_space
 from edgecsd.targets.artifact import read_metadata, target_of
+from edgecsd.wire import Codebook
 
 try:
     import uvicorn
@@ -66,6 +67,7 @@ def serve(
     key: Path | None = None,
     token: str | None = None,
     rate: float = Limits.rate,
+    codebook: Path | None = None,
     out: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> None:
@@ -78,6 +80,7 @@ def serve(
     tls       with `cert` and `key`, or a self-signed certificate
     token     what every request must carry; by default a random one
     rate      requests a second of one client address; 0: any number
+    codebook  of `edgecsd wire`: product-quantiser codes are taken, too
     out       JSON lines that the phones' benchmarks are appended to
 
     Raises IncompatibleError for a model of another embedding space, BadInputError for what cannot be used, and
@@ -85,12 +88,13 @@ def serve(
     """
     limits, chosen = Limits(rate=rate, burst=4 * rate), _token(token)
     opened = open_index(index)
+    codes = None if codebook is None else Codebook.open(codebook, opened.space)
     page = _page(opened, model, photos, split, out, reporter)
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(listen(host, port))
         shown = shown_host(host)
         certificate = _certificate(tls, cert, key, shown, stack)
-        service = Service(opened, page, limits, reporter.message)
+        service = Service(opened, page, limits, reporter.message, codes)
         application = make_application(service, chosen, secure=certificate is not None)
         bracketed = f"[{shown}]" if ":" in shown else shown
         root = f"{'https' if certificate else 'http'}://{bracketed}:{listening.getsockname()[1]}"

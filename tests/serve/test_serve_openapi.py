@@ -19,7 +19,7 @@ from edgecsd.index import GalleryIndex
 from edgecsd.serve.application import Service
 from edgecsd.serve.limits import Limits
 from edgecsd.serve.openapi import description
-from edgecsd.serve.queries import JSON, RAW
+from edgecsd.serve.queries import JSON, RAW, raw_codes
 
 BOUNDED = settings(
     max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -135,9 +135,9 @@ def test_paths_and_methods_of_any_kind(
 
 
 def test_everything_described_is_there(http: httpx.Client, document: dict[str, Any], index: GalleryIndex) -> None:
-    assert document == json.loads(json.dumps(description(index, Limits(), phone=False)))
+    assert document == json.loads(json.dumps(description(index, Limits(), raw_codes(None), phone=False)))
     for path, methods in document["paths"].items():
         for method in methods:
             assert http.request(method, path).status_code not in (404, 405)
-    both = set(description(index, Limits(), phone=True)["paths"])
+    both = set(description(index, Limits(), raw_codes(None), phone=True)["paths"])
     assert both - set(document["paths"]) == {"/about", "/photos/{row}", "/golden/{number}", "/bench"}

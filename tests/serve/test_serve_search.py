@@ -19,6 +19,7 @@ from edgecsd.handshake import HEADER
 from edgecsd.index import GalleryIndex
 from edgecsd.serve.application import Service
 from edgecsd.serve.limits import Limits, RateLimiter
+from edgecsd.wire import Code, Codebook, decode, encode
 
 RAW = "application/octet-stream"
 
@@ -116,7 +117,7 @@ REFUSED = {
     "too large": (413, b" " * 1_000_000, "application/json", ""),
     "no type": (415, b"x", "", ""),
     "form": (415, b"a=b", "application/x-www-form-urlencoded", ""),
-    "raw of another type": (415, b"\0" * 64, f"{RAW}; dtype=int8", ""),
+    "raw of another type": (415, b"\0" * 64, f"{RAW}; dtype=float64", ""),
     "raw empty": (400, b"", RAW, ""),
     "raw of half a number": (400, b"\0" * 63, RAW, ""),
     "raw of another dimension": (409, b"\0" * 60, RAW, ""),
@@ -266,3 +267,27 @@ def test_a_stop_finishes_the_search_that_runs(index: GalleryIndex) -> None:
         # the server was told to stop while faiss worked, and has stopped
         assert found(answer.result(10)) == expected(index, np.float32([VECTOR]), 2)
     assert service.ready is False
+
+
+def test_codes_are_searched_as_what_they_stand_for(http: httpx.Client, index: GalleryIndex) -> None:
+    queries = unit(3, seed=6)
+    eight = encode(queries, Code.INT8)
+    answer = http.post("/search?k=4", content=eight.tobytes(), headers={"content-type": f"{RAW}; dtype=int8"})
+    assert found(answer) == expected(index, decode(eight, Code.INT8), 4)
+    zeros = http.post("/search", content=bytes(index.space.dim), headers={"content-type": f"{RAW}; dtype=int8"})
+    assert zeros.status_code == 422
+    without = http.post("/search", content=b"12", headers={"content-type": f"{RAW}; dtype=pq"})
+    assert without.status_code == 415 and "--codebook" in without.json()["message"]
+    parts = 2 if index.space.dim % 2 == 0 else 1
+    centroids = np.random.default_rng(1).normal(size=(parts, 256, index.space.dim // parts)).astype(np.float32)
+    codebook = Codebook(index.space.fingerprint, centroids)
+    service = Service(index, None, Limits(rate=0), codebook=codebook)
+    coded = encode(queries, Code.PQ, codebook)
+    with running(service) as root, client(root, index.space.fingerprint) as opened:
+        kind = {"content-type": f"{RAW}; dtype=pq"}
+        answer = opened.post("/search?k=4", content=coded.tobytes(), headers=kind)
+        assert found(answer) == expected(index, decode(coded, Code.PQ, codebook), 4)
+        broken = opened.post("/search", content=coded.tobytes() + b"1", headers=kind)
+        assert broken.status_code == (400 if parts == 2 else 200)
+        taken = opened.get("/openapi.json").json()["paths"]["/search"]["post"]["requestBody"]["content"]
+        assert f"{RAW}; dtype=pq" in taken and f"{RAW}; dtype=int8" in taken
