@@ -12,7 +12,7 @@ TEST_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(max(1, min(4, len(os.sche
 STUDY_PHOTOS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types bench study clean
+.PHONY: help setup demo test lint types bench faults study clean
 
 help:
 	@echo "make setup   make $(VENV) with tested versions of everything (7 GB; 3 minutes and more)"
@@ -21,6 +21,7 @@ help:
 	@echo "make lint    ruff, its formatter, and the import contracts"
 	@echo "make types   mypy --strict over edgecsd/"
 	@echo "make bench   the quick benchmark programs, on the demo's photos or BENCH_IMAGES=PHOTOS"
+	@echo "make faults  every step killed twenty times and run again, full disks, damaged files; half an hour and more"
 	@echo "make study   the method's study, an hour and more; resumes; or STUDY_PHOTOS='PHOTOS.csv OTHER.csv'"
 	@echo "make clean   remove caches, builds and demo-output/ ($(VENV) stays)"
 	@echo "Another interpreter: make setup PYTHON=/path/to/python3.11"
@@ -57,6 +58,9 @@ types: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/throughput.py --limit 64 $(if $(BENCH_IMAGES),--images "$(BENCH_IMAGES)")
+
+faults: $(STAMP)
+	$(BIN)/python benchmarks/faults.py
 
 study: $(STAMP)
 	$(BIN)/python benchmarks/study/study.py $(STUDY_PHOTOS) --work study-output

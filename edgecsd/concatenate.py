@@ -46,7 +46,7 @@ def concatenate(
     require_free(out, KIND, overwrite=overwrite)
     if len(stores) < 2:
         raise BadInputError(f"{len(stores)} store given; two or more are needed to concatenate")
-    parts = [FeatureStore.open(store) for store in stores]
+    parts = [FeatureStore.open(store, verify=True) for store in stores]
     _require_different_spaces(parts)
     _require_same_views(parts)
     shares = _shares(weights, len(parts))

@@ -83,9 +83,9 @@ def distill(
     reporter = reporter if everyone.first else SILENT
     _require_shareable(settings, everyone)
     image_set = images if isinstance(images, ImageSet) else find_images(images, split=split)
-    store = FeatureStore.open(gallery)
+    store = FeatureStore.open(gallery, verify=everyone.first)  # one process reads every byte for all
     data = make_training_set(
-        image_set, store, FeatureStore.open(features) if features else None,
+        image_set, store, FeatureStore.open(features, verify=everyone.first) if features else None,
         share=settings.held_out, limit=settings.held_out_limit, overlap_k=settings.overlap_k, views=settings.views,
     )  # fmt: skip
     missing = len(image_set) - len(data.images)

@@ -131,8 +131,8 @@ def open_task(
 
     The query store may hold more than the ground truth's queries; the others are not asked.
     """
-    opened, query_store = FeatureStore.open(gallery), FeatureStore.open(queries)
-    behind = tuple(FeatureStore.open(path) for path in distractors)
+    opened, query_store = (FeatureStore.open(path, verify=True) for path in (gallery, queries))
+    behind = tuple(FeatureStore.open(path, verify=True) for path in distractors)
     if ground_truth is None:
         benchmark = make_benchmark(opened, query_store, labels=labels, relevance_k=relevance_k, distractors=behind)
         rows = tuple(range(query_store.count))

@@ -82,8 +82,8 @@ class FeatureStore:
             )
         if len(store.row_of) != store.count:
             raise DamagedFileError(f"{path}: items.parquet has the same id more than once")
-        if verify and sha256_file(path / "items.parquet") != items_sha256:
-            raise DamagedFileError(f"{path}/items.parquet: its SHA-256 is not the manifest's: the file was changed")
+        if verify:
+            _require_digest(path / "items.parquet", items_sha256)
         return store
 
     @cached_property
@@ -168,11 +168,19 @@ def _check_shards(path: Path, shards: list[dict[str, Any]], rows: int, dim: int,
             raise DamagedFileError(
                 f"{file}: holds {block.dtype} {block.shape}, the manifest says {dtype} {(shard['rows'], dim)}"
             )
-        if verify and sha256_file(file) != shard["sha256"]:
-            raise DamagedFileError(f"{file}: its SHA-256 is not the manifest's: the file was changed")
+        if verify:
+            _require_digest(file, str(shard["sha256"]))
         found += len(block)
     if found != rows:
         raise DamagedFileError(f"{path}: its shards hold {found} vectors, the manifest says {rows}")
+
+
+def _require_digest(file: Path, wanted: str) -> None:
+    found = sha256_file(file)
+    if found != wanted:
+        raise DamagedFileError(
+            f"{file}: its SHA-256 is {found}, the manifest says {wanted}: the file was changed; make the store again"
+        )
 
 
 def write_store(

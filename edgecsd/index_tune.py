@@ -120,7 +120,7 @@ def tune_index(
 
     A tuning that was killed goes on: measured trials are read back. Raises BadInputError for what cannot be tuned.
     """
-    store = gallery if isinstance(gallery, FeatureStore) else FeatureStore.open(gallery)
+    store = gallery if isinstance(gallery, FeatureStore) else FeatureStore.open(gallery, verify=True)
     if not 0 < recall < 1:
         raise BadInputError(f"--recall {recall}: above 0 and below 1; of type flat it is 1 anyway")
     if not 1 <= k < store.count:

@@ -131,7 +131,7 @@ def _gather(
     reporter: Reporter,
 ) -> tuple[Evidence, list[tuple[str, str]]]:  # fmt: skip
     """Both models' embeddings of the queries and what they find; and facts about where they come from."""
-    gallery_store, query_store = FeatureStore.open(gallery), FeatureStore.open(queries)
+    gallery_store, query_store = (FeatureStore.open(path, verify=True) for path in (gallery, queries))
     model = load_query_model(run)
     space = model.config.space
     require_same_space(space, gallery_store.space, str(run), str(gallery))

@@ -46,7 +46,7 @@ def whiten(
     if learnt_on is not None and (dim is not None or shrinkage is not None):
         raise BadInputError("--learnt-on brings a finished transform: leave out --dim and --shrinkage")
     require_free(out, KIND, overwrite=overwrite)
-    opened = FeatureStore.open(store)
+    opened = FeatureStore.open(store, verify=True)
     if learnt_on is not None:
         transform = _learnt(learnt_on, opened)
         how: dict[str, Any] = {"learnt_on": str(learnt_on)}

@@ -101,7 +101,7 @@ def open_pair(
         raise BadInputError(
             f"{opened.path}: a gallery of {len(opened.ids)} has nothing to find beside the photo itself"
         )
-    stores = [FeatureStore.open(path) for path in (gallery, reference) if path is not None]
+    stores = [FeatureStore.open(path, verify=True) for path in (gallery, reference) if path is not None]
     for store in stores:
         require_same_space(store.space, opened.space, str(store.path), str(opened.path))
     digests = dict(opened.digests)
@@ -129,7 +129,7 @@ def gallery_features(
 ) -> Queries:
     """The readable photos with the gallery model's features, from the reference store or by running the model."""
     if reference is not None:
-        store = FeatureStore.open(reference)
+        store = FeatureStore.open(reference, verify=True)
         require_same_space(store.space, index.space, str(reference), str(index.path))
         known = [p for p, item in enumerate(photos.ids) if item in store.row_of]
         if not known:

@@ -55,9 +55,9 @@ def command(
 
     if prefer not in tuple(Prefer):
         raise BadInputError(f"--prefer {prefer}: there are {', '.join(Prefer)}")
-    reporter, gallery = ConsoleReporter(), FeatureStore.open(store)
+    reporter, gallery = ConsoleReporter(), FeatureStore.open(store, verify=True)
     vectors = load_query_vectors(
-        gallery, FeatureStore.open(queries), images=images, split=split, run=run, artifact=artifact,
+        gallery, FeatureStore.open(queries, verify=True), images=images, split=split, run=run, artifact=artifact,
         embeddings=embeddings, workers=workers, reporter=reporter,
     )  # fmt: skip
     result = tune_index(

@@ -49,9 +49,9 @@ def command(
     there = [file for file in files.values() if file.exists()]
     if there and not overwrite:
         raise BadInputError(f"{there[0]}: already there; choose another --out or add --overwrite")
-    reporter, gallery = ConsoleReporter(), FeatureStore.open(store)
+    reporter, gallery = ConsoleReporter(), FeatureStore.open(store, verify=True)
     vectors = load_query_vectors(
-        gallery, FeatureStore.open(queries), images=images, split=split, run=run, artifact=artifact,
+        gallery, FeatureStore.open(queries, verify=True), images=images, split=split, run=run, artifact=artifact,
         embeddings=embeddings, workers=workers, reporter=reporter,
     )  # fmt: skip
     result = measure_codes(gallery, vectors, k=k, pq_bytes=sizes, reporter=reporter)

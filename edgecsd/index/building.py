@@ -65,7 +65,7 @@ def build_index(
 
     A build that was killed goes on where it stopped: trained parts and full ones are kept in OUT.partial.
     """
-    opened = store if isinstance(store, FeatureStore) else FeatureStore.open(store)
+    opened = store if isinstance(store, FeatureStore) else FeatureStore.open(store, verify=True)
     given = {name: value for name, value in options.items() if value is not None}
     alien = sorted(set(given) - frozenset().union(*OPTIONS.values()))
     if alien:

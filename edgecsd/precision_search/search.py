@@ -89,7 +89,7 @@ def search_precision(
     kind = parse_target(target)
     if not 0 <= max_loss < 1:
         raise BadInputError(f"--max-loss {max_loss:g}: from 0 to 1, or in percent: 1% is 0.01")
-    model, store = load_query_model(run), FeatureStore.open(gallery)
+    model, store = load_query_model(run), FeatureStore.open(gallery, verify=True)
     require_same_space(model.config.space, store.space, str(run), str(gallery))
     photos = calibration if isinstance(calibration, ImageSet) else find_images(calibration, split=split)
     ranges, digest = calibration_pixels(photos, model.config.preprocess, calibration_count, seed)
