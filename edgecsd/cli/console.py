@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgecsd.errors import BadInputError
 from edgecsd.progress import Advance
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
@@ -19,6 +20,15 @@ Split = Annotated[
     str | None, typer.Option("--split", help="Of a CSV list, only the rows whose 'split' column says this.")
 ]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Decoding threads (default: one a core).")]
+
+
+def require_there(*paths: Path | None) -> None:
+    """Raise BadInputError for a path without a file: before seconds of importing frameworks. URLs and {..} pass."""
+    for path in paths:
+        text = str(path)
+        elsewhere = path is None or "{" in text or ":/" in text or text.startswith("milvus:")
+        if path is not None and not elsewhere and not path.exists():
+            raise BadInputError(f"{path}: no such file or folder")
 
 
 class ConsoleReporter:

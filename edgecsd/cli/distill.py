@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, Workers, finish, table
+from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, Workers, finish, require_there, table
 
 
 def command(
@@ -91,6 +91,7 @@ def command(
 
     Example: edgecsd distill photos --gallery gallery.store --query-model tf_efficientnet_lite0 --out run
     """
+    require_there(images, gallery, features, config)
     from edgecsd.distill import distill
     from edgecsd.distill_config import make_config
     from edgecsd.distributed import ranks

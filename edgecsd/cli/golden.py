@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Split, finish, table
+from edgecsd.cli.console import ConsoleReporter, Json, Split, finish, require_there, table
 
 if TYPE_CHECKING:
     from edgecsd.golden import GoldenPack
@@ -36,6 +36,7 @@ def command(
 
     Example: edgecsd golden run/exports/model-w8a8.tflite --images photos --out golden --index gallery.index
     """
+    require_there(file, index, images)
     from edgecsd.golden import write_golden_pack
     from edgecsd.images import find_images
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, finish
+from edgecsd.cli.console import ConsoleReporter, Json, finish, require_there
 
 
 def command(
@@ -37,6 +37,7 @@ def command(
     from edgecsd.index_places import MilvusAddress
 
     address = MilvusAddress(milvus, collection)
+    require_there(store)
     from edgecsd.milvus_push import push
 
     result = push(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, Workers, finish, table
+from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, Workers, finish, require_there, table
 
 if TYPE_CHECKING:
     from edgecsd.index_trials import Recall
@@ -46,6 +46,7 @@ def command(
 
     Example: edgecsd index tune gallery.store --queries queries.store --run run --images photos --out tuned
     """
+    require_there(store, queries, run, artifact, embeddings, images)
     from edgecsd.errors import BadInputError, GateFailedError
     from edgecsd.features import FeatureStore
     from edgecsd.index_tune import CHOSEN, Prefer, tune_index

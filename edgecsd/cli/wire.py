@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, Workers, finish, table
+from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, Workers, finish, require_there, table
 from edgecsd.cli.numbers import whole_numbers
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def command(
 
     Example: edgecsd wire gallery.store --queries queries.store --run run --images photos --pq-bytes 64 --out codes
     """
+    require_there(store, queries, run, artifact, embeddings, images)
     from edgecsd.errors import BadInputError
     from edgecsd.features import FeatureStore
     from edgecsd.query_vectors import load_query_vectors
