@@ -74,6 +74,8 @@ def test_light_modules_stay_light(module: str) -> None:
         ["export", "--help"],
         ["report", "--help"],
         ["inspect", "--help"],
+        ["bench", "--help"],
+        ["bench", "measure", "--help"],
         ["gate", "--help"],
         ["matrix", "--help"],
     ],

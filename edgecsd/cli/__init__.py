@@ -57,7 +57,6 @@ for name, command in (
     ("check", check.command),
     ("gate", gate.command),
     ("matrix", matrix.command),
-    ("bench", bench.command),
     ("serve", serve.command),
     ("inspect", inspect.command),
     ("report", report.command),
@@ -70,6 +69,7 @@ index.app.command("merge")(index_merge.command)
 index.app.command("push")(index_push.command)
 index.app.command("tune")(index_tune.command)
 app.add_typer(index.app, name="index")
+app.add_typer(bench.app, name="bench")
 
 
 def _version(asked: bool) -> None:

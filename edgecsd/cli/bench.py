@@ -1,4 +1,4 @@
-"""edgecsd bench"""
+"""edgecsd bench: the group of commands about latency, and `measure`, which is meant where none is named."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, table
+from edgecsd.cli.default_command import DefaultsToMeasure
 from edgecsd.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -17,7 +18,16 @@ if TYPE_CHECKING:
     from edgecsd.bench.schema import BenchRow
 
 
-def command(
+app = typer.Typer(
+    cls=DefaultsToMeasure,
+    help="Measure latency, memory and parity of exported files (edgecsd bench FILE; options: edgecsd bench measure "
+    "--help), and what else there is to do about measurements.\n\n"
+    "Example: edgecsd bench run/exports/tf_efficientnet_lite0-w8a8.tflite --images photos --threads 1",
+)
+
+
+@app.command("measure")
+def measure(
     files: Annotated[list[Path], typer.Argument(help="Exported files.")],
     images: Annotated[
         Path | None, typer.Option(help="Real photos to feed (default: synthetic ones, which the row says).")
