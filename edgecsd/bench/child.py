@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.bench.schema import BenchProtocol
+from edgecsd.bench.schema import BenchProtocol, DeviceState
 from edgecsd.errors import EdgecsdError
 
 DEVICE_SCRIPT = Path(__file__).with_name("bench_device.py")
@@ -30,10 +31,12 @@ class MeasurementFailedError(EdgecsdError):
 
 @dataclass(frozen=True)
 class Measured:
-    """What one process printed, and the (n, D) float32 embeddings of its timed runs."""
+    """What one process printed, the (n, D) float32 embeddings of its timed runs, and what the machine did around it."""
 
     document: dict[str, Any]
     embeddings: NDArray[np.float32]
+    load_average: float | None = None
+    states: tuple[DeviceState, ...] = ()
 
 
 def measure_in_child(
@@ -46,11 +49,10 @@ def measure_in_child(
     timeout_seconds: float,
 ) -> Measured:
     """Measure `file` in a fresh process. pixels_file: .npy of (n, S, S, 3) uint8."""
-    minima = ["--min-runs", str(protocol.min_runs), "--min-seconds", str(protocol.min_seconds)]
-    warmup = ["--warmup-seconds", str(min(WARMUP_SECONDS, max(protocol.min_seconds, 0.05)))]
+    load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     try:
         done = subprocess.run(
-            _command(file, pixels_file, threads, session_options) + minima + warmup,
+            _command(file, pixels_file, threads, session_options) + protocol_options(protocol),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=timeout_seconds,
@@ -58,16 +60,33 @@ def measure_in_child(
         )
     except subprocess.TimeoutExpired:
         raise MeasurementFailedError(f"no result after {timeout_seconds:.0f} s: stopped") from None
-    document = _document(_last_line(done.stdout), done.returncode, done.stderr)
+    document, embeddings = measured_document(done.stdout, done.returncode, done.stderr)
+    return Measured(document, embeddings, load_average)
+
+
+def protocol_options(protocol: BenchProtocol) -> list[str]:
+    """The protocol in the script's words."""
+    minima = ["--min-runs", str(protocol.min_runs), "--min-seconds", str(protocol.min_seconds)]
+    return [*minima, "--warmup-seconds", str(min(WARMUP_SECONDS, max(protocol.min_seconds, 0.05)))]
+
+
+def measured_document(stdout: bytes, code: int, stderr: bytes) -> tuple[dict[str, Any], NDArray[np.float32]]:
+    """What the script printed, and its embeddings; MeasurementFailedError where it failed."""
+    document = _document(_last_line(stdout), code, stderr)
     shape, encoded = document["embeddings"]["shape"], document["embeddings"].pop("base64")
-    return Measured(document, np.frombuffer(base64.b64decode(encoded), "<f4").reshape(shape))
+    return document, np.frombuffer(base64.b64decode(encoded), "<f4").reshape(shape)
 
 
 def _command(file: Path, pixels_file: Path, threads: int, session_options: Mapping[str, str]) -> list[str]:
     # -P: the script's own folder must not be searched for modules, or bench/host.py would be anybody's `import host`
     script = [sys.executable, "-P", str(DEVICE_SCRIPT), str(file)]
+    return [*script, *model_options(pixels_file, threads, session_options)]
+
+
+def model_options(pixels_file: Path | str, threads: int, session_options: Mapping[str, str]) -> list[str]:
+    """Input, threads and session settings in the script's words."""
     options = ["--input", str(pixels_file), "--threads", str(threads)]
-    return [*script, *options, *(f"--session-option={key}={value}" for key, value in session_options.items())]
+    return [*options, *(f"--session-option={key}={value}" for key, value in session_options.items())]
 
 
 def _last_line(stdout: bytes) -> str:

@@ -1,30 +1,26 @@
-"""Measure one artifact on this machine: fresh processes in, one BenchRow out."""
+"""Measure one artifact on a device, by default this machine: fresh processes in, one BenchRow out."""
 
 from __future__ import annotations
 
-import os
 import statistics
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgecsd.bench.bench_device import describe_machine
-from edgecsd.bench.child import Measured, MeasurementFailedError, measure_in_child
+from edgecsd.bench.child import Measured, MeasurementFailedError
+from edgecsd.bench.devices import Device
 from edgecsd.bench.inputs import BenchInput
+from edgecsd.bench.neighbours import NeighbourIndex
 from edgecsd.bench.parity import Reference, References, compare, parity_problem, shape_problem
-from edgecsd.bench.schema import CONTENDED, HOST_LABEL, BenchProtocol, BenchRow, Figures, Parity, Repeat, Status
+from edgecsd.bench.schema import CONTENDED, BenchProtocol, BenchRow, Figures, Neighbours, Parity, Repeat, Status
 from edgecsd.files import sha256_file, size_bytes
-from edgecsd.targets.artifact import ArtifactMetadata, Target, session_options
+from edgecsd.targets.artifact import ArtifactMetadata
 
-RUNTIME_PACKAGES = {
-    Target.ONNX: ("onnxruntime",),
-    Target.TFLITE: ("ai-edge-litert", "tflite-runtime"),
-    Target.COREML: ("coremltools",),
-}
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -39,47 +35,28 @@ class Job:
     pixels_file: Path
     reference: Reference
     timeout_seconds: float
-
-
-def device_text() -> str:
-    """The processor and its cores: "AMD EPYC, 2 cores"."""
-    return f"{describe_machine()['cpu']}, {os.cpu_count()} cores"
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def environment_for(target: Target) -> dict[str, str]:
-    """Versions that a time depends on: the system, Python, numpy, edgecsd and the target's installed runtimes."""
-    machine = describe_machine()
-    found = {"system": machine["system"], "python": machine["python"]}
-    for package in ("edgecsd", "numpy", *RUNTIME_PACKAGES[target]):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    device: Device
+    index: NeighbourIndex | None = None
 
 
 def row_frame(job: Job) -> dict[str, Any]:
     """The fields of a row that are known before anything is measured; its key is made of them."""
+    device, target = job.device, job.metadata.target
     return {
-        "file": str(job.file), "sha256": sha256_file(job.file), "size_bytes": size_bytes(job.file),
-        "target": job.metadata.target, "precision": job.metadata.precision,
-        "provenance": f"measured on {device_text()}", "label": HOST_LABEL, "protocol": job.protocol,
-        "threads": job.threads, "oversubscribed": job.threads > available_cores(), "input": job.images.kind,
+        "kind": device.kind, "file": str(job.file), "sha256": sha256_file(job.file), "size_bytes": size_bytes(job.file),
+        "target": target, "precision": job.metadata.precision, "provenance": f"{device.kind} on {device.name}",
+        "label": device.label, "protocol": job.protocol, "threads": job.threads,
+        "oversubscribed": job.threads > device.cores, "input": job.images.kind,
         "input_count": len(job.images.pixels), "input_digest": job.images.digest, "decode": job.images.decode,
-        "reference": job.reference.name,
-        "environment": environment_for(job.metadata.target) | session_options(job.metadata),
+        "reference": job.reference.name, "index": job.index.name if job.index else "",
+        "environment": device.environment(target) | device.session_options(job.metadata),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
 
 
-def not_measurable_row(frame: dict[str, Any], reason: str) -> BenchRow:
-    """A row that says why this machine has no figure; it was not measured, and its provenance says that too."""
-    unmeasured = {**frame, "provenance": f"not measured: {device_text()}"}
+def not_measurable_row(job: Job, frame: dict[str, Any], reason: str) -> BenchRow:
+    """A row that says why the device has no figure; it was not measured, and its provenance says that too."""
+    unmeasured = {**frame, "provenance": f"not measured: {job.device.name}"}
     return BenchRow(**unmeasured, status=Status.NOT_MEASURABLE, reason=reason)
 
 
@@ -87,24 +64,19 @@ def measure_row(job: Job, frame: dict[str, Any], references: References) -> Benc
     """Measure the repeats one after the other; whatever goes wrong in a measuring process is the row's reason."""
     repeats: list[Repeat] = []
     parity: Parity | None = None
+    neighbours: Neighbours | None = None
     for number in range(job.protocol.repeats):
         try:
-            load = _load_average()
-            measured = measure_in_child(
-                job.file,
-                job.pixels_file,
-                threads=job.threads,
-                session_options=session_options(job.metadata),
-                protocol=job.protocol,
-                timeout_seconds=job.timeout_seconds,
-            )
-            parity = _checked_parity(job, measured, references)
+            measured = job.device.measure(job)
+            parity, expected = _checked_parity(job, measured, references)
         except MeasurementFailedError as error:
             where = f"repeat {number + 1} of {job.protocol.repeats}: " if job.protocol.repeats > 1 else ""
             return BenchRow(**frame, status=Status.FAILED, reason=f"{where}{error}", repeats=tuple(repeats))
-        repeats.append(_repeat(job, measured, load))
+        repeats.append(_repeat(job, measured))
         if problem := parity_problem(parity):
             return BenchRow(**frame, status=Status.FAILED, reason=problem, repeats=tuple(repeats), parity=parity)
+        if job.index is not None:
+            neighbours = job.index.compare(measured.embeddings, expected)
     median = sorted(repeats, key=lambda repeat: repeat.figures.p90_ms)[(len(repeats) - 1) // 2]
     figures, spread = median.figures, _spread(repeats)
     contended = figures.p50_ms > CONTENDED * figures.cpu_p50_ms
@@ -116,23 +88,25 @@ def measure_row(job: Job, frame: dict[str, Any], references: References) -> Benc
         p90_spread=spread,
         repeats=tuple(repeats),
         parity=parity,
+        neighbours=neighbours,
     )
 
 
-def _checked_parity(job: Job, measured: Measured, references: References) -> Parity:
+def _checked_parity(job: Job, measured: Measured, references: References) -> tuple[Parity, Floats]:
+    """The parity, and the (n, D) embeddings of the reference."""
     problem = shape_problem(measured.embeddings, len(job.images.pixels), job.metadata.dim)
     if problem:
         raise MeasurementFailedError(problem)
     expected = references.embeddings(job.reference, job.images)
-    return compare(measured.embeddings, expected, job.reference.name)
+    return compare(measured.embeddings, expected, job.reference.name), expected
 
 
-def _repeat(job: Job, measured: Measured, load_average: float | None) -> Repeat:
+def _repeat(job: Job, measured: Measured) -> Repeat:
     document = measured.document
     return Repeat(
         pid=document["pid"], runtime=" ".join(document["runtime"]), warmup_runs=document["warmup"]["runs"],
         warmup_settled=document["warmup"]["settled"], affinity=document["affinity"],
-        frequency_khz=document["frequency_khz"], load_average=load_average,
+        frequency_khz=document["frequency_khz"], load_average=measured.load_average, states=measured.states,
         figures=_figures(job.images, document), wall_ns=document["wall_ns"], cpu_ns=document["cpu_ns"],
     )  # fmt: skip
 
@@ -150,7 +124,3 @@ def _spread(repeats: list[Repeat]) -> float | None:
     """(largest - smallest) / median of the repeats' p90; None with one repeat."""
     p90 = [repeat.figures.p90_ms for repeat in repeats]
     return (max(p90) - min(p90)) / statistics.median(p90) if len(p90) > 1 else None
-
-
-def _load_average() -> float | None:
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None

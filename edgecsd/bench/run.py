@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from edgecsd.bench.devices import Device, Host
 from edgecsd.bench.host import Job, measure_row, not_measurable_row, row_frame
 from edgecsd.bench.inputs import BenchInput, prepare_input
+from edgecsd.bench.neighbours import NeighbourIndex
 from edgecsd.bench.parity import References
 from edgecsd.bench.rows_file import RowsFile
 from edgecsd.bench.schema import BenchProtocol, BenchResult, BenchRow, choose_protocol
@@ -18,7 +19,7 @@ from edgecsd.images import ImageSet, find_images
 from edgecsd.locks import holding_out
 from edgecsd.preprocess import Preprocess
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.targets.artifact import ArtifactMetadata, Target, latency_measurable, read_metadata
+from edgecsd.targets.artifact import ArtifactMetadata, read_metadata
 
 
 @holding_out
@@ -33,6 +34,9 @@ def bench(
     min_seconds: float | None = None,
     min_runs: int | None = None,
     timeout_seconds: float | None = None,
+    device: Device | None = None,
+    index: Path | str | None = None,
+    k: int = 10,
     out: Path | None = None,
     overwrite: bool = False,
     reporter: Reporter = SILENT,
@@ -43,6 +47,8 @@ def bench(
     run              run folder whose query model is the reference of parity; see References.find for the default
     protocol         "quick": 200 runs and 10 s; "report": 1024 runs and 60 s, three repeats; smaller minima: "custom"
     timeout_seconds  for one process; by default enough for 2 s a run
+    device           this machine by default; edgecsd.bench.open_device gives others
+    index            gallery index that the device's and the reference's embeddings are searched in, for `k` items
     out              JSON lines; rows in it are reused if file, input, settings, device and versions are the same
 
     A process that crashes, hangs or gives wrong embeddings makes a failed row; an artifact that this machine cannot run
@@ -53,10 +59,15 @@ def bench(
     _require_work(files, threads, timeout_seconds)
     artifacts = [(file, read_metadata(file)) for file in files]
     image_set = images if isinstance(images, ImageSet) or images is None else find_images(images, split=split)
+    neighbours = None if index is None else NeighbourIndex(index, k)
+    if neighbours is not None:
+        for file, metadata in artifacts:
+            neighbours.require_space(metadata, file)
     rows, references = RowsFile(out, overwrite=overwrite), References(run)
     with tempfile.TemporaryDirectory(prefix="edgecsd-bench-") as folder:
-        inputs = Inputs(image_set, Path(folder))
-        jobs = list(_jobs(artifacts, threads, chosen, inputs, references, timeout_seconds or chosen.timeout_seconds))
+        inputs, seconds = Inputs(image_set, Path(folder)), timeout_seconds or chosen.timeout_seconds
+        place = device or Host()
+        jobs = list(_jobs(artifacts, threads, chosen, inputs, references, seconds, place, neighbours))
         with reporter.task("measuring", len(jobs)) as advance:
             done = []
             for job in jobs:
@@ -92,20 +103,20 @@ class Inputs:
 
 def _jobs(
     artifacts: Sequence[tuple[Path, ArtifactMetadata]], threads: Sequence[int], protocol: BenchProtocol,
-    inputs: Inputs, references: References, timeout_seconds: float,
+    inputs: Inputs, references: References, timeout_seconds: float, device: Device, index: NeighbourIndex | None,
 ) -> Iterator[Job]:  # fmt: skip
     for file, metadata in artifacts:
         reference = references.find(file, metadata)
         images, pixels_file = inputs.of(metadata.preprocess)
         for count in threads:
-            yield Job(file, metadata, count, protocol, images, pixels_file, reference, timeout_seconds)
+            yield Job(file, metadata, count, protocol, images, pixels_file, reference, timeout_seconds, device, index)
 
 
 def _one_row(job: Job, rows: RowsFile, references: References, reporter: Reporter) -> BenchRow:
     frame = row_frame(job)
     name = f"{job.file.name}, {job.threads} thread{'s' if job.threads > 1 else ''}"
-    if reason := not_measurable_here(job.metadata.target):
-        row = not_measurable_row(frame, reason)
+    if reason := job.device.not_measurable(job.metadata.target):
+        row = not_measurable_row(job, frame, reason)
     elif earlier := rows.find(BenchRow.model_construct(**frame).key()):
         reporter.message(f"{name}: measured before, {earlier.measured_at}: reused")
         return earlier.model_copy(update={"file": str(job.file)})
@@ -114,15 +125,6 @@ def _one_row(job: Job, rows: RowsFile, references: References, reporter: Reporte
     rows.add(row)
     reporter.message(f"{name}: {_outcome(row)}")
     return row
-
-
-def not_measurable_here(target: Target) -> str:
-    """Why this machine cannot time artifacts of `target`, or ""."""
-    if target is not Target.COREML:
-        return ""
-    if latency_measurable(target):
-        return "bench has no Core ML runner yet: use Xcode's performance report, or coremltools' predict, on this Mac"
-    return f"Core ML runs on macOS only (predict), and this is {platform.system()}: measure on a Mac or an iPhone"
 
 
 def _outcome(row: BenchRow) -> str:

@@ -100,10 +100,19 @@ class Figures(Frozen):
     input_kb: int
 
 
+class DeviceState(Frozen):
+    """What a latency depends on at one moment: clocks in kHz, temperatures in degrees Celsius, power supplies."""
+
+    khz: tuple[int, ...] = ()
+    celsius: dict[str, float] = {}
+    power: dict[str, str] = {}
+
+
 class Repeat(Frozen):
     """One fresh process.
 
     wall_ns   every warm run in the order it ran, nanoseconds; nothing is dropped
+    states    of a device, before and after the process
     load_average   of the machine in the minute before, where it tells: a busy machine explains a slow repeat
     """
 
@@ -114,6 +123,7 @@ class Repeat(Frozen):
     affinity: tuple[int, ...] | None = None
     frequency_khz: tuple[int | None, ...] = ()
     load_average: float | None = None
+    states: tuple[DeviceState, ...] = ()
     figures: Figures
     wall_ns: tuple[int, ...]
     cpu_ns: tuple[int, ...]
@@ -141,19 +151,31 @@ class Parity(Frozen):
     norm_max: float
 
 
+class Neighbours(Frozen):
+    """How many of the reference's k nearest gallery items the measured embeddings find too, searched by the index."""
+
+    index: str
+    k: int
+    overlap_mean: float
+    overlap_min: float
+
+
 class BenchRow(Frozen):
     """One artifact at one thread count.
 
     figures     those of the repeat whose p90 is the median; None unless status is ok
     p90_spread  (largest - smallest) / median p90 of the repeats; None with one repeat
+    kind        measured, or emulated: a time of an emulator says nothing about the device it stands for
     provenance  "measured on <device>"
     contended   the median wall time is well above the CPU time of all threads: others held the cores, so the wall times
                 are the machine's, not the artifact's
     input       what was cycled: real photos, or made-up images
     reference   what parity was taken against
+    index       the gallery index of `neighbours`, "" where none was asked
     """
 
     schema_version: Literal[1] = 1
+    kind: Literal["measured", "emulated"] = "measured"
     file: str
     sha256: str
     size_bytes: int
@@ -176,6 +198,8 @@ class BenchRow(Frozen):
     repeats: tuple[Repeat, ...] = ()
     reference: str
     parity: Parity | None = None
+    index: str = ""
+    neighbours: Neighbours | None = None
     environment: dict[str, str]
     measured_at: str
 
@@ -190,7 +214,7 @@ class BenchRow(Frozen):
     def key(self) -> tuple[object, ...]:
         """What makes two rows the same measurement, so that a resumed bench may reuse one."""
         environment = tuple(sorted(self.environment.items()))
-        facts = (self.sha256, self.threads, self.protocol, self.input_digest, self.reference)
+        facts = (self.sha256, self.threads, self.protocol, self.input_digest, self.reference, self.index)
         return (*facts, self.provenance, self.oversubscribed, environment)
 
 

@@ -54,14 +54,26 @@ def measure(
         str | None,
         typer.Option(help="With two files: exit 1 if CPU time, memory, size or distance grow by more, such as 5%."),
     ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where to measure: ssh://USER@HOST[:PORT] (default: this machine).")
+    ] = None,
+    device_python: Annotated[str | None, typer.Option(help="The Python there (default: python3 on its PATH).")] = None,
+    ssh_config: Annotated[Path | None, typer.Option(help="Configuration for ssh, in place of your own.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the temporary folder on the device.")] = False,
+    index: Annotated[
+        str | None,
+        typer.Option(help="Gallery index (folder or milvus:URI#COLLECTION): how many neighbours each row finds."),
+    ] = None,
+    k: Annotated[int, typer.Option("--k", min=1, help="Neighbours, of --index.")] = 10,
     split: Split = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Measure latency, memory and parity on this host, each in a fresh process. Exit 1 if a row failed.
+    """Measure latency, memory and parity on this host or a device, each in a fresh process. Exit 1 if a row failed.
 
     Example: edgecsd bench run/exports/tf_efficientnet_lite0-w8a8.tflite --images photos --threads 1
     """
+    from edgecsd.bench.opening import DeviceOptions, open_device
     from edgecsd.bench.regression import compare_artifacts
     from edgecsd.bench.run import bench
     from edgecsd.cli.numbers import share_from_text
@@ -71,20 +83,27 @@ def measure(
     comparing = interleave or allowed is not None
     if comparing and len(files) != 2:
         raise BadInputError(f"--interleave compares two artifacts, the new one last; {len(files)} were given")
+    if comparing and device is not None:
+        raise BadInputError("--interleave and --max-regression compare on this machine only: leave --device out")
     photos = None if images is None else find_images(images, split=split)
-    result = bench(
-        files,
-        images=photos,
-        run=run,
-        threads=tuple(threads or (1, 4)),
-        protocol=protocol,
-        min_seconds=min_seconds,
-        min_runs=min_runs,
-        timeout_seconds=timeout_seconds,
-        out=out,
-        overwrite=overwrite,
-        reporter=ConsoleReporter(),
-    )
+    reporter = ConsoleReporter()
+    with open_device(device, DeviceOptions(device_python, ssh_config, keep), reporter) as place:
+        result = bench(
+            files,
+            images=photos,
+            run=run,
+            threads=tuple(threads or (1, 4)),
+            protocol=protocol,
+            min_seconds=min_seconds,
+            min_runs=min_runs,
+            timeout_seconds=timeout_seconds,
+            device=place,
+            index=index,
+            k=k,
+            out=out,
+            overwrite=overwrite,
+            reporter=reporter,
+        )
     document: dict[str, Any] = {"rows": [row.model_dump(mode="json") for row in result.rows], "out": result.out}
     text, failed = _text(result.rows), bool(result.failed)
     if comparing and not failed:
@@ -110,7 +129,7 @@ def _compared(comparison: Comparison) -> str:
 
 
 def _text(rows: Sequence[BenchRow]) -> str:
-    header = ("file", "threads", "status", "p90 ms", "p50 ms", "cpu ms", "peak MB", "size MB", "cosine")
+    header = ("file", "threads", "status", "p90 ms", "p50 ms", "cpu ms", "peak MB", "size MB", "cosine", "overlap")
     lines = [table(header, [_cells(row) for row in rows])]
     lines += [f"{Path(row.file).name}, threads {row.threads}: {row.reason}" for row in rows if row.reason]
     if any(row.contended for row in rows):
@@ -130,6 +149,7 @@ def _cells(row: BenchRow) -> tuple[str, ...]:
         _figure(None if peak is None else peak * 1024 / 1e6, 1),
         _figure(row.size_bytes / 1e6, 2),
         _figure(row.parity.cosine_mean if row.parity else None, 5),
+        _figure(row.neighbours.overlap_mean if row.neighbours else None, 3),
     )
 
 

@@ -1,0 +1,98 @@
+"""Where artifacts are measured: what a row needs to know of a device, and this machine as the first of them."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from edgecsd.bench.bench_device import describe_machine
+from edgecsd.bench.child import Measured, measure_in_child
+from edgecsd.bench.schema import HOST_LABEL
+from edgecsd.targets import artifact
+from edgecsd.targets.artifact import ArtifactMetadata, Target, latency_measurable
+
+if TYPE_CHECKING:
+    from edgecsd.bench.host import Job
+
+RUNTIME_PACKAGES = {
+    Target.ONNX: ("onnxruntime",),
+    Target.TFLITE: ("ai-edge-litert", "tflite-runtime"),
+    Target.COREML: ("coremltools",),
+}
+
+
+class Device(Protocol):
+    """One device that can be reached and runs bench_device.py.
+
+    name   for a row's provenance: "Raspberry Pi 4 Model B Rev 1.4, 4 x Cortex-A72, 4 cores"
+    label  what kind of figure a row of it is, in a few words
+    cores  that a measuring process may use
+    """
+
+    kind: Literal["measured", "emulated"]
+    name: str
+    label: str
+    cores: int
+
+    def environment(self, target: Target) -> dict[str, str]:
+        """Versions that a time depends on."""
+        ...
+
+    def session_options(self, metadata: ArtifactMetadata) -> dict[str, str]:
+        """onnxruntime's settings for an artifact there."""
+        ...
+
+    def not_measurable(self, target: Target) -> str:
+        """Why the device cannot time artifacts of `target`, or ""."""
+        ...
+
+    def measure(self, job: Job) -> Measured:
+        """One fresh process. Raises MeasurementFailedError for what makes a failed row."""
+        ...
+
+
+class Host:
+    """This machine."""
+
+    kind: Literal["measured", "emulated"] = "measured"
+    label = HOST_LABEL
+
+    def __init__(self) -> None:
+        self.name = f"{describe_machine()['cpu']}, {os.cpu_count()} cores"
+        self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    def environment(self, target: Target) -> dict[str, str]:
+        """The system, Python, numpy, edgecsd and the target's installed runtimes."""
+        machine = describe_machine()
+        found = {"system": machine["system"], "python": machine["python"]}
+        for package in ("edgecsd", "numpy", *RUNTIME_PACKAGES[target]):
+            try:
+                found[package] = version(package)
+            except PackageNotFoundError:
+                continue
+        return found
+
+    def session_options(self, metadata: ArtifactMetadata) -> dict[str, str]:
+        return artifact.session_options(metadata)
+
+    def not_measurable(self, target: Target) -> str:
+        if target is not Target.COREML:
+            return ""
+        if latency_measurable(target):
+            return "bench has no Core ML runner of its own: edgecsd bench script FILE writes one for this Mac"
+        return (
+            f"Core ML runs on macOS only (predict), and this is {platform.system()}: edgecsd bench script FILE writes "
+            "what a Mac or an iPhone runs, edgecsd bench import reads what it measured"
+        )
+
+    def measure(self, job: Job) -> Measured:
+        return measure_in_child(
+            job.file,
+            job.pixels_file,
+            threads=job.threads,
+            session_options=self.session_options(job.metadata),
+            protocol=job.protocol,
+            timeout_seconds=job.timeout_seconds,
+        )

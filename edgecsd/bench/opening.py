@@ -1,0 +1,82 @@
+"""--device: its text -> a device that is reachable now, and tidied up afterwards however the measurement ends."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from edgecsd.bench.devices import Device, Host
+from edgecsd.bench.remote import RemotePython, remote_folder
+from edgecsd.bench.ssh import SCHEME, SshTransport
+from edgecsd.bench.transport import Transport
+from edgecsd.errors import BadInputError
+from edgecsd.progress import SILENT, Reporter
+
+KNOWN = "ssh://USER@HOST[:PORT]"
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """python: on the device, where it is not the first on its PATH; ssh_config: for ssh -F; keep: leave the folder."""
+
+    python: str | None = None
+    ssh_config: Path | None = None
+    keep: bool = False
+
+
+@contextmanager
+def open_device(
+    address: str | None, options: DeviceOptions | None = None, reporter: Reporter = SILENT
+) -> Iterator[Device]:
+    """The device at `address`, this machine for None. Its temporary folder is removed at the end, also after Ctrl-C.
+
+    Raises BadInputError for an address of no known form, MissingBackendError where the device, its Python or its
+    runtime is missing.
+    """
+    chosen = options or DeviceOptions()
+    if address is None:
+        _refuse_without_device(chosen)
+        yield Host()
+        return
+    with ExitStack() as stack:
+        stack.enter_context(_terminated_as_interrupted())
+        transport = _connect(address, chosen)
+        stack.callback(transport.close)
+        folder = stack.enter_context(remote_folder(transport, keep=chosen.keep, reporter=reporter))
+        device = RemotePython(transport, folder, python=chosen.python)
+        reporter.message(f"{address}: {device.name}, Python {device.facts['python']}")
+        yield device
+
+
+def _connect(address: str, options: DeviceOptions) -> Transport:
+    if address.startswith(SCHEME):
+        return SshTransport(address, options.ssh_config)
+    raise BadInputError(f"--device {address}: is not known; give {KNOWN}")
+
+
+def _refuse_without_device(options: DeviceOptions) -> None:
+    given = {"--device-python": options.python, "--ssh-config": options.ssh_config, "--keep": options.keep or None}
+    if wrong := [name for name, value in given.items() if value is not None]:
+        raise BadInputError(f"{wrong[0]} belongs to a device: give --device {KNOWN}")
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM as Ctrl-C, since by default it would end this process before anything is tidied up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
