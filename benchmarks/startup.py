@@ -3,8 +3,8 @@
     python benchmarks/startup.py [--repeats 5]
 
 Each in fresh processes, the least of the repeats, with the interpreter's own start (python -c pass) beside it.
-"refuses" is the command with inputs that are not there: all that happens before it begins. Frameworks that the work itself
-needs (torch, timm, converters) are imported after that and told apart: importing torch alone is in the last line.
+"refuses" is the command with inputs that are not there: all that happens before it begins. Frameworks that the work
+itself needs (torch, timm, converters) are imported after that and told apart; the last line has torch alone.
 Written to benchmarks/results/startup.json and .md.
 """
 

@@ -181,8 +181,8 @@ def markdown(result: dict[str, Any]) -> str:
         )
     if memory_of:
         lines += [
-            "", f"`edgecsd distill` on {memory_of['images']:,} photos with a gallery of {GALLERY:,} (one epoch of a small "
-            f"network): at most {memory_of['anonymous_mb']:.0f} MB of anonymous memory, "
+            "", f"`edgecsd distill` on {memory_of['images']:,} photos with a gallery of {GALLERY:,} (one epoch of a "
+            f"small network): at most {memory_of['anonymous_mb']:.0f} MB of anonymous memory, "
             f"{memory_of['resident_mb']:.0f} MB resident with pages of files.",
         ]  # fmt: skip
     return "\n".join([*lines, ""])
