@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from edgecsd import jpeg
 from edgecsd.errors import ImageReadError, first_line
 from edgecsd.preprocess import Box
 
@@ -82,6 +83,9 @@ def decode_image(data: bytes, name: str) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise ImageReadError(f"{name}: {image.width} x {image.height} pixels is over the limit of {MAX_PIXELS:,}")
+        fast = jpeg.decoded(data, image)
+        if fast is not None:
+            return _to_rgb(_upright(fast))
         image.load()
         return _to_rgb(_upright(image))
     except ImageReadError:

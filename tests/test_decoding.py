@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile
 
+from edgecsd import jpeg
 from edgecsd.decoding import MAX_PIXELS
 from edgecsd.errors import ImageReadError
 from edgecsd.images import (
@@ -241,3 +242,48 @@ def test_lenient_pillow_is_noticed(small: Image.Image, monkeypatch: pytest.Monke
 
 
 # --------------------------------------------------------------------------------------------------- batching
+
+
+@pytest.fixture
+def fast_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow may open a file, and decodes nothing."""
+
+    def refuse(self: ImageFile.ImageFile) -> None:
+        raise AssertionError("Pillow decoded")
+
+    assert jpeg.exact()
+    monkeypatch.setattr("PIL.JpegImagePlugin.JpegImageFile.load", refuse)
+
+
+@pytest.mark.parametrize("kind", ["RGB", "L"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_fast_decoder_gives_pillows_bits(
+    photo: Image.Image, kind: str, orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = [
+        encoded(photo.convert(kind), "JPEG", exif=exif, quality=quality, subsampling=s, progressive=s == 2)
+        for s in range(3) for quality in (40, 95)
+    ]  # fmt: skip
+    fast = [decode_image(each, "photo") for each in data]
+    monkeypatch.setattr(jpeg, "exact", lambda: False)
+    assert all(same(one, decode_image(each, "photo")) for one, each in zip(fast, data, strict=True))
+
+
+def test_jpeg_is_decoded_fast_where_it_can_be(small: Image.Image, fast_only: None) -> None:
+    assert decode_image(encoded(small, "JPEG"), "photo").size == small.size
+    with pytest.raises(ImageReadError, match="Pillow decoded"):
+        decode_image(encoded(small.convert("CMYK"), "JPEG"), "photo")
+
+
+def test_another_decoder_that_gives_other_bits_is_not_used(small: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = jpeg._decode
+    monkeypatch.setattr(jpeg, "_decode", lambda data, colours: real(data, colours) ^ 1)
+    jpeg.exact.cache_clear()
+    try:
+        data = encoded(small, "JPEG")
+        assert not jpeg.exact()
+        assert same(decode_image(data, "photo"), Image.open(io.BytesIO(data)))
+    finally:
+        jpeg.exact.cache_clear()
