@@ -129,8 +129,9 @@ def _compared(comparison: Comparison) -> str:
 
 
 def _text(rows: Sequence[BenchRow]) -> str:
-    header = ("file", "threads", "status", "p90 ms", "p50 ms", "cpu ms", "peak MB", "size MB", "cosine", "overlap")
-    lines = [table(header, [_cells(row) for row in rows])]
+    header = ["file", "threads", "status", "p90 ms", "p50 ms", "cpu ms", "peak MB", "size MB", "cosine"]
+    searched = any(row.neighbours for row in rows)
+    lines = [table([*header, *(["overlap"] if searched else [])], [_cells(row, searched=searched) for row in rows])]
     lines += [f"{Path(row.file).name}, threads {row.threads}: {row.reason}" for row in rows if row.reason]
     if any(row.contended for row in rows):
         lines.append("the machine was busy: wall times are well above CPU time; compare cpu ms, or measure again")
@@ -138,7 +139,7 @@ def _text(rows: Sequence[BenchRow]) -> str:
     return "\n".join(lines)
 
 
-def _cells(row: BenchRow) -> tuple[str, ...]:
+def _cells(row: BenchRow, *, searched: bool) -> tuple[str, ...]:
     figures, peak = row.figures, row.figures.peak_kb if row.figures else None
     times = (figures.p90_ms, figures.p50_ms, figures.cpu_ms) if figures else (None, None, None)
     return (
@@ -149,7 +150,7 @@ def _cells(row: BenchRow) -> tuple[str, ...]:
         _figure(None if peak is None else peak * 1024 / 1e6, 1),
         _figure(row.size_bytes / 1e6, 2),
         _figure(row.parity.cosine_mean if row.parity else None, 5),
-        _figure(row.neighbours.overlap_mean if row.neighbours else None, 3),
+        *([_figure(row.neighbours.overlap_mean if row.neighbours else None, 3)] if searched else []),
     )
 
 
