@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from edgecsd.bench.adb import SCHEME as ADB
+from edgecsd.bench.adb import AdbTransport
 from edgecsd.bench.devices import Device, Host
 from edgecsd.bench.remote import RemotePython, remote_folder
-from edgecsd.bench.ssh import SCHEME, SshTransport
+from edgecsd.bench.ssh import SCHEME as SSH
+from edgecsd.bench.ssh import SshTransport
 from edgecsd.bench.transport import Transport
 from edgecsd.errors import BadInputError
 from edgecsd.progress import SILENT, Reporter
 
-KNOWN = "ssh://USER@HOST[:PORT]"
+KNOWN = "ssh://USER@HOST[:PORT] or adb[:SERIAL]"
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,12 @@ def open_device(
 
 
 def _connect(address: str, options: DeviceOptions) -> Transport:
-    if address.startswith(SCHEME):
+    if address.startswith(SSH):
         return SshTransport(address, options.ssh_config)
+    if options.ssh_config is not None:
+        raise BadInputError(f"--ssh-config belongs to ssh://, not to --device {address}")
+    if address == ADB or address.startswith(f"{ADB}:"):
+        return AdbTransport(address)
     raise BadInputError(f"--device {address}: is not known; give {KNOWN}")
 
 

@@ -55,7 +55,8 @@ def measure(
         typer.Option(help="With two files: exit 1 if CPU time, memory, size or distance grow by more, such as 5%."),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="Where to measure: ssh://USER@HOST[:PORT] (default: this machine).")
+        str | None,
+        typer.Option(help="Where to measure: ssh://USER@HOST[:PORT] or adb[:SERIAL] (default: this machine)."),
     ] = None,
     device_python: Annotated[str | None, typer.Option(help="The Python there (default: python3 on its PATH).")] = None,
     ssh_config: Annotated[Path | None, typer.Option(help="Configuration for ssh, in place of your own.")] = None,
