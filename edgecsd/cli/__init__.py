@@ -12,6 +12,7 @@ import typer
 from edgecsd import __version__
 from edgecsd.cli import (
     bench,
+    bench_import,
     check,
     concatenate,
     demo,
@@ -69,6 +70,7 @@ index.app.command("merge")(index_merge.command)
 index.app.command("push")(index_push.command)
 index.app.command("tune")(index_tune.command)
 app.add_typer(index.app, name="index")
+bench.app.command("import")(bench_import.command)
 app.add_typer(bench.app, name="bench")
 
 
