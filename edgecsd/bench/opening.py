@@ -12,6 +12,7 @@ from types import FrameType
 
 from edgecsd.bench.adb import SCHEME as ADB
 from edgecsd.bench.adb import AdbTransport
+from edgecsd.bench.benchmark_model import NativeBench
 from edgecsd.bench.devices import Device, Host
 from edgecsd.bench.remote import RemotePython, remote_folder
 from edgecsd.bench.ssh import SCHEME as SSH
@@ -46,14 +47,32 @@ def open_device(
         _refuse_without_device(chosen)
         yield Host()
         return
-    with ExitStack() as stack:
-        stack.enter_context(_terminated_as_interrupted())
-        transport = _connect(address, chosen)
-        stack.callback(transport.close)
-        folder = stack.enter_context(remote_folder(transport, keep=chosen.keep, reporter=reporter))
+    with _folder_on(address, chosen, reporter) as (transport, folder):
         device = RemotePython(transport, folder, python=chosen.python)
         reporter.message(f"{address}: {device.name}, Python {device.facts['python']}")
         yield device
+
+
+@contextmanager
+def open_native(
+    address: str | None, program: Path, options: DeviceOptions | None = None, reporter: Reporter = SILENT
+) -> Iterator[NativeBench]:
+    """A benchmark_model, which is on this machine, ready to run on the device; as open_device otherwise."""
+    if address is None:
+        raise BadInputError(f"--benchmark-model belongs to a device: give --device {KNOWN}")
+    with _folder_on(address, options or DeviceOptions(), reporter) as (transport, folder):
+        native = NativeBench(transport, folder, program)
+        reporter.message(f"{address}: {native.name}, benchmark_model")
+        yield native
+
+
+@contextmanager
+def _folder_on(address: str, options: DeviceOptions, reporter: Reporter) -> Iterator[tuple[Transport, str]]:
+    with ExitStack() as stack:
+        stack.enter_context(_terminated_as_interrupted())
+        transport = _connect(address, options)
+        stack.callback(transport.close)
+        yield transport, stack.enter_context(remote_folder(transport, keep=options.keep, reporter=reporter))
 
 
 def _connect(address: str, options: DeviceOptions) -> Transport:

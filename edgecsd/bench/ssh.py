@@ -67,6 +67,12 @@ class SshTransport:
         if done.code != 0:
             raise MissingBackendError(f"{self.address}: {file.name} cannot be written to {to}: {done.said}")
 
+    def fetch(self, source: str, file: Path) -> bool:
+        done = self._run(f"cat {shlex.quote(source)}", SEND_SECONDS, None)
+        if done.code == 0:
+            file.write_bytes(done.stdout)
+        return done.code == 0
+
     def _run(self, command: str, timeout_seconds: float | None, stdin: Path | None) -> Finished:
         # The user's own shell there may be any; the command is for a POSIX one.
         line = ["ssh", *self._options, "-o", "BatchMode=yes", "--", self._destination, f"sh -c {shlex.quote(command)}"]

@@ -53,6 +53,10 @@ class Transport(Protocol):
         """Copy a file to an absolute path there."""
         ...
 
+    def fetch(self, source: str, file: Path) -> bool:
+        """Copy a file from there; False where it has none."""
+        ...
+
     def close(self) -> None:
         """End the connection."""
         ...

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecsd.cli.bench_import import finish_tool_rows
 from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, table
 from edgecsd.cli.default_command import DefaultsToMeasure
 from edgecsd.errors import BadInputError
@@ -59,6 +60,9 @@ def measure(
         typer.Option(help="Where to measure: ssh://USER@HOST[:PORT] or adb[:SERIAL] (default: this machine)."),
     ] = None,
     device_python: Annotated[str | None, typer.Option(help="The Python there (default: python3 on its PATH).")] = None,
+    benchmark_model: Annotated[
+        Path | None, typer.Option(help="TFLite's benchmark_model for the device, which then needs no Python.")
+    ] = None,
     ssh_config: Annotated[Path | None, typer.Option(help="Configuration for ssh, in place of your own.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the temporary folder on the device.")] = False,
     index: Annotated[
@@ -74,7 +78,8 @@ def measure(
 
     Example: edgecsd bench run/exports/tf_efficientnet_lite0-w8a8.tflite --images photos --threads 1
     """
-    from edgecsd.bench.opening import DeviceOptions, open_device
+    from edgecsd.bench.benchmark_model import bench_natively
+    from edgecsd.bench.opening import DeviceOptions, open_device, open_native
     from edgecsd.bench.regression import compare_artifacts
     from edgecsd.bench.run import bench
     from edgecsd.cli.numbers import share_from_text
@@ -87,8 +92,27 @@ def measure(
     if comparing and device is not None:
         raise BadInputError("--interleave and --max-regression compare on this machine only: leave --device out")
     photos = None if images is None else find_images(images, split=split)
-    reporter = ConsoleReporter()
-    with open_device(device, DeviceOptions(device_python, ssh_config, keep), reporter) as place:
+    reporter, options = ConsoleReporter(), DeviceOptions(device_python, ssh_config, keep)
+    if benchmark_model is not None:
+        if index is not None or overwrite:
+            raise BadInputError("--benchmark-model embeds one photo and adds rows: leave --index and --overwrite out")
+        with open_native(device, benchmark_model, options, reporter) as native:
+            timed = bench_natively(
+                files,
+                native,
+                images=photos,
+                run=run,
+                threads=tuple(threads or (1, 4)),
+                protocol=protocol,
+                min_seconds=min_seconds,
+                min_runs=min_runs,
+                timeout_seconds=timeout_seconds,
+                out=out,
+                reporter=reporter,
+            )
+        finish_tool_rows(timed, out, as_json)
+        return
+    with open_device(device, options, reporter) as place:
         result = bench(
             files,
             images=photos,

@@ -29,6 +29,11 @@ def command(
     from edgecsd.bench.imports import import_rows
 
     rows = import_rows(source, artifact=artifact, device=on, threads=threads, out=out)
+    finish_tool_rows(rows, out, as_json)
+
+
+def finish_tool_rows(rows: Sequence[ToolRow], out: Path | None, as_json: bool) -> None:
+    """Print them; exit 1 if one failed."""
     document = {"rows": [row.model_dump(mode="json") for row in rows], "out": out}
     finish(as_json, document, text=tool_table(rows), wrote=out)
     if any(row.figures is None for row in rows):

@@ -15,9 +15,14 @@ from typing import Any
 
 import pytest
 from loopback_phone import LoopbackPhone, adb, loopback_phone
+from typer.testing import CliRunner
 
 from edgecsd.bench import DeviceOptions, Status, bench, open_device
 from edgecsd.bench.adb import AdbTransport
+from edgecsd.bench.benchmark_model import bench_natively
+from edgecsd.bench.opening import open_native
+from edgecsd.bench.tool_row import ToolRow, read_tool_rows
+from edgecsd.cli import app
 from edgecsd.errors import BadInputError, MissingBackendError
 
 SHORT: dict[str, Any] = {"threads": [1], "min_runs": 12, "min_seconds": 0.05}
@@ -147,3 +152,63 @@ def test_interrupted_it_leaves_nothing(phone: LoopbackPhone, onnx_file: Path) ->
     while time.monotonic() < end and Path(f"/proc/{pid}").exists():
         time.sleep(0.05)
     assert not Path(f"/proc/{pid}").exists(), "the measuring process still runs on the phone"
+
+
+def native(tmp_path: Path, environment: str = "") -> Path:
+    """A benchmark_model for this machine's processor."""
+    program = tmp_path / "benchmark_model_for_the_phone"
+    script = Path(__file__).with_name("native_double.py")
+    program.write_text(f'#!/bin/sh\n{environment} exec {sys.executable} {script} "$@"\n')
+    return program
+
+
+def run_native(phone: LoopbackPhone, program: Path, file: Path, **more: Any) -> ToolRow:
+    with open_native(phone.address, program) as opened:
+        (row,) = bench_natively([file], opened, threads=[1], min_runs=12, min_seconds=0, **more)
+    assert phone.left_behind() == []
+    return row
+
+
+def test_benchmark_model(phone: LoopbackPhone, tflite_file: Path, tmp_path: Path) -> None:
+    row = run_native(phone, native(tmp_path), tflite_file, out=tmp_path / "rows.jsonl")
+    assert row.status is Status.OK and row.kind == "measured" and row.provenance == "measured on Acme Phone 7"
+    assert row.figures is not None and row.figures.runs == 12 and row.threads == 1
+    assert row.figures.p50_ms and row.figures.p95_ms and row.figures.min_ms, "of the result file: the log has no median"
+    assert row.figures.min_ms <= row.figures.p50_ms <= row.figures.p95_ms and row.figures.load_ms
+    assert row.parity is not None and row.parity.images == 1 and row.parity.cosine_min > 0.9999
+    assert read_tool_rows(tmp_path / "rows.jsonl") == [row]
+
+
+def test_an_old_benchmark_model_says_less(phone: LoopbackPhone, tflite_file: Path, tmp_path: Path) -> None:
+    flags = "--graph --num_threads --num_runs --min_secs --input_layer --input_layer_shape --input_layer_value_files"
+    row = run_native(phone, native(tmp_path, f"FLAGS='{flags}'"), tflite_file)
+    assert row.figures is not None and row.figures.mean_ms and row.figures.p50_ms is None
+    assert row.parity is None and "embeddings not checked" in row.label
+
+
+def test_a_wrong_embedding_of_it_is_a_failed_row(phone: LoopbackPhone, tflite_file: Path, tmp_path: Path) -> None:
+    row = run_native(phone, native(tmp_path, "SCALE=1.5"), tflite_file)
+    assert row.status is Status.FAILED and "wrong embeddings: norms 1.5" in row.reason and row.figures is None
+
+
+def test_what_benchmark_model_cannot_do(
+    phone: LoopbackPhone, onnx_file: Path, tflite_file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInputError, match=r"runs .tflite files only"):
+        run_native(phone, native(tmp_path), onnx_file)
+    foreign = tmp_path / "foreign"
+    foreign.write_bytes(b"\x7fELF\x02\x01\x01" + bytes(60))
+    with pytest.raises(MissingBackendError, match=r"does not run there .* built for its processor"):
+        run_native(phone, foreign, tflite_file)
+    crashing = native(tmp_path)
+    crashing.write_text('#!/bin/sh\n[ "$1" = --help ] && echo --graph && exit\necho out of memory >&2; exit 1\n')
+    row = run_native(phone, crashing, tflite_file)
+    assert row.status is Status.FAILED and "code 1 and no result: out of memory" in row.reason
+
+
+def test_the_command_with_benchmark_model(phone: LoopbackPhone, tflite_file: Path, tmp_path: Path) -> None:
+    command = ["bench", str(tflite_file), "--device", phone.address, "--benchmark-model", str(native(tmp_path))]
+    told = CliRunner().invoke(app, [*command, "--threads", "1", "--min-runs", "5", "--min-seconds", "0"])
+    assert told.exit_code == 0 and "measured on Acme Phone 7: device over adb, timed by benchmark_model" in told.stdout
+    refused = CliRunner().invoke(app, ["bench", str(tflite_file), "--benchmark-model", "x"])
+    assert isinstance(refused.exception, BadInputError)
