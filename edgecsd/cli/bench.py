@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from edgecsd.bench.schema import BenchRow
 
 
+SOAK_WINDOWS = 60  # of a soak
+MIN_WINDOW = 0.5  # seconds
+
 app = typer.Typer(
     cls=DefaultsToMeasure,
     help="Measure latency, memory and parity of exported files (edgecsd bench FILE; options: edgecsd bench measure "
@@ -70,6 +73,13 @@ def measure(
         typer.Option(help="Gallery index (folder or milvus:URI#COLLECTION): how many neighbours each row finds."),
     ] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Neighbours, of --index.")] = 10,
+    soak: Annotated[
+        float | None,
+        typer.Option(help="Measure for so many minutes, and say when it became slower."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Folder for figures: distribution, latency against what is found, minutes.")
+    ] = None,
     split: Split = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -91,6 +101,9 @@ def measure(
         raise BadInputError(f"--interleave compares two artifacts, the new one last; {len(files)} were given")
     if comparing and device is not None:
         raise BadInputError("--interleave and --max-regression compare on this machine only: leave --device out")
+    if soak is not None:
+        protocol, min_runs, min_seconds = _soak_protocol(soak, min_seconds, min_runs, comparing, benchmark_model)
+        threads = threads or [1]
     photos = None if images is None else find_images(images, split=split)
     reporter, options = ConsoleReporter(), DeviceOptions(device_python, ssh_config, keep)
     if benchmark_model is not None:
@@ -135,9 +148,38 @@ def measure(
         compared = compare_artifacts(result, photos, max_regression=allowed)
         document["comparison"] = {**asdict(compared), "passed": compared.passed}
         text, failed = f"{text}\n\n{_compared(compared)}", not compared.passed
+    soaks = []
+    if soak is not None:
+        from edgecsd.bench.plots import name_of
+        from edgecsd.bench.soak import soak_of, told
+
+        window = max(MIN_WINDOW, 60 * soak / SOAK_WINDOWS)
+        soaks = [(name_of(row), soak_of(row, window)) for row in result.rows if row.figures is not None]
+        document["soak"] = {name: each.as_dict() for name, each in soaks}
+        text = "\n".join([text, *told(soaks)])
+    if plot is not None:
+        from edgecsd.bench.plots import plot_rows
+
+        written = plot_rows(result.rows, plot, soaks)
+        document["figures"] = [str(path) for path in written]
+        text += "".join(f"\nwrote {path}" for path in written)
     finish(as_json, document, text=text, wrote=out)
     if failed:
         raise typer.Exit(1)
+
+
+def _soak_protocol(
+    minutes: float, min_seconds: float | None, min_runs: int | None, comparing: bool, tool: Path | None
+) -> tuple[str, int, float]:
+    """What a soak measures by, as protocol, min_runs and min_seconds."""
+    if minutes <= 0:
+        raise BadInputError(f"--soak {minutes:g}: minutes above 0 are needed")
+    if comparing or tool is not None or min_seconds is not None or min_runs is not None:
+        raise BadInputError(
+            "--soak is one long measurement: leave --interleave, --max-regression, --benchmark-model, --min-runs and "
+            "--min-seconds out"
+        )
+    return "quick", 1, 60 * minutes
 
 
 def _compared(comparison: Comparison) -> str:
