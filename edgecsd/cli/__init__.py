@@ -13,6 +13,7 @@ from edgecsd import __version__
 from edgecsd.cli import (
     bench,
     bench_import,
+    bench_script,
     check,
     concatenate,
     demo,
@@ -71,6 +72,7 @@ index.app.command("push")(index_push.command)
 index.app.command("tune")(index_tune.command)
 app.add_typer(index.app, name="index")
 bench.app.command("import")(bench_import.command)
+bench.app.command("script")(bench_script.command)
 app.add_typer(bench.app, name="bench")
 
 
