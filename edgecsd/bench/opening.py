@@ -21,7 +21,7 @@ from edgecsd.bench.transport import Transport
 from edgecsd.errors import BadInputError
 from edgecsd.progress import SILENT, Reporter
 
-KNOWN = "ssh://USER@HOST[:PORT] or adb[:SERIAL]"
+KNOWN = "ssh://USER@HOST[:PORT], adb[:SERIAL], browser or adb-browser[:SERIAL]"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecsd.cli.bench_browser import is_browser, measure_in_browser
 from edgecsd.cli.bench_import import finish_tool_rows
 from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, table
 from edgecsd.cli.default_command import DefaultsToMeasure
@@ -60,7 +61,7 @@ def measure(
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="Where to measure: ssh://USER@HOST[:PORT] or adb[:SERIAL] (default: this machine)."),
+        typer.Option(help="Where: ssh://USER@HOST[:PORT], adb[:SERIAL], browser, adb-browser[:SERIAL] (default: here)."),
     ] = None,
     device_python: Annotated[str | None, typer.Option(help="The Python there (default: python3 on its PATH).")] = None,
     benchmark_model: Annotated[
@@ -105,6 +106,18 @@ def measure(
         protocol, min_runs, min_seconds = _soak_protocol(soak, min_seconds, min_runs, comparing, benchmark_model)
         threads = threads or [1]
     photos = None if images is None else find_images(images, split=split)
+    if device is not None and is_browser(device):
+        measures = {"min_runs": min_runs, "min_seconds": min_seconds, "timeout_seconds": timeout_seconds}
+        here = device == "browser"
+        counts = tuple(threads or ((1, 4) if here else ()))
+        refused = {
+            "--run": run, "--index": index, "--overwrite": overwrite, "--device-python": device_python,
+            "--benchmark-model": benchmark_model, "--ssh-config": ssh_config, "--keep": keep,
+            "--protocol": "" if here or protocol == "quick" else protocol,
+        }  # fmt: skip
+        given = {"images": photos, "threads": counts, "protocol": protocol, **measures}
+        measure_in_browser(device, files, given, refused, out, as_json)
+        return
     reporter, options = ConsoleReporter(), DeviceOptions(device_python, ssh_config, keep)
     if benchmark_model is not None:
         if index is not None or overwrite:
