@@ -61,7 +61,7 @@ def measure(
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="Where: ssh://USER@HOST[:PORT], adb[:SERIAL], browser, adb-browser[:SERIAL] (default: here)."),
+        typer.Option(help="Where: ssh://USER@HOST[:PORT], adb[:SERIAL], browser or adb-browser[:SERIAL] (or here)."),
     ] = None,
     device_python: Annotated[str | None, typer.Option(help="The Python there (default: python3 on its PATH).")] = None,
     benchmark_model: Annotated[
