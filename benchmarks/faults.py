@@ -166,7 +166,7 @@ def markdown(results: list[StepResult], cases: dict[str, str], facts: dict[str, 
             f"| {each.name} | {each.undisturbed.seconds:.1f} | {each.undisturbed.begins:.1f} | {len(each.kills)} | "
             f"{each.resumed} | **{same} of {len(each.kills)}** | {each.left_in_temporary} |"
         )
-    lines += ["", *(f"- {each.name}: {text}" for each in results for text in each.wrong)]
+    lines += ["", *(f"- {each.name}: {' '.join(text.split())}" for each in results for text in each.wrong)]
     changing = sorted({f"{each.name}: {name}" for each in results for name in each.undisturbed.changing})
     if changing:
         lines += ["", f"Differ between undisturbed runs, too, and are not compared: {'; '.join(changing)}."]

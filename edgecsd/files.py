@@ -22,9 +22,14 @@ from edgecsd.space import canonical_json
 
 
 @contextmanager
-def replace_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what was written there (file or folder) takes its place on success."""
+def replace_whole(path: Path, *, tidy: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; what was written there (file or folder) takes its place on success.
+
+    tidy: first delete what killed processes left of it, which takes a look at every name in the folder.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if tidy:
+        remove_stale(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     remove(temporary)
     try:
@@ -184,7 +189,7 @@ class Parts:
         return self._path(number).is_file()
 
     def write(self, number: int, **arrays: NDArray[Any]) -> None:
-        with replace_whole(self._path(number)) as temporary, open(temporary, "wb") as handle:
+        with replace_whole(self._path(number), tidy=False) as temporary, open(temporary, "wb") as handle:
             np.savez(handle, **arrays)  # type: ignore[arg-type]
 
     def read(self, number: int, *names: str) -> dict[str, NDArray[Any]]:

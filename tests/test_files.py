@@ -224,3 +224,19 @@ def test_parts_never_load_pickles(tmp_path: Path) -> None:
     np.savez(parts.folder / "part-000000.npz", vectors=np.array([{"a": 1}], dtype=object))
     with pytest.raises(DamagedFileError, match="allow_pickle"):
         parts.read(0)
+
+
+def test_what_a_killed_process_left_goes_when_the_same_is_written_again(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from edgecsd.files import replace_whole\n"
+        "with replace_whole(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.mkdir(); (temporary / 'half').write_text('half'); os.kill(os.getpid(), 9)\n"
+    )
+    for name in ("model.onnx", "anchors"):
+        killed = subprocess.run([sys.executable, "-c", program, str(tmp_path / name)], check=False)
+        assert killed.returncode == -9
+    assert len(list(tmp_path.iterdir())) == 2
+    for name in ("model.onnx", "anchors"):
+        with replace_whole(tmp_path / name) as temporary:
+            temporary.write_text("whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["anchors", "model.onnx"]
