@@ -32,6 +32,7 @@ from edgecsd.serve.application import Service, make_application
 from edgecsd.serve.assets import runtime_files
 from edgecsd.serve.limits import Limits
 from edgecsd.serve.phone import PhonePage, make_phone_page, require_browser_file
+from edgecsd.serve.slow_headers import TimedProtocol
 from edgecsd.serve.tls import Certificate, given_certificate, self_signed
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{8,200}")
@@ -105,8 +106,8 @@ def serve(
 def make_server(application: ASGIApp, certificate: Certificate | None = None) -> uvicorn.Server:
     """A uvicorn server that leaves signals to its caller."""
     config = uvicorn.Config(
-        application, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
-        lifespan="on", timeout_keep_alive=20, timeout_graceful_shutdown=STOP_SECONDS, backlog=256,
+        application, http=TimedProtocol, ws="none", lifespan="on", log_level="warning", access_log=False,
+        server_header=False, proxy_headers=False, timeout_keep_alive=20, timeout_graceful_shutdown=STOP_SECONDS, backlog=256,
         ssl_certfile=certificate.cert if certificate else None, ssl_keyfile=certificate.key if certificate else None,
     )  # fmt: skip
     return _Server(config)

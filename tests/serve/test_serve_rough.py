@@ -11,6 +11,7 @@ import pytest
 from serving import TOKEN, random_index, running, unit
 
 from edgecsd.handshake import HEADER
+from edgecsd.serve import slow_headers
 from edgecsd.serve.application import Service
 from edgecsd.serve.limits import Limits
 
@@ -95,3 +96,32 @@ def test_a_client_that_goes_away_leaves_nothing_behind(port: int, service: Servi
     assert send(port, b"GET /health HTTP/1.1\r\n" + HEAD + b"\r\n")[0] == 200
     assert left_in_flight(service) == 0
     assert not [key for key in service.metrics.requests if key[1] >= 500]
+
+
+def test_headers_a_byte_at_a_time_are_given_up(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slow_headers, "HEADER_SECONDS", 0.5)
+    begun, answer = time.monotonic(), b""
+    with socket.create_connection(("127.0.0.1", port), timeout=0.05) as connection:
+        for byte in b"GET /health HTTP/1.1\r\n" + b"X-Slow: " + b"a" * 400:
+            try:
+                connection.sendall(bytes([byte]))
+                if piece := connection.recv(1000):
+                    answer += piece
+                    continue
+                break
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+    assert answer.startswith(b"HTTP/1.1 408") and time.monotonic() - begun < 5
+
+
+def test_a_slow_second_request_on_a_kept_connection_is_given_up(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slow_headers, "HEADER_SECONDS", 0.5)
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(0.8)  # longer than the limit: an idle connection is not a slow one
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"GET /hea")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 408")
+        assert connection.recv(1000) == b""
