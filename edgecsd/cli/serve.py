@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Split
+from edgecsd.cli.console import ConsoleReporter, Json, Split, require_there
 
 if TYPE_CHECKING:
     from edgecsd.serve.server import Address
@@ -44,6 +44,7 @@ def command(
 
     Example: edgecsd serve gallery.index --model run/exports/tf_efficientnet_lite0-fp32.onnx --photos photos
     """
+    require_there(index, model, photos, codebook, cert, key)
     from edgecsd.serve.server import serve
 
     serve(
