@@ -205,6 +205,29 @@ def measure(
     )  # fmt: skip
 
 
+def soak(
+    index: GalleryIndex, queries: np.ndarray, port: int, process: int, clients: int, minutes: float
+) -> dict[str, Any]:
+    """Resident MB of the service after each round of requests for so many minutes, and how they grow."""
+    crowd, requests = Clients(port, clients, queries, index.space.fingerprint), 8 * clients
+    crowd.round(requests)
+    crowd.milliseconds.clear()
+    begun, seen, served_requests = time.monotonic(), [], 0
+    while (passed := time.monotonic() - begun) < 60 * minutes:
+        seen.append((passed, resident_mb(process)))
+        crowd.round(requests)
+        served_requests += requests
+    crowd.close()
+    seconds, megabytes = np.array(seen).T
+    third = max(1, len(seen) // 3)
+    return {
+        "clients": clients, "minutes": minutes, "requests": served_requests, "errors": crowd.errors,
+        "first_third_mb": float(np.median(megabytes[:third])), "last_third_mb": float(np.median(megabytes[-third:])),
+        "highest_mb": float(megabytes.max()), "mb_a_minute": float(60 * np.polyfit(seconds, megabytes, 1)[0]),
+        "p50_ms": float(np.median(crowd.milliseconds)), "p99_ms": float(np.percentile(crowd.milliseconds, 99)),
+    }  # fmt: skip
+
+
 def table(document: dict[str, Any]) -> str:
     settings, machine = document["settings"], document["environment"]
     lines = [
@@ -225,6 +248,14 @@ def table(document: dict[str, Any]) -> str:
             f"| {load['cpu_ratio']:.2f} | {load['p50_ms']:.1f} | {load['p99_ms']:.1f} | {load['mean_batch']:.1f} "
             f"| {load['errors']} | {load['server_rss_mb']:.0f} |"
         )
+    if over := document.get("soak"):
+        lines += [
+            "",
+            f"{over['minutes']:g} minutes of {over['clients']} clients: {over['requests']:,} requests, "
+            f"{over['errors']} errors; {over['first_third_mb']:.0f} MB in the first third, "
+            f"{over['last_third_mb']:.0f} MB in the last, at most {over['highest_mb']:.0f} "
+            f"({over['mb_a_minute']:+.2f} MB a minute); p50 {over['p50_ms']:.0f} ms, p99 {over['p99_ms']:.0f} ms.",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -235,6 +266,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, action="append", help="default: 1, 8, 64")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--requests", type=int, default=192, help="of all clients together, a round")
+    parser.add_argument("--soak", type=float, default=0.0, help="minutes of 64 clients, whose memory is watched")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of faiss, on both sides")
     parser.add_argument("--out", type=Path, default=RESULTS / "serve.json", help="and a table beside it, .md")
     options = parser.parse_args()
@@ -248,9 +280,11 @@ def main() -> int:
             for clients in options.clients or (1, 8, 64):
                 loads.append(measure(index, queries, port, process, clients, options.rounds, options.requests))
                 print(f"{clients} clients: ratio {loads[-1].ratio:.2f}", file=sys.stderr)
+            over = soak(index, queries, port, process, 64, options.soak) if options.soak else None
     settings = {name: value for name, value in vars(options).items() if name not in ("out", "clients")}
     document = {
         "schema_version": 1, "environment": before, "settings": settings, "loads": [asdict(load) for load in loads],
+        "soak": over,
     }  # fmt: skip
     write_json(options.out, document)
     options.out.with_suffix(".md").write_text(table(document))

@@ -31,6 +31,9 @@ def command(
         str | None, typer.Option(envvar="EDGECSD_TOKEN", help="What requests must carry (default: a random one).")
     ] = None,
     rate: Annotated[float, typer.Option(help="Requests a second of one client; 0: any number.")] = 50.0,
+    golden: Annotated[
+        Path | None, typer.Option(help="Golden pack of the model: the benchmark tab measures with its photos.")
+    ] = None,
     codebook: Annotated[
         Path | None, typer.Option(help="Codebook of `edgecsd wire`: raw bodies may hold its codes (dtype=pq).")
     ] = None,
@@ -44,12 +47,12 @@ def command(
 
     Example: edgecsd serve gallery.index --model run/exports/tf_efficientnet_lite0-fp32.onnx --photos photos
     """
-    require_there(index, model, photos, codebook, cert, key)
+    require_there(index, model, photos, codebook, golden, cert, key)
     from edgecsd.serve.server import serve
 
     serve(
         index, model=model, photos=photos, split=split, host=host, port=port, tls=tls, cert=cert, key=key, token=token,
-        rate=rate, codebook=codebook, out=out if out or model is None else Path("bench.jsonl"),
+        rate=rate, codebook=codebook, golden=golden, out=out if out or model is None else Path("bench.jsonl"),
         reporter=ConsoleReporter(), announce=_print_json if as_json else _print,
     )  # fmt: skip
 

@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgecsd.errors import BadInputError, IncompatibleError
+from edgecsd.files import sha256_file
+from edgecsd.golden.pack import read_embedding, read_pack
 from edgecsd.images import ImageSet, decode_image
 from edgecsd.quantization import synthetic_pixels
 from edgecsd.serve.memory_files import MemoryFile, media_type_of
@@ -50,6 +53,28 @@ def golden_photos(
         digest=hashlib.sha256("".join(file.sha256 for file in files).encode()).hexdigest(),
         reference=f"same file {model.name}, run in the host process",
     )
+
+
+def photos_of_pack(folder: Path, model: Path) -> GoldenPhotos:
+    """Up to 8 photos of a golden pack, with the embeddings that it expects.
+
+    Raises IncompatibleError for a pack of another file, BadInputError for one without a photo that a browser shows.
+    """
+    pack = read_pack(folder)
+    if pack.artifact.sha256 != sha256_file(model):
+        raise IncompatibleError(
+            f"{folder}: was made with {pack.artifact.name}, SHA-256 {pack.artifact.sha256[:16]}, which is another file "
+            f"than {model}; make one with `edgecsd golden {model}`"
+        )
+    items = [item for item in pack.items if Path(item.photo).suffix.lower() in BROWSER_SUFFIXES][:COUNT]
+    if not items:
+        raise BadInputError(f"{folder}: has no photo that a browser can show ({', '.join(sorted(BROWSER_SUFFIXES))})")
+    files = tuple(MemoryFile((folder / each.photo).read_bytes(), media_type_of(each.photo.lower())) for each in items)
+    return GoldenPhotos(
+        kind="photos", files=files, embeddings=np.stack([read_embedding(folder, pack, item) for item in items]),
+        digest=hashlib.sha256("".join(file.sha256 for file in files).encode()).hexdigest(),
+        reference=f"golden pack {folder.name}",
+    )  # fmt: skip
 
 
 def _chosen(images: ImageSet, positions: list[int]) -> list[MemoryFile]:

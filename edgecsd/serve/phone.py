@@ -15,7 +15,7 @@ from edgecsd.errors import BadInputError
 from edgecsd.images import ImageSet
 from edgecsd.index import GalleryIndex
 from edgecsd.serve.assets import runtime_name
-from edgecsd.serve.golden import GoldenPhotos, golden_photos
+from edgecsd.serve.golden import GoldenPhotos, golden_photos, photos_of_pack
 from edgecsd.serve.memory_files import MemoryFile
 from edgecsd.serve.photos import Thumbnails
 from edgecsd.serve.reports import ReportBook
@@ -46,13 +46,19 @@ class PhonePage:
 
 def make_phone_page(
     model: Path, metadata: ArtifactMetadata, index: GalleryIndex, runtime: Mapping[str, Path], images: ImageSet | None,
-    out: Path | None,
+    out: Path | None, pack: Path | None = None,
 ) -> PhonePage:  # fmt: skip
-    """The page for an artifact; `images` are the gallery's photos, `out` takes the rows of its benchmarks."""
+    """The page for an artifact; `images` are the gallery's photos, `out` takes the rows of its benchmarks.
+
+    pack: a golden pack of this artifact, whose photos are measured with; without it the gallery's or made-up ones.
+    """
     require_browser_file(model)
     metadata.preprocess.require_square("the phone's page")
     thumbnails = Thumbnails(images, index.row_of) if images is not None else None
-    golden = golden_photos(model, metadata, images, thumbnails.positions if thumbnails else [])
+    if pack is not None:
+        golden = photos_of_pack(pack, model)
+    else:
+        golden = golden_photos(model, metadata, images, thumbnails.positions if thumbnails else [])
     reports = ReportBook(model, metadata, golden, out)
     model_path = f"/model/{reports.sha256[:16]}"
     files = {

@@ -69,6 +69,7 @@ def serve(
     token: str | None = None,
     rate: float = Limits.rate,
     codebook: Path | None = None,
+    golden: Path | None = None,
     out: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> None:
@@ -81,6 +82,7 @@ def serve(
     tls       with `cert` and `key`, or a self-signed certificate
     token     what every request must carry; by default a random one
     rate      requests a second of one client address; 0: any number
+    golden    a golden pack of the model, whose photos the benchmark tab measures with
     codebook  of `edgecsd wire`: product-quantiser codes are taken, too
     out       JSON lines that the phones' benchmarks are appended to
 
@@ -90,7 +92,7 @@ def serve(
     limits, chosen = Limits(rate=rate, burst=4 * rate), _token(token)
     opened = open_index(index)
     codes = None if codebook is None else Codebook.open(codebook, opened.space)
-    page = _page(opened, model, photos, split, out, reporter)
+    page = _page(opened, model, photos, split, out, golden, reporter)
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(listen(host, port))
         shown = shown_host(host)
@@ -152,10 +154,11 @@ def _page(
     photos: Path | None,
     split: str | None,
     out: Path | None,
+    golden: Path | None,
     reporter: Reporter,
 ) -> PhonePage | None:
     if model is None:
-        given = {"--photos": photos, "--split": split, "--out": out}
+        given = {"--photos": photos, "--split": split, "--out": out, "--golden": golden}
         if wrong := [name for name, value in given.items() if value is not None]:
             raise BadInputError(f"{wrong[0]} belongs to the phone's page: give the query model with --model FILE")
         return None
@@ -165,7 +168,7 @@ def _page(
     metadata = read_metadata(model)
     require_same_space(index.space, metadata.space, str(index.path), str(model))
     images = None if photos is None else find_images(photos, split=split)
-    return make_phone_page(model, metadata, index, runtime_files(target_of(model), reporter), images, out)
+    return make_phone_page(model, metadata, index, runtime_files(target_of(model), reporter), images, out, golden)
 
 
 def listen(host: str, port: int) -> socket.socket:

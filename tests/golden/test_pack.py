@@ -148,3 +148,18 @@ def test_photos_that_cannot_be_read_are_passed_over(golden: Path, photo: Image.I
         write_golden_pack(golden / "model.onnx", tmp_path, tmp_path / "pack")
     photo.crop((0, 0, 200, 150)).save(tmp_path / "good.jpg")
     assert len(write_golden_pack(golden / "model.onnx", tmp_path, tmp_path / "pack").items) == 1
+
+
+def test_the_phones_page_measures_with_a_pack(golden: Path, tmp_path: Path) -> None:
+    from edgecsd.errors import IncompatibleError
+    from edgecsd.serve.golden import photos_of_pack
+
+    pack = read_pack(golden / "pack")
+    found = photos_of_pack(golden / "pack", golden / "model.onnx")
+    assert found.kind == "photos" and len(found.files) == len(pack.items) <= 8
+    for item, file, embedding in zip(pack.items, found.files, found.embeddings, strict=True):
+        assert hashlib.sha256(file.content).hexdigest() == item.sha256
+        np.testing.assert_array_equal(embedding, np.fromfile(golden / "pack" / item.embedding, "<f4"))
+    (tmp_path / "other.onnx").write_bytes((golden / "model.onnx").read_bytes() + b" ")
+    with pytest.raises(IncompatibleError, match="which is another file"):
+        photos_of_pack(golden / "pack", tmp_path / "other.onnx")
