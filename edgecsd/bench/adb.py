@@ -10,6 +10,7 @@ from edgecsd.errors import BadInputError, MissingBackendError
 
 SCHEME = "adb"
 READY = "device"  # what adb calls a device that takes commands
+ENDED = "edgecsd-ended-with-"
 FOLDER = "/data/local/tmp"  # where the shell user may write and run programs
 STATES = {
     "unauthorized": "confirm this computer on the phone's screen",
@@ -46,10 +47,13 @@ class AdbTransport:
             raise MissingBackendError(f"{address}: the device {self.serial} is {state}: {advice}")
 
     def run(self, command: str, timeout_seconds: float | None = None) -> Finished:
-        done = _adb("-s", self.serial, "shell", "-n", command, seconds=timeout_seconds)
-        if done.code != 0 and done.stderr.startswith((b"error:", b"adb: error:")):
-            self._lost(done)
-        return done
+        # adb shell ends with 0 when the device goes away, so the device says itself that the command came to its end.
+        line = f"( {command} ); code=$?; echo; echo {ENDED}$code"
+        done = _adb("-s", self.serial, "shell", "-n", line, seconds=timeout_seconds)
+        output, mark, code = done.stdout.rpartition(b"\n" + ENDED.encode())
+        if not mark or not code.strip().isdigit():
+            raise MissingBackendError(f"{self.address}: the connection was lost: {done.said}; run the same again")
+        return Finished(int(code), output, done.stderr)
 
     def send(self, file: Path, to: str) -> None:
         done = _adb("-s", self.serial, "push", str(file), to, seconds=SEND_SECONDS)
@@ -72,9 +76,6 @@ class AdbTransport:
 
     def close(self) -> None:
         """Nothing: adb's server is shared with other programs, and stays."""
-
-    def _lost(self, done: Finished) -> None:
-        raise MissingBackendError(f"{self.address}: the connection was lost: {done.said}; run the same again")
 
 
 def _adb(*arguments: str, seconds: float | None = CONNECT_SECONDS) -> Finished:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 DESCRIBE_SCRIPT = DEVICE_SCRIPT.with_name("describe_device.py")
 DESCRIBE_SECONDS = 180.0  # a runtime's first import on a small board
 PID_FILE = "pid"
+TIDY_PAUSES = (0.0, 1.0, 4.0)  # seconds before each try: a phone whose connection broke comes back by itself
 
 
 @contextmanager
@@ -57,11 +59,15 @@ def _tidy(transport: Transport, places: list[str], keep: bool) -> str:
     """End what runs and remove the folder, wherever it was made; what there is to tell of it, or ""."""
     each = [f"if [ -f {place}/{PID_FILE} ]; then kill -9 $(cat {place}/{PID_FILE}); fi" for place in places]
     each += [f"if [ -d {place} ]; then echo kept there: {place}; fi" if keep else f"rm -rf {place}" for place in places]
-    try:
-        done = transport.run("; ".join(each), CONNECT_SECONDS)
-    except (MissingBackendError, TimeoutError) as error:
-        return f"{places[0]} may still be there: {error}"
-    return done.said if done.code or done.stdout else ""
+    for pause in TIDY_PAUSES:
+        time.sleep(pause)
+        try:
+            done = transport.run("; ".join(each), CONNECT_SECONDS)
+        except (MissingBackendError, TimeoutError) as error:
+            problem = f"{places[0]} may still be there: {error}"
+        else:
+            return done.said if done.code or done.stdout.strip() else ""
+    return problem
 
 
 class RemotePython:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from loopback_phone import LoopbackPhone, adb, loopback_phone
 from typer.testing import CliRunner
 
-from edgecsd.bench import DeviceOptions, Status, bench, open_device
+from edgecsd.bench import DeviceOptions, Status, bench, open_device, read_rows, remote
 from edgecsd.bench.adb import AdbTransport
 from edgecsd.bench.benchmark_model import bench_natively
 from edgecsd.bench.opening import open_native
@@ -55,6 +56,37 @@ def test_a_row_of_the_phone(phone: LoopbackPhone, onnx_file: Path, tflite_file: 
         assert row.environment["android"] == "14" and row.environment["device"] == phone.address
         assert row.parity is not None and row.parity.cosine_min > 0.9999
     assert phone.left_behind() == []
+
+
+def test_a_crash_there_is_a_failed_row(
+    phone: LoopbackPhone, tflite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bench_device.py").write_text("import os; os.abort()")
+    monkeypatch.setattr(remote, "DEVICE_SCRIPT", tmp_path / "bench_device.py")
+    with open_device(phone.address) as device:
+        (row,) = bench([tflite_file], device=device, **SHORT).rows
+    assert row.status is Status.FAILED and "killed by SIGABRT" in row.reason
+    assert phone.left_behind() == []
+
+
+def test_a_connection_that_breaks_is_no_failed_row(phone: LoopbackPhone, onnx_file: Path, tmp_path: Path) -> None:
+    """adb shell itself ends with 0 then. The rows that were measured before are kept."""
+    out = tmp_path / "rows.jsonl"
+    with open_device(phone.address) as device:
+        bench([onnx_file], device=device, out=out, **SHORT)
+
+        def pull_the_cable() -> None:
+            while not list(phone.temporary.glob("edgecsd-*/pid")):
+                time.sleep(0.01)
+            adb("disconnect", phone.serial)
+            adb("connect", phone.serial)
+
+        thread = threading.Thread(target=pull_the_cable)
+        thread.start()
+        with pytest.raises(MissingBackendError, match="the connection was lost"):
+            bench([onnx_file], device=device, out=out, threads=[2], min_runs=1, min_seconds=30)
+        thread.join()
+    assert len(read_rows(out)) == 1 and phone.left_behind() == []
 
 
 def test_an_emulator_is_called_one(phone: LoopbackPhone, tflite_file: Path) -> None:
@@ -139,14 +171,15 @@ def test_reverse_leads_to_this_machine(phone: LoopbackPhone) -> None:
         socket.create_connection(("127.0.0.1", port), 10)
 
 
-def test_interrupted_it_leaves_nothing(phone: LoopbackPhone, onnx_file: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_leaves_nothing(number: int, phone: LoopbackPhone, onnx_file: Path) -> None:
     command = [sys.executable, "-m", "edgecsd", "bench", str(onnx_file), "--device", phone.address, "--threads", "1"]
     process = subprocess.Popen([*command, "--min-seconds", "50"], stderr=subprocess.DEVNULL)
     end = time.monotonic() + 60
     while not list(phone.temporary.glob("edgecsd-*/pid")) and time.monotonic() < end:
         time.sleep(0.05)
     (pid,) = (int(file.read_text()) for file in phone.temporary.glob("edgecsd-*/pid"))
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert process.wait(timeout=60) == 130
     assert phone.left_behind() == []
     while time.monotonic() < end and Path(f"/proc/{pid}").exists():
