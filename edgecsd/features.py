@@ -27,7 +27,7 @@ from pydantic import ValidationError
 
 from edgecsd import __version__
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.files import read_manifest, remove_stale, replace_whole, save_array, sha256_file, write_json
+from edgecsd.files import read_manifest, replace_whole, require_digest, save_array, sha256_file, write_json
 from edgecsd.preprocess import validation_text
 from edgecsd.space import EmbeddingSpace
 from edgecsd.views import ViewRecipe
@@ -83,7 +83,7 @@ class FeatureStore:
         if len(store.row_of) != store.count:
             raise DamagedFileError(f"{path}: items.parquet has the same id more than once")
         if verify:
-            _require_digest(path / "items.parquet", items_sha256)
+            require_digest(path / "items.parquet", items_sha256)
         return store
 
     @cached_property
@@ -169,18 +169,10 @@ def _check_shards(path: Path, shards: list[dict[str, Any]], rows: int, dim: int,
                 f"{file}: holds {block.dtype} {block.shape}, the manifest says {dtype} {(shard['rows'], dim)}"
             )
         if verify:
-            _require_digest(file, str(shard["sha256"]))
+            require_digest(file, str(shard["sha256"]))
         found += len(block)
     if found != rows:
         raise DamagedFileError(f"{path}: its shards hold {found} vectors, the manifest says {rows}")
-
-
-def _require_digest(file: Path, wanted: str) -> None:
-    found = sha256_file(file)
-    if found != wanted:
-        raise DamagedFileError(
-            f"{file}: its SHA-256 is {found}, the manifest says {wanted}: the file was changed; make the store again"
-        )
 
 
 def write_store(
@@ -216,7 +208,6 @@ def write_store(
             f"({len(vectors) * views.count}, {space.dim})"
         )
     _check_unit_length(view_vectors, lambda row: f"view {row % views.count + 1} of {items.ids[row // views.count]}")
-    remove_stale(path)
     with replace_whole(path) as folder:
         folder.mkdir()
         manifest = {

@@ -150,6 +150,15 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def require_digest(file: Path, wanted: str) -> None:
+    """Raise DamagedFileError unless the file's SHA-256 is the one that its manifest names."""
+    found = sha256_file(file)
+    if found != wanted:
+        raise DamagedFileError(
+            f"{file}: its SHA-256 is {found}, the manifest says {wanted}: it was changed; make it again"
+        )
+
+
 def size_bytes(path: Path) -> int:
     """Size of a file, or of all files in a folder."""
     return path.stat().st_size if path.is_file() else sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
