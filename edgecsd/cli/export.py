@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -44,6 +44,16 @@ def command(
     held_out: Annotated[
         int | None, typer.Option(min=16, help="auto: photos to search with, beside those that calibrate (300).")
     ] = None,
+    tune: Annotated[
+        int | None,
+        typer.Option(min=1, help="auto: steps of quantisation-aware distillation behind the search, such as 300."),
+    ] = None,
+    tune_images: Annotated[
+        Path | None, typer.Option(help="--tune: photos to train on (those of --calibration that are not held out).")
+    ] = None,
+    tune_features: Annotated[
+        Path | None, typer.Option(help="--tune: the store with their gallery features (that of --gallery).")
+    ] = None,
     calibration: Annotated[
         Path | None, typer.Option(help="Photos that w8a8 measures its ranges on: unlabelled, like the queries to come.")
     ] = None,
@@ -69,11 +79,15 @@ def command(
     """
     chosen = _recipe(recipe, target, precision, ort_format)
     target, precision, ort_format, how = chosen.target, precision or chosen.precision, chosen.ort_format, chosen.how
-    auto = {"--max-loss": max_loss, "--gallery": gallery, "--held-out": held_out}
+    tuning = {"tune_steps": tune or 0, "tune_images": tune_images, "tune_features": tune_features}
+    auto = {
+        "--max-loss": max_loss, "--gallery": gallery, "--held-out": held_out, "--tune": tune,
+        "--tune-images": tune_images, "--tune-features": tune_features,
+    }  # fmt: skip
     if precision == AUTO:
         _search(
             run, target, calibration, gallery, share_from_text(max_loss or "1%", "--max-loss"), held_out or 300, split,
-            calibration_count, seed, out, licence, ort_format, overwrite, as_json,
+            calibration_count, seed, out, licence, ort_format, overwrite, as_json, tuning,
         )  # fmt: skip
         return
     if given := [name for name, value in auto.items() if value is not None]:
@@ -136,7 +150,7 @@ def _recipe(name: str | None, target: str | None, precision: str | None, ort_for
 def _search(
     run: Path, target: str, calibration: Path | None, gallery: Path | None, max_loss: float, held_out: int,
     split: str | None, calibration_count: int, seed: int, out: Path | None, licence: str | None, ort_format: bool,
-    overwrite: bool, as_json: bool,
+    overwrite: bool, as_json: bool, tuning: dict[str, Any],
 ) -> None:  # fmt: skip
     """--precision auto: tell every trial, and what was chosen and why."""
     if calibration is None or gallery is None:
@@ -145,12 +159,14 @@ def _search(
         )
     if ort_format:
         raise BadInputError("--ort-format: not with --precision auto; export again with the precision that it chooses")
+    if tuning["tune_steps"] == 0 and (tuning["tune_images"] or tuning["tune_features"]):
+        raise BadInputError("--tune-images and --tune-features go with --tune STEPS")
     from edgecsd.precision_search import search_precision
 
     result = search_precision(
         run, target, calibration, gallery, max_loss=max_loss, held_out=held_out, split=split,
         calibration_count=calibration_count, seed=seed, out=out, licence=licence, overwrite=overwrite,
-        reporter=ConsoleReporter(),
+        reporter=ConsoleReporter(), **tuning,
     )  # fmt: skip
     figures = _draw(result)
     chosen = result.chosen

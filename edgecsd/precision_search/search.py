@@ -17,9 +17,10 @@ from edgecsd.gallery_vectors import Rows, store_rows
 from edgecsd.images import ImageSet, find_images
 from edgecsd.precision_search.sensitivity import LayerCost, layer_costs
 from edgecsd.precision_search.trials import HeldOut, Trial, TrialLog, measure
+from edgecsd.precision_search.tuning import Tune, tune
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantization import STANDARD, EightBit, Precision, calibration_pixels
-from edgecsd.query_models import QueryModel, load_query_model
+from edgecsd.query_models import QueryModel, load_query_model, read_config
 from edgecsd.recipes import Recipe, write_recipe
 from edgecsd.space import require_same_space
 from edgecsd.targets.artifact import Target, load_runner, parse_target, target_module
@@ -66,6 +67,9 @@ def search_precision(
     *,
     max_loss: float = 0.01,
     held_out: int = 300,
+    tune_steps: int = 0,
+    tune_images: Path | ImageSet | None = None,
+    tune_features: Path | None = None,
     split: str | None = None,
     calibration_count: int = 64,
     seed: int = 0,
@@ -79,6 +83,9 @@ def search_precision(
     calibration   unlabelled photos whose gallery features are in `gallery`: `calibration_count` give the ranges, up to
                   `held_out` others are searched with
     max_loss      relative: 0.01 = a hundredth of what the torch query model finds of the gallery model's first 10
+    tune_steps    of quantisation-aware distillation (edgecsd.precision_search.tuning) of the best w8a8 recipe, on
+                  `tune_images` (those of `calibration` that are not searched with), whose gallery features are in
+                  `tune_features` (the gallery); what it gives is kept if it loses less than before
 
     Tried in this order, and the first that fits is taken: w8a8 with its default ranges, with others and without bias
     correction, the best of them with its costliest layers in float, then w8a32, fp16, fp32. Every trial is kept in
@@ -105,6 +112,9 @@ def search_precision(
     }  # fmt: skip
     work = _Search(run, kind, photos, calibration_count, seed, judge, max_loss, folder, licence, reporter)
     work.log = TrialLog(folder / TRIALS, settings)
+    if tune_steps:
+        more = find_images(tune_images) if isinstance(tune_images, Path) else tune_images or photos
+        work.tune = Tune(tune_steps, more, FeatureStore.open(tune_features) if tune_features else store)
     chosen, layers = work.choose(model, ranges)
     result = work.deliver(chosen, out, overwrite=overwrite)
     write_recipe(folder / RECIPE, _recipe_of(kind, chosen))
@@ -158,24 +168,15 @@ class _Search:
     def __post_init__(self) -> None:
         self.log: TrialLog
         self.tried: list[Trial] = []
+        self.tune: Tune | None = None
 
     def choose(self, model: QueryModel, ranges: np.ndarray) -> tuple[Trial, list[LayerCost]]:
-        """The first recipe that fits, and what each layer costs where that was asked."""
-        best: Trial | None = None
-        for how in self._recipes():
-            trial = self.attempt(Precision.W8A8, how)
-            if trial is not None and trial.fits(self.max_loss):
-                return trial, []
-            if trial is not None and (best is None or trial.loss < best.loss):
-                best = trial
-        layers: list[LayerCost] = []
-        if best is not None and self.target is not Target.COREML:
-            costs = layer_costs(DeployModel(model), ranges, self.judge, best.how.percentile, self.reporter)
-            layers = sorted(costs, key=lambda layer: -layer.loss)
-            for places in _costliest(layers):
-                trial = self.attempt(Precision.W8A8, replace(best.how, float_convolutions=places))
-                if trial is not None and trial.fits(self.max_loss):
-                    return trial, layers
+        """The first recipe that fits, tuned where that was asked and brings something; what each layer costs."""
+        found, layers = self._eight_bit(model, ranges)
+        if self.tune is not None and self.tried:
+            found = self._tuned(min(self.tried, key=lambda trial: trial.loss) if found is None else found, ranges)
+        if found is not None and found.fits(self.max_loss):
+            return found, layers
         for precision in (Precision.W8A32, Precision.FP16, Precision.FP32):
             trial = self.attempt(precision, STANDARD)
             if trial is not None and trial.fits(self.max_loss):
@@ -184,6 +185,40 @@ class _Search:
             f"no precision of target {self.target} loses at most {self.max_loss:.2%} of overlap@10: the nearest "
             f"is {min(self.tried, key=lambda t: t.loss).name} with {min(t.loss for t in self.tried):.2%}"
         )
+
+    def _eight_bit(self, model: QueryModel, ranges: np.ndarray) -> tuple[Trial | None, list[LayerCost]]:
+        """The first recipe of w8a8 that fits, and the layers' costs if those were needed."""
+        best: Trial | None = None
+        for how in self._recipes():
+            trial = self.attempt(Precision.W8A8, how)
+            if trial is not None and trial.fits(self.max_loss):
+                return trial, []
+            if trial is not None and (best is None or trial.loss < best.loss):
+                best = trial
+        if best is None or self.target is Target.COREML:
+            return None, []
+        costs = layer_costs(DeployModel(model), ranges, self.judge, best.how.percentile, self.reporter)
+        layers = sorted(costs, key=lambda layer: -layer.loss)
+        for places in _costliest(layers):
+            trial = self.attempt(Precision.W8A8, replace(best.how, float_convolutions=places))
+            if trial is not None and trial.fits(self.max_loss):
+                return trial, layers
+        return None, layers
+
+    def _tuned(self, before: Trial, ranges: np.ndarray) -> Trial:
+        """The recipe of `before` after a quantisation-aware distillation, or `before` where that loses no less."""
+        assert self.tune
+        made_of = [before.how.changes, self.tune.steps, list(self.tune.images.ids), str(self.tune.features.path)]
+        name = f"tuned-{self.tune.steps}-{digest_of(made_of)[:8]}"
+        if (Precision.W8A8, before.how, name) not in self.log.known or not (self.folder / name).is_dir():
+            photos = self.judge.names
+            tune(self.run, self.folder / name, self.tune, self.judge.gallery, photos, before.how, ranges, self.reporter)
+        after = self.attempt(Precision.W8A8, before.how, name)
+        assert after is not None
+        if after.loss < before.loss:
+            return after
+        self.reporter.message(f"{name} is left out: it loses {after.loss:.2%}, without it {before.loss:.2%} is lost")
+        return before
 
     def _recipes(self) -> Iterator[EightBit]:
         """Those of w8a8 without float layers, the default first."""
@@ -196,20 +231,20 @@ class _Search:
         if eight_bit:
             yield replace(min(eight_bit, key=lambda trial: trial.loss).how, bias_correction=False)
 
-    def attempt(self, precision: Precision, how: EightBit) -> Trial | None:
+    def attempt(self, precision: Precision, how: EightBit, tuned: str = "") -> Trial | None:
         """The trial, from the log where it was made before; None for a precision that the target lacks or refuses."""
-        known = self.log.known.get((precision, how))
+        known = self.log.known.get((precision, how, tuned))
         if known is None:
             if precision not in target_module(self.target).PRECISIONS:
                 return None
-            file = self.folder / f"trial-{digest_of([str(precision), how.changes])[:12]}{self.target.suffix}"
+            file = self.folder / f"trial-{digest_of([str(precision), how.changes, tuned])[:12]}{self.target.suffix}"
             try:
-                made = self._export(precision, how, file, overwrite=True)
+                made = self._export(precision, how, file, overwrite=True, tuned=tuned)
             except GateFailedError as error:  # fp16 of a network that overflows
                 self.reporter.message(f"{precision} is out: {error}")
                 return None
             vectors = load_runner(made.path).embed(self.judge.pixels)
-            known = measure(self.judge, vectors, precision, how, made.size_bytes, str(file), self.max_loss)
+            known = measure(self.judge, vectors, precision, how, made.size_bytes, str(file), self.max_loss, tuned)
             self.log.add(known)
         self.tried.append(known)
         self.reporter.message(
@@ -219,16 +254,18 @@ class _Search:
 
     def deliver(self, chosen: Trial, out: Path | None, *, overwrite: bool) -> ExportResult:
         """The chosen recipe's file where the user wants it; the trials' files are removed."""
-        suffix = self.target.suffix
-        path = out or self.run / "exports" / f"{load_query_model(self.run).config.backbone}-auto{suffix}"
-        result = self._export(chosen.precision, chosen.how, path, overwrite=overwrite)
+        name = f"{read_config(self.run).backbone}-auto{self.target.suffix}"
+        path = out or (self.folder / chosen.tuned if chosen.tuned else self.run) / "exports" / name
+        result = self._export(chosen.precision, chosen.how, path, overwrite=overwrite, tuned=chosen.tuned)
         for trial in self.tried:
             _remove(Path(trial.file))
         return result
 
-    def _export(self, precision: Precision, how: EightBit, out: Path, *, overwrite: bool) -> ExportResult:
+    def _export(
+        self, precision: Precision, how: EightBit, out: Path, *, overwrite: bool, tuned: str = ""
+    ) -> ExportResult:
         return export(
-            self.run, self.target, precision, out=out, calibration=self.photos,
+            self.folder / tuned if tuned else self.run, self.target, precision, out=out, calibration=self.photos,
             calibration_count=self.calibration_count, seed=self.seed, licence=self.licence, how=how,
             overwrite=overwrite, reporter=self.reporter,
         )  # fmt: skip

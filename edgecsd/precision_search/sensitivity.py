@@ -43,7 +43,7 @@ def layer_costs(
     """
     layers = convolutions_in_order(deploy, calibration[:1])
     names = {module: name for name, module in deploy.query_model.backbone.named_modules()}
-    ranges = _input_ranges(deploy, layers, calibration, percentile)
+    ranges = input_ranges(deploy, layers, calibration, percentile)
     costs = []
     with reporter.task("what each layer costs in 8 bit", len(layers)) as advance:
         for place, layer in enumerate(layers):
@@ -60,7 +60,7 @@ def layer_costs(
     return costs
 
 
-def _input_ranges(
+def input_ranges(
     deploy: DeployModel, layers: list[nn.Conv2d], calibration: NDArray[np.uint8], percentile: float
 ) -> dict[nn.Conv2d, tuple[float, float]]:
     """(lowest, highest) of what each layer reads, 0 within it, from evenly spread values of each photo."""

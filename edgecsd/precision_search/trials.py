@@ -21,6 +21,7 @@ from edgecsd.query_models import QueryModel
 
 K = 10  # depth of the overlap
 BATCH = 16
+TrialKey = tuple[Precision, EightBit, str]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Trial:
 
     held_out_cosine   mean cosine to the torch model's embeddings
     needed            how many photos would tell whether the loss is above the limit, where these do not; else None
+    tuned             of which quantisation-aware distillation its weights are: the name of its folder; "" of none
     """
 
     precision: Precision
@@ -40,11 +42,17 @@ class Trial:
     held_out_cosine: float
     file: str
     needed: int | None = None
+    tuned: str = ""
+
+    @property
+    def key(self) -> TrialKey:
+        """What no other trial of a search has."""
+        return self.precision, self.how, self.tuned
 
     @property
     def name(self) -> str:
         """The precision, and what of its recipe is not the default."""
-        return " ".join(filter(None, (str(self.precision), self.how.changes)))
+        return " ".join(filter(None, (str(self.precision), self.how.changes, self.tuned)))
 
     def fits(self, most: float) -> bool:
         """Whether its mean loss is within the limit."""
@@ -68,7 +76,7 @@ class HeldOut:
     """
 
     def __init__(self, pixels: NDArray[np.uint8], truth: Floats, own: Rows, gallery: FeatureStore) -> None:
-        self.pixels, self._own, self._gallery = pixels, own, gallery
+        self.pixels, self._own, self.gallery = pixels, own, gallery
         self._wanted = self._find(truth)
         self.torch: Floats = np.empty((0, gallery.space.dim), np.float32)
         self._before: NDArray[np.float64] = np.empty(0)
@@ -78,6 +86,11 @@ class HeldOut:
         parts = [model.embed(self.pixels[i : i + BATCH]) for i in range(0, len(self.pixels), BATCH)]
         self.torch = np.concatenate(parts)
         self._before = self.overlap(self.torch)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The ids of the photos, those of them that are in the gallery."""
+        return frozenset(self.gallery.items.ids[row] for row in self._own if row >= 0)
 
     @property
     def torch_overlap(self) -> float:
@@ -96,22 +109,24 @@ class HeldOut:
         return float(cosines(self.torch, vectors).mean())
 
     def _find(self, vectors: Floats) -> Rows:
-        _, rows = exact_neighbours(vectors, store_blocks(self._gallery), K + 1)
+        _, rows = exact_neighbours(vectors, store_blocks(self.gallery), K + 1)
         kept = rows != self._own[:, None]
         order = np.argsort(~kept, axis=1, kind="stable")[:, :K]
         return np.take_along_axis(rows, order, 1)
 
 
 def measure(
-    held_out: HeldOut, vectors: Floats, precision: Precision, how: EightBit, size: int, file: str, most: float
-) -> Trial:
+    held_out: HeldOut, vectors: Floats, precision: Precision, how: EightBit, size: int, file: str, most: float,
+    tuned: str = "",
+) -> Trial:  # fmt: skip
     """The trial of a recipe whose file gave these embeddings (n, D) for the held-out photos."""
     values = held_out.lost(vectors)
     interval = bootstrap_intervals({"": values})[""]
     decided = interval.high <= most or interval.low > most
     needed = None if decided else queries_needed(values, np.full(len(values), most))
     return Trial(
-        precision, how, size, interval.mean, interval.low, interval.high, held_out.cosine(vectors), file, needed
+        precision, how, size, interval.mean, interval.low, interval.high, held_out.cosine(vectors), file, needed,
+        tuned,
     )  # fmt: skip
 
 
@@ -121,17 +136,17 @@ class TrialLog:
     def __init__(self, file: Path, settings: dict[str, Any]) -> None:
         self.file = file
         lines = list(_whole_lines(file))
-        self.known: dict[tuple[Precision, EightBit], Trial] = {}
+        self.known: dict[TrialKey, Trial] = {}
         if lines[:1] == [{"settings": settings}]:
             for line in lines[1:]:
                 trial = trial_from(line)
-                self.known[trial.precision, trial.how] = trial
+                self.known[trial.key] = trial
             return
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps({"settings": settings}) + "\n")
 
     def add(self, trial: Trial) -> None:
-        self.known[trial.precision, trial.how] = trial
+        self.known[trial.key] = trial
         with open(self.file, "a") as handle:
             handle.write(json.dumps(trial.as_dict()) + "\n")
 
@@ -140,7 +155,7 @@ def trial_from(line: dict[str, Any]) -> Trial:
     """A trial from a line of the log."""
     how = line["how"]
     recipe = EightBit(how["percentile"], frozenset(how["float_convolutions"]), how["bias_correction"])
-    names = ("size_bytes", "loss", "low", "high", "held_out_cosine", "file", "needed")
+    names = ("size_bytes", "loss", "low", "high", "held_out_cosine", "file", "needed", "tuned")
     return Trial(Precision(line["precision"]), recipe, *(line[name] for name in names))
 
 

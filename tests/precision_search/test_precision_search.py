@@ -114,7 +114,7 @@ def test_half_a_line_is_no_trial(held_out: HeldOut, tmp_path: Path) -> None:
     log.add(trial)
     with open(log.file, "a") as handle:
         handle.write('{"precision": "fp16", "ho')
-    assert TrialLog(log.file, {"a": 1}).known == {(Precision.W8A8, how): trial}
+    assert TrialLog(log.file, {"a": 1}).known == {(Precision.W8A8, how, ""): trial}
     assert not TrialLog(log.file, {"a": 2}).known, "another search"
 
 
