@@ -30,6 +30,7 @@ from edgecsd.precision_search.rounding import RoundedLayers, plain_state
 from edgecsd.progress import Reporter
 from edgecsd.quantization import EightBit
 from edgecsd.query_models import QueryModel, load_query_model, save_query_model
+from edgecsd.stored_vectors import FlatViews, chosen_views
 from edgecsd.training import NetworkTraining
 from edgecsd.training_log import NoLog, TrainingLog
 from edgecsd.training_set import TrainingSet, make_training_set
@@ -152,7 +153,7 @@ def _training_set(asked: Tune, gallery: FeatureStore, held_out: frozenset[str], 
 
 
 def _objective(data: TrainingSet, config: DistillConfig, cache: Path, reporter: Reporter) -> Objective:
-    features = torch.from_numpy(data.features[data.train])
+    features = chosen_views(data.features, data.train)
     if config.loss in ANCHORED_LOSSES:
         return Objective(features, config, _anchors(data, config, cache, reporter))
     if config.loss is Loss.SSP:
@@ -162,10 +163,10 @@ def _objective(data: TrainingSet, config: DistillConfig, cache: Path, reporter: 
 
 
 def _anchors(data: TrainingSet, config: DistillConfig, cache: Path, reporter: Reporter) -> Anchors:
-    features = data.features[data.train]
+    features = chosen_views(data.features, data.train)
     own = 0 if config.anchors is AnchorKind.CODEBOOK else max(len(rows) for rows in data.own_rows)
     return make_anchors(
-        features.reshape(-1, features.shape[2]), data.gallery, min(config.k, len(data.gallery) - own),
-        kind=config.anchors, seed=config.seed, mining=config.mining, out=cache / "anchors.npz", reporter=reporter,
+        FlatViews(features, np.arange(len(features))), data.gallery, min(config.k, len(data.gallery) - own),
+        kind=config.anchors, seed=config.seed, mining=config.mining, out=cache / "anchors", reporter=reporter,
         own_rows=[data.own_rows[t] for t in data.train for _ in range(features.shape[1])],
     )  # fmt: skip
