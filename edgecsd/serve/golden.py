@@ -14,7 +14,6 @@ from PIL import Image
 
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.files import sha256_file
-from edgecsd.golden.pack import read_embedding, read_pack
 from edgecsd.images import ImageSet, decode_image
 from edgecsd.quantization import synthetic_pixels
 from edgecsd.serve.memory_files import MemoryFile, media_type_of
@@ -60,6 +59,8 @@ def photos_of_pack(folder: Path, model: Path) -> GoldenPhotos:
 
     Raises IncompatibleError for a pack of another file, BadInputError for one without a photo that a browser shows.
     """
+    from edgecsd.golden.pack import read_embedding, read_pack  # imports torch with the package
+
     pack = read_pack(folder)
     if pack.artifact.sha256 != sha256_file(model):
         raise IncompatibleError(
