@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SECONDS = 3600.0  # of an hour
-HELD_GB = 0.27  # edgecsd.stored_vectors.HELD_VALUES as float32: more is left on disk
+HELD_GB = 0.27  # edgecsd.mapped_vectors.HELD_VALUES as float32: more is left on disk
 PROCESS_GB = 1.0  # libraries, network, a batch, blocks of mining (mining.py: 0.4 beyond start)
 ITEM_GB = 126e-9  # an id and its digest
 

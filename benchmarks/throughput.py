@@ -36,9 +36,9 @@ from edgecsd.extract import extract
 from edgecsd.files import write_json
 from edgecsd.gallery_models import GalleryModel, load_gallery_model, prepare
 from edgecsd.images import ImageSet, find_images, load_in_order
+from edgecsd.mapped_vectors import FlatViews
 from edgecsd.objective import Objective
 from edgecsd.query_models import create_query_model
-from edgecsd.stored_vectors import FlatViews
 from edgecsd.training import NetworkTraining
 from edgecsd.training_set import make_training_set
 

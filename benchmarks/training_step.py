@@ -32,10 +32,10 @@ from edgecsd.backbones import to_input
 from edgecsd.distill_config import DistillConfig
 from edgecsd.distributed import ALONE
 from edgecsd.files import write_json
+from edgecsd.mapped_vectors import MappedVectors, Vectors
 from edgecsd.objective import Objective
 from edgecsd.query_models import create_query_model
 from edgecsd.space import EmbeddingSpace
-from edgecsd.stored_vectors import StoredVectors, Vectors
 from edgecsd.training import NetworkTraining
 
 RESULTS = Path(__file__).parent / "results"
@@ -98,9 +98,9 @@ def steps(gallery: Vectors, count: int, work: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def on_disk(gallery: Floats, work: Path) -> StoredVectors:
+def on_disk(gallery: Floats, work: Path) -> MappedVectors:
     np.save(work / "gallery.npy", gallery.astype(np.float16))
-    return StoredVectors([np.load(work / "gallery.npy", mmap_mode="r")])
+    return MappedVectors([np.load(work / "gallery.npy", mmap_mode="r")])
 
 
 def memory(images: int, work: Path) -> dict[str, float]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError
 from edgecsd.files import Parts, read_json, replace_whole, save_array, sha256_file, write_json, writing_array
-from edgecsd.stored_vectors import Vectors
+from edgecsd.mapped_vectors import Vectors
 
 Floats = NDArray[np.float32]
 

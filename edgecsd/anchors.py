@@ -16,9 +16,9 @@ from edgecsd.anchor_kinds import AnchorKind, Mining
 from edgecsd.distributed import ALONE, Ranks
 from edgecsd.errors import BadInputError
 from edgecsd.files import Parts, digest_of
+from edgecsd.mapped_vectors import MappedVectors, Queries, Vectors, digest
 from edgecsd.mining import drawn_for_each, drawn_order, first_of, in_blocks, mine
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.stored_vectors import Queries, StoredVectors, Vectors, digest
 
 __all__ = ["Anchors", "contextual_similarities", "make_anchors", "products"]
 
@@ -135,7 +135,7 @@ def _codebook(gallery: Vectors, k: int, seed: int, parts: Parts) -> Floats:
     return np.asarray(parts.read(place)["vectors"], np.float32)
 
 
-def contextual_similarities(queries: Tensor, own: Tensor, gallery: Tensor | StoredVectors, ids: Tensor) -> Tensor:
+def contextual_similarities(queries: Tensor, own: Tensor, gallery: Tensor | MappedVectors, ids: Tensor) -> Tensor:
     """(B, K + 1) cosines of queries (B, D) to their anchors: `own` (B, D) first, then gallery (N, D) rows ids (B, K).
 
     Gradients go to the queries alone. No (B, K + 1, D) copy is made, see `products`.
@@ -144,13 +144,13 @@ def contextual_similarities(queries: Tensor, own: Tensor, gallery: Tensor | Stor
     return torch.cat([first, products(queries, gallery, ids)], dim=1)
 
 
-def products(queries: Tensor, gallery: Tensor | StoredVectors, ids: Tensor) -> Tensor:
+def products(queries: Tensor, gallery: Tensor | MappedVectors, ids: Tensor) -> Tensor:
     """(B, K) products of queries (B, D) with gallery (N, D) rows ids (B, K), in the way that costs least.
 
     All with all costs (B, N) of memory, but is one fast matrix product; by image costs B K rows, but no row is
     multiplied in vain; unique anchors are worth their gathering where the images of a batch share most of them.
     """
-    if isinstance(gallery, StoredVectors):
+    if isinstance(gallery, MappedVectors):
         return _from_disk(queries, gallery, ids)
     batch, k = ids.shape
     row = STREAM + MULTIPLY * batch
@@ -172,11 +172,11 @@ def by_unique_anchors(queries: Tensor, gallery: Tensor, ids: Tensor) -> Tensor:
     return (queries @ gallery[present].T).gather(1, places)
 
 
-def _from_disk(queries: Tensor, gallery: StoredVectors, ids: Tensor) -> Tensor:
+def _from_disk(queries: Tensor, gallery: MappedVectors, ids: Tensor) -> Tensor:
     """`products` with the rows that the batch needs, read once; with too many of them for that, image by image."""
     rows, places = torch.unique(ids, return_inverse=True)
     if len(rows) * gallery.shape[1] > GATHERED_VALUES:
-        result: Tensor = _ByStoredImage.apply(queries, gallery, ids)
+        result: Tensor = _ByMappedImage.apply(queries, gallery, ids)
         return result
     return products(queries, torch.from_numpy(gallery[rows.numpy()]), places)
 
@@ -205,11 +205,11 @@ class _ByImage(torch.autograd.Function):
         return torch.nn.functional.embedding_bag(ids, gallery, per_sample_weights=weights, mode="sum"), None, None
 
 
-class _ByStoredImage(torch.autograd.Function):
+class _ByMappedImage(torch.autograd.Function):
     """The same with anchors on disk, which are read again for the way back."""
 
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, gallery: StoredVectors, ids: Tensor) -> Tensor:
+    def forward(ctx: Any, queries: Tensor, gallery: MappedVectors, ids: Tensor) -> Tensor:
         ctx.gallery, ctx.ids = gallery, ids
         rows = (torch.from_numpy(gallery[own.numpy()]) for own in ids)
         return torch.stack([anchors @ query for anchors, query in zip(rows, queries, strict=True)])

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, missing_extra
-from edgecsd.stored_vectors import StoredVectors, Vectors
+from edgecsd.mapped_vectors import MappedVectors, Vectors
 
 try:
     import faiss
@@ -56,7 +56,7 @@ def product_codebooks(vectors: Vectors, sub_spaces: int, centroids: int, *, seed
 
 def _held(vectors: Vectors, centroids: int, seed: int) -> Floats:
     """The vectors; of those that are left on disk, where there are more than k-means looks at, as many as it does."""
-    if not isinstance(vectors, StoredVectors):
+    if not isinstance(vectors, MappedVectors):
         return vectors
     points = min(len(vectors), centroids * _points_of_each(centroids))
     return vectors[np.sort(np.random.default_rng(seed).choice(len(vectors), points, replace=False))]

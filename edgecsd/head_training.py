@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecsd.distill_config import DistillConfig
+from edgecsd.mapped_vectors import FlatViews
 from edgecsd.objective import Objective
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import QueryModel
 from edgecsd.selection import Selection
-from edgecsd.stored_vectors import FlatViews
 from edgecsd.training import learning_rate_factor
 from edgecsd.training_log import TrainingLog
 from edgecsd.training_set import TrainingSet

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, DamagedFileError
+from edgecsd.gallery_vectors import without_own
 from edgecsd.index import GalleryIndex, IndexType
 from edgecsd.index.engine import one_thread
+from edgecsd.json_lines import JsonLog, has_other_header
 from edgecsd.metrics import overlap_at
 
 TIMED_QUERIES = 200  # one after the other, as they come from phones
@@ -41,7 +41,7 @@ class Candidate:
     @property
     def name(self) -> str:
         words = [self.type.value]
-        words += [f"{name} {value}" for name, value in sorted(self.options.items()) if name != "on_disk"]
+        words += [f"{name.replace('_', ' ')} {value}" for name, value in sorted(self.options.items())]
         return ", ".join([*words, *(["queries mixed in"] if self.mixed else [])])
 
 
@@ -104,17 +104,8 @@ class Queries:
 def shares_found(index: GalleryIndex, queries: Queries) -> NDArray[np.float64]:
     """(Q,) the share of the exact first k among the index's first k."""
     k = queries.wanted.shape[1]
-    _, rows = index.search(queries.vectors, k + 1)
-    return overlap_at(without_own(rows, queries.own, k), queries.wanted, k)
-
-
-def without_own(rows: Rows, own: Rows, k: int) -> Rows:
-    """(Q, > k) results -> (Q, k), the query's own row left out; -1 where there are no more."""
-    kept = np.full((len(rows), k), -1, np.int64)
-    for query, (found, mine) in enumerate(zip(rows, own, strict=True)):
-        others = found[(found != mine) & (found >= 0)][:k]
-        kept[query, : len(others)] = others
-    return kept
+    _, rows = without_own(*index.search(queries.vectors, k + 1), queries.own, k)
+    return overlap_at(rows, queries.wanted, k)
 
 
 def measure(
@@ -171,47 +162,32 @@ def between(low: dict[str, int], high: dict[str, int]) -> dict[str, int] | None:
 
 
 class TrialLog:
-    """trials.jsonl of one set of inputs: appended to, read back by a run that goes on."""
+    """trials.jsonl of one set of inputs, gone on with by a later run."""
 
-    def __init__(self, folder: Path, settings: Any, *, overwrite: bool) -> None:
-        self.file, marker = folder / "trials.jsonl", folder / "settings.json"
-        text = json.dumps(settings, indent=2) + "\n"
-        if marker.exists() and marker.read_text() != text:
-            if not overwrite:
-                raise BadInputError(
-                    f"{folder}: holds trials of another gallery, other queries or another depth; choose another --out, "
-                    "or --overwrite to throw them away"
-                )
-            self.file.unlink(missing_ok=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        marker.write_text(text)
-        self.trials = list(self._read())
-
-    def _read(self) -> Iterator[Trial]:
-        lines = self.file.read_text().splitlines(keepends=True) if self.file.exists() else []
-        if lines and not lines[-1].endswith("\n"):  # the run was killed while it wrote
-            self.file.write_text("".join(lines[:-1]))
-            lines = lines[:-1]
-        for number, line in enumerate(lines, 1):
-            try:
-                value = json.loads(line)
-                recalls: Any = {name: Recall(**value.pop(name)) for name in ("query_model", "gallery_model")}
-                yield Trial(**value, **recalls)
-            except (ValueError, TypeError, KeyError) as error:
-                raise DamagedFileError(f"{self.file}, line {number}: {error}; delete the file to try again") from None
+    def __init__(self, folder: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
+        file, header = folder / "trials.jsonl", {"settings": settings}
+        if has_other_header(file, header) and not overwrite:
+            raise BadInputError(
+                f"{folder}: holds trials of another gallery, other queries or another depth; choose another --out, or "
+                "--overwrite to throw them away"
+            )
+        self._log = JsonLog(file, header)
+        self.trials = [_trial(line, file) for line in self._log.lines]
 
     def find(self, candidate: Candidate, search: dict[str, int]) -> Trial | None:
         return next((t for t in self.trials if (t.candidate, t.search) == (candidate.name, search)), None)
 
-    def of(self, candidate: Candidate) -> list[Trial]:
-        return [trial for trial in self.trials if trial.candidate == candidate.name]
-
     def add(self, trial: Trial) -> None:
-        with open(self.file, "a") as handle:
-            handle.write(json.dumps(asdict(trial)) + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
+        self._log.add(asdict(trial))
         self.trials.append(trial)
+
+
+def _trial(line: dict[str, Any], file: Path) -> Trial:
+    try:
+        recalls: Any = {name: Recall(**line[name]) for name in ("query_model", "gallery_model")}
+        return Trial(**{**line, **recalls})
+    except (TypeError, KeyError) as error:
+        raise DamagedFileError(f"{file}: {error}; delete the file to try again") from None
 
 
 def fastest(trials: Sequence[Trial], target: float, max_ms: float | None, *, usual: bool = False) -> Trial | None:

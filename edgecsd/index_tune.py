@@ -1,7 +1,7 @@
 """index tune: the index that reaches a recall soonest, or in least memory, for vectors as the query model makes them.
 
 OUT/
-  settings.json, trials.jsonl   every index at every depth that was measured; a run that goes on reads them back
+  trials.jsonl                  every index at every depth that was measured; a run that goes on reads them back
   tune.json                     what was chosen, and what it reaches on queries that nothing was chosen by
   recall.png, recall.svg        recall against time, query model and gallery model
   gallery.index                 the chosen index, with its search parameters
@@ -22,12 +22,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.files import remove, replace_whole, write_json
-from edgecsd.gallery_vectors import exact_neighbours, store_blocks
+from edgecsd.gallery_vectors import exact_neighbours, store_blocks, without_own
 from edgecsd.index import GalleryIndex, IndexType, build_index
 from edgecsd.index.opened import set_search_parameters
 from edgecsd.index_trials import (
@@ -43,11 +41,10 @@ from edgecsd.index_trials import (
     measure,
     shares_found,
     smallest,
-    without_own,
 )
 from edgecsd.locks import holding_out
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.query_vectors import Floats, QueryVectors, Rows
+from edgecsd.query_vectors import Floats, QueryVectors
 
 FEWEST_FOR_GRAPH = 1_000  # vectors: below it flat is as fast
 FEWEST_FOR_CODES = 5_000  # vectors, from which product-quantiser codes can be learnt
@@ -175,8 +172,8 @@ class _Tuning:
 
     def _wanted(self, vectors: Floats) -> Queries:
         """All queries by one model, with their exact first k of the whole gallery."""
-        _, rows = exact_neighbours(vectors, store_blocks(self.store), self.k + 1)
-        return Queries(vectors, without_own(rows, self.queries.own, self.k), self.queries.own)
+        found = exact_neighbours(vectors, store_blocks(self.store), self.k + 1)
+        return Queries(vectors, without_own(*found, self.queries.own, self.k)[1], self.queries.own)
 
     def run(self, tried: Sequence[Candidate]) -> TuneResult:
         with self.reporter.task("tuning", len(tried)) as advance:
@@ -276,14 +273,3 @@ class _Tuning:
         with replace_whole(self.out / CHOSEN) as place:
             shutil.copytree(self._folder(candidate) / CHOSEN, place)
             set_search_parameters(place, trial.search)
-
-
-def frontier(trials: Sequence[Trial], *, usual: bool = False) -> Rows:
-    """Positions of the trials that no other beats in both recall and time, soonest first."""
-    kept, best = [], -1.0
-    for place in sorted(range(len(trials)), key=lambda number: trials[number].p50_ms):
-        mean = (trials[place].gallery_model if usual else trials[place].query_model).mean
-        if mean > best:
-            kept.append(place)
-            best = mean
-    return np.array(kept, np.int64)

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from edgecsd.anchor_kinds import Mining
 from edgecsd.distributed import ALONE, Ranks
 from edgecsd.files import Parts
+from edgecsd.mapped_vectors import Queries, Vectors
 from edgecsd.mining import Floats, Found, Rows, in_blocks, named, nearest, rows_at_once
 from edgecsd.neighbour_search import InvertedLists
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.stored_vectors import Queries, Vectors
 
 BLOCK_VALUES = 4_000_000  # found rows held at once
 RECALL_SAMPLE = 256  # vectors that approximate mining is compared with exact mining on

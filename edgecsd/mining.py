@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from edgecsd.distributed import ALONE, Ranks
 from edgecsd.files import Parts
+from edgecsd.mapped_vectors import Queries, Vectors, fill
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.stored_vectors import Queries, Vectors, fill
 
 BLOCK_VALUES = 32_000_000  # similarities held at once while mining: 128 MB
 QUERY_ROWS = 4096  # of a large gallery, that each of its blocks is compared with

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import missing_extra
 from edgecsd.files import remove, replace_whole
+from edgecsd.index.kinds import POINTS_PER_LIST, usual_lists
+from edgecsd.mapped_vectors import Queries, Vectors, fill
 from edgecsd.quiet import quiet_conversion
-from edgecsd.stored_vectors import Queries, Vectors, fill
 
 try:
     import faiss
@@ -20,7 +21,6 @@ try:
 except ImportError:
     raise missing_extra("faiss", "index") from None
 
-POINTS_PER_LIST = 39  # below this many vectors a list, k-means learns little (faiss warns at the same number)
 POINTS_OF_A_LIST = 64  # vectors a list that its making looks at: lists need not be as good as a codebook
 TRAINING_VALUES = 1 << 26  # that the making looks at, at most: 256 MB as float32
 LEAST_PROBES = 8  # lists that a query looks at, where there are as many
@@ -63,7 +63,7 @@ class InvertedLists:
         """
         count, dim = gallery.shape
         most = TRAINING_VALUES // dim // POINTS_PER_LIST
-        lists = max(1, min(round(4 * math.sqrt(count)), count // POINTS_PER_LIST, most))
+        lists = max(1, min(usual_lists(count), most))
         kept = "SQfp16" if gallery.dtype == np.float16 else "Flat"
         if compressed and count >= COMPRESSED_FROM:
             kept = f"PQ{_sub_spaces(dim)}"

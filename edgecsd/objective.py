@@ -19,7 +19,7 @@ from edgecsd.losses.raml import raml
 from edgecsd.losses.regression import regression
 from edgecsd.losses.rop import rop
 from edgecsd.losses.ssp import ssp
-from edgecsd.stored_vectors import Views
+from edgecsd.mapped_vectors import Views
 
 
 @dataclass

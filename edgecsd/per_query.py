@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from edgecsd import __version__
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.features import FeatureStore
-from edgecsd.files import digest_of, remove_stale, replace_whole
+from edgecsd.files import digest_of, replace_whole
 from edgecsd.preprocess import validation_text
 
 KIND = "per-query results"
@@ -113,7 +113,6 @@ def write_per_query(path: Path, results: PerQuery) -> None:
     require_parquet_name(path)
     table = pa.concat_tables([_table(score) for score in results.scores])
     metadata = {METADATA_KEY: results.header.model_dump_json().encode()}
-    remove_stale(path)
     with replace_whole(path) as temporary:
         pq.write_table(table.replace_schema_metadata(metadata), temporary)
 

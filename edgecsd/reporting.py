@@ -11,7 +11,7 @@ from edgecsd import __version__
 from edgecsd.errors import BadInputError
 from edgecsd.evaluate import embed_store_items, make_benchmark
 from edgecsd.features import FeatureStore
-from edgecsd.files import remove_stale, replace_whole, write_json
+from edgecsd.files import replace_whole, write_json
 from edgecsd.images import ImageSet, find_images
 from edgecsd.locks import holding_out
 from edgecsd.overwriting import require_free
@@ -107,7 +107,6 @@ def report(
         of_run(result, _records(run)),
         () if plots is None else of_study(plots),
     )
-    remove_stale(out)
     with replace_whole(out) as folder:
         folder.mkdir()
         names = _write(folder, evidence, cards, drawn, _facts(result, plots, facts), options, photos)

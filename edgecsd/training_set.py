@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.images import ImageSet, photo_digest
+from edgecsd.mapped_vectors import FlatViews, MappedVectors, Queries, Vectors, Views, gallery_vectors, view_vectors
 from edgecsd.metrics import overlap_at
 from edgecsd.mining import nearest
 from edgecsd.space import require_same_space
-from edgecsd.stored_vectors import FlatViews, Queries, StoredVectors, Vectors, Views, gallery_vectors, view_vectors
 from edgecsd.views import ViewRecipe
 
 Floats = NDArray[np.float32]
@@ -57,7 +57,7 @@ class TrainingSet:
 
         The photos themselves are left out; where nothing else remains the row is -1.
         """
-        if isinstance(self.gallery, StoredVectors):
+        if isinstance(self.gallery, MappedVectors):
             own = [self.own_rows[int(position)] for position in self.held_out]
             most = len(self.gallery) - max(len(rows) for rows in own)
             return nearest(embeddings, self.gallery, min(depth, most), own)[0].astype(np.int64)

@@ -11,8 +11,7 @@ import numpy as np
 from edgecsd.bootstrap import Interval, bootstrap_interval, paired_difference
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
-from edgecsd.gallery_vectors import Blocks, exact_neighbours, store_blocks, unit
-from edgecsd.index_trials import without_own
+from edgecsd.gallery_vectors import Blocks, exact_neighbours, store_blocks, unit, without_own
 from edgecsd.metrics import cosines, overlap_at
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_vectors import Floats, QueryVectors, Rows
@@ -118,5 +117,4 @@ def _coded_blocks(store: FeatureStore, there_and_back: Callable[[Floats], Floats
 
 def _results(vectors: Floats, blocks: Blocks, own: Rows, k: int) -> Rows:
     """(Q, k) exact results without the queries' own photos."""
-    _, rows = exact_neighbours(np.ascontiguousarray(vectors), blocks, k + 1)
-    return without_own(rows, own, k)
+    return without_own(*exact_neighbours(np.ascontiguousarray(vectors), blocks, k + 1), own, k)[1]

@@ -11,9 +11,10 @@ from saved_evidence import HEALTHY, make_evidence, unit
 
 from edgecsd.attribution import MAP, OVERLAP, RECALL_1, RECALL_K, relative_loss, waterfall
 from edgecsd.check.search import Embedded as SearchedWith
-from edgecsd.check.search import IndexVectors, StoreVectors, exact_search, search_links, without_own
+from edgecsd.check.search import IndexVectors, StoreVectors, exact_search, search_links
 from edgecsd.evidence import Evidence, LinkName
 from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.gallery_vectors import without_own
 from edgecsd.gate import judge
 from edgecsd.gates import DEFAULT_THRESHOLDS, Verdict
 from edgecsd.index import build_index

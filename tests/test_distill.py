@@ -25,10 +25,10 @@ from edgecsd.errors import BadInputError
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
 from edgecsd.images import find_images
+from edgecsd.mapped_vectors import FlatViews, chosen_views
 from edgecsd.objective import Objective
 from edgecsd.progress import Silent
 from edgecsd.query_models import load_query_model
-from edgecsd.stored_vectors import FlatViews, chosen_views
 from edgecsd.training import NetworkTraining
 from edgecsd.training_set import make_training_set
 

@@ -76,7 +76,7 @@ def test_the_chosen_index_reaches_the_recall_on_held_out_queries(
     naive = result.naive
     assert naive is not None and naive.gallery_model.mean > naive.query_model.mean  # it promises more than it keeps
     assert {path.name for path in (tmp_path / "tuned").iterdir()} == {
-        "settings.json", "trials.jsonl", "tune.json", "gallery.index",
+        "trials.jsonl", "tune.json", "gallery.index",
     }  # fmt: skip
     written = json.loads((tmp_path / "tuned" / "tune.json").read_text())
     assert written["chosen"]["candidate"] == result.chosen.candidate and written["reached"] is True
@@ -127,14 +127,16 @@ def test_a_killed_tuning_goes_on(
         tune_index(store, queries, tmp_path / "tuned", recall=0.8, types=["ivf"])
 
 
+def test_lists_on_disk_are_an_index_of_their_own(store: FeatureStore, queries: QueryVectors, tmp_path: Path) -> None:
+    held = tune_index(store, queries, tmp_path / "tuned", recall=0.8, types=["ivf"])
+    disk = tune_index(store, queries, tmp_path / "tuned", recall=0.8, types=["ivf"], on_disk=True)
+    assert not {trial.name for trial in held.trials} & {trial.name for trial in disk.trials}
+    assert all("on disk 1" in trial.candidate for trial in disk.trials)
+    assert GalleryIndex.open(tmp_path / "tuned" / "gallery.index").parameters["on_disk"] == 1
+
+
 def test_nothing_reaches_the_recall(store: FeatureStore, queries: QueryVectors, tmp_path: Path) -> None:
-    files = []
-    for name, vectors in (("queries", queries.gallery_model), ("given", queries.query_model)):
-        files.append(tmp_path / name)
-        if name == "queries":
-            made = make_store(files[-1], vectors)
-            ids = made.items.ids
-            assert len(ids) == QUERIES
+    make_store(tmp_path / "queries", queries.gallery_model)
     np.save(tmp_path / "given.npy", queries.query_model)
     arguments = [
         "index", "tune", str(store.path), "--queries", str(tmp_path / "queries"), "--embeddings",

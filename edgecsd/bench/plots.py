@@ -25,13 +25,14 @@ def plot_rows(rows: Sequence[BenchRow], folder: Path, soaks: Sequence[tuple[str,
     if measured:
         figures["distribution"] = distribution_figure([(name_of(row), _milliseconds(row)) for row in measured])
     searched = [row for row in measured if row.neighbours is not None]
-    told = f"overlap@{searched[0].neighbours.k} with the reference" if searched and searched[0].neighbours else "cosine"
+    depths = {row.neighbours.k for row in searched if row.neighbours is not None}
+    told = f"overlap@{min(depths)} with the reference" if depths else "mean cosine to the reference"
     points = [
         (name_of(row), row.provenance, float(row.figures.p50_ms), merit)
         for row in measured if row.figures is not None and (merit := _merit(row, bool(searched))) is not None
     ]  # fmt: skip
     if points:
-        figures["pareto"] = pareto_figure(points, told if searched else "mean cosine to the reference")
+        figures["pareto"] = pareto_figure(points, told)
     if soaks:
         figures["soak"] = soak_figure([
             (

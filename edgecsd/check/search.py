@@ -11,7 +11,7 @@ import numpy as np
 from edgecsd.errors import BadInputError
 from edgecsd.evidence import LinkEvidence, LinkName
 from edgecsd.features import FeatureStore
-from edgecsd.gallery_vectors import Floats, Rows, StoredVectors, exact_neighbours, store_blocks, store_rows
+from edgecsd.gallery_vectors import Floats, Rows, StoredVectors, exact_neighbours, store_blocks, store_rows, without_own
 from edgecsd.index import SEARCH_PARAMETER, GalleryIndex, IndexType
 
 SCORE_ENTRIES = 1 << 24  # similarities held at once: 64 MB
@@ -85,13 +85,6 @@ def sample_gallery(index: GalleryIndex, store: FeatureStore | None, most: int, *
     count = index.held if store is None else store.count
     rows = np.sort(np.random.default_rng(seed).choice(count, min(most, count), replace=False))
     return index.read(rows) if store is None else store_rows(store, rows)
-
-
-def without_own(scores: Floats, rows: Rows, own: Rows, depth: int) -> tuple[Floats, Rows]:
-    """(Q, depth + 1) results -> (Q, depth) with each query's own photo (own (Q,), -1: it has none) taken out."""
-    kept = (rows != own[:, None]) | (rows < 0)
-    order = np.argsort(~kept, axis=1, kind="stable")[:, :depth]
-    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgecsd import __version__
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.files import read_manifest, remove_stale, replace_whole, sha256_file, write_json
+from edgecsd.files import read_manifest, replace_whole, sha256_file, write_json
 from edgecsd.golden.choosing import COUNT, Chosen, choose_photos
 from edgecsd.golden.costs import COST_IMAGES, measure_costs
 from edgecsd.golden.pack import KIND, MANIFEST, SCHEMA_VERSION, ArtifactPart, GoldenItem, GoldenPack
@@ -77,7 +77,6 @@ def write_golden_pack(
     if opened is not None and cost_images:
         costs = measure_costs(photos, contract, artifact.embed, opened, k, cost_images, reporter)
     torch_cosine = None if run is None else _torch_cosine(run, metadata.weights_digest, right, embeddings, file)
-    remove_stale(out)
     with replace_whole(out) as folder:
         folder.mkdir()
         items = [

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features import FeatureStore
-from edgecsd.files import Parts, remove_stale, replace_whole, save_array, sha256_file
+from edgecsd.files import Parts, replace_whole, save_array, sha256_file
 from edgecsd.index.engine import VERSION, Engine, has_lists, make_engine, sample_size, train
 from edgecsd.index.kinds import OPTIONS, SEARCH_PARAMETERS, IndexType, index_parameters
 from edgecsd.index.opened import KIND, GalleryIndex, write_items, write_manifest
@@ -119,7 +119,6 @@ class _Building:
         trained = self._trained()
         if has_lists(trained):
             self._fill_parts(trained)
-        remove_stale(self.out)
         with replace_whole(self.out) as made:
             made.mkdir()
             for name in (TRAINED, TRAINED_RANKING):

@@ -34,6 +34,11 @@ OPTIONS: dict[IndexType, frozenset[str]] = {
 LATER_DEFAULTS = {"bits": FULL_BITS, "opq": 0, "refine": 0, "on_disk": 0}
 
 
+def usual_lists(count: int) -> int:
+    """Inverted lists for a gallery of so many vectors: about 4 sqrt N, and never so many that k-means learns little."""
+    return max(1, min(round(4 * math.sqrt(count)), count // POINTS_PER_LIST))
+
+
 def index_parameters(kind: IndexType, given: Mapping[str, int], count: int, dim: int) -> dict[str, int]:
     """Every parameter of the type, given or by default, checked against the gallery's size and dimension."""
     alien = sorted(set(given) - OPTIONS[kind])
@@ -47,7 +52,7 @@ def index_parameters(kind: IndexType, given: Mapping[str, int], count: int, dim:
             raise BadInputError(f"{_option(name)} {value}: must be at least 1")
     result = {name: value for name, value in given.items() if LATER_DEFAULTS.get(name) != value}
     if "nlist" in OPTIONS[kind]:
-        result.setdefault("nlist", max(1, min(round(4 * math.sqrt(count)), count // POINTS_PER_LIST)))
+        result.setdefault("nlist", usual_lists(count))
         result.setdefault("nprobe", max(1, result["nlist"] // 8))
         if result["nlist"] > count or result["nprobe"] > result["nlist"]:
             raise BadInputError(

@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.files import remove_stale, replace_whole
+from edgecsd.files import replace_whole
 from edgecsd.index.engine import Engine, has_lists, make_engine
 from edgecsd.index.kinds import SEARCH_PARAMETERS, IndexType
 from edgecsd.index.opened import KIND, GalleryIndex, write_items, write_manifest
@@ -51,7 +51,6 @@ def merge_indexes(
     parameters = {name: value for name, value in first.parameters.items() if name != "on_disk"}
     parameters |= {"on_disk": 1} if on_disk else {}
     reporter.message(f"merging {len(opened)} indexes of {len(ids)} vectors")
-    remove_stale(out)
     with replace_whole(out) as made:
         made.mkdir()
         for name in (TRAINED, TRAINED_RANKING):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,8 @@ from numpy.typing import NDArray
 from edgecsd.attribution import relative_loss
 from edgecsd.bootstrap import bootstrap_intervals, queries_needed
 from edgecsd.features import FeatureStore
-from edgecsd.gallery_vectors import Floats, Rows, exact_neighbours, store_blocks
+from edgecsd.gallery_vectors import Floats, Rows, exact_neighbours, store_blocks, without_own
+from edgecsd.json_lines import JsonLog
 from edgecsd.metrics import cosines, overlap_at
 from edgecsd.quantization import EightBit, Precision
 from edgecsd.query_models import QueryModel
@@ -109,10 +108,7 @@ class HeldOut:
         return float(cosines(self.torch, vectors).mean())
 
     def _find(self, vectors: Floats) -> Rows:
-        _, rows = exact_neighbours(vectors, store_blocks(self.gallery), K + 1)
-        kept = rows != self._own[:, None]
-        order = np.argsort(~kept, axis=1, kind="stable")[:, :K]
-        return np.take_along_axis(rows, order, 1)
+        return without_own(*exact_neighbours(vectors, store_blocks(self.gallery), K + 1), self._own, K)[1]
 
 
 def measure(
@@ -134,21 +130,15 @@ class TrialLog:
     """TRIALS.jsonl: a header with what all trials share, then a trial a line. Another search's file is begun anew."""
 
     def __init__(self, file: Path, settings: dict[str, Any]) -> None:
-        self.file = file
-        lines = list(_whole_lines(file))
+        self._log = JsonLog(file, {"settings": settings})
         self.known: dict[TrialKey, Trial] = {}
-        if lines[:1] == [{"settings": settings}]:
-            for line in lines[1:]:
-                trial = trial_from(line)
-                self.known[trial.key] = trial
-            return
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"settings": settings}) + "\n")
+        for line in self._log.lines:
+            trial = trial_from(line)
+            self.known[trial.key] = trial
 
     def add(self, trial: Trial) -> None:
         self.known[trial.key] = trial
-        with open(self.file, "a") as handle:
-            handle.write(json.dumps(trial.as_dict()) + "\n")
+        self._log.add(trial.as_dict())
 
 
 def trial_from(line: dict[str, Any]) -> Trial:
@@ -157,14 +147,3 @@ def trial_from(line: dict[str, Any]) -> Trial:
     recipe = EightBit(how["percentile"], frozenset(how["float_convolutions"]), how["bias_correction"])
     names = ("size_bytes", "loss", "low", "high", "held_out_cosine", "file", "needed", "tuned")
     return Trial(Precision(line["precision"]), recipe, *(line[name] for name in names))
-
-
-def _whole_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a log; the half of one that a killed process left is none, and nothing behind it counts."""
-    if not file.is_file():
-        return
-    for line in file.read_text().splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            return

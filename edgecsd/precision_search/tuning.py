@@ -25,12 +25,12 @@ from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.files import digest_of, read_json, remove, write_json
 from edgecsd.images import ImageSet, photo_digest
+from edgecsd.mapped_vectors import FlatViews, chosen_views
 from edgecsd.objective import Objective
 from edgecsd.precision_search.rounding import RoundedLayers, plain_state
 from edgecsd.progress import Reporter
 from edgecsd.quantization import EightBit
 from edgecsd.query_models import QueryModel, load_query_model, save_query_model
-from edgecsd.stored_vectors import FlatViews, chosen_views
 from edgecsd.training import NetworkTraining
 from edgecsd.training_log import NoLog, TrainingLog
 from edgecsd.training_set import TrainingSet, make_training_set

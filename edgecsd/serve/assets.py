@@ -20,7 +20,7 @@ from typing import Any
 
 from edgecsd.errors import BadInputError
 from edgecsd.fetching import cache_folder, npm_archive
-from edgecsd.files import remove_stale, replace_whole
+from edgecsd.files import replace_whole
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.targets.artifact import Target
 
@@ -81,7 +81,6 @@ def fetch(package: Package) -> None:
         wanted = f"{package.package}@{package.version}"
         archive = npm_archive(wanted, Path(scratch), f"{wanted} ({ADVICE})", without_npm=WITHOUT_NPM)
         _check_integrity(package, archive)
-        remove_stale(package.folder)
         with replace_whole(package.folder) as folder:
             folder.mkdir(parents=True)
             _unpack(package, archive, folder)

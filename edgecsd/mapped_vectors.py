@@ -19,7 +19,7 @@ Floats: TypeAlias = NDArray[np.float32]
 Rows: TypeAlias = slice | NDArray[np.int64]
 
 
-class StoredVectors:
+class MappedVectors:
     """The rows of several memory-mapped arrays as one, (N, D): a slice or row numbers give float32 (rows, D)."""
 
     def __init__(self, shards: Sequence[NDArray[Any]]) -> None:
@@ -55,10 +55,10 @@ class StoredVectors:
                 out[begin - start : end - start] = shard[begin - first : end - first]
 
 
-class StoredViews:
+class MappedViews:
     """The vectors of photos and their cached views, (T, n, D), the photo itself first; left on disk."""
 
-    def __init__(self, own: StoredVectors, views: StoredVectors, of_each: int, rows: NDArray[np.int64], n: int) -> None:
+    def __init__(self, own: MappedVectors, views: MappedVectors, of_each: int, rows: NDArray[np.int64], n: int) -> None:
         """rows (T,): of `own`, whose row i has the `of_each` rows of `views` from i * of_each on."""
         self._own, self._views, self._of_each, self._rows = own, views, of_each, rows
         self.shape = (len(rows), n, own.shape[1])
@@ -76,15 +76,15 @@ class StoredViews:
             out[shown] = self._views[rows[shown] * self._of_each + views[shown] - 1]
         return out
 
-    def of(self, images: NDArray[np.int64]) -> StoredViews:
+    def of(self, images: NDArray[np.int64]) -> MappedViews:
         """The same of only these images."""
-        return StoredViews(self._own, self._views, self._of_each, self._rows[images], self.shape[1])
+        return MappedViews(self._own, self._views, self._of_each, self._rows[images], self.shape[1])
 
 
 class FlatViews:
-    """All views of some images one after the other, (len(images) * n, ...), of an array or StoredViews (T, n, ...)."""
+    """All views of some images one after the other, (len(images) * n, ...), of an array or MappedViews (T, n, ...)."""
 
-    def __init__(self, source: NDArray[Any] | StoredViews, images: NDArray[np.int64], first: int | None = None) -> None:
+    def __init__(self, source: NDArray[Any] | MappedViews, images: NDArray[np.int64], first: int | None = None) -> None:
         """first: only so many views of each."""
         self._source, self._images, self._n = source, images, source.shape[1] if first is None else first
         self.shape = (len(images) * self._n, *source.shape[2:])
@@ -99,21 +99,21 @@ class FlatViews:
         return np.asarray(self._source[self._images[images], views])
 
 
-Vectors: TypeAlias = Floats | StoredVectors  # (N, D)
-Queries: TypeAlias = Floats | StoredVectors | FlatViews  # (T, D)
-Views: TypeAlias = Floats | StoredViews  # (T, n, D)
+Vectors: TypeAlias = Floats | MappedVectors  # (N, D)
+Queries: TypeAlias = Floats | MappedVectors | FlatViews  # (T, D)
+Views: TypeAlias = Floats | MappedViews  # (T, n, D)
 
 
 def chosen_views(views: Views, images: NDArray[np.int64]) -> Views:
     """Those of some images: copied where they are held, left on disk where they are not."""
-    return views.of(images) if isinstance(views, StoredViews) else views[images]
+    return views.of(images) if isinstance(views, MappedViews) else views[images]
 
 
 def gallery_vectors(store: FeatureStore) -> Vectors:
     """(N, D) vectors of a store: held as float32, or left on disk where there are many."""
     if store.count * store.space.dim <= HELD_VALUES:
         return store.vectors()
-    return StoredVectors([block for _, block in store.blocks()])
+    return MappedVectors([block for _, block in store.blocks()])
 
 
 def view_vectors(store: FeatureStore, rows: NDArray[np.int64], recipe: ViewRecipe) -> Views:
@@ -122,14 +122,14 @@ def view_vectors(store: FeatureStore, rows: NDArray[np.int64], recipe: ViewRecip
     if stored <= HELD_VALUES:
         held: Floats = store.view_vectors()[rows, : 1 + recipe.count]
         return held
-    own = StoredVectors([block for _, block in store.blocks()])
-    views = StoredVectors([block for _, block in store.view_blocks()]) if store.views.count else own
-    return StoredViews(own, views, store.views.count, rows, 1 + recipe.count)
+    own = MappedVectors([block for _, block in store.blocks()])
+    views = MappedVectors([block for _, block in store.view_blocks()]) if store.views.count else own
+    return MappedViews(own, views, store.views.count, rows, 1 + recipe.count)
 
 
 def fill(out: Floats, source: Queries, start: int) -> None:
     """Write the rows of (N, D) from `start` on into out (rows, D), without a copy beside it."""
-    if isinstance(source, StoredVectors):
+    if isinstance(source, MappedVectors):
         source.fill(out, start)
     else:
         out[...] = source[start : start + len(out)]

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from edgecsd import anchors as anchors_module
-from edgecsd import mining, neighbour_search, stored_vectors, training_set
+from edgecsd import mapped_vectors, mining, neighbour_search, training_set
 from edgecsd.anchor_kinds import AnchorKind, Mining
 from edgecsd.anchors import make_anchors, products
 from edgecsd.features import FeatureStore
-from edgecsd.stored_vectors import FlatViews, StoredVectors, StoredViews, digest
+from edgecsd.mapped_vectors import FlatViews, MappedVectors, MappedViews, digest
 
 Floats = NDArray[np.float32]
 
@@ -28,12 +28,12 @@ def unit(seed: int, rows: int, dim: int = 12) -> Floats:
     return scaled
 
 
-def in_shards(vectors: Floats, sizes: tuple[int, ...], folder: Path) -> StoredVectors:
+def in_shards(vectors: Floats, sizes: tuple[int, ...], folder: Path) -> MappedVectors:
     shards = []
     for number, block in enumerate(np.split(vectors, np.cumsum(sizes)[:-1])):
         np.save(folder / f"{number}.npy", block)
         shards.append(np.load(folder / f"{number}.npy", mmap_mode="r"))
-    return StoredVectors(shards)
+    return MappedVectors(shards)
 
 
 def test_rows_of_several_shards_are_one_array(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_views_of_chosen_images(tmp_path: Path) -> None:
     own, views = unit(0, 8), unit(1, 24)
     (tmp_path / "views").mkdir()
     rows, whole = np.array([5, 0, 7]), np.concatenate([own[:, None], views.reshape(8, 3, 12)], axis=1)
-    stored = StoredViews(in_shards(own, (3, 5), tmp_path), in_shards(views, (10, 14), tmp_path / "views"), 3, rows, 3)
+    stored = MappedViews(in_shards(own, (3, 5), tmp_path), in_shards(views, (10, 14), tmp_path / "views"), 3, rows, 3)
     held = whole[rows][:, :3]
     assert stored.shape == held.shape == (3, 3, 12)
     images, shown = np.array([2, 2, 0, 1]), np.array([0, 2, 1, 2])
@@ -117,7 +117,7 @@ def test_a_distillation_from_disk_is_the_same(
     photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     distillations.run(photos, pixel_store.path, tmp_path / "held")
-    monkeypatch.setattr(stored_vectors, "HELD_VALUES", 0)
+    monkeypatch.setattr(mapped_vectors, "HELD_VALUES", 0)
     monkeypatch.setattr(mining, "GALLERY_ROWS", 10)
     monkeypatch.setattr(training_set, "BLOCK_ROWS", 7)
     distillations.run(photos, pixel_store.path, tmp_path / "disk")
