@@ -130,7 +130,7 @@ class TrialLog:
     """TRIALS.jsonl: a header with what all trials share, then a trial a line. Another search's file is begun anew."""
 
     def __init__(self, file: Path, settings: dict[str, Any]) -> None:
-        self._log = JsonLog(file, {"settings": settings})
+        self.file, self._log = file, JsonLog(file, {"settings": settings})
         self.known: dict[TrialKey, Trial] = {}
         for line in self._log.lines:
             trial = trial_from(line)
