@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UNFINISHED := $(VENV)/.unfinished
+# What is installed. Core AI's packages have wheels for x86-64 Linux (glibc 2.34) and macOS 26 on Apple silicon alone:
+# elsewhere `make setup EXTRAS=all,dev`.
+EXTRAS ?= all,coreai,dev
 # Photos that `make bench` measures with: a folder or a CSV list; none: the demo's.
 BENCH_IMAGES ?=
 # Processes that the tests run in, one thread each: a core each, but no more than memory allows (4 GB each).
@@ -39,7 +42,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@mkdir -p $(VENV) && touch $(UNFINISHED)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@ && rm -f $(UNFINISHED)
 
 demo: $(STAMP)

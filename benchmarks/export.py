@@ -112,7 +112,7 @@ def measured(workshop: Workshop, subject: Subject) -> list[dict[str, Any]]:
     torch_vectors = embed_images(photos, QueryModelEmbedder(load_query_model(run)), name=subject.name).vectors[:, 0]
     benchmark = make_benchmark(workshop.gallery, workshop.queries) if subject.pretrained else None
     rows = []
-    for target in Target:
+    for target in (Target.ONNX, Target.TFLITE, Target.COREML):  # Core AI's runtime here takes seconds an image
         ours: dict[str, Path] = {}
         for precision in PRECISIONS:
             file = run / "exports" / f"{subject.name}-{precision}{target.suffix}"

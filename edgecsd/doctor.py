@@ -26,6 +26,7 @@ SPECIFIER = re.compile(r"\s*(>=|<|==)\s*(.+)")
 MODULES = {  # what a package is imported as, where that is not its name
     "Pillow": "PIL",
     "ai-edge-litert": "ai_edge_litert.interpreter",
+    "coreai-core": "coreai.authoring",
     "faiss-cpu": "faiss",
     "tflite-runtime": "tflite_runtime.interpreter",
 }
@@ -113,6 +114,8 @@ class Need:
     groups: tuple[tuple[str, ...], ...] = ()
 
 
+EXPERIMENTAL = "(experimental)"
+NOT_IN_ALL = frozenset({"coreai"})  # extras that `all` leaves out
 NEEDS = (
     Need("extract with timm:NAME", "train", (("torch",), ("torchvision",), ("timm",))),
     Need("extract with onnx:FILE", "onnx", (("onnxruntime",),)),
@@ -129,6 +132,8 @@ NEEDS = (
     Need("report with plots", "report"),
     Need("serve", "serve"),
     Need("demo", "all"),
+    Need(f"export to coreai {EXPERIMENTAL}", "coreai"),
+    Need(f"check coreai {EXPERIMENTAL}", "coreai", (("coreai-core",),)),
 )
 MACOS_ONLY = {"bench coreml": "Core ML runs (predict) on macOS only"}
 
@@ -181,7 +186,8 @@ def _packages() -> tuple[Package, ...]:
         if parts[1] == "edgecsd" or (extra and extra[1] == "dev"):
             continue
         needs[parts[1]] = parts[2]
-        extras.setdefault(parts[1], []).extend([extra[1], "all"] if extra else [])
+        named = [] if extra is None else [extra[1]] if extra[1] in NOT_IN_ALL else [extra[1], "all"]
+        extras.setdefault(parts[1], []).extend(named)
     needs["tflite-runtime"], extras["tflite-runtime"] = "", []
     return tuple(_package(name, needs[name], tuple(dict.fromkeys(extras[name]))) for name in needs)
 

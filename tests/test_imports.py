@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HEAVY = [
     "torch", "torchvision", "timm", "lightning_fabric", "tensorboard", "faiss", "onnx", "onnxscript", "onnxruntime",
-    "coremltools", "litert_torch", "ai_edge_litert", "ai_edge_quantizer", "matplotlib", "pyarrow", "scipy", "pandas",
-    "sklearn", "jinja2",
+    "coremltools", "coreai", "litert_torch", "ai_edge_litert", "ai_edge_quantizer", "matplotlib", "pyarrow", "scipy",
+    "pandas", "sklearn", "jinja2",
 ]  # fmt: skip
 LIGHT_MODULES = {  # module -> the heavy libraries that it may load
     "edgecsd": (),

@@ -20,7 +20,12 @@ RUNTIME_PACKAGES = {
     Target.ONNX: ("onnxruntime",),
     Target.TFLITE: ("ai-edge-litert", "tflite-runtime"),
     Target.COREML: ("coremltools",),
+    Target.COREAI: ("coreai-core",),
 }
+NO_CORE_AI = (
+    "Core AI files run here by a reference runtime, whose times say nothing about a phone's: measure in Xcode, on a "
+    "device with version 27 of its system"
+)
 
 
 class Device(Protocol):
@@ -78,6 +83,8 @@ class Host:
         return artifact.session_options(metadata)
 
     def not_measurable(self, target: Target) -> str:
+        if target is Target.COREAI:
+            return NO_CORE_AI
         if target is not Target.COREML:
             return ""
         if latency_measurable(target):

@@ -20,7 +20,7 @@ from edgecsd.bench.child import (
     model_options,
     protocol_options,
 )
-from edgecsd.bench.devices import RUNTIME_PACKAGES
+from edgecsd.bench.devices import NO_CORE_AI, RUNTIME_PACKAGES
 from edgecsd.bench.schema import DeviceState
 from edgecsd.bench.transport import CONNECT_SECONDS, Transport
 from edgecsd.errors import MissingBackendError
@@ -101,6 +101,8 @@ class RemotePython:
 
     def not_measurable(self, target: Target) -> str:
         """Raises MissingBackendError where something has to be installed on the device first."""
+        if target is Target.COREAI:
+            return NO_CORE_AI
         if target is Target.COREML:
             return "Core ML needs a Mac or an iPhone: edgecsd bench script FILE writes what runs there"
         packages, pip = self.facts["packages"], f"{self._python} -m pip install"

@@ -50,5 +50,8 @@ def _text(report: DoctorReport) -> str:
 
 
 def _following(report: DoctorReport) -> str:
-    mends = list(dict.fromkeys(ability.mend for ability in report.lacking if ability.mend))
+    from edgecsd.doctor import EXPERIMENTAL
+
+    wanted = [ability for ability in report.lacking if EXPERIMENTAL not in ability.name]
+    mends = list(dict.fromkeys(ability.mend for ability in wanted if ability.mend))
     return mends[0] if mends else "edgecsd demo --out demo-output"

@@ -23,7 +23,9 @@ AUTO = "auto"
 
 def command(
     run: Annotated[Path, typer.Argument(help="The run folder of a distilled query model.")],
-    target: Annotated[str | None, typer.Option(help="onnx, tflite (alias litert) or coreml.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="onnx, tflite (alias litert), coreml, or coreai (experimental).")
+    ] = None,
     precision: Annotated[
         str | None,
         typer.Option(
@@ -138,7 +140,7 @@ def _recipe(name: str | None, target: str | None, precision: str | None, ort_for
     """The named recipe, or one of the options; both at once contradict each other."""
     if name is None:
         if target is None:
-            raise BadInputError("--target is missing: onnx, tflite or coreml; or name a --recipe")
+            raise BadInputError("--target is missing: onnx, tflite, coreml or coreai; or name a --recipe")
         known = Precision.FP32 if precision in (None, AUTO) else parse_precision(str(precision))
         return Recipe(target=parse_target(target), precision=known, ort_format=ort_format)
     for option, value in (("--target", target), ("--precision", precision), ("--ort-format", ort_format)):

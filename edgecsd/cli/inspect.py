@@ -17,7 +17,7 @@ KILO = 1000
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="A .onnx or .tflite file or a .mlpackage folder, whoever wrote it.")],
+    file: Annotated[Path, typer.Argument(help="A .onnx or .tflite file, a .mlpackage or .aimodel folder.")],
     sha256: Annotated[str | None, typer.Option(help="The digest that the file should have.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from edgecsd.targets.deploy import DeployModel
 
 SCHEMA_VERSION = 1
-METADATA_KEY = "edgecsd"  # ONNX metadata_props, TFLite metadata entry, Core ML user_defined_metadata
+# ONNX metadata_props, TFLite metadata entry, Core ML user_defined_metadata, Core AI creatorDefinedMetadata
+METADATA_KEY = "edgecsd"
 INPUT_NAME, OUTPUT_NAME = "image", "embedding"
 ORT_SUFFIX = ".ort"  # of an ONNX artifact in onnxruntime's own format, for its reduced builds on phones
 
@@ -35,11 +36,17 @@ class Target(StrEnum):
     ONNX = "onnx"
     TFLITE = "tflite"
     COREML = "coreml"
+    COREAI = "coreai"  # experimental: docs/core-ai.md
 
     @property
     def suffix(self) -> str:
         """The file's ending, with its dot."""
-        return ".mlpackage" if self is Target.COREML else f".{self}"
+        return {Target.COREML: ".mlpackage", Target.COREAI: ".aimodel"}.get(self, f".{self}")
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether an artifact is a folder."""
+        return self in (Target.COREML, Target.COREAI)
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -213,12 +220,12 @@ def target_of(path: Path) -> Target:
 
 
 def require_present(path: Path) -> Target:
-    """The target of an artifact that is on disk and is a file (a folder for .mlpackage)."""
+    """The target of an artifact that is on disk and is a file (a folder for .mlpackage and .aimodel)."""
     target = target_of(path)
     if not path.exists():
         raise BadInputError(f"{path}: no such artifact")
-    if path.is_dir() != (target is Target.COREML):
-        raise DamagedFileError(f"{path}: a {'folder' if target is Target.COREML else 'file'} is expected for {target}")
+    if path.is_dir() != target.is_folder:
+        raise DamagedFileError(f"{path}: a {'folder' if target.is_folder else 'file'} is expected for {target}")
     return target
 
 
@@ -262,5 +269,8 @@ def session_options(metadata: ArtifactMetadata, *, here: bool = True) -> dict[st
 
 
 def latency_measurable(target: Target) -> bool:
-    """Whether this machine runs the target's artifacts by the runtime a device has: Core ML runs on macOS only."""
-    return target is not Target.COREML or platform.system() == "Darwin"
+    """Whether this machine runs the target's artifacts by the runtime a device has.
+
+    Core ML runs on macOS only; for Core AI there is a reference runtime, here and there.
+    """
+    return target is not Target.COREAI and (target is not Target.COREML or platform.system() == "Darwin")

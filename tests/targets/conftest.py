@@ -14,6 +14,7 @@ from edgecsd.images import find_images, read_image
 from edgecsd.preprocess import Preprocess
 from edgecsd.query_models import QueryModel, create_query_model, load_query_model, save_query_model
 from edgecsd.space import EmbeddingSpace
+from edgecsd.targets.artifact import Target
 
 # ImageNet's, which differ between the channels: a converter that takes one for all of them is found out
 PREPROCESS = Preprocess(size=SIZE, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -56,9 +57,8 @@ def artifact(run: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) 
     def make(target: str, precision: str) -> ExportResult:
         key = (target, precision)
         if key not in made:
-            suffix = "mlpackage" if target == "coreml" else target
             made[key] = export(
-                run, target, precision, out=folder / f"{precision}.{suffix}", calibration=photos,
+                run, target, precision, out=folder / f"{precision}{Target(target).suffix}", calibration=photos,
                 calibration_count=PHOTOS, licence="CC0-1.0",
             )  # fmt: skip
         return made[key]

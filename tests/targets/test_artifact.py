@@ -115,22 +115,25 @@ def test_metadata_around_another_network_is_refused(tmp_path: Path) -> None:
 def test_targets_by_name() -> None:
     assert parse_target("litert") is Target.TFLITE
     assert [parse_target(target) for target in Target] == [*Target]
-    with pytest.raises(BadInputError, match="'tensorrt' is not known; choose one of: onnx, tflite, coreml, litert"):
+    with pytest.raises(
+        BadInputError, match="'tensorrt' is not known; choose one of: onnx, tflite, coreml, coreai, litert"
+    ):
         parse_target("tensorrt")
 
 
 def test_the_door_loads_no_heavy_library() -> None:
     code = (
         "import sys, edgecsd.targets.artifact, edgecsd.quantization, edgecsd.exporting; "
-        "print([m for m in ('torch', 'onnx', 'onnxruntime', 'ai_edge_litert', 'litert_torch', 'coremltools', 'timm') "
-        "if m in sys.modules])"
+        "print([m for m in ('torch', 'onnx', 'onnxruntime', 'ai_edge_litert', 'litert_torch', 'coremltools', 'coreai', "
+        "'timm') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(
-    ("target", "allowed"), [("onnx", "onnxruntime"), ("tflite", "ai_edge_litert"), ("coreml", "coremltools")]
+    ("target", "allowed"),
+    [("onnx", "onnxruntime"), ("tflite", "ai_edge_litert"), ("coreml", "coremltools"), ("coreai", "coreai")],
 )
 def test_a_target_without_its_library_names_the_extra(target: str, allowed: str) -> None:
     code = (

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from target_models import DIM, PHOTOS, SIZE, Make, Pixels
+from target_models import DIM, PHOTOS, SIZE, Make, Pixels, needs_coreai
 
 from edgecsd.errors import BadInputError, DamagedFileError
+from edgecsd.exporting import export
+from edgecsd.quantization import Precision
 from edgecsd.query_models import QueryModel
 from edgecsd.targets.artifact import (
     METADATA_KEY,
@@ -29,9 +31,21 @@ HAS = {
     "onnx": ("fp32", "fp16", "w8a32", "w8a8"),
     "tflite": ("fp32", "fp16", "w8a32", "w8a8"),
     "coreml": ("fp32", "fp16", "w8a32", "w8a8"),
+    "coreai": ("fp32", "fp16", "w8a32"),
 }
-ARTIFACTS = [(target, precision) for target, precisions in HAS.items() for precision in precisions]
-TARGETS = list(HAS)
+MARKS = {"coreai": (needs_coreai,)}
+ARTIFACTS = [
+    pytest.param(target, precision, marks=MARKS.get(target, ()))
+    for target, precisions in HAS.items()
+    for precision in precisions
+]
+LACKS = [
+    pytest.param(target, precision, marks=MARKS.get(target, ()))
+    for target, precisions in HAS.items()
+    for precision in Precision
+    if precision not in precisions
+]
+TARGETS = [pytest.param(target, marks=MARKS.get(target, ())) for target in HAS]
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -71,6 +85,16 @@ def test_metadata_comes_back_from_the_file(target: str, precision: str, artifact
     assert metadata.weights_digest == model.config.weights_digest
     assert (metadata.calibration_digest is not None) == (precision == "w8a8")
     assert {"edgecsd", "torch"} < set(metadata.versions)
+
+
+@pytest.mark.parametrize(("target", "precision"), LACKS)
+def test_a_precision_that_it_lacks_is_refused_with_those_it_has(
+    target: str, precision: str, run: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / f"a{Target(target).suffix}"
+    with pytest.raises(BadInputError, match=rf"no precision {precision}; it has: {', '.join(HAS[target])}"):
+        export(run, target, precision, out=out, calibration=photos, calibration_count=PHOTOS)
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -155,6 +179,10 @@ def test_a_file_where_a_folder_belongs(artifact: Make, tmp_path: Path) -> None:
     shutil.copy(artifact("onnx", "fp32").path, wrong)
     with pytest.raises(DamagedFileError, match="a folder is expected for coreml"):
         read_metadata(wrong)
+    alike = tmp_path / "a.aimodel"
+    shutil.copy(artifact("onnx", "fp32").path, alike)
+    with pytest.raises(DamagedFileError, match="a folder is expected for coreai"):
+        read_metadata(alike)
     (tmp_path / "b.onnx").mkdir()
     with pytest.raises(DamagedFileError, match="a file is expected for onnx"):
         load_runner(tmp_path / "b.onnx")
@@ -162,4 +190,5 @@ def test_a_file_where_a_folder_belongs(artifact: Make, tmp_path: Path) -> None:
 
 def test_latency_is_measured_by_the_devices_own_runtime() -> None:
     measurable = {target for target in Target if latency_measurable(target)}
-    assert measurable == ({*Target} if platform.system() == "Darwin" else {Target.ONNX, Target.TFLITE})
+    on_macos = {Target.COREML} if platform.system() == "Darwin" else set()
+    assert measurable == {Target.ONNX, Target.TFLITE} | on_macos
