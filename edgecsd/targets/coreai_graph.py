@@ -32,19 +32,17 @@ def traced(network: nn.Module, example: Tensor) -> fx.GraphModule:
 def fold_batch_norms(module: fx.GraphModule) -> fx.GraphModule:
     """Every batch norm that alone reads a convolution, multiplied into its weights.
 
-    Core AI's compiler leaves them: four element-wise operators over whole feature maps each.
+    Core AI's compiler does so too, but not behind compressed weights: all 13 of a small EfficientNet stayed.
     """
     for number, norm in enumerate(module.graph.find_nodes(op="call_function", target=ATEN.batch_norm.default)):
         source = norm.args[0]
         if source.target not in CONVOLUTIONS or len(source.users) > 1:
             continue
-        weight, bias = _value(module, source.args[1]), _value(module, _argument(source, 2))
-        scale, shift, mean, variance = (_value(module, each) for each in norm.args[1:5])
-        assert weight is not None and mean is not None and variance is not None
-        doubled = [None if each is None else each.double() for each in (weight, bias, mean, variance)]
-        epsilon = float(norm.args[7])
-        affine = [None if each is None else each.double() for each in (scale, shift)]
-        folded = fuse_conv_bn_weights(doubled[0], doubled[1], doubled[2], doubled[3], epsilon, *affine)
+        places = (source.args[1], _argument(source, 2), norm.args[3], norm.args[4], norm.args[1], norm.args[2])
+        weight, bias, mean, variance, scale, shift = (_double(module, each) for each in places)
+        if weight is None or mean is None or variance is None:
+            continue
+        folded = fuse_conv_bn_weights(weight, bias, mean, variance, float(norm.args[7]), scale, shift)
         arguments = list(source.args) + [None] * (3 - len(source.args))
         for place, tensor in zip((1, 2), folded, strict=True):
             arguments[place] = _constant(module, source, f"folded_{number}_{place}", tensor.detach().float())
@@ -112,6 +110,11 @@ def _value(module: fx.GraphModule, node: fx.node.Argument) -> Tensor | None:
         return None
     value: Tensor = attrgetter(str(node.target))(module)
     return value
+
+
+def _double(module: fx.GraphModule, node: fx.node.Argument) -> Tensor | None:
+    value = _value(module, node)
+    return None if value is None else value.detach().double()
 
 
 def _constant(module: fx.GraphModule, before: fx.Node, name: str, value: Tensor) -> fx.Node:

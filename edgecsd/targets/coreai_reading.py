@@ -75,7 +75,7 @@ def read(path: Path) -> dict[str, Any]:
     from coreai.authoring import AIModelAsset
 
     # The public door tells counts of types and operators, not which weights belong to which operator
-    program = AIModelAsset.load(path).program._module._mlir_module
+    program: Any = AIModelAsset.load(path).program._module._mlir_module
     graphs = [each.operation for each in program.body.operations if each.operation.name == GRAPH]
     composites = {each.attributes["sym_name"].value: COMPOSITE.search(str(each.attributes)) for each in graphs}
     (main,) = [each for each in graphs if each.attributes["sym_name"].value == "main"]

@@ -73,8 +73,7 @@ def read_metadata_json(path: Path) -> str:
 
 
 def load_runner(path: Path, threads: int) -> Runner:
-    """The reference runtime, in a process of its own; it chooses its own threads."""
+    """The reference runtime, in `threads` processes, for it computes on one thread."""
     from edgecsd.targets.coreai_runner import CoreaiRunner
 
-    del threads
-    return CoreaiRunner(path)
+    return CoreaiRunner(path, threads)

@@ -103,7 +103,7 @@ def test_a_file_of_another_program_is_told_apart(artifact: Make, tmp_path: Path)
 def test_a_runtime_that_dies_is_an_error_with_its_last_words(artifact: Make, pixels: Pixels) -> None:
     runner = load_runner(artifact("coreai", "fp32").path)
     assert isinstance(runner, coreai_runner.CoreaiRunner)
-    runner._process.kill()
+    runner.processes[0].process.kill()
     with pytest.raises(EdgecsdError, match="was killed by signal 9"):
         runner.embed_one(pixels[:1])
 
@@ -112,9 +112,16 @@ def test_the_runtimes_process_ends_with_its_runner(artifact: Make, pixels: Pixel
     runner = load_runner(artifact("coreai", "fp32").path)
     assert isinstance(runner, coreai_runner.CoreaiRunner)
     runner.embed_one(pixels[:1])
-    process = runner._process
+    process = runner.processes[0].process
     del runner
     assert process.returncode is not None
+
+
+def test_two_threads_are_two_processes_and_the_same_embeddings(artifact: Make, pixels: Pixels) -> None:
+    path = artifact("coreai", "fp32").path
+    one, two = load_runner(path), load_runner(path, threads=2)
+    assert isinstance(two, coreai_runner.CoreaiRunner) and len(two.processes) == 2
+    np.testing.assert_array_equal(two.embed(pixels[:5]), one.embed(pixels[:5]))
 
 
 def test_a_program_that_used_the_runtime_ends_well(artifact: Make) -> None:
