@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UNFINISHED := $(VENV)/.unfinished
+comma := ,
 # What is installed. Core AI's packages have wheels for x86-64 Linux (glibc 2.34) and macOS 26 on Apple silicon alone:
-# elsewhere `make setup EXTRAS=all,dev`.
-EXTRAS ?= all,coreai,dev
+# on an x86-64 Linux older than that `make setup EXTRAS=all,dev`.
+EXTRAS ?= $(if $(filter Linux-x86_64 Darwin-arm64,$(shell uname -s)-$(shell uname -m)),all$(comma)coreai$(comma)dev,all$(comma)dev)
 # Photos that `make bench` measures with: a folder or a CSV list; none: the demo's.
 BENCH_IMAGES ?=
 # Processes that the tests run in, one thread each: a core each, but no more than memory allows (4 GB each).
