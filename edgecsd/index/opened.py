@@ -57,7 +57,7 @@ class GalleryIndex:
 
         Of an index on disk the large files are compared by size alone, unless `verify` reads every byte.
         """
-        manifest = read_manifest(path / "manifest.json", KIND, _version(path))
+        manifest = read_manifest(path / "manifest.json", KIND, *READABLE_VERSIONS)
         try:
             space = EmbeddingSpace.model_validate(manifest["space"])
             parameters = {str(name): int(value) for name, value in manifest["parameters"].items()}
@@ -125,14 +125,6 @@ class GalleryIndex:
     def row_of(self) -> dict[str, int]:
         """Item id -> row."""
         return {item: row for row, item in enumerate(self.ids)}
-
-
-def _version(path: Path) -> int:
-    """The schema version to ask for: that of the manifest if it can be read here."""
-    file = path / "manifest.json"
-    found = read_json(file) if file.is_file() else None
-    version = found.get("schema_version") if isinstance(found, dict) else None
-    return version if version in READABLE_VERSIONS else SCHEMA_VERSION
 
 
 def _check_files(path: Path, manifest: dict[str, Any], by_size: Sequence[str]) -> None:
