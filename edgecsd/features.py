@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from edgecsd import __version__
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.files import read_manifest, replace_whole, require_digest, sha256_file, write_json
+from edgecsd.item_columns import Column, RowOf, first_repeated, read_column
 from edgecsd.preprocess import validation_text
 from edgecsd.shards import INT8, SHARD_ROWS, Shard, blocks_of, check_shards, read_into, require_dtype, write_shards
 from edgecsd.space import EmbeddingSpace
@@ -33,6 +34,7 @@ from edgecsd.views import ViewRecipe
 from edgecsd.whitening import WHITENING_FILE, Whitening, read_whitening
 
 KIND = "feature store"
+ITEMS = "items.parquet"
 SCHEMA_VERSION = 1
 INT8_VERSION = 2  # of stores with int8 vectors, which readers of 1 would not know what to do with
 UNIT_NORM_TOLERANCE = {"float32": 1e-4, "float16": 2e-3}  # largest |norm - 1| that rounding of what is given explains
@@ -44,9 +46,9 @@ Floats = NDArray[np.float32]
 class Items:
     """The rows' identity: unique ids, the digests of the encoded images ("" if unknown), maybe labels."""
 
-    ids: tuple[str, ...]
-    digests: tuple[str, ...]
-    labels: tuple[str, ...] | None = None
+    ids: Sequence[str]
+    digests: Sequence[str]
+    labels: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,23 +84,23 @@ class FeatureStore:
         if len(store.row_of) != store.count:
             raise DamagedFileError(f"{path}: items.parquet has the same id more than once")
         if verify:
-            require_digest(path / "items.parquet", items_sha256)
+            require_digest(path / ITEMS, items_sha256)
         return store
 
     @cached_property
     def items(self) -> Items:
         try:
-            table = pq.read_table(self.path / "items.parquet")
-            ids, digests = _strings(table, "id"), _strings(table, "digest")
-            labels = _strings(table, "label") if "label" in table.column_names else None
-        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-            raise DamagedFileError(f"{self.path}/items.parquet: {error}") from None
+            ids, digests, labels = (read_column(self.path / ITEMS, name) for name in ("id", "digest", "label"))
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise DamagedFileError(f"{self.path / ITEMS}: {error}") from None
+        if ids is None or digests is None:
+            raise DamagedFileError(f"{self.path / ITEMS}: has no column {'id' if ids is None else 'digest'!r}")
         return Items(ids, digests, labels)
 
     @cached_property
-    def row_of(self) -> dict[str, int]:
+    def row_of(self) -> RowOf:
         """Item id -> row."""
-        return {item: row for row, item in enumerate(self.items.ids)}
+        return RowOf(self.items.ids)
 
     @property
     def dtype(self) -> str:
@@ -140,13 +142,6 @@ def _describe(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return validation_text(error)
     return f"it has no {error}" if isinstance(error, KeyError) else str(error)
-
-
-def _strings(table: pa.Table, name: str) -> tuple[str, ...]:
-    values = table.column(name).to_pylist()
-    if not all(isinstance(value, str) for value in values):
-        raise ValueError(f"column {name!r} has a row without a string")
-    return tuple(str(value) for value in values)
 
 
 def write_store(
@@ -191,7 +186,7 @@ def write_store(
             "views": views.model_dump(mode="json"),
             "shards": write_shards(folder, "features", vectors, dtype),
             "view_shards": write_shards(folder, "views", view_vectors, dtype),
-            "items_sha256": _write_items(folder / "items.parquet", items),
+            "items_sha256": _write_items(folder / ITEMS, items),
             "unreadable": len(unreadable), "provenance": provenance or {},
         }  # fmt: skip
         if unreadable:
@@ -214,7 +209,7 @@ def _write_items(file: Path, items: Items) -> str:
     if items.labels is not None:
         columns["label"] = items.labels
     try:
-        table = pa.table({name: pa.array(list(values), pa.string()) for name, values in columns.items()})
+        table = pa.table({name: Column.of(values).strings() for name, values in columns.items()}).combine_chunks()
     except UnicodeEncodeError as error:
         raise BadInputError(f"an id or a label is not valid UTF-8: {error.object!r}") from None
     pq.write_table(table, file)
@@ -229,9 +224,7 @@ def check_vectors(vectors: NDArray[Any], ids: Sequence[str], dim: int) -> None:
         raise BadInputError(f"{len(vectors)} vectors but {len(ids)} ids")
     if not len(ids):
         raise BadInputError("there is no vector")
-    if len(set(ids)) != len(ids):
-        seen: set[str] = set()
-        twice = next(item for item in ids if item in seen or seen.add(item))  # type: ignore[func-returns-value]
+    if (twice := first_repeated(ids)) is not None:
         raise BadInputError(f"ids are not unique: {twice!r} stands more than once")
     _check_unit_length(vectors, lambda row: ids[row])
 

@@ -51,7 +51,8 @@ def to_int8(vectors: NDArray[Any]) -> NDArray[np.int8]:
     """(n, D) vectors -> (n, D) whole numbers, the largest of each 127."""
     numbers = np.asarray(vectors, np.float32)
     largest = np.maximum(np.abs(numbers).max(axis=1, keepdims=True, initial=0.0), SMALLEST)
-    return np.rint(LARGEST * (numbers / largest)).astype(np.int8)
+    whole: NDArray[np.int8] = np.rint(LARGEST * (numbers / largest)).astype(np.int8)
+    return whole
 
 
 def from_int8(rows: NDArray[np.int8]) -> Floats:
