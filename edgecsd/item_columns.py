@@ -162,11 +162,11 @@ def read_column(file: Path, name: str) -> Column | None:
     Parquet cannot be memory-mapped as strings: a row group is decoded at a time, and kept in fewer bytes. Raises
     ValueError for a row without a string, and what pyarrow raises for a file that it cannot read.
     """
-    with pq.ParquetFile(file) as opened:
+    with pq.ParquetFile(file, pre_buffer=False) as opened:  # read ahead, 70 MB would never be given back
         if name not in opened.schema_arrow.names:
             return None
         chunks = _chunks(opened, name, KEPT.get(name, _as_it_is)) or _chunks(opened, name, _as_it_is)
-    pa.default_memory_pool().release_unused()  # what decoding took beside: 200 bytes an item, or it would stay
+    pa.default_memory_pool().release_unused()  # what decoding took beside
     if not chunks:
         return Column.of(())
     column = pa.chunked_array(chunks, chunks[0].type)
@@ -182,8 +182,8 @@ def first_repeated(ids: Sequence[str]) -> str | None:
     return next((item for item in ids if item in seen or seen.add(item)), None)  # type: ignore[func-returns-value]
 
 
-def _hashes(ids: Iterable[str]) -> NDArray[np.int64]:
-    return np.fromiter(map(hash, ids), np.int64)
+def _hashes(ids: Sequence[str]) -> NDArray[np.int64]:
+    return np.fromiter(map(hash, ids), np.int64, len(ids))
 
 
 def _repetitions(ids: Column, hashes: NDArray[np.int64], rows: NDArray[Any]) -> int:
