@@ -299,6 +299,14 @@ def test_a_store_that_does_not_match_its_manifest_is_refused(
     assert str(store) in str(caught.value)
 
 
+@pytest.mark.parametrize("read", [FeatureStore.vectors, lambda store: list(store.blocks())])
+def test_a_shard_that_is_deleted_after_opening_is_named(store: Path, read: Callable[[FeatureStore], Any]) -> None:
+    opened = FeatureStore.open(store, verify=True)
+    (store / "features-00000-of-00001.npy").unlink()
+    with pytest.raises(DamagedFileError, match=r"s/features-00000-of-00001\.npy: cannot be read: .*No such file"):
+        read(opened)
+
+
 @pytest.mark.parametrize(
     "field", ["space", "views", "count", "shards", "view_shards", "fingerprint", "dtype", "items_sha256"]
 )
