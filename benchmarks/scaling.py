@@ -32,6 +32,7 @@ from scaling_steps import (
     FEW_ITEMS,
     ITEM_DIM,
     ITEMS,
+    QUERIES,
     QUERY_MODEL,
     extraction,
     indexing,
@@ -142,12 +143,13 @@ def draw(rows: dict[str, Any]) -> None:
     from edgecsd.report.plots import line_with_band, save
 
     figure = None
-    series = {**rows["index"], "Milvus push (flat)": rows["push"]["flat"], "Milvus push (hnsw)": rows["push"]["hnsw"]}
+    series = {f"mine, exact ({QUERIES} queries)": rows["mining"]}
+    series |= {**rows["index"], "Milvus push (flat)": rows["push"]["flat"], "Milvus push (hnsw)": rows["push"]["hnsw"]}
     for name, found in series.items():
         figure = line_with_band(
             [row["rows"] for row in found], [row["seconds"] for row in found], onto=figure, name=name, log_x=True,
             x_label=f"vectors of {rows['dim']} numbers", y_label="seconds, one core",
-            title="Building an index, pushing",
+            title="Mining, building an index, pushing",
         )  # fmt: skip
     assert figure is not None
     axes = figure.axes[0]
