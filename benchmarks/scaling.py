@@ -144,7 +144,7 @@ def draw(rows: dict[str, Any]) -> None:
 
     figure = None
     series = {f"mine, exact ({QUERIES} queries)": rows["mining"]}
-    series |= {**rows["index"], "Milvus push (flat)": rows["push"]["flat"], "Milvus push (hnsw)": rows["push"]["hnsw"]}
+    series |= {**rows["index"], "Milvus push (flat)": rows["push"]["flat"]}  # hnsw is like it
     for name, found in series.items():
         figure = line_with_band(
             [row["rows"] for row in found], [row["seconds"] for row in found], onto=figure, name=name, log_x=True,
