@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SECONDS = 3600.0  # of an hour
+NUMBER_BYTES = {"float32": 4, "float16": 2, "int8": 1}  # of a store's vectors
 HELD_GB = 0.27  # edgecsd.mapped_vectors.HELD_VALUES as float32: more is left on disk
 PROCESS_GB = 1.0  # libraries, network, a batch, blocks of mining (mining.py: 0.4 beyond start)
-ITEM_GB = 126e-9  # an id and its digest
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Job:
     """What is asked. price: of a node and hour; storage_price: of a GB and month; both in one currency, 0: not told.
 
     train_images  photos that the query model is trained on, for `epochs`; mined exactly or by inverted lists
-    gallery_model  a key of Constants.extraction; index: flat, hnsw, ivf or ivfpq
+    gallery_model  a key of Constants.extraction; index: flat, hnsw, ivf or ivfpq; dtype: of the store
     """
 
     images: int
@@ -31,6 +31,7 @@ class Job:
     gallery_model: str = "tf_efficientnet_lite2"
     mining: str = "exact"
     index: str = "hnsw"
+    dtype: str = "float16"
     links: int = 32
     pq_bytes: int = 64
     price: float = 0.0
@@ -47,7 +48,9 @@ class Constants:
     growth         the power with which an index's seconds a vector grow with the number of vectors, by type
     push_rows      rows a second of one client and one server process, at dimension `dim`
     probed         the share of the gallery that inverted lists look at for a recall of 0.95; it depends on the photos
-    item_memory, process_gb  bytes of an item's id and digest in memory, GB of a process that embeds
+    item_memory    bytes of an item in a process that opened the store: id, digest, its row by id
+    listed_memory  bytes of an id in a process that listed the photos
+    process_gb     GB of a process that embeds
     """
 
     dim: int
@@ -63,6 +66,7 @@ class Constants:
     pushed_bytes: float
     probed: float
     item_memory: float
+    listed_memory: float
     process_gb: float
 
 
@@ -94,10 +98,15 @@ def speedup(job: Job, known: Constants) -> float:
 
 def _extract(job: Job, known: Constants) -> Stage:
     hours = job.images / known.extraction[job.gallery_model] / speedup(job, known) / SECONDS
-    storage = job.images * (2 * job.dim + known.item_bytes) / 1e9
-    memory = job.cores * (known.process_gb + job.images * known.item_memory / 1e9)
+    storage = job.images * (NUMBER_BYTES[job.dtype] * job.dim + known.item_bytes) / 1e9
+    memory = job.cores * (known.process_gb + job.images * (known.item_memory + known.listed_memory) / 1e9)
     return Stage(
-        "extract", hours, hours * job.nodes, memory, storage, "N / (images a second x S); store N (2 D + item bytes)"
+        "extract",
+        hours,
+        hours * job.nodes,
+        memory,
+        storage,
+        "N / (images a second x S); store N (bytes x D + item bytes)",
     )
 
 
@@ -111,20 +120,21 @@ def _mine(job: Job, known: Constants) -> Stage:
         "T N D / (products a second x S)" if job.mining == "exact" else "(4 N^1.5 D + T (4 N^0.5 + p N) D / S) / m"
     )
     return Stage(
-        f"mine ({job.mining})", hours, hours * job.nodes, _held(job), job.train_images * 1024 * 6 / 1e9, formula
+        f"mine ({job.mining})", hours, hours * job.nodes, _held(job, known), job.train_images * 1024 * 6 / 1e9, formula
     )
 
 
 def _train(job: Job, known: Constants) -> Stage:
     hours = job.epochs * job.train_images / known.training / speedup(job, known) / SECONDS
     formula = "E T / (images a second x S); memory at most 1.5 GB a process, and ids"
-    return Stage("train", hours, hours * job.nodes, _held(job), 0.0, formula)
+    return Stage("train", hours, hours * job.nodes, _held(job, known), 0.0, formula)
 
 
-def _held(job: Job) -> float:
+def _held(job: Job, known: Constants) -> float:
     """GB of a node's processes that mine or train: vectors up to HELD_GB of gallery and photos each, blocks, ids."""
     vectors = sum(min(HELD_GB, 4 * count * job.dim / 1e9) for count in (job.images, job.train_images))
-    return job.cores * (PROCESS_GB + vectors + (job.images + job.train_images) * ITEM_GB)
+    items = job.images * known.item_memory + job.train_images * (known.item_memory + known.listed_memory)
+    return job.cores * (PROCESS_GB + vectors + items / 1e9)
 
 
 def _index(job: Job, known: Constants) -> Stage:

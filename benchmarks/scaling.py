@@ -1,13 +1,14 @@
 """The constants of the cost model, measured on one core of this machine, and the plan for a job of any size.
 
     python benchmarks/scaling.py [--sizes 5000,10000,20000,40000] [--dim 512] [--work FOLDER]
+    python benchmarks/scaling.py --items
     python benchmarks/scaling.py --images 1e8 --dim 512 --nodes 16 [--cores 32] [--price 1.5] [--index ivfpq] ...
 
 Without --images it measures, each thing in a fresh process that may use one core: extraction with two gallery models on
 the demo's photos, a training step of the demo's query model (K = 1024), mining and indexes over made-up clustered
 vectors of growing number, a push into a Milvus Lite server of its own, bytes an item. What another core adds is taken
 from results/extraction.json (extraction.py), what inverted lists look at from results/mining.json (mining.py). Written
-to results/scaling.json, .md, .png and .svg.
+to results/scaling.json, .md, .png and .svg. With --items only bytes an item are measured anew, all else is kept.
 With --images it measures nothing: it reads results/scaling.json and prints hours, memory, storage and money a stage.
 """
 
@@ -24,9 +25,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cost_model import Constants, Job, plan
+from cost_model import NUMBER_BYTES, Constants, Job, plan
 from environment import environment
-from scaling_steps import ANCHORS, QUERY_MODEL, extraction, indexing, make_store, mining, pushing, training
+from scaling_steps import (
+    ANCHORS,
+    FEW_ITEMS,
+    ITEM_DIM,
+    ITEMS,
+    QUERIES,
+    QUERY_MODEL,
+    extraction,
+    indexing,
+    make_store,
+    mining,
+    opening,
+    pushing,
+    training,
+)
 
 from edgecsd.files import read_json, write_json
 
@@ -48,10 +63,9 @@ def run_child(given: dict[str, Any]) -> dict[str, Any]:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     step = {
         "extraction": extraction, "training": training, "make_store": make_store, "mining": mining,
-        "indexing": indexing, "pushing": pushing,
+        "indexing": indexing, "pushing": pushing, "opening": opening,
     }[given.pop("step")]  # fmt: skip
-    if "folder" in given:
-        given["folder"] = Path(given["folder"])
+    given |= {name: Path(given[name]) for name in ("folder", "small") if name in given}
     return dict(step(**given))  # type: ignore[operator]
 
 
@@ -59,7 +73,8 @@ def measure(sizes: list[int], dim: int, work: Path) -> dict[str, Any]:
     rows: dict[str, Any] = {
         "dim": dim, "extraction": {model: in_a_fresh_process("extraction", model=model) for model in MODELS},
         "training": in_a_fresh_process("training", dim=dim),
-        "stores": [], "mining": [], "index": {kind: [] for kind in TYPES}, "push": {"flat": [], "hnsw": []},
+        "items": measure_items(work), "stores": [], "mining": [], "index": {kind: [] for kind in TYPES},
+        "push": {"flat": [], "hnsw": []},
     }  # fmt: skip
     for size in sizes:
         folder = str(work / f"{size}.store")
@@ -70,6 +85,19 @@ def measure(sizes: list[int], dim: int, work: Path) -> dict[str, Any]:
         for kind in rows["push"]:
             rows["push"][kind].append(in_a_fresh_process("pushing", folder=folder, kind=kind))
     return rows
+
+
+def measure_items(work: Path) -> dict[str, Any]:
+    """Of a store with many items and short vectors."""
+    folders = {name: str(work / f"{name}.store") for name in ("folder", "small")}
+    for name, rows in (("folder", ITEMS), ("small", FEW_ITEMS)):
+        in_a_fresh_process("make_store", folder=folders[name], rows=rows, dim=ITEM_DIM)
+    return in_a_fresh_process("opening", **folders)
+
+
+def of_items(items: dict[str, float]) -> dict[str, float]:
+    """The constants that `measure_items` gives."""
+    return {name: items[name] for name in ("item_bytes", "item_memory", "listed_memory")}
 
 
 def power(rows: list[dict[str, float]]) -> float:
@@ -92,11 +120,10 @@ def constants(rows: dict[str, Any], scaling: float) -> Constants:
         dim=dim, rows=int(rows["stores"][-1]["rows"]),
         extraction={name: row["images_per_second"] for name, row in rows["extraction"].items()},
         scaling=scaling, training=rows["training"]["images_per_second"],
-        mining_products=rows["mining"][-1]["products_per_second"], item_bytes=rows["stores"][-1]["item_bytes"],
+        mining_products=rows["mining"][-1]["products_per_second"], **of_items(rows["items"]),
         index_add={kind: found[-1]["rows"] / found[-1]["seconds"] for kind, found in rows["index"].items()},
         growth=growth(rows["index"]), push_rows=push["rows_per_second"],
         pushed_bytes=max(0.0, push["bytes_per_row"] - 4 * dim), probed=probed(),
-        item_memory=rows["stores"][-1]["item_memory"],
         process_gb=max(row["process_gb"] for row in rows["extraction"].values()),
     )  # fmt: skip
 
@@ -116,12 +143,13 @@ def draw(rows: dict[str, Any]) -> None:
     from edgecsd.report.plots import line_with_band, save
 
     figure = None
-    series = {**rows["index"], "Milvus push (flat)": rows["push"]["flat"], "Milvus push (hnsw)": rows["push"]["hnsw"]}
+    series = {f"mine, exact ({QUERIES} queries)": rows["mining"]}
+    series |= {**rows["index"], "Milvus push (flat)": rows["push"]["flat"]}  # hnsw is like it
     for name, found in series.items():
         figure = line_with_band(
             [row["rows"] for row in found], [row["seconds"] for row in found], onto=figure, name=name, log_x=True,
             x_label=f"vectors of {rows['dim']} numbers", y_label="seconds, one core",
-            title="Building an index, pushing",
+            title="Mining, building an index, pushing",
         )  # fmt: skip
     assert figure is not None
     axes = figure.axes[0]
@@ -157,7 +185,9 @@ def report(rows: dict[str, Any], known: Constants) -> str:
         f"{known.growth['ivf']:.2f} (ivf), "
         f"{known.growth['flat']:.2f} (flat). Inverted lists look at "
         f"{known.probed:.1%} of the gallery for a recall of 0.95 (mining.py's made-up vectors). An item is "
-        f"{known.item_bytes:.0f} bytes of items.parquet, {known.item_memory:.0f} bytes in memory. A second core brings "
+        f"{known.item_bytes:.0f} bytes of items.parquet, {known.item_memory:.0f} bytes in memory of a process that "
+        f"opened the store, {known.listed_memory:.0f} of one that listed the photos "
+        f"({rows['items']['rows']:,} items). A second core brings "
         f"{known.scaling:.2f} of the first (extraction.py).", "", "![growth](scaling.png)", "",
     ]  # fmt: skip
     return "\n".join(lines)
@@ -192,8 +222,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="5000,10000,20000,40000", help="galleries that are measured")
     parser.add_argument("--work", type=Path, help="where the made-up stores lie (default: a temporary folder)")
+    parser.add_argument("--items", action="store_true", help="measure bytes an item alone, keep the rest")
     parser.add_argument("--images", type=float, help="print the plan for so many; nothing is measured")
     parser.add_argument("--index", choices=TYPES, default=Job.index)
+    parser.add_argument("--dtype", choices=tuple(NUMBER_BYTES), default=Job.dtype, help="of the store")
     parser.add_argument("--mining", choices=("exact", "ivf"), default=Job.mining)
     parser.add_argument("--gallery-model", choices=MODELS, default=Job.gallery_model)
     for name in ("dim", "nodes", "cores", "epochs", "links", "pq_bytes"):
@@ -203,7 +235,7 @@ def main() -> None:
     parser.add_argument("--storage-price", type=float, default=0.0, help="of a GB and month")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = vars(parser.parse_args())
-    child, sizes, work = given.pop("child"), given.pop("sizes"), given.pop("work")
+    child, sizes, work, items = (given.pop(name) for name in ("child", "sizes", "work", "items"))
     if child:
         print(json.dumps(run_child(json.loads(child))))
         return
@@ -213,9 +245,14 @@ def main() -> None:
         print(show(job, known))
         return
     with tempfile.TemporaryDirectory(prefix="edgecsd-scaling-") as folder:
-        rows = measure([int(size) for size in sizes.split(",")], given["dim"], work or Path(folder))
-    known = constants(rows, second_core())
-    write_json(RESULTS / "scaling.json", {"constants": asdict(known), **rows, "environment": environment()})
+        if items:
+            rows = read_json(RESULTS / "scaling.json")
+            rows["items"] = {**measure_items(work or Path(folder)), "environment": environment()}
+            known = Constants(**{**rows.pop("constants"), **of_items(rows["items"])})
+        else:
+            rows = measure([int(size) for size in sizes.split(",")], given["dim"], work or Path(folder))
+            known = constants(rows, second_core())
+    write_json(RESULTS / "scaling.json", {"constants": asdict(known), "environment": environment(), **rows})
     (RESULTS / "scaling.md").write_text(report(rows, known), encoding="utf-8")
     draw(rows)
     print(report(rows, known))

@@ -15,6 +15,7 @@ import numpy as np
 from edgecsd.bench.bench_device import read_kilobytes
 from edgecsd.files import size_bytes
 
+ITEMS, FEW_ITEMS, ITEM_DIM = 2_000_000, 1_000, 8  # of the stores that are opened for their ids
 PHOTOS, BATCH, STEPS, ANCHORS, QUERIES = 64, 32, 4, 1024, 500
 QUERY_MODEL = "tf_efficientnet_lite0"
 
@@ -79,22 +80,41 @@ def clustered(rows: int, dim: int, seed: int) -> np.ndarray:
     return vectors
 
 
+def names(rows: int) -> tuple[str, ...]:
+    """Ids as long as a photo's path."""
+    return tuple(f"gallery/photo-{row:09d}.jpg" for row in range(rows))
+
+
 def make_store(folder: Path, rows: int, dim: int) -> dict[str, float]:
-    """The store that is indexed and pushed, ids as long as a photo's path; bytes an item on disk and in memory."""
-    from edgecsd.features import FeatureStore, Items, write_store
+    """The store that is indexed and pushed."""
+    from edgecsd.features import Items, write_store
     from edgecsd.space import EmbeddingSpace
 
-    ids = tuple(f"gallery/photo-{row:09d}.jpg" for row in range(rows))
+    ids = names(rows)
     digests = tuple(sha256(item.encode()).hexdigest() for item in ids)
-    space = EmbeddingSpace(gallery_model="made-up", dim=dim)
-    write_store(folder, space, Items(ids, digests), clustered(rows, dim, 1).astype(np.float16))
-    del ids, digests
-    before = read_kilobytes("RssAnon") or 0
-    held = FeatureStore.open(folder).items
-    after = read_kilobytes("RssAnon") or 0
+    vectors = clustered(rows, dim, 1).astype(np.float16)
+    write_store(folder, EmbeddingSpace(gallery_model="made-up", dim=dim), Items(ids, digests), vectors)
+    return {"rows": rows, "item_bytes": size_bytes(folder / "items.parquet") / rows, "vector_bytes": 2.0 * dim}
+
+
+def opening(folder: Path, small: Path) -> dict[str, float]:
+    """Bytes an item in memory of a process that opens a store, and of one that lists the photos.
+
+    A small store is opened before, so that what libraries take by themselves is not counted; and nothing was let go
+    before that could be used again, as it was in the process that made the store.
+    """
+    from edgecsd.features import FeatureStore
+
+    FeatureStore.open(small)
+    levels = [read_kilobytes("RssAnon") or 0]
+    held = FeatureStore.open(folder)
+    levels.append(read_kilobytes("RssAnon") or 0)
+    listed = names(held.count)
+    levels.append(read_kilobytes("RssAnon") or 0)
+    each = [1024 * step / len(listed) for step in np.diff(levels)]
     return {
-        "rows": len(held.ids), "item_bytes": size_bytes(folder / "items.parquet") / rows,
-        "item_memory": max(0.0, (after - before) * 1024 / rows), "vector_bytes": 2.0 * dim,
+        "rows": held.count, "item_bytes": size_bytes(folder / "items.parquet") / held.count,
+        "item_memory": max(0.0, each[0]), "listed_memory": max(0.0, each[1]),
     }  # fmt: skip
 
 

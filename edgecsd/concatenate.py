@@ -17,6 +17,7 @@ from edgecsd.locks import holding_out
 from edgecsd.overwriting import require_free
 from edgecsd.preprocess import validation_text
 from edgecsd.progress import SILENT, Reporter
+from edgecsd.shards import Shard, floating, require_dtype, wider
 from edgecsd.space import EmbeddingSpace, SpacePart
 
 NAMED = 5  # items that an error names
@@ -29,6 +30,7 @@ def concatenate(
     *,
     weights: Sequence[float] | None = None,
     common: bool = False,
+    dtype: str | None = None,
     overwrite: bool = False,
     reporter: Reporter = SILENT,
 ) -> FeatureStore:
@@ -38,11 +40,14 @@ def concatenate(
 
     weights  one a store, above 0 (default: equal); only their ratios count
     common   keep the items that every store has, instead of refusing where one lacks some
+    dtype    float32, float16 or int8 (default: that of the stores, or the one of them that keeps most)
 
     Items are the same where id and digest agree (an unknown digest agrees with any); they keep the first store's order.
     Labels come from the first store that has them. The joint space has the first store's pixel contract, which gives
     query models their geometry. Raises IncompatibleError (exit 3) for views of different recipes.
     """
+    if dtype is not None:
+        require_dtype(dtype)
     require_free(out, KIND, overwrite=overwrite)
     if len(stores) < 2:
         raise BadInputError(f"{len(stores)} store given; two or more are needed to concatenate")
@@ -52,10 +57,10 @@ def concatenate(
     shares = _shares(weights, len(parts))
     rows = _matching_rows(parts, common=common, reporter=reporter)
     space = _joint_space(parts, shares)
-    dtype = max((str(part.manifest["dtype"]) for part in parts), key=lambda name: np.dtype(name).itemsize)
+    dtype = dtype or wider(part.dtype for part in parts)
     views = parts[0].views
-    vectors = np.empty((len(rows[0]), space.dim), dtype)
-    view_vectors = np.empty((len(rows[0]) * views.count, space.dim), dtype)
+    vectors = np.empty((len(rows[0]), space.dim), floating(dtype))
+    view_vectors = np.empty((len(rows[0]) * views.count, space.dim), vectors.dtype)
     first = 0
     with reporter.task("concatenating", len(parts)) as advance:
         for part, own_rows, share in zip(parts, rows, shares, strict=True):
@@ -163,7 +168,7 @@ def _joint_space(parts: Sequence[FeatureStore], shares: Sequence[float]) -> Embe
 
 
 def _fill(
-    columns: NDArray[Any], blocks: Iterator[tuple[int, NDArray[Any]]], places: NDArray[Any], each: int, scale: float
+    columns: NDArray[Any], blocks: Iterator[tuple[int, Shard]], places: NDArray[Any], each: int, scale: float
 ) -> None:
     """Put the blocks' rows, each of length `scale`, into the rows of `columns` that `places` gives their items.
 
@@ -173,7 +178,7 @@ def _fill(
         rows = start + np.arange(len(block))
         target = places[rows // each]
         used = target >= 0
-        vectors = np.asarray(block, np.float32)[used]
+        vectors = np.asarray(block[np.flatnonzero(used)], np.float32)
         vectors *= scale / np.linalg.norm(vectors, axis=1, keepdims=True)
         columns[(target * each + rows % each)[used]] = vectors
 

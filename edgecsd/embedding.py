@@ -15,6 +15,7 @@ from edgecsd.distributed import ALONE, Ranks, own_cores
 from edgecsd.errors import BadInputError
 from edgecsd.files import Parts, writing_array
 from edgecsd.images import Arrays, ImageSet, Loaded, Photo, Transform, load_in_order, load_photos
+from edgecsd.item_columns import Column
 from edgecsd.preprocess import Preprocess, Resize
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.views import ViewRecipe
@@ -45,8 +46,8 @@ class Joined:
 
     vectors: NDArray[np.float32]
     view_vectors: NDArray[np.float32]
-    kept: list[int]
-    digests: list[str]
+    kept: Sequence[int]
+    digests: Column
     problems: dict[int, str]
 
 
@@ -131,13 +132,22 @@ def collect_parts(parts: Parts, count: int, *, part_items: int = PART_ITEMS) -> 
 def join_parts(parts: Parts, count: int, per_item: int, dim: int, *, part_items: int = PART_ITEMS) -> Joined:
     """What `embed_parts` made of `count` images, as memory-mapped files in the folder of `parts`.
 
-    Holds one part in memory at a time, but for the digests and the problems: some hundred bytes an image.
+    Holds one part in memory at a time, but for the digests, 68 bytes an image, and the problems.
     """
-    numbers = range(math.ceil(count / part_items))
-    told = [parts.read(number, "digests", "problems") for number in numbers]
-    problems = [str(problem) for part in told for problem in part["problems"]]
-    digests = [str(digest) for part in told for digest in part["digests"]]
-    kept = [position for position, problem in enumerate(problems) if not problem]
+    numbers, problems = range(math.ceil(count / part_items)), dict[int, str]()
+
+    def readable() -> Iterator[str]:
+        for number in numbers:
+            part = parts.read(number, "digests", "problems")
+            told = zip(part["digests"].tolist(), part["problems"].tolist(), strict=True)
+            for position, (digest, problem) in enumerate(told, number * part_items):
+                if problem:
+                    problems[position] = problem
+                else:
+                    yield digest
+
+    digests = Column.of(readable())
+    kept = [p for p in range(count) if p not in problems] if problems else range(count)
     shapes = ((len(kept), dim), (len(kept) * (per_item - 1), dim))
     files = (parts.folder / "vectors.npy", parts.folder / "views.npy")
     with writing_array(files[0], shapes[0]) as own, writing_array(files[1], shapes[1]) as views:
@@ -146,10 +156,7 @@ def join_parts(parts: Parts, count: int, per_item: int, dim: int, *, part_items:
             if len(vectors):
                 own(vectors[:, 0])
                 views(vectors[:, 1:].reshape(-1, dim))
-    return Joined(
-        np.load(files[0], mmap_mode="r"), np.load(files[1], mmap_mode="r"), kept, [digests[p] for p in kept],
-        {p: problem for p, problem in enumerate(problems) if problem},
-    )  # fmt: skip
+    return Joined(np.load(files[0], mmap_mode="r"), np.load(files[1], mmap_mode="r"), kept, digests, problems)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from edgecsd.distributed import ranks
 from edgecsd.embedding import PART_ITEMS, embed_parts, join_parts
 from edgecsd.engine import Engine
 from edgecsd.errors import BadInputError
-from edgecsd.features import KIND, FeatureStore, Items, require_dtype, write_store
+from edgecsd.features import KIND, FeatureStore, Items, write_store
 from edgecsd.files import Parts, digest_of, read_json
 from edgecsd.gallery_models import GalleryModel, WhitenedGalleryModel, load_gallery_model, prepare
 from edgecsd.ground_truth import read_ground_truth
@@ -19,6 +19,7 @@ from edgecsd.images import ImageSet, find_images
 from edgecsd.locks import holding_out
 from edgecsd.preprocess import validation_text
 from edgecsd.progress import SILENT, Reporter
+from edgecsd.shards import require_dtype
 from edgecsd.space import EmbeddingSpace
 from edgecsd.views import ViewRecipe, ViewStrength, view_recipe
 from edgecsd.whitening import Whitening
@@ -126,9 +127,9 @@ def _write(
             f"{images.root}: none of the {len(images)} images can be read"
             + (f"; the first: {skipped[0][1]}" if skipped else "")
         )
-    items = images.subset(found.kept)
+    items = images.subset(found.kept) if skipped else images
     write_store(
-        out, space, Items(items.ids, tuple(found.digests), items.labels), found.vectors,
+        out, space, Items(items.ids, found.digests, items.labels), found.vectors,
         views=recipe, view_vectors=found.view_vectors, dtype=dtype, unreadable=skipped, provenance=settings,
         whitening=transform,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 STORE/
   manifest.json               kind, schema_version, count, dim, dtype, space, views, provenance, SHA-256 of the files
   items.parquet               id, digest of the encoded image (maybe empty), optional label
-  features-00000-of-0000N.npy (rows, dim), float16 or float32, C order; row i is item i
+  features-00000-of-0000N.npy (rows, dim), float16, float32 or int8 (shards.py), C order; row i is item i
   views-00000-of-0000N.npy    (rows * views, dim); row i * views + v - 1 is view v of item i
   unreadable.txt              images that were skipped, one "id<TAB>reason" a line
   whitening.safetensors       the transform that whitened the vectors, where the space names one
@@ -11,7 +11,6 @@ STORE/
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,22 +20,24 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from edgecsd import __version__
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.files import read_manifest, replace_whole, require_digest, save_array, sha256_file, write_json
+from edgecsd.files import read_manifest, replace_whole, require_digest, sha256_file, write_json
+from edgecsd.item_columns import Column, RowOf, first_repeated, read_column
 from edgecsd.preprocess import validation_text
+from edgecsd.shards import INT8, SHARD_ROWS, Shard, blocks_of, check_shards, read_into, require_dtype, write_shards
 from edgecsd.space import EmbeddingSpace
 from edgecsd.views import ViewRecipe
 from edgecsd.whitening import WHITENING_FILE, Whitening, read_whitening
 
 KIND = "feature store"
+ITEMS = "items.parquet"
 SCHEMA_VERSION = 1
-SHARD_ROWS = 65_536
-UNIT_NORM_TOLERANCE = {"float32": 1e-4, "float16": 2e-3}  # largest |norm - 1| that rounding to the dtype explains
+INT8_VERSION = 2  # of stores with int8 vectors, which readers of 1 would not know what to do with
+UNIT_NORM_TOLERANCE = {"float32": 1e-4, "float16": 2e-3}  # largest |norm - 1| that rounding of what is given explains
 
 Floats = NDArray[np.float32]
 
@@ -45,9 +46,9 @@ Floats = NDArray[np.float32]
 class Items:
     """The rows' identity: unique ids, the digests of the encoded images ("" if unknown), maybe labels."""
 
-    ids: tuple[str, ...]
-    digests: tuple[str, ...]
-    labels: tuple[str, ...] | None = None
+    ids: Sequence[str]
+    digests: Sequence[str]
+    labels: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class FeatureStore:
     @staticmethod
     def open(path: Path, *, verify: bool = False) -> FeatureStore:
         """Open a store and compare its files with its manifest; `verify` reads every byte for its digest too."""
-        manifest = read_manifest(path / "manifest.json", KIND, SCHEMA_VERSION)
+        manifest = read_manifest(path / "manifest.json", KIND, SCHEMA_VERSION, INT8_VERSION)
         try:
             space = EmbeddingSpace.model_validate(manifest["space"])
             views = ViewRecipe.model_validate(manifest["views"])
@@ -71,7 +72,7 @@ class FeatureStore:
             if manifest["fingerprint"] != space.fingerprint:
                 raise DamagedFileError(f"{path}: the manifest's fingerprint is not that of its embedding space")
             for shards, rows in (("shards", store.count), ("view_shards", store.count * views.count)):
-                _check_shards(path, manifest[shards], rows, space.dim, str(manifest["dtype"]), verify=verify)
+                check_shards(path, manifest[shards], rows, space.dim, str(manifest["dtype"]), verify=verify)
             read_whitening(path, space)
             items_sha256 = str(manifest["items_sha256"])
         except (KeyError, TypeError, ValueError) as error:
@@ -83,38 +84,36 @@ class FeatureStore:
         if len(store.row_of) != store.count:
             raise DamagedFileError(f"{path}: items.parquet has the same id more than once")
         if verify:
-            require_digest(path / "items.parquet", items_sha256)
+            require_digest(path / ITEMS, items_sha256)
         return store
 
     @cached_property
     def items(self) -> Items:
         try:
-            table = pq.read_table(self.path / "items.parquet")
-            ids, digests = _strings(table, "id"), _strings(table, "digest")
-            labels = _strings(table, "label") if "label" in table.column_names else None
-        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-            raise DamagedFileError(f"{self.path}/items.parquet: {error}") from None
+            ids, digests, labels = (read_column(self.path / ITEMS, name) for name in ("id", "digest", "label"))
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise DamagedFileError(f"{self.path / ITEMS}: {error}") from None
+        if ids is None or digests is None:
+            raise DamagedFileError(f"{self.path / ITEMS}: has no column {'id' if ids is None else 'digest'!r}")
         return Items(ids, digests, labels)
 
     @cached_property
-    def row_of(self) -> dict[str, int]:
+    def row_of(self) -> RowOf:
         """Item id -> row."""
-        return {item: row for row, item in enumerate(self.items.ids)}
+        return RowOf(self.items.ids)
 
-    def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
+    @property
+    def dtype(self) -> str:
+        """How the vectors are stored: float32, float16 or int8."""
+        return str(self.manifest["dtype"])
+
+    def blocks(self) -> Iterator[tuple[int, Shard]]:
         """(first row, memory-mapped (rows, dim) vectors) of each shard, in row order."""
-        return self._shards("shards")
+        return blocks_of(self.path, self.manifest["shards"])
 
-    def view_blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
+    def view_blocks(self) -> Iterator[tuple[int, Shard]]:
         """The same of the cached views; a shard may end within an item's views."""
-        return self._shards("view_shards")
-
-    def _shards(self, shards: str) -> Iterator[tuple[int, NDArray[Any]]]:
-        first = 0
-        for shard in self.manifest[shards]:
-            block = open_memmap(self.path / shard["file"], mode="r")
-            yield first, block
-            first += len(block)
+        return blocks_of(self.path, self.manifest["view_shards"])
 
     @property
     def whitening(self) -> Whitening | None:
@@ -134,8 +133,8 @@ class FeatureStore:
 
     def _read(self, shards: str, rows: int) -> Floats:
         out = np.empty((rows, self.space.dim), np.float32)
-        for first, block in self._shards(shards):
-            out[first : first + len(block)] = block
+        for first, block in blocks_of(self.path, self.manifest[shards]):
+            read_into(out[first : first + len(block)], block, 0)
         return out
 
 
@@ -143,36 +142,6 @@ def _describe(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return validation_text(error)
     return f"it has no {error}" if isinstance(error, KeyError) else str(error)
-
-
-def _strings(table: pa.Table, name: str) -> tuple[str, ...]:
-    values = table.column(name).to_pylist()
-    if not all(isinstance(value, str) for value in values):
-        raise ValueError(f"column {name!r} has a row without a string")
-    return tuple(str(value) for value in values)
-
-
-def _check_shards(path: Path, shards: list[dict[str, Any]], rows: int, dim: int, dtype: str, *, verify: bool) -> None:
-    if dtype not in UNIT_NORM_TOLERANCE:
-        raise DamagedFileError(f"{path}: says dtype {dtype}; {' or '.join(UNIT_NORM_TOLERANCE)} is expected")
-    found = 0
-    for shard in shards:
-        file = path / Path(shard["file"]).name
-        try:
-            block = open_memmap(file, mode="r")  # .npy only: never a pickle, never a zip
-        except (OSError, ValueError, EOFError) as error:
-            raise DamagedFileError(f"{file}: cannot be read: {error}") from None
-        if not block.flags.c_contiguous:
-            raise DamagedFileError(f"{file}: not in C order")
-        if block.shape != (shard["rows"], dim) or str(block.dtype) != dtype:
-            raise DamagedFileError(
-                f"{file}: holds {block.dtype} {block.shape}, the manifest says {dtype} {(shard['rows'], dim)}"
-            )
-        if verify:
-            require_digest(file, str(shard["sha256"]))
-        found += len(block)
-    if found != rows:
-        raise DamagedFileError(f"{path}: its shards hold {found} vectors, the manifest says {rows}")
 
 
 def write_store(
@@ -211,13 +180,13 @@ def write_store(
     with replace_whole(path) as folder:
         folder.mkdir()
         manifest = {
-            "kind": KIND, "schema_version": SCHEMA_VERSION, "edgecsd": __version__,
+            "kind": KIND, "schema_version": INT8_VERSION if dtype == INT8 else SCHEMA_VERSION, "edgecsd": __version__,
             "count": len(vectors), "dim": space.dim, "dtype": dtype,
             "fingerprint": space.fingerprint, "space": space.model_dump(mode="json"),
             "views": views.model_dump(mode="json"),
-            "shards": _write_shards(folder, "features", vectors, dtype),
-            "view_shards": _write_shards(folder, "views", view_vectors, dtype),
-            "items_sha256": _write_items(folder / "items.parquet", items),
+            "shards": write_shards(folder, "features", vectors, dtype),
+            "view_shards": write_shards(folder, "views", view_vectors, dtype),
+            "items_sha256": _write_items(folder / ITEMS, items),
             "unreadable": len(unreadable), "provenance": provenance or {},
         }  # fmt: skip
         if unreadable:
@@ -240,22 +209,11 @@ def _write_items(file: Path, items: Items) -> str:
     if items.labels is not None:
         columns["label"] = items.labels
     try:
-        table = pa.table({name: pa.array(list(values), pa.string()) for name, values in columns.items()})
+        table = pa.table({name: Column.of(values).strings() for name, values in columns.items()}).combine_chunks()
     except UnicodeEncodeError as error:
         raise BadInputError(f"an id or a label is not valid UTF-8: {error.object!r}") from None
     pq.write_table(table, file)
     return sha256_file(file)
-
-
-def _write_shards(folder: Path, stem: str, vectors: NDArray[Any], dtype: str) -> list[dict[str, Any]]:
-    shards = math.ceil(len(vectors) / SHARD_ROWS)
-    written = []
-    for number in range(shards):
-        block = np.ascontiguousarray(vectors[number * SHARD_ROWS : (number + 1) * SHARD_ROWS], dtype=dtype)
-        file = folder / f"{stem}-{number:05d}-of-{shards:05d}.npy"
-        save_array(file, block)
-        written.append({"file": file.name, "rows": len(block), "sha256": sha256_file(file)})
-    return written
 
 
 def check_vectors(vectors: NDArray[Any], ids: Sequence[str], dim: int) -> None:
@@ -266,9 +224,7 @@ def check_vectors(vectors: NDArray[Any], ids: Sequence[str], dim: int) -> None:
         raise BadInputError(f"{len(vectors)} vectors but {len(ids)} ids")
     if not len(ids):
         raise BadInputError("there is no vector")
-    if len(set(ids)) != len(ids):
-        seen: set[str] = set()
-        twice = next(item for item in ids if item in seen or seen.add(item))  # type: ignore[func-returns-value]
+    if (twice := first_repeated(ids)) is not None:
         raise BadInputError(f"ids are not unique: {twice!r} stands more than once")
     _check_unit_length(vectors, lambda row: ids[row])
 
@@ -290,9 +246,3 @@ def _check_unit_length(vectors: NDArray[Any], name: Callable[[int], str]) -> Non
             raise BadInputError(
                 f"row {row} ({name(row)}) has length {norms[row - first]:.4f}, not 1; normalise the vectors first"
             )
-
-
-def require_dtype(dtype: str) -> None:
-    """Raise BadInputError unless a store may hold this type."""
-    if dtype not in UNIT_NORM_TOLERANCE:
-        raise BadInputError(f"vectors are stored as {' or '.join(UNIT_NORM_TOLERANCE)}, not as {dtype}")

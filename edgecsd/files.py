@@ -98,7 +98,7 @@ def read_json(path: Path) -> Any:
         raise DamagedFileError(f"{path}: not readable as JSON: {error}") from None
 
 
-def read_manifest(path: Path, kind: str, schema_version: int) -> dict[str, Any]:
+def read_manifest(path: Path, kind: str, *schema_versions: int) -> dict[str, Any]:
     """The manifest of one of our folders; another kind or an unknown schema version is refused."""
     if not path.parent.is_dir():
         raise BadInputError(f"{path.parent}: no such {kind} (a folder is expected)")
@@ -107,10 +107,11 @@ def read_manifest(path: Path, kind: str, schema_version: int) -> dict[str, Any]:
     manifest = read_json(path)
     if not isinstance(manifest, dict) or manifest.get("kind") != kind:
         raise DamagedFileError(f"{path}: not the manifest of a {kind}")
-    if manifest.get("schema_version") != schema_version:
+    if manifest.get("schema_version") not in schema_versions:
         raise DamagedFileError(
             f"{path}: schema_version {manifest.get('schema_version')!r} is unknown to this edgecsd, "
-            f"which reads {schema_version}; use the edgecsd that wrote it or make the {kind} again"
+            f"which reads {' and '.join(map(str, schema_versions))}; use the edgecsd that wrote it or make the {kind} "
+            f"again"
         )
     return manifest
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgecsd.features import FeatureStore
 from edgecsd.index import GalleryIndex
+from edgecsd.shards import let_go
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -60,14 +60,7 @@ def store_blocks(store: FeatureStore, size: int = BLOCK_ROWS) -> Iterator[tuple[
         for start in range(0, len(shard), size):
             block = np.array(shard[start : start + size], np.float32)
             yield np.arange(first + start, first + start + len(block), dtype=np.int64), block
-            _let_go(shard)
-
-
-def _let_go(shard: NDArray[Any]) -> None:
-    """Take the pages of a memory-mapped file out of this process; reading them again brings them back."""
-    file: Any = shard.base
-    if isinstance(file, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        file.madvise(mmap.MADV_DONTNEED)
+            let_go(shard)
 
 
 def exact_neighbours(queries: Floats, blocks: Blocks, k: int) -> tuple[Floats, Rows]:

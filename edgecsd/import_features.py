@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, first_line
-from edgecsd.features import KIND, FeatureStore, Items, check_vectors, require_dtype, write_store
+from edgecsd.features import KIND, FeatureStore, Items, check_vectors, write_store
 from edgecsd.locks import holding_out
 from edgecsd.overwriting import require_free
 from edgecsd.progress import SILENT, Reporter
+from edgecsd.shards import require_dtype
 from edgecsd.space import EmbeddingSpace
 
 Floats = NDArray[np.float32] | NDArray[np.float16]  # float16 stays float16: its unit vectors are less exactly so

@@ -10,19 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.features import FeatureStore
+from edgecsd.shards import Rows, Shard, read_into
 from edgecsd.views import ViewRecipe
 
 HELD_VALUES = 1 << 26  # vectors up to so many values are held as float32 (256 MB), more are left on disk
 HASHED_ROWS = 65_536  # as float32 at once
 
 Floats: TypeAlias = NDArray[np.float32]
-Rows: TypeAlias = slice | NDArray[np.int64]
 
 
 class MappedVectors:
     """The rows of several memory-mapped arrays as one, (N, D): a slice or row numbers give float32 (rows, D)."""
 
-    def __init__(self, shards: Sequence[NDArray[Any]]) -> None:
+    def __init__(self, shards: Sequence[Shard]) -> None:
         self._shards = tuple(shards)
         self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
         self.shape = (int(self._starts[-1]), shards[0].shape[1])
@@ -52,7 +52,7 @@ class MappedVectors:
         for first, shard in zip(self._starts, self._shards, strict=False):
             begin, end = max(start, int(first)), min(start + len(out), int(first) + len(shard))
             if begin < end:
-                out[begin - start : end - start] = shard[begin - first : end - first]
+                read_into(out[begin - start : end - start], shard, begin - int(first))
 
 
 class MappedViews:

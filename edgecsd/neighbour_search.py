@@ -42,7 +42,7 @@ class InvertedLists:
     """Approximate nearest neighbours of unit vectors by cosine. The lists are a file, of which a search reads parts.
 
     FOLDER/lists.faiss    centroids and where each list lies
-    FOLDER/lists.ivfdata  the vectors by list: as they were, float16 where they were, or product-quantiser codes
+    FOLDER/lists.ivfdata  the vectors by list: as they were, float16 where they were that or less, or codes
     """
 
     def __init__(self, folder: Path, depth: int) -> None:
@@ -64,7 +64,7 @@ class InvertedLists:
         count, dim = gallery.shape
         most = TRAINING_VALUES // dim // POINTS_PER_LIST
         lists = max(1, min(usual_lists(count), most))
-        kept = "SQfp16" if gallery.dtype == np.float16 else "Flat"
+        kept = "Flat" if gallery.dtype.itemsize > 2 else "SQfp16"
         if compressed and count >= COMPRESSED_FROM:
             kept = f"PQ{_sub_spaces(dim)}"
         index: Any = faiss.index_factory(dim, f"IVF{lists},{kept}", faiss.METRIC_INNER_PRODUCT)

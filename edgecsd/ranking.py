@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.features import FeatureStore
+from edgecsd.shards import Shard
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -37,6 +38,7 @@ class Searched:
     def blocks(self) -> Iterator[tuple[int, Floats]]:
         """(first row, (at most BLOCK_ROWS, D) float32), in row order."""
         first = 0
+        whole: Shard
         for whole in (self.vectors, *(shard for store in self.stores for _, shard in store.blocks())):
             for start in range(0, len(whole), BLOCK_ROWS):
                 yield first + start, np.asarray(whole[start : start + BLOCK_ROWS], np.float32)

@@ -119,17 +119,16 @@ def make_training_set(
 
 
 def _own_rows(ids: tuple[str, ...], digests: tuple[str, ...], gallery: FeatureStore) -> tuple[NDArray[np.int64], ...]:
-    by_digest: dict[str, list[int]] = {}
+    by_digest: dict[str, list[int]] = {photo_digest(digest): [] for digest in digests if digest}
     for row, digest in enumerate(gallery.items.digests):
-        if digest:
-            by_digest.setdefault(photo_digest(digest), []).append(row)
+        if digest and (rows_of := by_digest.get(photo_digest(digest))) is not None:
+            rows_of.append(row)
     result = []
     for item, digest in zip(ids, digests, strict=True):
-        rows = set(by_digest.get(photo_digest(digest), ())) if digest else set()
-        if item in gallery.row_of and (
-            not digest or not gallery.items.digests[gallery.row_of[item]] or gallery.row_of[item] in rows
-        ):
-            rows.add(gallery.row_of[item])
+        rows = set(by_digest[photo_digest(digest)]) if digest else set()
+        own = gallery.row_of.find(item)
+        if own >= 0 and (not digest or not gallery.items.digests[own] or own in rows):
+            rows.add(own)
         result.append(np.array(sorted(rows), np.int64))
     return tuple(result)
 

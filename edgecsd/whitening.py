@@ -17,6 +17,7 @@ from safetensors.numpy import load, save
 
 from edgecsd.errors import BadInputError, DamagedFileError, first_line
 from edgecsd.progress import Advance
+from edgecsd.shards import Shard
 from edgecsd.space import EmbeddingSpace
 
 WHITENING_FILE = "whitening.safetensors"
@@ -24,7 +25,7 @@ BLOCK_ROWS = 8192  # rows that are in memory as float64 at a time
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
-Blocks = Callable[[], Iterable[NDArray[Any]]]  # called once a pass; each pass gives the same (rows, D) blocks
+Blocks = Callable[[], Iterable[Shard]]  # called once a pass; each pass gives the same (rows, D) blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,16 +89,21 @@ class Spectrum:
     rank: int
 
 
-def spectrum(blocks: Blocks, resolution: float, advance: Advance = lambda rows: None) -> Spectrum:
+def spectrum(
+    blocks: Blocks, resolution: float, advance: Advance = lambda rows: None, *, of_largest: bool = False
+) -> Spectrum:
     """Mean, eigenvalues and directions of all rows, in two passes over blocks and one eigendecomposition.
 
     resolution: machine epsilon of the type that the vectors were stored as (float16: 2^-10), for the rank. A stored
     number carries a rounding error of variance at most resolution^2 x^2 / 12; over all rows that is noise whose largest
     eigenvalue is about (1 + sqrt(D / count))^2 times its variance (Marchenko-Pastur). What is below that is no signal.
+
+    of_largest: the error is that share of the vector's largest number instead (int8: 1 / 127)
     """
     count, total, squares = 0, np.zeros(()), np.zeros(())
     for rows in _doubles(blocks):
-        count, total, squares = count + len(rows), total + rows.sum(axis=0), squares + (rows * rows).sum(axis=0)
+        rounded = np.abs(rows).max(axis=1)[:, None] if of_largest else rows
+        count, total, squares = count + len(rows), total + rows.sum(axis=0), squares + (rounded**2).sum(axis=0)
         advance(len(rows))
     if count < 3:
         raise BadInputError(f"whitening needs 3 vectors or more to learn from; there are {count}")

@@ -26,13 +26,13 @@ from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.features import FeatureStore
 from edgecsd.files import replace_whole
 from edgecsd.gallery_vectors import unit
+from edgecsd.shards import from_int8, to_int8
 from edgecsd.space import EmbeddingSpace
 
 CENTROIDS = 256  # a sub-space: a byte
 KIND = "wire codebook"
 SAMPLE = 65_536  # gallery vectors that a codebook is learnt from
 SEED = 20
-LARGEST = 127
 
 Floats = NDArray[np.float32]
 
@@ -118,8 +118,7 @@ def encode(vectors: Floats, code: Code, codebook: Codebook | None = None) -> NDA
         return _nearest_centroids(vectors, _needed(codebook))
     numbers = np.asarray(vectors, np.float32)
     if code is Code.INT8:
-        largest = np.maximum(np.abs(numbers).max(axis=1, keepdims=True), np.float32(1e-30))
-        numbers = np.rint(LARGEST * (numbers / largest))
+        return to_int8(numbers).view(np.uint8)
     return np.ascontiguousarray(numbers.astype(NUMBERS[code])).view(np.uint8).reshape(len(numbers), -1)
 
 
@@ -129,6 +128,8 @@ def decode(coded: NDArray[np.uint8], code: Code, codebook: Codebook | None = Non
         centroids = _needed(codebook).centroids
         parts = [centroids[part][coded[:, part]] for part in range(len(centroids))]
         return unit(np.concatenate(parts, axis=1))
+    if code is Code.INT8:
+        return from_int8(np.ascontiguousarray(coded).view(np.int8))
     return unit(np.ascontiguousarray(coded).view(NUMBERS[code]))
 
 

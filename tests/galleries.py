@@ -29,12 +29,12 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def make_store(path: Path, vectors: np.ndarray, **space: Any) -> FeatureStore:
+def make_store(path: Path, vectors: np.ndarray, *, dtype: str = "float16", **space: Any) -> FeatureStore:
     ids = tuple(f"item-{row:04d}" for row in range(len(vectors)))
     transform = space.pop("transform", None)
     made = EmbeddingSpace(gallery_model="acme-v7", dim=DIM, whitening=transform and transform.digest, **space)
     digests = tuple(f"{row:064x}" for row in range(len(vectors)))
-    return write_store(path, made, Items(ids, digests), vectors, whitening=transform)
+    return write_store(path, made, Items(ids, digests), vectors, whitening=transform, dtype=dtype)
 
 
 def forge(

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from doubles import PixelGallery
 
-from edgecsd import cli
-from edgecsd import features as features_module
+from edgecsd import cli, shards
 from edgecsd.concatenate import concatenate
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.extract import extract
@@ -76,7 +75,7 @@ def test_the_joint_space_names_its_parts_and_their_weights(tmp_path: Path) -> No
 
 
 def test_items_are_matched_by_id_and_keep_the_first_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features_module, "SHARD_ROWS", 3)  # shards end within items and within their views
+    monkeypatch.setattr(shards, "SHARD_ROWS", 3)  # shards end within items and within their views
     first = store(tmp_path / "4", 4, views=2, labels=tuple("xyxyxyxy"), digests=("", "2", *"345678"))
     second = store(tmp_path / "6", 6, ids=IDS[::-1], views=2, digests=(*"876543", "", "1"), dtype="float16")
     joint = concatenate([first, second], tmp_path / "joint")
@@ -89,6 +88,24 @@ def test_items_are_matched_by_id_and_keep_the_first_order(tmp_path: Path, monkey
             halves[1] = halves[1] / np.linalg.norm(halves[1])
             wanted = np.concatenate(halves) / np.sqrt(2)
             assert np.abs(joint.view_vectors()[row, view] - wanted).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("types", "asked", "made"),
+    [(("int8", "int8"), None, "int8"), (("int8", "float16"), None, "float16"), (("float32",) * 2, "int8", "int8")],
+)
+def test_types_of_stores(
+    types: tuple[str, str], asked: str | None, made: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "SHARD_ROWS", 3)
+    dims = (40, 60)
+    exact = concatenate([store(tmp_path / f"{dim}", dim, views=1) for dim in dims], tmp_path / "exact")
+    parts = [store(tmp_path / f"{dim}-x", dim, views=1, dtype=t) for dim, t in zip(dims, types, strict=True)]
+    joint = concatenate(parts, tmp_path / "joint", dtype=asked)
+    assert joint.dtype == made and joint.space == exact.space
+    assert (joint.view_vectors() * exact.view_vectors()).sum(axis=2).min() > 0.9998
+    with pytest.raises(BadInputError, match="not as int4"):
+        concatenate(parts, tmp_path / "x", dtype="int4")
 
 
 def test_labels_come_from_the_first_store_that_has_them(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from edgecsd.features import FeatureStore
 from edgecsd.files import sha256_file
 from edgecsd.images import ImageSet, find_images, read_image
 from edgecsd.progress import Silent
+from edgecsd.shards import to_int8
 from edgecsd.views import view_recipe
 
 
@@ -124,7 +125,7 @@ def test_no_readable_photo_at_all_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "int8"}, "float32 or float16, not as int8"),
+        ({"dtype": "int4"}, "float32, float16 or int8, not as int4"),
         ({"views": -1}, "--views -1"),
         ({"views": 65}, "--views 65"),
         ({"batch_size": 0}, "batch size 0"),
@@ -153,6 +154,19 @@ def test_a_whole_store_of_the_same_call_is_kept(photos: Path, pixel_store: Featu
     extract(photos, Forbidden(), pixel_store.path, views=2, seed=3, reporter=notes)
     assert sha256_file(pixel_store.path) == before
     assert notes.lines == [f"{pixel_store.path} is already whole: nothing to do"]
+
+
+def test_an_int8_store_is_the_float32_store_in_bytes(photos: Path, tmp_path: Path) -> None:
+    full = extract(photos, PixelGallery(), tmp_path / "full", views=2, dtype="float32")
+    made = extract(photos, PixelGallery(), tmp_path / "int8", views=2, dtype="int8")
+    assert made.items == full.items and made.space == full.space and made.dtype == "int8"
+    assert np.array_equal(to_int8(made.vectors()), to_int8(full.vectors()))
+    assert (made.view_vectors() * full.view_vectors()).sum(axis=2).min() > 0.999
+    notes = Notes()
+    extract(photos, Forbidden(), tmp_path / "int8", views=2, dtype="int8", reporter=notes)
+    assert notes.lines == [f"{tmp_path / 'int8'} is already whole: nothing to do"]
+    with pytest.raises(BadInputError, match="made from other images, models or settings"):
+        extract(photos, Forbidden(), tmp_path / "int8", views=2)
 
 
 @pytest.mark.parametrize(

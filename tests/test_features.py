@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import edgecsd.features
+import edgecsd.shards
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.features import FeatureStore, Items, check_vectors, write_store
-from edgecsd.files import sha256_file
+from edgecsd.files import read_manifest, sha256_file
 from edgecsd.space import EmbeddingSpace
 from edgecsd.views import ViewRecipe
 
@@ -51,7 +51,14 @@ def store(tmp_path: Path) -> Path:
 # ------------------------------------------------------------------------------------------------- round trip
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def stored_as(vectors: np.ndarray, dtype: str) -> np.ndarray:
+    if dtype != "int8":
+        return vectors.astype(dtype).astype(np.float32)
+    whole = np.round(127 * vectors / np.abs(vectors).max(axis=1, keepdims=True))
+    return whole / np.linalg.norm(whole, axis=1, keepdims=True).astype(np.float32)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int8"])
 def test_what_was_written_is_read(tmp_path: Path, dtype: str) -> None:
     vectors, views = unit(10), unit(20, seed=1)
     write_store(
@@ -64,13 +71,22 @@ def test_what_was_written_is_read(tmp_path: Path, dtype: str) -> None:
     assert opened.count == 10
     assert opened.manifest["provenance"] == {"why": "test"}
     assert opened.row_of["item 0003 ü.jpg"] == 3
-    assert np.array_equal(opened.vectors(), vectors.astype(dtype).astype(np.float32))
+    assert opened.dtype == dtype
+    np.testing.assert_allclose(opened.vectors(), stored_as(vectors, dtype), rtol=0, atol=3e-8)
     both = opened.view_vectors()
     assert both.shape == (10, 3, 4)
     for row in range(10):
         assert np.array_equal(both[row, 0], opened.vectors()[row])
         for view in (1, 2):  # row i * views + v - 1 is view v of item i
-            assert np.array_equal(both[row, view], views.astype(dtype)[row * 2 + view - 1].astype(np.float32))
+            wanted = stored_as(views, dtype)[row * 2 + view - 1]
+            np.testing.assert_allclose(both[row, view], wanted, rtol=0, atol=3e-8)
+
+
+def test_an_edgecsd_that_knows_no_int8_refuses_it(store: Path, tmp_path: Path) -> None:
+    write_store(tmp_path / "int8", SPACE, items(3), unit(3), dtype="int8")
+    with pytest.raises(DamagedFileError, match="schema_version 2 is unknown to this edgecsd, which reads 1; use"):
+        read_manifest(tmp_path / "int8" / "manifest.json", "feature store", 1)
+    assert read_manifest(store / "manifest.json", "feature store", 1)["schema_version"] == 1
 
 
 def test_a_store_without_views_has_one_vector_an_item(tmp_path: Path) -> None:
@@ -80,7 +96,7 @@ def test_a_store_without_views_has_one_vector_an_item(tmp_path: Path) -> None:
 
 
 def test_shards_follow_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edgecsd.features, "SHARD_ROWS", 4)
+    monkeypatch.setattr(edgecsd.shards, "SHARD_ROWS", 4)
     vectors = unit(10)
     opened = write_store(tmp_path / "s", SPACE, items(10), vectors, dtype="float32")
     names = sorted(p.name for p in (tmp_path / "s").glob("*.npy"))
@@ -174,8 +190,8 @@ def test_view_vectors_are_checked_too(tmp_path: Path) -> None:
 
 
 def test_other_types_digests_and_labels_of_another_length_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="float32 or float16, not as int8"):
-        write_store(tmp_path / "s", SPACE, items(3), unit(3), dtype="int8")
+    with pytest.raises(BadInputError, match="float32, float16 or int8, not as int4"):
+        write_store(tmp_path / "s", SPACE, items(3), unit(3), dtype="int4")
     with pytest.raises(BadInputError, match="2 digests for 3 ids"):
         write_store(tmp_path / "s", SPACE, Items(items(3).ids, ("", "")), unit(3))
     with pytest.raises(BadInputError, match="1 labels for 3 ids"):
@@ -243,7 +259,8 @@ IDS = [f"{n}" for n in range(10)]
         (lambda s: edit_manifest(s, count=11), "hold 10 vectors, the manifest says 11"),
         (lambda s: edit_manifest(s, count="many"), "manifest.json"),
         (lambda s: edit_manifest(s, dtype="float32"), "holds float16 .* the manifest says float32"),
-        (lambda s: edit_manifest(s, dtype="float64"), "dtype float64; float32 or float16 is expected"),
+        (lambda s: edit_manifest(s, dtype="int8"), "holds float16 .* the manifest says int8"),
+        (lambda s: edit_manifest(s, dtype="float64"), "dtype float64; float32, float16 or int8 is expected"),
         (lambda s: edit_manifest(s, views={"count": 1}), "hold 20 vectors, the manifest says 10"),
         (lambda s: edit_manifest(s, shards=[]), "hold 0 vectors, the manifest says 10"),
         (lambda s: edit_manifest(s, shards=None), "manifest.json"),
@@ -280,6 +297,14 @@ def test_a_store_that_does_not_match_its_manifest_is_refused(
     with pytest.raises(BadInputError, match=message) as caught:
         FeatureStore.open(store)
     assert str(store) in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [FeatureStore.vectors, lambda store: list(store.blocks())])
+def test_a_shard_that_is_deleted_after_opening_is_named(store: Path, read: Callable[[FeatureStore], Any]) -> None:
+    opened = FeatureStore.open(store, verify=True)
+    (store / "features-00000-of-00001.npy").unlink()
+    with pytest.raises(DamagedFileError, match=r"s/features-00000-of-00001\.npy: cannot be read: .*No such file"):
+        read(opened)
 
 
 @pytest.mark.parametrize(

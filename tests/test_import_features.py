@@ -211,6 +211,12 @@ def test_faulty_ids(tmp_path: Path) -> None:
         import_features(**{**parquet(tmp_path, id=NAMES, vector=list(unit())), "ids": tmp_path / "ids.txt"})
 
 
+def test_vectors_become_int8(tmp_path: Path) -> None:
+    made = import_features(**given(tmp_path, unit()), dtype="int8")
+    assert made.dtype == "int8" and made.items.ids == tuple(NAMES)
+    assert (made.vectors() * unit()).sum(axis=1).min() > 0.9998
+
+
 def test_other_files_and_places(tmp_path: Path) -> None:
     arguments = given(tmp_path, unit())
     with pytest.raises(BadInputError, match="no such file"):
@@ -218,8 +224,8 @@ def test_other_files_and_places(tmp_path: Path) -> None:
     (tmp_path / "x.faiss").write_bytes(b"nonsense")
     with pytest.raises(BadInputError, match="faiss cannot read"):
         import_features(**{**arguments, "file": tmp_path / "x.faiss"})
-    with pytest.raises(BadInputError, match="not as int8"):
-        import_features(**arguments, dtype="int8")
+    with pytest.raises(BadInputError, match="not as int4"):
+        import_features(**arguments, dtype="int4")
     import_features(**arguments)
     with pytest.raises(BadInputError, match="already there"):
         import_features(**arguments)

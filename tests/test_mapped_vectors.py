@@ -18,6 +18,7 @@ from edgecsd.anchor_kinds import AnchorKind, Mining
 from edgecsd.anchors import make_anchors, products
 from edgecsd.features import FeatureStore
 from edgecsd.mapped_vectors import FlatViews, MappedVectors, MappedViews, digest
+from edgecsd.shards import from_int8, read_shard, to_int8
 
 Floats = NDArray[np.float32]
 
@@ -28,17 +29,19 @@ def unit(seed: int, rows: int, dim: int = 12) -> Floats:
     return scaled
 
 
-def in_shards(vectors: Floats, sizes: tuple[int, ...], folder: Path) -> MappedVectors:
+def in_shards(vectors: Floats, sizes: tuple[int, ...], folder: Path, dtype: str = "float32") -> MappedVectors:
     shards = []
     for number, block in enumerate(np.split(vectors, np.cumsum(sizes)[:-1])):
-        np.save(folder / f"{number}.npy", block)
-        shards.append(np.load(folder / f"{number}.npy", mmap_mode="r"))
+        np.save(folder / f"{number}.npy", to_int8(block) if dtype == "int8" else block.astype(dtype))
+        shards.append(read_shard(folder / f"{number}.npy"))
     return MappedVectors(shards)
 
 
-def test_rows_of_several_shards_are_one_array(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_rows_of_several_shards_are_one_array(dtype: str, tmp_path: Path) -> None:
     vectors = unit(0, 30)
-    stored = in_shards(vectors, (11, 1, 18), tmp_path)
+    stored = in_shards(vectors, (11, 1, 18), tmp_path, dtype)
+    vectors = from_int8(to_int8(vectors)) if dtype == "int8" else vectors.astype(dtype).astype(np.float32)
     assert len(stored) == 30 and stored.shape == (30, 12)
     for rows in (slice(None), slice(3, 25), slice(10, 13), slice(40, 50), slice(1, 29, 7), slice(-4, None)):
         np.testing.assert_array_equal(stored[rows], vectors[rows])
@@ -96,6 +99,22 @@ def test_anchors_out_of_a_gallery_on_disk(
     ]
     np.testing.assert_array_equal(made[0].ids, made[1].ids)
     np.testing.assert_array_equal(made[0].similarities, made[1].similarities)
+
+
+@pytest.mark.parametrize("mining_by", list(Mining))
+def test_anchors_out_of_int8_vectors_on_disk(
+    mining_by: Mining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mining, "GALLERY_ROWS", 100)
+    gallery, own = unit(5, 400), [np.array([t]) for t in range(20)]
+    stored = in_shards(gallery, (130, 100, 170), tmp_path, "int8")
+    held = from_int8(to_int8(gallery))
+    made = make_anchors(held[:20], stored, 7, own_rows=own, out=tmp_path / "disk", mining=mining_by)
+    exact = make_anchors(held[:20], held, 7, own_rows=own, out=tmp_path / "held")
+    shared = np.mean([len(np.intersect1d(a, b)) / 7 for a, b in zip(made.ids, exact.ids, strict=True)])
+    assert shared == 1 if mining_by is Mining.EXACT else shared >= 0.95
+    cosines = np.take_along_axis(held[:20] @ held.T, made.ids.astype(np.int64), axis=1)
+    np.testing.assert_allclose(made.similarities, cosines, atol=6e-4)
 
 
 def test_compressed_lists_compare_their_best_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,19 @@ def test_healthy_indexes_pass(kind: str, options: dict[str, int], store: Feature
     assert alone.passed and any("was not given" in reason for reason in alone.skipped)
 
 
+def test_an_index_over_an_int8_store(tmp_path: Path) -> None:
+    small = make_store(tmp_path / "int8.store", clustered(0), dtype="int8")
+    index = build_index(small, tmp_path / "x.index")
+    np.testing.assert_array_equal(index.read(np.arange(COUNT)), small.vectors())
+    assert failed(run_probes(index, store=small)) == {}
+
+
+def test_an_index_over_the_same_vectors_before_they_became_int8(store: FeatureStore, tmp_path: Path) -> None:
+    small = make_store(tmp_path / "int8.store", clustered(0), dtype="int8")
+    assert failed(run_probes(build_index(store, tmp_path / "x.index"), store=small)) == {}
+    assert failed(run_probes(build_index(small, tmp_path / "y.index"), store=store)) == {}
+
+
 @pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
 def test_an_index_by_distance(kind: str, store: FeatureStore, tmp_path: Path) -> None:
     faiss = index_module.engine.faiss

@@ -23,6 +23,7 @@ from edgecsd.extract import extract
 from edgecsd.features import FeatureStore, Items, write_store
 from edgecsd.files import sha256_file
 from edgecsd.progress import Silent
+from edgecsd.shards import from_int8, to_int8
 from edgecsd.space import EmbeddingSpace
 from edgecsd.views import ViewRecipe
 from edgecsd.whiten import whiten
@@ -115,6 +116,14 @@ def test_rounding_noise_is_not_taken_for_signal(dtype: str, resolution: float, r
         assert found(rows, resolution).rank == rank
 
 
+@pytest.mark.parametrize("rank", [3, 6])
+def test_rounding_to_int8_is_not_taken_for_signal(rank: int) -> None:
+    for count in (40, 1000):
+        rows = from_int8(to_int8(vectors(count, dim=64, rank=rank)))
+        seen = spectrum(lambda: [rows], 1 / 127, of_largest=True)  # noqa: B023
+        assert seen.rank == rank
+
+
 def test_more_dimensions_than_there_are_directions_are_refused() -> None:
     with pytest.raises(
         BadInputError, match=r"--dim 5: 2 to 4 dimensions .* the 300 vectors of dimension 12 .* along 4"
@@ -142,7 +151,7 @@ def test_a_vector_without_a_direction_is_refused() -> None:
 # ------------------------------------------------------------------------------------------------------- stores
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_a_whitened_store_keeps_all_but_the_vectors(tmp_path: Path, dtype: str) -> None:
     source = FeatureStore.open(store(tmp_path / "s", vectors(300), views=2, dtype=dtype))
     made = whiten(source.path, tmp_path / "w", dim=4)
@@ -152,14 +161,25 @@ def test_a_whitened_store_keeps_all_but_the_vectors(tmp_path: Path, dtype: str) 
     assert made.space == source.space.model_copy(update={"dim": 4, "whitening": transform.digest})
     assert made.space.whitening == sha256_file(tmp_path / "w" / "whitening.safetensors")
     assert made.space.fingerprint != source.space.fingerprint
-    own = learn(found(source.vectors(), float(np.finfo(dtype).eps)), dim=4)
+    own = learn(found(source.vectors()), dim=4)
     assert np.array_equal(transform.projection, own.projection)
     for before, after in zip(
         source.view_vectors().reshape(-1, 12), made.view_vectors().reshape(-1, 4), strict=True
     ):  # the same transform for views
         slow = np.array([sum(row * (before - transform.mean)) for row in transform.projection.astype(np.float64)])
-        assert np.abs(after - slow / np.linalg.norm(slow)).max() < (1e-5 if dtype == "float32" else 1e-3)
+        assert (
+            np.abs(after - slow / np.linalg.norm(slow)).max() < {"float32": 1e-5, "float16": 1e-3, "int8": 5e-3}[dtype]
+        )
     FeatureStore.open(tmp_path / "w", verify=True)
+
+
+def test_a_whitened_store_of_another_type(tmp_path: Path) -> None:
+    source = store(tmp_path / "s", vectors(300), views=2)
+    full, small = (whiten(source, tmp_path / dtype, dim=4, dtype=dtype) for dtype in ("float32", "int8"))
+    assert full.space == small.space and small.dtype == "int8"
+    assert (full.view_vectors() * small.view_vectors()).sum(axis=2).min() > 0.9998
+    with pytest.raises(BadInputError, match="not as float8"):
+        whiten(source, tmp_path / "x", dtype="float8")
 
 
 def test_blocks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

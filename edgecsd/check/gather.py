@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -183,7 +183,7 @@ def numerics_of(exported: Floats, torch: Floats, truth: Floats) -> Numerics:
 
 def _evidence(
     facts: Facts, queries: tuple[str, ...], labels: tuple[str, ...] | None, links: tuple[LinkEvidence, ...],
-    ids: tuple[str, ...], gallery_labels: dict[str, str] | None, numerics: Numerics,
+    ids: Sequence[str], gallery_labels: dict[str, str] | None, numerics: Numerics,
 ) -> Evidence:  # fmt: skip
     used = sorted({int(row) for link in links for row in np.unique(link.rows)} - {-1})
     gallery = {row: ids[row] for row in used}

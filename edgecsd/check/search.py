@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from edgecsd.evidence import LinkEvidence, LinkName
 from edgecsd.features import FeatureStore
 from edgecsd.gallery_vectors import Floats, Rows, StoredVectors, exact_neighbours, store_blocks, store_rows, without_own
 from edgecsd.index import SEARCH_PARAMETER, GalleryIndex, IndexType
+from edgecsd.item_columns import Column
 
 SCORE_ENTRIES = 1 << 24  # similarities held at once: 64 MB
 FEWEST_ROWS, MOST_ROWS = 256, 16_384  # gallery vectors multiplied at once
@@ -23,7 +25,7 @@ class VectorSource(Protocol):
     """The gallery's vectors, to be searched exactly; item numbers count through `ids`."""
 
     @property
-    def ids(self) -> tuple[str, ...]: ...
+    def ids(self) -> Sequence[str]: ...
 
     def number(self, item: str) -> int:
         """The number of a gallery item, -1 for what is none."""
@@ -43,7 +45,7 @@ class IndexVectors:
                 f"{index.path}: an index of type {index.type} holds compressed vectors, so what compression costs "
                 "cannot be seen from it; give the store that it was built from with --gallery STORE"
             )
-        self.ids, self._index = tuple(index.ids), index
+        self.ids, self._index = Column.of(index.ids), index
 
     def number(self, item: str) -> int:
         return self._index.row_of.get(item, -1)
@@ -58,7 +60,7 @@ class StoreVectors:
     def __init__(self, store: FeatureStore, index: GalleryIndex) -> None:
         self._store, self._row_of, items = store, index.row_of, store.items.ids
         strangers = [item for item in items if item not in index.row_of]
-        self.ids = (*index.ids, *strangers) if strangers else tuple(index.ids)
+        self.ids = Column.of(chain(index.ids, strangers) if strangers else index.ids)
         self._beyond = {item: row for row, item in enumerate(strangers, len(index.ids))}
         self._numbers = np.fromiter((self.number(item) for item in items), np.int64, len(items))
 
@@ -98,7 +100,7 @@ class Embedded:
 
 def search_links(
     index: GalleryIndex, store: FeatureStore | None, embedded: Sequence[Embedded], queries: Sequence[str], k: int
-) -> tuple[tuple[LinkEvidence, ...], tuple[str, ...]]:
+) -> tuple[tuple[LinkEvidence, ...], Sequence[str]]:
     """Every link's results, the last one's vectors once more through the actual index; and the ids of the item numbers.
 
     Exact results come from the store, or without one from the index's own vectors. The photo of a query itself (same

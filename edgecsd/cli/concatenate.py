@@ -22,6 +22,10 @@ def command(
     common: Annotated[
         bool, typer.Option("--common", help="Keep the items that every store has instead of refusing.")
     ] = False,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float16, float32 or int8 (default: as the stores, or the one of them that keeps most)."),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -39,6 +43,7 @@ def command(
         out,
         weights=None if weights is None else numbers(weights, "--weights"),
         common=common,
+        dtype=dtype,
         overwrite=overwrite,
         reporter=ConsoleReporter(),
     )

@@ -45,7 +45,7 @@ def command(
         str, typer.Option(help="strong (crops from a tenth of the photo) or mild (from half of it).")
     ] = "strong",
     seed: Annotated[int, typer.Option(help="Seed of the views.")] = 0,
-    dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
+    dtype: Annotated[str, typer.Option(help="float16, float32, or int8 (half of float16; docs/wire.md).")] = "float16",
     engine: Annotated[
         str, typer.Option(help="What runs timm:NAME: auto (onnxruntime for 1,000 images or more), torch, onnxruntime.")
     ] = "auto",

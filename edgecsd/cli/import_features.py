@@ -31,7 +31,7 @@ def command(
     drop_duplicates: Annotated[
         bool, typer.Option("--drop-duplicates", help="Of a repeated id keep the first row instead of refusing.")
     ] = False,
-    dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
+    dtype: Annotated[str, typer.Option(help="float16, float32, or int8 (half of float16; docs/wire.md).")] = "float16",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:

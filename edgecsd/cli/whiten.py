@@ -24,6 +24,7 @@ def command(
         Path | None,
         typer.Option(help="Apply the transform in this whitened store instead of learning one, e.g. to queries."),
     ] = None,
+    dtype: Annotated[str | None, typer.Option(help="float16, float32 or int8 (default: as the store).")] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -43,6 +44,7 @@ def command(
         dim=dim,
         shrinkage=shrinkage,
         learnt_on=learnt_on,
+        dtype=dtype,
         overwrite=overwrite,
         reporter=ConsoleReporter(),
     )

@@ -26,6 +26,7 @@ from edgecsd.files import read_json, read_manifest, sha256_file, write_json
 from edgecsd.index.engine import VERSION
 from edgecsd.index.kinds import FULL_BITS, LATER_DEFAULTS, SEARCH_PARAMETER, SEARCH_PARAMETERS, IndexType
 from edgecsd.index.storing import LISTS, MAIN, RANKING, read_engine
+from edgecsd.item_columns import Column, DigestOf, RowOf, read_column
 from edgecsd.space import EmbeddingSpace
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class GalleryIndex:
 
         Of an index on disk the large files are compared by size alone, unless `verify` reads every byte.
         """
-        manifest = read_manifest(path / "manifest.json", KIND, _version(path))
+        manifest = read_manifest(path / "manifest.json", KIND, *READABLE_VERSIONS)
         try:
             space = EmbeddingSpace.model_validate(manifest["space"])
             parameters = {str(name): int(value) for name, value in manifest["parameters"].items()}
@@ -122,17 +123,9 @@ class GalleryIndex:
         return vectors
 
     @cached_property
-    def row_of(self) -> dict[str, int]:
+    def row_of(self) -> RowOf:
         """Item id -> row."""
-        return {item: row for row, item in enumerate(self.ids)}
-
-
-def _version(path: Path) -> int:
-    """The schema version to ask for: that of the manifest if it can be read here."""
-    file = path / "manifest.json"
-    found = read_json(file) if file.is_file() else None
-    version = found.get("schema_version") if isinstance(found, dict) else None
-    return version if version in READABLE_VERSIONS else SCHEMA_VERSION
+        return self.digests.row_of if isinstance(self.digests, DigestOf) else RowOf(self.ids)
 
 
 def _check_files(path: Path, manifest: dict[str, Any], by_size: Sequence[str]) -> None:
@@ -148,18 +141,18 @@ def _check_files(path: Path, manifest: dict[str, Any], by_size: Sequence[str]) -
             raise DamagedFileError(f"{file}: missing, or not the file that the manifest names")
 
 
-def _read_items(file: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+def _read_items(file: Path) -> tuple[Column, Mapping[str, str]]:
     """The ids by row, and the digests of their photos by id: none in indexes of earlier versions."""
-    columns = pq.read_table(file).to_pydict()
-    ids = tuple(str(item) for item in columns["id"])
-    known = zip(ids, columns.get("digest", ()), strict="digest" in columns)
-    return ids, {item: str(digest) for item, digest in known if digest}
+    ids, digests = read_column(file, "id"), read_column(file, "digest")
+    if ids is None:
+        raise KeyError("id")
+    return ids, {} if digests is None else DigestOf(RowOf(ids), digests)
 
 
 def write_items(folder: Path, ids: Sequence[str], digests: Sequence[str]) -> None:
     """The ids.parquet of an index folder: (N,) ids and digests by row."""
-    columns = {"id": pa.array(list(ids), pa.string()), "digest": pa.array(list(digests), pa.string())}
-    pq.write_table(pa.table(columns), folder / ITEMS)
+    columns = {"id": Column.of(ids).strings(), "digest": Column.of(digests).strings()}
+    pq.write_table(pa.table(columns).combine_chunks(), folder / ITEMS)
 
 
 def set_search_parameters(path: Path, search: Mapping[str, int]) -> None:

@@ -14,7 +14,9 @@ from edgecsd.index import GalleryIndex, IndexType
 from edgecsd.probes.result import Probe
 from edgecsd.space import advice
 
-SAME = 0.9999  # cosine of a vector to its float16 copy is above 1 - 1e-6; another photo's is far below
+# Cosine of a vector to its copy in a store of another type: float16 above 1 - 1e-6, int8 0.99976 and more
+# (EfficientNet-Lite2's vectors); the mildest mistake in the pixels gave 0.997, another photo's is far below.
+SAME = 0.999
 SHIFTS = (1, -1, 2, -2)
 MOST_SEARCHED = 2_000_000  # store rows that are searched for where a vector really belongs
 DEPTH = 10  # results in which an approximate index must return the item itself

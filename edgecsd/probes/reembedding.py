@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,7 +127,7 @@ def _held(index: GalleryIndex, store: FeatureStore | None, items: list[str]) -> 
     return unit(store_rows(store, _rows(store.row_of, items)))
 
 
-def _rows(row_of: dict[str, int], items: list[str]) -> Rows:
+def _rows(row_of: Mapping[str, int], items: list[str]) -> Rows:
     return np.array([row_of[item] for item in items], np.int64)
 
 

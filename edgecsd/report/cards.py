@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgecsd.report.evidence import Evidence
 from edgecsd.report.retrieval_page import Card, Mark, Shown, Thumbnails
 from edgecsd.report.search import Choice
@@ -54,7 +56,7 @@ def _mark(evidence: Evidence, query: int, row: int, others: tuple[int, ...]) -> 
     return Mark.SHARED if row in others else Mark.ALONE
 
 
-def _label(labels: tuple[str, ...] | None, row: int) -> str | None:
+def _label(labels: Sequence[str] | None, row: int) -> str | None:
     return (labels[row] or None) if labels is not None else None
 
 
