@@ -16,7 +16,7 @@ from edgecsd.whole_photo import ANY_SIZE, PhotoSize, WholePhoto, photo_size
 
 RESIZE = "resize"
 PHOTOS = 8  # compared: each is held whole
-# Height and width of made-up photos where an artifact takes any: a phone's held either way, a square, small and odd ones
+# Height and width of made-up photos where an artifact takes any: a phone's either way, a square, small and odd ones
 SYNTHETIC = ((480, 640), (640, 480), (512, 512), (90, 61), (333, 127), (127, 333), (17, 640), (640, 17))
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -39,8 +39,8 @@ def baked_size(target: Target, bake: str | None, size: str | None) -> PhotoSize 
         return photo_size(size, "--bake-size")
     if target not in BAKES_ANY_SIZE:
         raise BadInputError(
-            f"--bake {RESIZE}: a {target} file has one input size: add --bake-size HEIGHTxWIDTH of the upright photos or "
-            f"frames that the app has, such as 640x480; {_named(BAKES_ANY_SIZE)} can for photos of any size"
+            f"--bake {RESIZE}: a {target} file has one input size: add --bake-size HEIGHTxWIDTH of the upright photos "
+            f"or frames that the app has, such as 640x480; {_named(BAKES_ANY_SIZE)} can for photos of any size"
         )
     return ANY_SIZE
 
@@ -50,7 +50,7 @@ def _named(targets: frozenset[Target]) -> str:
 
 
 def photos_to_compare(images: ImageSet | None, contract: WholePhoto, seed: int) -> list[Pixels]:
-    """(h, w, 3) photos that the artifact takes: of the images, where it takes one size brought to it, or made-up ones."""
+    """(h, w, 3) photos that the artifact takes: of the images (brought to its size, if it has one), or made-up ones."""
     if images is None:
         return list(_synthetic(contract, seed))
     found: list[Pixels] = []

@@ -92,8 +92,8 @@ def export(
                  from `calibration_count` of them, chosen by `seed`. The other precisions only compare on them, and
                  without them compare on eight synthetic images.
     ort_format   target onnx: write onnxruntime's own format (.ort), which its reduced builds for phones load
-    baked        put resize and crop inside (edgecsd.baking says which target can): the file takes whole upright photos of
-                 this size, or of any
+    baked        put resize and crop inside (edgecsd.baking says which target can): the file takes whole upright photos
+                 of this size, or of any
     how          of w8a8 (edgecsd.precision_search finds one); the other precisions have one recipe each
 
     Nothing is written unless the artifact, read back from disk, gives finite unit embeddings, and, for fp16, unless the

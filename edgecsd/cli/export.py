@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecsd.baking import baked_size
 from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, table
 from edgecsd.cli.numbers import share_from_text
 from edgecsd.errors import BadInputError
@@ -68,6 +69,14 @@ def command(
         bool,
         typer.Option("--ort-format", help="Target onnx: write .ort, onnxruntime's own format for phones."),
     ] = False,
+    bake: Annotated[
+        str | None,
+        typer.Option(help="resize: put the contract's resize and crop inside, so that the file takes whole photos."),
+    ] = None,
+    bake_size: Annotated[
+        str | None,
+        typer.Option(help="--bake: HEIGHTxWIDTH of those photos, upright (any size; target tflite needs one)."),
+    ] = None,
     split: Split = None,
     seed: Annotated[int, typer.Option(help="Seed of the choice of calibration photos.")] = 0,
     overwrite: Overwrite = False,
@@ -79,12 +88,15 @@ def command(
     """
     chosen = _recipe(recipe, target, precision, ort_format)
     target, precision, ort_format, how = chosen.target, precision or chosen.precision, chosen.ort_format, chosen.how
+    baked = baked_size(target, bake, bake_size)
     tuning = {"tune_steps": tune or 0, "tune_images": tune_images, "tune_features": tune_features}
     auto = {
         "--max-loss": max_loss, "--gallery": gallery, "--held-out": held_out, "--tune": tune,
         "--tune-images": tune_images, "--tune-features": tune_features,
     }  # fmt: skip
     if precision == AUTO:
+        if baked is not None:
+            raise BadInputError("--bake: not with --precision auto; export again with the precision that it chooses")
         _search(
             run, target, calibration, gallery, share_from_text(max_loss or "1%", "--max-loss"), held_out or 300, split,
             calibration_count, seed, out, licence, ort_format, overwrite, as_json, tuning,
@@ -105,6 +117,7 @@ def command(
         seed=seed,
         licence=licence,
         ort_format=ort_format,
+        baked=baked,
         how=how,
         overwrite=overwrite,
         reporter=ConsoleReporter(),

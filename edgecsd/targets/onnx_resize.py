@@ -1,10 +1,10 @@
 """The pixel contract's resize and crop as an ONNX graph, for photos of any size or of one: Pillow's, to the bit.
 
-ONNX's own Resize with antialias=1 is not that: onnxruntime 1.32 differs from Pillow by up to 10 levels at the borders of
-photos and in every fifth value of tall ones, and other runtimes ignore the attribute. So the weights are computed here,
-from the photo's size, by operators that every runtime has: for each block of output rows the weights of the source rows
-that count, in double precision, rounded to Pillow's fixed point, then one matrix product, rounded to 8 bit as Pillow
-does between its passes. Products of 22-bit weights and 8-bit pixels are exact in double precision.
+ONNX's own Resize with antialias=1 is not that: onnxruntime 1.32's differs from Pillow's by up to 10 levels, and in every
+fifth value of tall photos, and other runtimes ignore the attribute. So the weights are computed here, from the photo's
+size, by basic operators: for each block of outputs the weights of the source pixels that count, in double precision,
+rounded to Pillow's fixed point, then one matrix product, rounded to 8 bit as Pillow does between its passes. Sums of
+22-bit weights times 8-bit pixels are exact in double precision.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def with_resize(proto: ModelProto, contract: Preprocess, photo: PhotoSize) -> Mo
 
 
 def resize_model(contract: Preprocess, photo: PhotoSize, opset: int, ir_version: int) -> ModelProto:
-    """photo (1, h, w, 3) uint8, RGB, upright -> pixels (1, S, S, 3) uint8: what the contract, by Pillow, makes of it."""
+    """photo (1, h, w, 3) uint8, RGB, upright -> pixels (1, S, S, 3) uint8: what the contract makes of it by Pillow."""
     height, width = photo.sides or ("height", "width")
     text = _MAIN.format(
         height=height, width=width, size=contract.size,
@@ -195,9 +195,7 @@ def resize_model(contract: Preprocess, photo: PhotoSize, opset: int, ir_version:
 def _pass(prefix: str, axis: int, source: str, interpolation: Interpolation) -> str:
     product, join = (_DOWN, _ACROSS)[axis]
     weight = _BILINEAR if interpolation is Interpolation.BILINEAR else _BICUBIC
-    parts = {
-        name: text.format(p=prefix) for name, text in (("weight", weight), ("product", product), ("join", join))
-    }
+    parts = {name: text.format(p=prefix) for name, text in (("weight", weight), ("product", product), ("join", join))}
     return _PASS.format(p=prefix, axis=axis, source=source, **parts)
 
 

@@ -3,7 +3,7 @@
 The weights are constants. Each block of outputs is a product with the few source pixels that count for it, rounded to
 whole levels as Pillow does between its passes. Pillow's weights have 22 bits behind the point, and a sum of them times
 levels has 30 bits, more than a float's 24: where many sums are just beside a half, as at 1.875 source pixels an output
-pixel, 1 % of the values would be a level off. So each weight is a coarse part and a fine one, whose sums are exact each.
+pixel, 1 % of the values would be a level off. So each weight is a coarse part and a fine one, whose sums are exact.
 Added to the finished file, so that no quantiser ever sees these weights.
 """
 
