@@ -73,8 +73,8 @@ class WholePhoto(Preprocess):
         if wanted is not None and found != wanted:
             raise BadInputError(
                 f"a photo of {found[0]} x {found[1]} pixels (height x width, upright), and this file takes "
-                f"{self.photo} alone, for its resize is inside; give photos of that size, or a file exported without --bake or, "
-                "target onnx, for any size"
+                f"{self.photo} alone, for its resize is inside; give photos of that size, or a file exported without "
+                "--bake or, target onnx, for any size"
             )
         return np.asarray(image, np.uint8)
 

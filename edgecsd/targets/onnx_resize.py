@@ -1,6 +1,6 @@
 """The pixel contract's resize and crop as an ONNX graph, for photos of any size or of one: Pillow's, to the bit.
 
-ONNX's own Resize with antialias=1 is not that: onnxruntime 1.32's differs from Pillow's by up to 10 levels, and in every
+ONNX's own Resize with antialias=1 is not that: onnxruntime 1.32's differs from Pillow's by up to 10 levels, in every
 fifth value of tall photos, and other runtimes ignore the attribute. So the weights are computed here, from the photo's
 size, by basic operators: for each block of outputs the weights of the source pixels that count, in double precision,
 rounded to Pillow's fixed point, then one matrix product, rounded to 8 bit as Pillow does between its passes. Sums of
