@@ -44,7 +44,8 @@ Floats = NDArray[np.float32]
 class ExportResult:
     """What was written, and how near it is to the query model.
 
-    parity   cosine_mean, cosine_min, max_difference (of one element) over the images it was compared on
+    parity   cosine_mean, cosine_min, max_difference (of one element) over the images it was compared on;
+             compared_on says which, in words
     half_precision   what half precision, as GPUs compute, does to the query model on those images; None for a model
                      whose embeddings are not usable in float
     """
@@ -55,6 +56,7 @@ class ExportResult:
     size_bytes: int
     metadata: ArtifactMetadata
     parity: dict[str, float]
+    compared_on: str
     sha256: str
     half_precision: RangeReport | None = None
 
@@ -129,7 +131,10 @@ def export(
         vectors, reference = _both(temporary, written, model, images, photos, seed, reporter)
         require_unit(vectors, path.name)
         parity = compare(vectors, reference)
-    return ExportResult(path, target, precision, size_bytes(path), written, parity, sha256_file(path), ranges)
+    compared_on = f"{len(vectors)} {'made-up images' if images is None else 'photos'}"
+    return ExportResult(
+        path, target, precision, size_bytes(path), written, parity, compared_on, sha256_file(path), ranges
+    )
 
 
 def _guard(

@@ -45,8 +45,8 @@ class BenchInput:
 def prepare_input(images: ImageSet | None, preprocess: Preprocess) -> BenchInput:
     """Up to 32 images spread evenly over the set, or seeded synthetic ones where there is no set.
 
-    An artifact that resizes inside is measured on photos of one size: its own, or MEASURED where it takes any; others are
-    brought to it, which counts as decoding. Unreadable images are skipped; BadInputError if none can be read.
+    An artifact that resizes inside is measured on photos of one size: its own, or MEASURED where it takes any; others
+    are brought to it, which counts as decoding. Unreadable images are skipped; BadInputError if none can be read.
     """
     if images is None:
         pixels = synthetic_pixels(preprocess.size, IMAGES)

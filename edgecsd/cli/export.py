@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,9 @@ from edgecsd.recipes import RECIPES, Recipe, find_recipe
 from edgecsd.targets.artifact import parse_target
 
 if TYPE_CHECKING:
+    from edgecsd.accompanying import Beside
+    from edgecsd.exporting import ExportResult
+    from edgecsd.images import ImageSet
     from edgecsd.precision_search import SearchResult
 
 AUTO = "auto"
@@ -77,6 +81,15 @@ def command(
         str | None,
         typer.Option(help="--bake: HEIGHTxWIDTH of those photos, upright (any size; target tflite needs one)."),
     ] = None,
+    golden: Annotated[
+        Path | None,
+        typer.Option(help="Photos for the golden pack, which go with it as they are (those of --calibration)."),
+    ] = None,
+    no_golden: Annotated[bool, typer.Option("--no-golden", help="Write no golden pack.")] = False,
+    index: Annotated[
+        Path | None,
+        typer.Option(help="Gallery index: adds to the pack what must be found, and what wrong pixels cost; a minute."),
+    ] = None,
     split: Split = None,
     seed: Annotated[int, typer.Option(help="Seed of the choice of calibration photos.")] = 0,
     overwrite: Overwrite = False,
@@ -94,12 +107,21 @@ def command(
         "--max-loss": max_loss, "--gallery": gallery, "--held-out": held_out, "--tune": tune,
         "--tune-images": tune_images, "--tune-features": tune_features,
     }  # fmt: skip
+
+    def beside(exported: ExportResult) -> Beside:
+        from edgecsd.accompanying import put_beside
+
+        photos = _pack_photos(golden, no_golden, index, calibration, split)
+        return put_beside(
+            exported, photos, run=run, index=index, asked=(golden or index) is not None, reporter=ConsoleReporter()
+        )
+
     if precision == AUTO:
         if baked is not None:
             raise BadInputError("--bake: not with --precision auto; export again with the precision that it chooses")
         _search(
             run, target, calibration, gallery, share_from_text(max_loss or "1%", "--max-loss"), held_out or 300, split,
-            calibration_count, seed, out, licence, ort_format, overwrite, as_json, tuning,
+            calibration_count, seed, out, licence, ort_format, overwrite, as_json, tuning, beside,
         )  # fmt: skip
         return
     if given := [name for name, value in auto.items() if value is not None]:
@@ -122,11 +144,12 @@ def command(
         overwrite=overwrite,
         reporter=ConsoleReporter(),
     )
+    put = beside(result)
     parity = result.parity
     text = (
         f"{result.target} {result.precision}: {result.size_bytes / 1e6:.2f} MB; against the torch model: "
         f"cosine mean {parity['cosine_mean']:.6f}, lowest {parity['cosine_min']:.6f}, "
-        f"largest difference {parity['max_difference']:.2e}"
+        f"largest difference {parity['max_difference']:.2e}{_told(put)}"
     )
     document = {
         "artifact": str(result.path),
@@ -137,6 +160,7 @@ def command(
         "parity": parity,
         "half_precision": result.half_precision.as_dict() if result.half_precision else None,
         "metadata": result.metadata.model_dump(mode="json"),
+        **_paths(put),
     }
     finish(
         as_json,
@@ -145,6 +169,31 @@ def command(
         wrote=result.path,
         following=f"edgecsd check {result.path} --index gallery.index --images PHOTOS",
     )
+
+
+def _pack_photos(
+    golden: Path | None, no_golden: bool, index: Path | None, calibration: Path | None, split: str | None
+) -> ImageSet | None:
+    """Those that the golden pack's photos are chosen from; None for no pack."""
+    if no_golden:
+        if golden is not None or index is not None:
+            raise BadInputError(f"--no-golden: leave out {'--golden' if golden is not None else '--index'} with it")
+        return None
+    if golden is None and calibration is None:
+        if index is not None:
+            raise BadInputError("--index goes with the golden pack: give its photos, --golden PHOTOS")
+        return None
+    from edgecsd.images import find_images
+
+    return find_images(golden) if golden is not None else find_images(str(calibration), split=split)
+
+
+def _told(put: Beside) -> str:
+    return f"\nbeside it: {put.card.name}{'' if put.pack is None else f' and {put.pack.name}, the golden pack'}"
+
+
+def _paths(put: Beside) -> dict[str, str | None]:
+    return {"card": str(put.card), "golden": None if put.pack is None else str(put.pack)}
 
 
 def _recipe(name: str | None, target: str | None, precision: str | None, ort_format: bool) -> Recipe:
@@ -163,7 +212,7 @@ def _recipe(name: str | None, target: str | None, precision: str | None, ort_for
 def _search(
     run: Path, target: str, calibration: Path | None, gallery: Path | None, max_loss: float, held_out: int,
     split: str | None, calibration_count: int, seed: int, out: Path | None, licence: str | None, ort_format: bool,
-    overwrite: bool, as_json: bool, tuning: dict[str, Any],
+    overwrite: bool, as_json: bool, tuning: dict[str, Any], beside: Callable[[ExportResult], Beside],
 ) -> None:  # fmt: skip
     """--precision auto: tell every trial, and what was chosen and why."""
     if calibration is None or gallery is None:
@@ -181,7 +230,7 @@ def _search(
         calibration_count=calibration_count, seed=seed, out=out, licence=licence, overwrite=overwrite,
         reporter=ConsoleReporter(), **tuning,
     )  # fmt: skip
-    figures = _draw(result)
+    put, figures = beside(result.export), _draw(result)
     chosen = result.chosen
     rows = [
         (trial.name, f"{trial.size_bytes / 1e6:.2f}", f"{trial.loss:.2%}", f"{trial.low:.2%} to {trial.high:.2%}",
@@ -195,10 +244,15 @@ def _search(
     )  # fmt: skip
     finish(
         as_json,
-        {**result.as_dict(), "artifact": str(result.export.path), "figures": [str(path) for path in figures]},
+        {
+            **result.as_dict(),
+            "artifact": str(result.export.path),
+            "figures": [str(path) for path in figures],
+            **_paths(put),
+        },
         text=table(("tried", "MB", "lost", "95 %", "cosine"), rows)
         + f"\n{result.held_out} held-out photos; the torch model's overlap@10 is {result.torch_overlap:.3f}\n"
-        f"chosen: {chosen.name}, loses {chosen.loss:.2%} of it; limit {result.max_loss:.2%}: {sure}",
+        f"chosen: {chosen.name}, loses {chosen.loss:.2%} of it; limit {result.max_loss:.2%}: {sure}{_told(put)}",
         wrote=result.export.path,
         following=f"edgecsd check {result.export.path} --index gallery.index --images PHOTOS",
     )
