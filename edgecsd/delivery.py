@@ -45,6 +45,7 @@ def deliver(
     out: Path,
     *,
     recipe: Recipe,
+    calibration: Path | None = None,
     reference: Path | None = None,
     bench_seconds: float | None = None,
     how_to: str = "",
@@ -52,6 +53,7 @@ def deliver(
 ) -> Delivery:
     """Export by the recipe, check, measure and pack. A failed gate raises GateFailedError and delivers nothing.
 
+    calibration photos that w8a8 measures its ranges on (the images, if none are given)
     reference   a store with the gallery model's features of the images; without it the gallery model is run on them
     how_to      lines for the card that say how this device class loads the file
     """
@@ -61,8 +63,8 @@ def deliver(
     with replace_whole(out) as folder:
         folder.mkdir()
         exported = export(
-            run, recipe.target, recipe.precision, calibration=photos, ort_format=recipe.ort_format, how=recipe.how,
-            overwrite=True, reporter=reporter,
+            run, recipe.target, recipe.precision, calibration=calibration or photos, ort_format=recipe.ort_format,
+            how=recipe.how, overwrite=True, reporter=reporter,
         )  # fmt: skip
         checked = check(exported.path, index, photos, run=run, reference=reference, reporter=reporter)
         if not checked.passed:

@@ -20,6 +20,7 @@ def delivery_program(description: str, *, recipe: str, how_to: str) -> None:
         default=recipe,
         help="a name that edgecsd export --recipe knows, or FILE.toml (default: %(default)s)",
     )
+    parser.add_argument("--calibration", type=Path, help="photos that w8a8 measures its ranges on (those of --images)")
     parser.add_argument("--reference", type=Path, help="store with the gallery model's features of the photos")
     given = parser.parse_args()
     from edgecsd.delivery import deliver
@@ -29,7 +30,7 @@ def delivery_program(description: str, *, recipe: str, how_to: str) -> None:
     try:
         delivery = deliver(
             given.run, given.index, given.images, given.out, recipe=find_recipe(given.recipe),
-            reference=given.reference, how_to=how_to, reporter=ConsoleReporter(),
+            calibration=given.calibration, reference=given.reference, how_to=how_to, reporter=ConsoleReporter(),
         )  # fmt: skip
     except EdgecsdError as error:
         parser.exit(error.exit_code, f"{parser.prog}: error: {error}\n")

@@ -108,10 +108,11 @@ def command(
         "--tune-images": tune_images, "--tune-features": tune_features,
     }  # fmt: skip
 
+    photos = _pack_photos(golden, no_golden, index, calibration, split)
+
     def beside(exported: ExportResult) -> Beside:
         from edgecsd.accompanying import put_beside
 
-        photos = _pack_photos(golden, no_golden, index, calibration, split)
         return put_beside(
             exported, photos, run=run, index=index, asked=(golden or index) is not None, reporter=ConsoleReporter()
         )
