@@ -124,8 +124,8 @@ def text(rows: list[dict[str, Any]], facts: dict[str, Any]) -> str:
         [
             BEGIN, "",
             f"Written by `benchmarks/deliveries.py` from real deliveries of the demo's run (EfficientNet-Lite0, "
-            f"{photos} query photos); {facts['cpu']}, commit {facts['commit']}, {facts['date'][:10]}. Times are of that "
-            "host, not of a phone: add a device's with `edgecsd bench FILE --device ...`.",
+            f"{photos} query photos); {facts['cpu']}, commit {facts['commit']}, {facts['date'][:10]}. Times are of "
+            "that host, not of a phone: add a device's with `edgecsd bench FILE --device ...`.",
             "", *table(rows), "",
             "What wrong pixels cost each file, from its golden pack: points of recall@1 lost of 100 (95 % interval); "
             "points of overlap@10. The pack's README has all of them.",
