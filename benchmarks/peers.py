@@ -73,7 +73,7 @@ def quantizer_static(model: QueryModel, out: Path, like: Path, calibration: Pixe
         work = quantizer.Quantizer(str(exported), recipe.static_wi8_ai8())
         ranges = work.calibrate({signature: [{INPUT_NAME: photo[None]} for photo in calibration]})
         work.quantize(ranges).export_model(str(quantised), overwrite=True)
-        out.write_bytes(with_metadata(quantised.read_bytes(), read_metadata(like).model_dump_json()))
+        out.write_bytes(with_metadata(quantised.read_bytes(), read_metadata(like)))
 
 
 def coremltools_weights(model: QueryModel, out: Path, like: Path, calibration: Pixels) -> None:

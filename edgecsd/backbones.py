@@ -137,7 +137,7 @@ class TimmGalleryModel:
 
     def prepare(self, images: int, engine: Engine, reporter: Reporter = SILENT) -> None:
         """`images` of them will be embedded: enough of them are worth another engine than torch (edgecsd.engine)."""
-        one_size = self._scales == SINGLE_SCALE and self.preprocess.resize is not Resize.LONGER_SIDE
+        one_size = self._scales == SINGLE_SCALE and self.preprocess.one_size
         if engine is Engine.ONNXRUNTIME and not one_size:
             raise BadInputError("--engine onnxruntime: one input size only; leave it out with several scales or sizes")
         self._images, self._engine, self._reporter = images, engine if one_size else Engine.TORCH, reporter

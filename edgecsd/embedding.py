@@ -16,7 +16,7 @@ from edgecsd.errors import BadInputError
 from edgecsd.files import Parts, writing_array
 from edgecsd.images import Arrays, ImageSet, Loaded, Photo, Transform, load_in_order, load_photos
 from edgecsd.item_columns import Column
-from edgecsd.preprocess import Preprocess, Resize
+from edgecsd.preprocess import Preprocess
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.views import ViewRecipe
 
@@ -224,7 +224,7 @@ def _make(
 
 def _ahead(contract: Preprocess, per_item: int) -> int:
     """How many items may be decoded before they are needed."""
-    item_bytes = contract.size**2 * 3 * per_item
+    item_bytes = contract.likely_pixels * 3 * per_item
     return max(2, min(AHEAD_ITEMS, AHEAD_BYTES // item_bytes))
 
 
@@ -255,7 +255,7 @@ class _Queue:
 
     def _limit(self, array: NDArray[np.uint8]) -> int:
         """Images a batch, fewer of those that may be large."""
-        if self._embedder.preprocess.resize is not Resize.LONGER_SIDE:
+        if self._embedder.preprocess.one_size:
             return self._batch_size
         return max(1, min(self._batch_size, BATCH_PIXELS // (array.size // 3)))
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgecsd
+from edgecsd.baking import embed_both, photos_to_compare
 from edgecsd.errors import BadInputError, EdgecsdError, GateFailedError
 from edgecsd.files import replace_whole, sha256_file, size_bytes
 from edgecsd.images import ImageSet, find_images
@@ -29,6 +30,7 @@ from edgecsd.targets.artifact import (
     read_metadata,
     target_module,
 )
+from edgecsd.whole_photo import PhotoSize, WholePhoto
 
 if TYPE_CHECKING:
     from edgecsd.query_models import QueryModel
@@ -42,7 +44,8 @@ Floats = NDArray[np.float32]
 class ExportResult:
     """What was written, and how near it is to the query model.
 
-    parity   cosine_mean, cosine_min, max_difference (of one element) over the images it was compared on
+    parity   cosine_mean, cosine_min, max_difference (of one element) over the images it was compared on;
+             compared_on says which, in words
     half_precision   what half precision, as GPUs compute, does to the query model on those images; None for a model
                      whose embeddings are not usable in float
     """
@@ -53,6 +56,7 @@ class ExportResult:
     size_bytes: int
     metadata: ArtifactMetadata
     parity: dict[str, float]
+    compared_on: str
     sha256: str
     half_precision: RangeReport | None = None
 
@@ -78,6 +82,7 @@ def export(
     seed: int = 0,
     licence: str | None = None,
     ort_format: bool = False,
+    baked: PhotoSize | None = None,
     how: EightBit = STANDARD,
     overwrite: bool = False,
     reporter: Reporter = SILENT,
@@ -89,6 +94,8 @@ def export(
                  from `calibration_count` of them, chosen by `seed`. The other precisions only compare on them, and
                  without them compare on eight synthetic images.
     ort_format   target onnx: write onnxruntime's own format (.ort), which its reduced builds for phones load
+    baked        put resize and crop inside (edgecsd.baking says which target can): the file takes whole upright photos
+                 of this size, or of any
     how          of w8a8 (edgecsd.precision_search finds one); the other precisions have one recipe each
 
     Nothing is written unless the artifact, read back from disk, gives finite unit embeddings, and, for fp16, unless the
@@ -109,9 +116,10 @@ def export(
 
     model = load_query_model(run)
     model.config.preprocess.require_square("export")
-    path = _output(run, model, target, precision, suffix, out, overwrite)
-    photos = _photos(calibration, split, model.config.preprocess, calibration_count, seed)
-    metadata = _metadata(model, module, target, precision, photos, how, licence)
+    path = _output(run, model, target, precision, suffix, out, overwrite, baked)
+    images = _images(calibration, split)
+    photos = _photos(images, model.config.preprocess, calibration_count, seed)
+    metadata = _metadata(model, module, target, precision, photos, how, licence, baked)
     deploy = DeployModel(model)
     if precision is Precision.W8A8 and how.bias_correction:
         correct_biases(deploy, photos.pixels, keep=how.float_convolutions)
@@ -119,10 +127,14 @@ def export(
     reporter.message(f"converting {model.config.backbone} to {target}, {precision}")
     with replace_whole(path) as temporary:
         _convert(module, deploy, temporary, precision, photos, metadata, how)
-        reporter.message(f"comparing the written file with the query model on {len(photos.pixels)} images")
         written = read_metadata(temporary)
-        parity = compare(_run(temporary, photos.pixels, path.name), _reference(model, photos.pixels))
-    return ExportResult(path, target, precision, size_bytes(path), written, parity, sha256_file(path), ranges)
+        vectors, reference = _both(temporary, written, model, images, photos, seed, reporter)
+        require_unit(vectors, path.name)
+        parity = compare(vectors, reference)
+    compared_on = f"{len(vectors)} {'made-up images' if images is None else 'photos'}"
+    return ExportResult(
+        path, target, precision, size_bytes(path), written, parity, compared_on, sha256_file(path), ranges
+    )
 
 
 def _guard(
@@ -168,8 +180,10 @@ def _output(
     suffix: str,
     out: Path | None,
     overwrite: bool,
+    baked: PhotoSize | None,
 ) -> Path:
-    path = out or run / "exports" / f"{model.config.backbone}-{precision}{suffix}"
+    inside = "" if baked is None else "-whole-photo"
+    path = out or run / "exports" / f"{model.config.backbone}-{precision}{inside}{suffix}"
     if path.suffix != suffix:
         other = "; .ort is written with --ort-format" if path.suffix == ORT_SUFFIX else ""
         raise BadInputError(f"--out {path}: the name of a {target} artifact ends in {suffix}{other}")
@@ -178,22 +192,27 @@ def _output(
     return path
 
 
-def _photos(
-    calibration: Path | ImageSet | None, split: str | None, preprocess: Preprocess, count: int, seed: int
-) -> _Photos:
+def _images(calibration: Path | ImageSet | None, split: str | None) -> ImageSet | None:
     if calibration is None:
         if split is not None:
             raise BadInputError(f"--split {split} needs --calibration with a CSV list")
+        return None
+    if isinstance(calibration, ImageSet):
+        if split is not None:
+            raise BadInputError(f"split {split!r} goes with a CSV list; these images are chosen already")
+        return calibration
+    return find_images(calibration, split=split)
+
+
+def _photos(images: ImageSet | None, preprocess: Preprocess, count: int, seed: int) -> _Photos:
+    if images is None:
         return _Photos(synthetic_pixels(preprocess.size, seed=seed), None)
-    if isinstance(calibration, ImageSet) and split is not None:
-        raise BadInputError(f"split {split!r} goes with a CSV list; these images are chosen already")
-    images = calibration if isinstance(calibration, ImageSet) else find_images(calibration, split=split)
     return _Photos(*calibration_pixels(images, preprocess, count, seed))
 
 
 def _metadata(
     model: QueryModel, module: TargetModule, target: Target, precision: Precision, photos: _Photos,
-    how: EightBit, licence: str | None,
+    how: EightBit, licence: str | None, baked: PhotoSize | None,
 ) -> ArtifactMetadata:  # fmt: skip
     import torch
 
@@ -208,6 +227,7 @@ def _metadata(
         dim=config.dim,
         metric=config.space.metric,
         preprocess=config.preprocess,
+        baked=baked,
         backbone=config.backbone,
         weights_digest=config.weights_digest,
         calibration_digest=photos.digest if calibrated else None,
@@ -232,15 +252,19 @@ def _convert(
         raise EdgecsdError(f"the {metadata.target} converter ended without an error and without a file")
 
 
-def _run(artifact: Path, pixels: NDArray[np.uint8], name: str) -> Floats:
-    """(n, dim) embeddings of the artifact; GateFailedError unless all are finite and of length 1."""
-    vectors = load_runner(artifact).embed(pixels)
-    require_unit(vectors, name)
-    return vectors
-
-
-def _reference(model: QueryModel, pixels: NDArray[np.uint8]) -> Floats:
-    return np.concatenate([model.embed(pixels[i : i + 1]) for i in range(len(pixels))])
+def _both(
+    artifact: Path, metadata: ArtifactMetadata, model: QueryModel, images: ImageSet | None, photos: _Photos, seed: int,
+    reporter: Reporter,
+) -> tuple[Floats, Floats]:  # fmt: skip
+    """(n, dim) embeddings of the written artifact, and of the query model."""
+    said, runner, contract = "comparing the written file with the query model on", load_runner(artifact), metadata.input
+    if isinstance(contract, WholePhoto):
+        whole = photos_to_compare(images, contract, seed)
+        reporter.message(f"{said} {len(whole)} whole images")
+        return embed_both(runner, model.embed, whole, contract)
+    reporter.message(f"{said} {len(photos.pixels)} images")
+    one_by_one = [model.embed(photos.pixels[i : i + 1]) for i in range(len(photos.pixels))]
+    return runner.embed(photos.pixels), np.concatenate(one_by_one)
 
 
 def require_unit(vectors: Floats, name: str) -> None:

@@ -161,6 +161,16 @@ class Preprocess(BaseModel):
         left, top = (width - side) / 2, (height - side) / 2
         return left, top, left + side, top + side
 
+    @property
+    def one_size(self) -> bool:
+        """Whether every image becomes an array of one shape."""
+        return self.resize is not Resize.LONGER_SIDE
+
+    @property
+    def likely_pixels(self) -> int:
+        """How many pixels an array has, or may well have."""
+        return self.size**2
+
     def at_size(self, size: int) -> Preprocess:
         """The same contract at another input size."""
         return preprocess_from_json({**self.model_dump(), "size": size}, f"input size {size}")

@@ -8,4 +8,4 @@ from edgecsd.cli.delivery_program import delivery_program
 HOW_TO = "Load it with LiteRT (CompiledModel or Interpreter); feed the uint8 bitmap bytes, R G B, without alpha."
 
 if __name__ == "__main__":
-    delivery_program(__doc__, target="tflite", precision="w8a8", how_to=HOW_TO)
+    delivery_program(__doc__, recipe="android", how_to=HOW_TO)

@@ -8,4 +8,4 @@ from edgecsd.cli.delivery_program import delivery_program
 HOW_TO = "Add the .mlpackage to the Xcode project; feed an RGB CVPixelBuffer of that size through the generated class."
 
 if __name__ == "__main__":
-    delivery_program(__doc__, target="coreml", precision="fp16", how_to=HOW_TO)
+    delivery_program(__doc__, recipe="ios", how_to=HOW_TO)

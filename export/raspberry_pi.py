@@ -8,4 +8,4 @@ from edgecsd.cli.delivery_program import delivery_program
 HOW_TO = "Load it with ai_edge_litert.Interpreter (or tflite_runtime with numpy < 2)."
 
 if __name__ == "__main__":
-    delivery_program(__doc__, target="tflite", precision="w8a8", how_to=HOW_TO)
+    delivery_program(__doc__, recipe="raspberry-pi", how_to=HOW_TO)

@@ -8,4 +8,4 @@ from edgecsd.cli.delivery_program import delivery_program
 HOW_TO = "Load it with onnxruntime; one session a process, threads as its cores; decode as golden/ has it."
 
 if __name__ == "__main__":
-    delivery_program(__doc__, target="onnx", precision="fp32", how_to=HOW_TO)
+    delivery_program(__doc__, recipe="server", how_to=HOW_TO)

@@ -8,4 +8,4 @@ from edgecsd.cli.delivery_program import delivery_program
 HOW_TO = "Load it with onnxruntime-web; feed a Uint8Array tensor of type uint8."
 
 if __name__ == "__main__":
-    delivery_program(__doc__, target="onnx", precision="w8a8", how_to=HOW_TO)
+    delivery_program(__doc__, recipe="web", how_to=HOW_TO)

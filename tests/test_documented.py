@@ -69,6 +69,9 @@ def test_the_program_of_each_device_class_delivers_a_folder(workplace: Path, dev
     names = {path.name for path in out.iterdir()}
     assert {"golden", "card.md", "check.json", "bench.jsonl"} < names
     assert any(name.endswith((".tflite", ".onnx", ".mlpackage")) for name in names)
+    text = (out / "card.md").read_text("utf-8")
+    assert "overlap@10 with the gallery model's results | " in text and "gates passed | " in text
+    assert ("Not measured" in text) == (device == "ios")  # which no Linux runs as a phone does: no costs of mistakes
     pack = json.loads((out / "golden" / "golden.json").read_text())
     assert len(pack["items"]) == 8 and all(len(item["ids"]) == 10 for item in pack["items"])
     for item in pack["items"]:

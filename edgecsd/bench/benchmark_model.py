@@ -88,7 +88,6 @@ class NativeBench:
         timeout_seconds: float, scratch: Path,
     ) -> Finished | str:  # fmt: skip
         """The process that ended, with its result files in `scratch`; or why there is none."""
-        size = metadata.preprocess.size
         (scratch / INPUT).write_bytes(images.pixels[0].tobytes())
         for each, name in ((file, "model.tflite"), (scratch / INPUT, INPUT)):
             self._transport.send(each, f"{self._folder}/{name}")
@@ -96,8 +95,8 @@ class NativeBench:
             "graph": "model.tflite", "num_threads": threads, "num_runs": protocol.min_runs,
             "min_secs": protocol.min_seconds, "max_secs": timeout_seconds, "warmup_runs": 10,
             "warmup_min_secs": min(1.0, protocol.min_seconds), "input_layer": "image",
-            "input_layer_shape": f"1,{size},{size},3", "input_layer_value_files": f"image:{INPUT}",
-            "output_filepath": OUTPUT, "result_file_path": RESULT,
+            "input_layer_shape": ",".join(map(str, images.pixels[:1].shape)),
+            "input_layer_value_files": f"image:{INPUT}", "output_filepath": OUTPUT, "result_file_path": RESULT,
         }  # fmt: skip
         flags = [f"--{name}={value}" for name, value in wanted.items() if f"--{name}" in self._flags]
         tidy = f"rm -f {OUTPUT} {RESULT}"
@@ -163,7 +162,7 @@ def bench_natively(
     """`bench` with benchmark_model; the arguments are its own. Rows are appended to `out`."""
     chosen, references, rows = choose_protocol(protocol, min_runs, min_seconds), References(run), []
     for file in files:
-        prepared = prepare_input(images, read_metadata(file).preprocess)
+        prepared = prepare_input(images, read_metadata(file).input)
         for count in threads:
             row = native.measure(file, prepared, count, chosen, timeout_seconds or chosen.timeout_seconds, references)
             rows.append(row)

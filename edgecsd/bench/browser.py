@@ -91,6 +91,7 @@ def served_page(file: Path, images: ImageSet | None, out: Path | None, reporter:
 
     require_browser_file(file)
     metadata = read_metadata(file)
+    metadata.input.require_square("the phone's page")
     shown = None
     if images is not None:
         spread = np.unique(np.linspace(0, len(images) - 1, min(IMAGES, len(images))).astype(int))

@@ -11,12 +11,14 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from edgecsd.bench.schema import DecodeFigures
 from edgecsd.errors import BadInputError, ImageReadError
 from edgecsd.images import ImageSet, decode_image
 from edgecsd.preprocess import Preprocess
 from edgecsd.quantization import synthetic_pixels
+from edgecsd.whole_photo import WholePhoto
 
 IMAGES = 32  # enough that no cache holds them all, few enough (5 MB at 224 px) to leave the peak memory alone
 DECODE_PASSES = 3
@@ -24,7 +26,8 @@ DECODE_PASSES = 3
 
 @dataclass(frozen=True)
 class BenchInput:
-    """pixels (n, S, S, 3) uint8; decode_ms (n,) of each photo, empty for synthetic images."""
+    """pixels (n, S, S, 3) uint8, or (n, h, w, 3) where the artifact resizes; decode_ms (n,) of each photo, empty for
+    synthetic images."""
 
     kind: Literal["photos", "synthetic"]
     pixels: NDArray[np.uint8]
@@ -42,10 +45,13 @@ class BenchInput:
 def prepare_input(images: ImageSet | None, preprocess: Preprocess) -> BenchInput:
     """Up to 32 images spread evenly over the set, or seeded synthetic ones where there is no set.
 
-    Unreadable images are skipped; BadInputError if none can be read.
+    An artifact that resizes inside is measured on photos of one size: its own, or MEASURED where it takes any; others
+    are brought to it, which counts as decoding. Unreadable images are skipped; BadInputError if none can be read.
     """
     if images is None:
         pixels = synthetic_pixels(preprocess.size, IMAGES)
+        if isinstance(preprocess, WholePhoto):
+            pixels = np.stack([preprocess.framed(Image.fromarray(image)) for image in pixels])
         return BenchInput("synthetic", pixels, _digest(pixels), np.empty(0), None)
     wall: list[float] = []
     cpu: list[float] = []
@@ -76,7 +82,8 @@ def _decode_each(images: ImageSet, preprocess: Preprocess) -> Iterator[tuple[NDA
 
 def _decode_once(data: bytes, path: Path, preprocess: Preprocess) -> tuple[NDArray[np.uint8], float, float]:
     cpu, wall = time.thread_time_ns(), time.perf_counter_ns()
-    pixels = preprocess.pixels(decode_image(data, str(path)))
+    photo = decode_image(data, str(path))
+    pixels = preprocess.framed(photo) if isinstance(preprocess, WholePhoto) else preprocess.pixels(photo)
     wall, cpu = time.perf_counter_ns() - wall, time.thread_time_ns() - cpu
     return pixels, wall / 1e6, cpu / 1e6
 

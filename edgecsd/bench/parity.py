@@ -13,6 +13,7 @@ from edgecsd.bench.inputs import BenchInput
 from edgecsd.bench.schema import Parity
 from edgecsd.errors import IncompatibleError, missing_extra
 from edgecsd.targets.artifact import ArtifactMetadata, load_runner
+from edgecsd.whole_photo import WholePhoto
 
 Floats = NDArray[np.float32]
 LEAST_COSINE_MEAN = 0.9  # below it the file computes something else; a gate on quality is `check`'s, and far stricter
@@ -21,7 +22,7 @@ NORM_TOLERANCE = 1e-2
 
 @dataclass(frozen=True)
 class Reference:
-    """What a row is compared with: its name in the row, and the embeddings it gives, (n, S, S, 3) uint8 -> (n, D)."""
+    """What a row is compared with: its name in the row, and the embeddings it gives of the row's input -> (n, D)."""
 
     name: str
     embed: Callable[[NDArray[np.uint8]], Floats]
@@ -42,10 +43,10 @@ class References:
         """
         if self._run is not None:
             self._require_weights(self._run, file, metadata)
-            return self._torch(self._run)
+            return self._torch(self._run, metadata)
         found = file.resolve().parent.parent
         if (found / "query_model.json").is_file() and self._same_weights(found, metadata) and _torch_is_there():
-            return self._torch(found)
+            return self._torch(found, metadata)
         return Reference(f"same file {file}, run in the host process", lambda p: load_runner(file).embed(p))
 
     def embeddings(self, reference: Reference, images: BenchInput) -> Floats:
@@ -55,10 +56,14 @@ class References:
             self._known[key] = reference.embed(images.pixels)
         return self._known[key]
 
-    def _torch(self, run: Path) -> Reference:
+    def _torch(self, run: Path, metadata: ArtifactMetadata) -> Reference:
+        contract = metadata.input
+
         def embed(pixels: NDArray[np.uint8]) -> Floats:
             from edgecsd.query_models import load_query_model
 
+            if isinstance(contract, WholePhoto):
+                pixels = contract.within(pixels)
             if run not in self._models:
                 self._models[run] = load_query_model(run).embed
             return self._models[run](pixels)

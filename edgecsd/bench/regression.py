@@ -65,12 +65,11 @@ def compare_artifacts(
     Raises BadInputError unless two artifacts were measured, IncompatibleError where they don't take the same pixels.
     """
     before, after = _pair(result)
-    contract, other = (read_metadata(Path(row.file)).preprocess for row in (before, after))
-    if contract.size != other.size:
-        raise IncompatibleError(
-            f"{before.file} takes {contract.size} px and {after.file} {other.size} px: they cannot be fed by turns"
-        )
-    pixels = prepare_input(images, contract).pixels
+    first, second = (read_metadata(Path(row.file)) for row in (before, after))
+    if (first.preprocess.size, first.baked) != (second.preprocess.size, second.baked):
+        takes, other = (f"photos of {m.baked}" if m.baked else f"{m.preprocess.size} px" for m in (first, second))
+        raise IncompatibleError(f"{before.file} takes {takes} and {after.file} {other}: they cannot be fed by turns")
+    pixels = prepare_input(images, first.input).pixels
     cpu = interleaved_ratio(
         Path(after.file), Path(before.file), pixels, threads=before.threads, blocks=blocks, runs=runs
     )

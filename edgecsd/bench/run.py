@@ -107,7 +107,7 @@ def _jobs(
 ) -> Iterator[Job]:  # fmt: skip
     for file, metadata in artifacts:
         reference = references.find(file, metadata)
-        images, pixels_file = inputs.of(metadata.preprocess)
+        images, pixels_file = inputs.of(metadata.input)
         for count in threads:
             yield Job(file, metadata, count, protocol, images, pixels_file, reference, timeout_seconds, device, index)
 

@@ -55,7 +55,9 @@ def _explanations(pair: Pair, photos: ImageSet, found: Floats, link: LinkName) -
     """The mistake that comes nearest, if it is near enough; the torch model can be normalised otherwise, a file not."""
     least = DEFAULT_THRESHOLDS[pair.artifact.metadata.precision].min_cosine_mean - SLACK
     contract = pair.model.config.preprocess
-    file = explain_pixels(pair.artifact.embed, found, photos, contract) if link is LinkName.DEVICE else None
+    inside = pair.artifact.metadata.baked is not None  # then the file takes no pixels with a mistake in their resize
+    device = link is LinkName.DEVICE and not inside
+    file = explain_pixels(pair.artifact.embed, found, photos, contract) if device else None
     torch = None
     if file is None or not _explains(file, least):
         torch = explain_pixels(pair.model.embed, found, photos, contract, renormalised=renormalising(pair.model))

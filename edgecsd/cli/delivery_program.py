@@ -1,4 +1,4 @@
-"""The command line that the programs in export/ share: a device class each, differing in target, precision, words."""
+"""The command line that the programs in export/ share: a device class each, with its recipe and its words."""
 
 from __future__ import annotations
 
@@ -8,22 +8,29 @@ from pathlib import Path
 from edgecsd.cli.console import ConsoleReporter
 
 
-def delivery_program(description: str, *, target: str, precision: str, how_to: str) -> None:
-    """Parse RUN --index --images --out --precision, deliver, and say what was written."""
+def delivery_program(description: str, *, recipe: str, how_to: str) -> None:
+    """Parse RUN --index --images --out --recipe, deliver, and say what was written."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder of the distilled query model")
     parser.add_argument("--index", type=Path, required=True, help="gallery index that the app will search")
     parser.add_argument("--images", type=Path, required=True, help="photos like the queries to come")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--precision", default=precision, help="fp32, fp16, w8a32 or w8a8 (default: %(default)s)")
+    parser.add_argument(
+        "--recipe",
+        default=recipe,
+        help="a name that edgecsd export --recipe knows, or FILE.toml (default: %(default)s)",
+    )
+    parser.add_argument("--calibration", type=Path, help="photos that w8a8 measures its ranges on (those of --images)")
+    parser.add_argument("--reference", type=Path, help="store with the gallery model's features of the photos")
     given = parser.parse_args()
     from edgecsd.delivery import deliver
     from edgecsd.errors import EdgecsdError
+    from edgecsd.recipes import find_recipe
 
     try:
         delivery = deliver(
-            given.run, given.index, given.images, given.out,
-            target=target, precision=given.precision, how_to=how_to, reporter=ConsoleReporter(),
+            given.run, given.index, given.images, given.out, recipe=find_recipe(given.recipe),
+            calibration=given.calibration, reference=given.reference, how_to=how_to, reporter=ConsoleReporter(),
         )  # fmt: skip
     except EdgecsdError as error:
         parser.exit(error.exit_code, f"{parser.prog}: error: {error}\n")

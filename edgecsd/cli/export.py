@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecsd.baking import baked_size
 from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, table
 from edgecsd.cli.numbers import share_from_text
 from edgecsd.errors import BadInputError
@@ -16,6 +18,9 @@ from edgecsd.recipes import RECIPES, Recipe, find_recipe
 from edgecsd.targets.artifact import parse_target
 
 if TYPE_CHECKING:
+    from edgecsd.accompanying import Beside
+    from edgecsd.exporting import ExportResult
+    from edgecsd.images import ImageSet
     from edgecsd.precision_search import SearchResult
 
 AUTO = "auto"
@@ -70,6 +75,23 @@ def command(
         bool,
         typer.Option("--ort-format", help="Target onnx: write .ort, onnxruntime's own format for phones."),
     ] = False,
+    bake: Annotated[
+        str | None,
+        typer.Option(help="resize: put the contract's resize and crop inside, so that the file takes whole photos."),
+    ] = None,
+    bake_size: Annotated[
+        str | None,
+        typer.Option(help="--bake: HEIGHTxWIDTH of those photos, upright (any size; target tflite needs one)."),
+    ] = None,
+    golden: Annotated[
+        Path | None,
+        typer.Option(help="Photos for the golden pack, which go with it as they are (those of --calibration)."),
+    ] = None,
+    no_golden: Annotated[bool, typer.Option("--no-golden", help="Write no golden pack.")] = False,
+    index: Annotated[
+        Path | None,
+        typer.Option(help="Gallery index: adds to the pack what must be found, and what wrong pixels cost; a minute."),
+    ] = None,
     split: Split = None,
     seed: Annotated[int, typer.Option(help="Seed of the choice of calibration photos.")] = 0,
     overwrite: Overwrite = False,
@@ -81,15 +103,28 @@ def command(
     """
     chosen = _recipe(recipe, target, precision, ort_format)
     target, precision, ort_format, how = chosen.target, precision or chosen.precision, chosen.ort_format, chosen.how
+    baked = baked_size(target, bake, bake_size)
     tuning = {"tune_steps": tune or 0, "tune_images": tune_images, "tune_features": tune_features}
     auto = {
         "--max-loss": max_loss, "--gallery": gallery, "--held-out": held_out, "--tune": tune,
         "--tune-images": tune_images, "--tune-features": tune_features,
     }  # fmt: skip
+
+    photos = _pack_photos(golden, no_golden, index, calibration, split)
+
+    def beside(exported: ExportResult) -> Beside:
+        from edgecsd.accompanying import put_beside
+
+        return put_beside(
+            exported, photos, run=run, index=index, asked=(golden or index) is not None, reporter=ConsoleReporter()
+        )
+
     if precision == AUTO:
+        if baked is not None:
+            raise BadInputError("--bake: not with --precision auto; export again with the precision that it chooses")
         _search(
             run, target, calibration, gallery, share_from_text(max_loss or "1%", "--max-loss"), held_out or 300, split,
-            calibration_count, seed, out, licence, ort_format, overwrite, as_json, tuning,
+            calibration_count, seed, out, licence, ort_format, overwrite, as_json, tuning, beside,
         )  # fmt: skip
         return
     if given := [name for name, value in auto.items() if value is not None]:
@@ -107,15 +142,17 @@ def command(
         seed=seed,
         licence=licence,
         ort_format=ort_format,
+        baked=baked,
         how=how,
         overwrite=overwrite,
         reporter=ConsoleReporter(),
     )
+    put = beside(result)
     parity = result.parity
     text = (
         f"{result.target} {result.precision}: {result.size_bytes / 1e6:.2f} MB; against the torch model: "
         f"cosine mean {parity['cosine_mean']:.6f}, lowest {parity['cosine_min']:.6f}, "
-        f"largest difference {parity['max_difference']:.2e}"
+        f"largest difference {parity['max_difference']:.2e}{_told(put)}"
     )
     document = {
         "artifact": str(result.path),
@@ -126,6 +163,7 @@ def command(
         "parity": parity,
         "half_precision": result.half_precision.as_dict() if result.half_precision else None,
         "metadata": result.metadata.model_dump(mode="json"),
+        **_paths(put),
     }
     finish(
         as_json,
@@ -134,6 +172,31 @@ def command(
         wrote=result.path,
         following=f"edgecsd check {result.path} --index gallery.index --images PHOTOS",
     )
+
+
+def _pack_photos(
+    golden: Path | None, no_golden: bool, index: Path | None, calibration: Path | None, split: str | None
+) -> ImageSet | None:
+    """Those that the golden pack's photos are chosen from; None for no pack."""
+    if no_golden:
+        if golden is not None or index is not None:
+            raise BadInputError(f"--no-golden: leave out {'--golden' if golden is not None else '--index'} with it")
+        return None
+    if golden is None and calibration is None:
+        if index is not None:
+            raise BadInputError("--index goes with the golden pack: give its photos, --golden PHOTOS")
+        return None
+    from edgecsd.images import find_images
+
+    return find_images(golden) if golden is not None else find_images(str(calibration), split=split)
+
+
+def _told(put: Beside) -> str:
+    return f"\nbeside it: {put.card.name}{'' if put.pack is None else f' and {put.pack.name}, the golden pack'}"
+
+
+def _paths(put: Beside) -> dict[str, str | None]:
+    return {"card": str(put.card), "golden": None if put.pack is None else str(put.pack)}
 
 
 def _recipe(name: str | None, target: str | None, precision: str | None, ort_format: bool) -> Recipe:
@@ -152,7 +215,7 @@ def _recipe(name: str | None, target: str | None, precision: str | None, ort_for
 def _search(
     run: Path, target: str, calibration: Path | None, gallery: Path | None, max_loss: float, held_out: int,
     split: str | None, calibration_count: int, seed: int, out: Path | None, licence: str | None, ort_format: bool,
-    overwrite: bool, as_json: bool, tuning: dict[str, Any],
+    overwrite: bool, as_json: bool, tuning: dict[str, Any], beside: Callable[[ExportResult], Beside],
 ) -> None:  # fmt: skip
     """--precision auto: tell every trial, and what was chosen and why."""
     if calibration is None or gallery is None:
@@ -170,7 +233,7 @@ def _search(
         calibration_count=calibration_count, seed=seed, out=out, licence=licence, overwrite=overwrite,
         reporter=ConsoleReporter(), **tuning,
     )  # fmt: skip
-    figures = _draw(result)
+    put, figures = beside(result.export), _draw(result)
     chosen = result.chosen
     rows = [
         (trial.name, f"{trial.size_bytes / 1e6:.2f}", f"{trial.loss:.2%}", f"{trial.low:.2%} to {trial.high:.2%}",
@@ -184,10 +247,15 @@ def _search(
     )  # fmt: skip
     finish(
         as_json,
-        {**result.as_dict(), "artifact": str(result.export.path), "figures": [str(path) for path in figures]},
+        {
+            **result.as_dict(),
+            "artifact": str(result.export.path),
+            "figures": [str(path) for path in figures],
+            **_paths(put),
+        },
         text=table(("tried", "MB", "lost", "95 %", "cosine"), rows)
         + f"\n{result.held_out} held-out photos; the torch model's overlap@10 is {result.torch_overlap:.3f}\n"
-        f"chosen: {chosen.name}, loses {chosen.loss:.2%} of it; limit {result.max_loss:.2%}: {sure}",
+        f"chosen: {chosen.name}, loses {chosen.loss:.2%} of it; limit {result.max_loss:.2%}: {sure}{_told(put)}",
         wrote=result.export.path,
         following=f"edgecsd check {result.export.path} --index gallery.index --images PHOTOS",
     )

@@ -86,6 +86,7 @@ def _metadata(result: Inspection) -> list[str]:
         f"{metadata.metric}",
         f"pixels: {pixels.size} x {pixels.size}, {pixels.resize}, crop {pixels.crop_pct:g}, {pixels.interpolation}, "
         f"mean {_list(pixels.mean)}, std {_list(pixels.std)}",
+        *([f"resize and crop are inside: it takes photos of {metadata.baked}"] if metadata.baked else []),
         f"made with {', '.join(f'{name} {version}' for name, version in metadata.versions.items())}",
         f"weights {metadata.weights_digest}",
     ]

@@ -53,7 +53,7 @@ def make_phone_page(
     pack: a golden pack of this artifact, whose photos are measured with; without it the gallery's or made-up ones.
     """
     require_browser_file(model)
-    metadata.preprocess.require_square("the phone's page")
+    metadata.input.require_square("the phone's page")
     thumbnails = Thumbnails(images, index.row_of) if images is not None else None
     if pack is not None:
         golden = photos_of_pack(pack, model)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.preprocess import Preprocess
@@ -19,6 +19,7 @@ from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.space import EmbeddingSpace, Metric
 from edgecsd.targets.processor import multiplies_bytes_exactly
+from edgecsd.whole_photo import PhotoSize, WholePhoto
 
 if TYPE_CHECKING:
     from edgecsd.targets.deploy import DeployModel
@@ -55,6 +56,8 @@ class Target(StrEnum):
 
 
 _ALIASES = {"litert": Target.TFLITE}
+# Which photos a target's artifacts can take whose resize is inside: of any size, or of one that is declared
+BAKES_ANY_SIZE, BAKES_ONE_SIZE = frozenset({Target.ONNX}), frozenset({Target.ONNX, Target.TFLITE})
 
 
 def parse_target(name: str) -> Target:
@@ -74,6 +77,8 @@ class ArtifactMetadata(BaseModel):
     recipe       name of the quantisation recipe that made it
     space        where its embeddings live; fingerprint is that space's, in words an app can compare
     preprocess   the pixel contract of the query model: what the (1, S, S, 3) uint8 input is made by
+    baked        the photos that it takes, (1, h, w, 3) uint8, where resize and crop are inside it; else None, and left
+                 out of the JSON, so that an edgecsd from before it does not feed such a file wrongly but refuses it
     weights_digest, calibration_digest   SHA-256 of the query model's weights and of the calibration pixels
     versions     edgecsd, torch, converter, runtime
     """
@@ -91,12 +96,25 @@ class ArtifactMetadata(BaseModel):
     metric: Metric
     normalised: bool = True
     preprocess: Preprocess
+    baked: PhotoSize | None = None
     backbone: str
     weights_digest: str
     calibration_digest: str | None = None
     calibration_count: Annotated[int, Field(ge=0)] = 0
     versions: dict[str, str]
     licence: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = handler(self)
+        return {name: value for name, value in fields.items() if name != "baked" or value is not None}
+
+    @property
+    def input(self) -> Preprocess:
+        """What makes the artifact's input of an upright photo: the pixel contract, or nothing where that is inside."""
+        if self.baked is None:
+            return self.preprocess
+        return WholePhoto(**self.preprocess.model_dump(), photo=self.baked)
 
 
 def metadata_from_json(text: str, where: str) -> ArtifactMetadata:
@@ -142,21 +160,24 @@ class Runner(Protocol):
     kind: str
 
     def embed_one(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(1, S, S, 3) uint8 by the artifact's pixel contract -> (1, dim)."""
+        """(1, S, S, 3) uint8, or (1, h, w, 3) where the resize is inside, by `ArtifactMetadata.input` -> (1, dim)."""
         ...
 
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(B, S, S, 3) uint8 -> (B, dim), one image at a time."""
+        """(B, S, S, 3) or (B, h, w, 3) uint8 -> (B, dim), one image at a time."""
         ...
 
 
 class OneByOne:
-    """`embed` for runners whose artifact has a static batch of 1, and the check of what goes in."""
+    """`embed` for runners whose artifact has a static batch of 1, and the check of what goes in.
+
+    size   of the input: the side of a square, or where the resize is inside (height, width), or None for any
+    """
 
     kind: str
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int | tuple[int, int] | None) -> None:
+        self.sides = (size, size) if isinstance(size, int) else size
 
     def embed_one(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         raise NotImplementedError
@@ -168,9 +189,10 @@ class OneByOne:
 
     def check(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The same pixels, or BadInputError with the shape and type that are expected."""
-        if pixels.shape != (1, self.size, self.size, 3) or pixels.dtype != np.uint8:
+        sides = self.sides or (pixels.shape[1:3] if pixels.ndim == 4 and min(pixels.shape) > 0 else ("h", "w"))
+        if pixels.shape != (1, *sides, 3) or pixels.dtype != np.uint8:
             raise BadInputError(
-                f"the artifact takes (1, {self.size}, {self.size}, 3) uint8 pixels, not {pixels.shape} {pixels.dtype}"
+                f"the artifact takes (1, {sides[0]}, {sides[1]}, 3) uint8 pixels, not {pixels.shape} {pixels.dtype}"
             )
         return pixels
 

@@ -15,7 +15,7 @@ class ArtifactEmbedder:
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
         self.path, self.metadata = path, read_metadata(path)
-        self.preprocess, self.dim = self.metadata.preprocess, self.metadata.dim
+        self.preprocess, self.dim = self.metadata.input, self.metadata.dim
         self._runner = load_runner(path, threads=threads)
 
     @property
@@ -24,5 +24,5 @@ class ArtifactEmbedder:
         return self._runner.kind
 
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(B, S, S, 3) uint8 -> (B, dim) float32."""
+        """(B, S, S, 3) uint8, or (B, h, w, 3) where the resize is inside -> (B, dim) float32."""
         return self._runner.embed(pixels)

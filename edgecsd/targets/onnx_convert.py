@@ -24,6 +24,7 @@ try:
 
     from edgecsd.targets.onnx_compact import compact
     from edgecsd.targets.onnx_quantise import quantise_body, store_weights_in_8_bit
+    from edgecsd.targets.onnx_resize import with_resize
 except ImportError as error:
     raise missing_extra(error.name or "onnx", "onnx") from None
 
@@ -51,6 +52,8 @@ def convert(
             assert calibration is not None
             proto = quantise_body(exported, calibration, how)
         compact(proto)
+        if metadata.baked is not None:
+            proto = with_resize(proto, metadata.preprocess, metadata.baked)
         entry = proto.metadata_props.add()
         entry.key, entry.value = METADATA_KEY, metadata.model_dump_json()
         onnx.checker.check_model(proto, full_check=True)

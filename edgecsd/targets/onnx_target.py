@@ -114,7 +114,7 @@ class OnnxRunner(OneByOne):
         inputs = self._session.get_inputs()
         if [i.name for i in inputs] != [INPUT_NAME] or [o.name for o in self._session.get_outputs()] != [OUTPUT_NAME]:
             raise DamagedFileError(f"{path}: its input and output are not {INPUT_NAME!r} and {OUTPUT_NAME!r}")
-        super().__init__(int(inputs[0].shape[1]))
+        super().__init__(None if metadata.baked and metadata.baked.sides is None else tuple(inputs[0].shape[1:3]))
         self.kind = f"onnxruntime {'.'.join(onnxruntime.__version__.split('.')[:2])}, CPU"
 
     def embed_one(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -23,6 +23,7 @@ try:
     from ai_edge_litert import schema_py_generated as schema
 
     from edgecsd.targets.tflite_quantise import quantise
+    from edgecsd.targets.tflite_resize import add_resize
 except ImportError as error:
     raise missing_extra(error.name or "litert-torch", "tflite") from None
 
@@ -54,7 +55,7 @@ def convert(
         edge_model.export(str(exported))
         if precision is not Precision.FP32:
             exported = quantise(exported, precision, calibration, how)
-        out.write_bytes(with_metadata(exported.read_bytes(), metadata.model_dump_json()))
+        out.write_bytes(with_metadata(exported.read_bytes(), metadata))
 
 
 class _Builder(flatbuffers.Builder):  # type: ignore[misc]
@@ -81,8 +82,8 @@ class _Builder(flatbuffers.Builder):  # type: ignore[misc]
         return self._zero_points[key]
 
 
-def with_metadata(data: bytes, text: str) -> bytes:
-    """The TFLite file with one more metadata entry, "edgecsd", whose buffer holds `text`.
+def with_metadata(data: bytes, metadata: ArtifactMetadata) -> bytes:
+    """The TFLite file with one more metadata entry, "edgecsd", and with the resize inside where that says so.
 
     Tensors get short names on the way. The quantiser appends weights behind the flatbuffer, at absolute offsets that a
     longer file would break and that the last tflite-runtime does not know; they are moved inside.
@@ -93,6 +94,9 @@ def with_metadata(data: bytes, text: str) -> bytes:
             buffer.data = np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
             buffer.offset = buffer.size = 0
     _shorten_names(model)
+    if metadata.baked is not None:
+        add_resize(model, metadata.preprocess, metadata.baked)
+    text = metadata.model_dump_json()
     added, entry = schema.BufferT(), schema.MetadataT()
     added.data = np.frombuffer(text.encode(), np.uint8)
     entry.name, entry.buffer = METADATA_KEY, len(model.buffers)

@@ -121,7 +121,8 @@ class TfliteRunner(OneByOne):
                 raise _damaged(path, error) from None
         if list(inputs) != [INPUT_NAME] or list(outputs) != [OUTPUT_NAME]:
             raise DamagedFileError(f"{path}: its input and output are not {INPUT_NAME!r} and {OUTPUT_NAME!r}")
-        super().__init__(int(inputs[INPUT_NAME]["shape"][1]))
+        _, height, width, _ = inputs[INPUT_NAME]["shape"]
+        super().__init__((int(height), int(width)))
         self.kind = f"LiteRT {'.'.join(version('ai-edge-litert').split('.')[:2])}, CPU"
 
     def embed_one(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,0 +1,76 @@
+"""edgecsd export puts a golden pack and a model card beside its file."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from edgecsd.accompanying import put_beside
+from edgecsd.cli import app
+from edgecsd.errors import IncompatibleError
+from edgecsd.exporting import export
+from edgecsd.files import sha256_file
+from edgecsd.golden import read_pack
+from edgecsd.images import find_images
+from edgecsd.whole_photo import ANY_SIZE
+
+
+@pytest.fixture(scope="module")
+def exported(golden: Path, photos: Path) -> dict[str, object]:
+    """What the command says, with photos and an index."""
+    command = ["export", str(golden / "run"), "--target", "onnx", "--calibration", str(photos), "--json"]
+    result = CliRunner().invoke(app, [*command, "--index", str(golden / "gallery.index")])
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert isinstance(document, dict)
+    return document
+
+
+def test_the_pack_is_of_that_very_file(exported: dict[str, object]) -> None:
+    file, folder = Path(str(exported["artifact"])), Path(str(exported["golden"]))
+    assert folder == file.with_name(f"{file.name}.golden")
+    pack = read_pack(folder)
+    assert pack.artifact.sha256 == sha256_file(file) == exported["sha256"]
+    assert len(pack.items) == 8 and all(len(item.ids) == 10 for item in pack.items)
+    assert pack.costs is not None and pack.costs.photos == 24
+
+
+def test_the_card_has_what_was_measured_and_says_what_was_not(exported: dict[str, object]) -> None:
+    text = Path(str(exported["card"])).read_text("utf-8")
+    parity = exported["parity"]
+    assert isinstance(parity, dict)
+    assert f"mean {parity['cosine_mean']:.5f}, lowest {parity['cosine_min']:.5f} | 24 photos |" in text
+    assert str(exported["sha256"]) in text and "in half precision" in text
+    assert re.search(r"Not measured: retrieval .*; latency .*\.$", text, flags=re.MULTILINE)
+    rows = re.findall(r"^\| (.+) \| ([\d.]+) \[[\d., ]+\] \| ([\d.]+) \[", text, flags=re.MULTILINE)
+    assert len(rows) == 8, "the dearest mistakes, in points of overlap and of recall"
+    assert [float(row[1]) for row in rows] == sorted((float(row[1]) for row in rows), reverse=True)
+
+
+def test_no_pack_where_there_are_no_photos_or_none_is_wanted(golden: Path, photos: Path, tmp_path: Path) -> None:
+    made = export(golden / "run", "onnx", "fp32", out=tmp_path / "a.onnx")
+    put = put_beside(made, None, run=golden / "run")
+    assert put.pack is None and put.card == tmp_path / "a.onnx.card.md"
+    text = put.card.read_text("utf-8")
+    assert "8 made-up images" in text and "what wrong pixels cost (`edgecsd golden a.onnx" in text
+    runner = CliRunner()
+    for wrong, said in (
+        (["--no-golden", "--golden", str(photos)], "--no-golden: leave out --golden"),
+        (["--index", str(golden / "gallery.index")], "--index goes with the golden pack"),
+    ):
+        result = runner.invoke(app, ["export", str(golden / "run"), "--target", "onnx", "--overwrite", *wrong])
+        assert result.exit_code == 2 and said in " ".join(result.output.split())
+
+
+def test_a_file_that_resizes_inside_has_no_pack(golden: Path, photos: Path, tmp_path: Path) -> None:
+    made = export(golden / "run", "onnx", "fp32", out=tmp_path / "a.onnx", baked=ANY_SIZE)
+    put = put_beside(made, find_images(photos), run=golden / "run")
+    assert put.pack is None
+    assert "(1, h, w, 3) uint8" in put.card.read_text("utf-8")
+    assert "inside the file: give it the whole photo" in put.card.read_text("utf-8")
+    with pytest.raises(IncompatibleError, match="without --bake"):
+        put_beside(made, find_images(photos), run=golden / "run", asked=True)
