@@ -19,7 +19,7 @@ from edgecsd.bench.schema import BenchRow
 from edgecsd.check import CheckResult, check
 from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.exporting import export
-from edgecsd.files import replace_whole, write_json
+from edgecsd.files import replace_whole, size_bytes, write_json
 from edgecsd.golden import COST_IMAGES, write_golden_pack
 from edgecsd.images import find_images
 from edgecsd.progress import SILENT, Reporter
@@ -77,11 +77,11 @@ def deliver(
             artifact, photos, folder / "golden", index=index, run=run, cost_images=asked, reporter=reporter
         )
         write_json(folder / "check.json", checked.as_dict())
-        (folder / "card.md").write_text(_card(read_metadata(artifact), artifact.name, checked, row, how_to))
+        (folder / "card.md").write_text(_card(read_metadata(artifact), artifact, checked, row, how_to))
     return Delivery(out, out / exported.path.name, checked, row)
 
 
-def _card(metadata: ArtifactMetadata, name: str, checked: CheckResult, row: BenchRow, how_to: str) -> str:
+def _card(metadata: ArtifactMetadata, file: Path, checked: CheckResult, row: BenchRow, how_to: str) -> str:
     contract, figures = metadata.preprocess, checked.figures
     latency = (
         f"p50 {row.figures.p50_ms:.2f} ms, p90 {row.figures.p90_ms:.2f} ms, 1 thread ({row.label})"
@@ -96,7 +96,7 @@ def _card(metadata: ArtifactMetadata, name: str, checked: CheckResult, row: Benc
     filter_name = f"{contract.interpolation.value}, antialiased as Pillow does"
     cosines = f"mean {figures['cosine_mean']:.5f}, lowest {figures['cosine_min']:.5f}"
     of_torch = f"of the torch query model {figures['overlap_torch']:.4f}"
-    return f"""# {name}
+    return f"""# {file.name}
 
 Query model {metadata.backbone}, {metadata.precision}, for the embedding space `{metadata.fingerprint}`
 of {metadata.space.gallery_model}.
@@ -106,7 +106,7 @@ of {metadata.space.gallery_model}.
 | input | {pixels_in}; the file normalises by itself |
 | pixels | EXIF orientation applied; resize {contract.resize.value}, crop {contract.crop_pct}; {filter_name} |
 | output | `embedding`, (1, {metadata.dim}) float32, length 1, compared by {metadata.metric} |
-| size | {row.size_bytes / 1e6:.2f} MB, SHA-256 `{checked.sha256}` |
+| size | {size_bytes(file) / 1e6:.2f} MB, SHA-256 `{checked.sha256}` |
 | cosine to the torch model | {cosines} ({checked.images} photos) |
 | overlap@{checked.k} with the gallery model's results | {figures["overlap"]:.4f}, {of_torch} |
 | latency | {latency} |

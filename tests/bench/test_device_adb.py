@@ -18,11 +18,10 @@ import pytest
 from loopback_phone import LoopbackPhone, adb, loopback_phone
 from typer.testing import CliRunner
 
-from edgecsd.bench import DeviceOptions, Status, bench, open_device, read_rows, remote
+from edgecsd.bench import BenchRow, DeviceOptions, Status, bench, open_device, read_rows, remote
 from edgecsd.bench.adb import AdbTransport
 from edgecsd.bench.benchmark_model import bench_natively
 from edgecsd.bench.opening import open_native
-from edgecsd.bench.tool_row import ToolRow, read_tool_rows
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, MissingBackendError
 
@@ -195,7 +194,7 @@ def native(tmp_path: Path, environment: str = "") -> Path:
     return program
 
 
-def run_native(phone: LoopbackPhone, program: Path, file: Path, **more: Any) -> ToolRow:
+def run_native(phone: LoopbackPhone, program: Path, file: Path, **more: Any) -> BenchRow:
     with open_native(phone.address, program) as opened:
         (row,) = bench_natively([file], opened, threads=[1], min_runs=12, min_seconds=0, **more)
     assert phone.left_behind() == []
@@ -209,7 +208,7 @@ def test_benchmark_model(phone: LoopbackPhone, tflite_file: Path, tmp_path: Path
     assert row.figures.p50_ms and row.figures.p95_ms and row.figures.min_ms, "of the result file: the log has no median"
     assert row.figures.min_ms <= row.figures.p50_ms <= row.figures.p95_ms and row.figures.load_ms
     assert row.parity is not None and row.parity.images == 1 and row.parity.cosine_min > 0.9999
-    assert read_tool_rows(tmp_path / "rows.jsonl") == [row]
+    assert read_rows(tmp_path / "rows.jsonl") == [row]
 
 
 def test_an_old_benchmark_model_says_less(phone: LoopbackPhone, tflite_file: Path, tmp_path: Path) -> None:
