@@ -104,7 +104,9 @@ def serve(
         bracketed = f"[{shown}]" if ":" in shown else shown
         root = f"{'https' if certificate else 'http'}://{bracketed}:{listening.getsockname()[1]}"
         address = Address(root, chosen, page is not None, opened.space.fingerprint, len(opened.ids))
-        asyncio.run(_run(make_server(application, certificate), listening, lambda: announce(address)))
+        server = make_server(application, certificate)
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            runner.run(_run(server, listening, lambda: announce(address)))
 
 
 def make_server(application: ASGIApp, certificate: Certificate | None = None) -> uvicorn.Server:
