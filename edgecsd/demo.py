@@ -23,7 +23,7 @@ from edgecsd.evaluate import Benchmark, Figures, embed_store_items, make_benchma
 from edgecsd.exporting import export
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
-from edgecsd.files import write_json
+from edgecsd.files import size_bytes, write_json
 from edgecsd.images import ImageSet, find_images
 from edgecsd.index import GalleryIndex, build_index
 from edgecsd.preprocess import Preprocess
@@ -233,7 +233,7 @@ def _artifact_row(
     figures = measured.figures
     return DemoRow(
         artifact.name, score.mean_average_precision, checked.figures["overlap"], score.overlap_error[OVERLAP_K],
-        measured.size_bytes / 1e6,
+        size_bytes(artifact) / 1e6,
         figures.p50_ms if figures else None, figures.p90_ms if figures else None,
         checked.figures["cosine_mean"], checked.passed,
     )  # fmt: skip

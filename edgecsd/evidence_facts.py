@@ -142,6 +142,8 @@ class GoldenFacts(BaseModel):
 class LatencyFacts(BaseModel):
     """A row of a bench of this very file. kind: "measured", "emulated" or "imported"; peak_mb: of the whole process.
 
+    What a browser or another tool does not tell is None or "".
+
     status is "ok", or `reason` says why there are no figures; contended: others held the cores meanwhile.
     """
 
@@ -150,11 +152,13 @@ class LatencyFacts(BaseModel):
     device: str
     kind: str
     label: str
-    threads: int
+    backend: str = ""
+    threads: int | None
     status: str
     reason: str = ""
     p50_ms: float | None = None
     p90_ms: float | None = None
+    mean_ms: float | None = None
     peak_mb: float | None = None
     contended: bool = False
     cosine_mean: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 
 from edgecsd.bench.transport import CONNECT_SECONDS, SEND_SECONDS, Finished, run_program
@@ -12,6 +13,8 @@ SCHEME = "adb"
 READY = "device"  # what adb calls a device that takes commands
 ENDED = "edgecsd-ended-with-"
 FOLDER = "/data/local/tmp"  # where the shell user may write and run programs
+PASSING = ("offline", "connecting", "authorizing")
+SETTLE_SECONDS = 10.0
 STATES = {
     "unauthorized": "confirm this computer on the phone's screen",
     "offline": "pull the cable and put it back, or switch USB debugging off and on",
@@ -41,7 +44,7 @@ class AdbTransport:
         self.serial = given or _only_device()
         if ":" in self.serial:
             _adb("connect", self.serial)  # ends with 0 even when it fails: the state decides
-        state = _state(self.serial)
+        state = _settled_state(self.serial)
         if state != READY:
             advice = STATES.get(state, "adb devices -l tells what there is; switch USB debugging on")
             raise MissingBackendError(f"{address}: the device {self.serial} is {state}: {advice}")
@@ -94,6 +97,14 @@ def _state(serial: str) -> str:
         return states[serial]
     done = _adb("-s", serial, "get-state")
     return done.stdout.decode().strip() if done.code == 0 else "not found"
+
+
+def _settled_state(serial: str) -> str:
+    """The state, once it is none that passes by itself: just connected, a device is offline until it has answered."""
+    end = time.monotonic() + SETTLE_SECONDS
+    while (state := _state(serial)) in PASSING and time.monotonic() < end:
+        time.sleep(0.2)
+    return state
 
 
 def _devices() -> dict[str, str]:

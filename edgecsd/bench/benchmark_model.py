@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from edgecsd.bench.inputs import BenchInput, prepare_input
-from edgecsd.bench.parity import References, compare, parity_problem, shape_problem
-from edgecsd.bench.schema import BenchProtocol, Parity, Status, choose_protocol
+from edgecsd.bench.parity import Reference, References, compare, parity_problem, shape_problem
+from edgecsd.bench.reading import Reading, artifact_fields, now
+from edgecsd.bench.rows_file import RowsFile
+from edgecsd.bench.schema import PROVENANCES, BenchProtocol, BenchRow, Parity, Status, choose_protocol
 from edgecsd.bench.tool_formats import benchmark_model_protobuf, benchmark_model_text
-from edgecsd.bench.tool_row import Reading, ToolRow, append_rows, artifact_fields, now
 from edgecsd.bench.transport import CONNECT_SECONDS, Finished, Transport
 from edgecsd.errors import BadInputError, MissingBackendError
 from edgecsd.images import ImageSet
@@ -54,33 +55,35 @@ class NativeBench:
     def measure(
         self, file: Path, images: BenchInput, threads: int, protocol: BenchProtocol, timeout_seconds: float,
         references: References,
-    ) -> ToolRow:  # fmt: skip
+    ) -> BenchRow:  # fmt: skip
         """One process. Its input is the first image in every run: benchmark_model takes no more."""
         metadata = read_metadata(file)
         if metadata.target is not Target.TFLITE:
             raise BadInputError(f"{file}: benchmark_model runs .tflite files only")
         reference = references.find(file, metadata)
         expected = references.embeddings(reference, images)[:1]
+        kind = "emulated" if self._emulated else "measured"
         frame: dict[str, Any] = {
-            **artifact_fields(file, metadata), "kind": "emulated" if self._emulated else "measured",
+            **artifact_fields(file, metadata), "kind": kind, "protocol": protocol,
             "tool": "benchmark_model", "threads": threads, "measured_at": now(), "reference": reference.name,
-            "provenance": f"{'emulated' if self._emulated else 'measured'} on {self.name}",
+            "provenance": f"{PROVENANCES[kind]}{self.name}", "input": images.kind, "input_count": 1,
+            "input_digest": images.digest,
             "environment": {"device": self._transport.address, "android": self._release},
         }  # fmt: skip
         label = LABEL.format(way=self._transport.way)
         with tempfile.TemporaryDirectory(prefix="edgecsd-native-") as scratch:
             done = self._timed(file, metadata, images, threads, protocol, timeout_seconds, Path(scratch))
             if isinstance(done, str):
-                return ToolRow(**frame, label=label, status=Status.FAILED, reason=done)
+                return BenchRow(**frame, label=label, status=Status.FAILED, reason=done)
             reading = _reading(done, Path(scratch) / RESULT)
-            parity, problem = self._parity(Path(scratch) / OUTPUT, metadata, expected, reference.name)
+            parity, problem = self._parity(Path(scratch) / OUTPUT, metadata, expected, reference)
         if reading is None:
             problem = problem or f"benchmark_model ended with code {done.code} and no result: {done.said}"
         unchecked = UNCHECKED if parity is None and not problem else ""
-        return ToolRow(
+        return BenchRow(
             **frame, label=label + unchecked, status=Status.FAILED if problem else Status.OK, reason=problem,
             figures=None if problem or reading is None else reading.figures, parity=parity,
-            compute_units=reading.compute_units if reading else "",
+            backend=reading.backend if reading else "",
         )  # fmt: skip
 
     def _timed(
@@ -115,7 +118,7 @@ class NativeBench:
 
     @staticmethod
     def _parity(
-        output: Path, metadata: ArtifactMetadata, expected: np.ndarray, reference: str
+        output: Path, metadata: ArtifactMetadata, expected: np.ndarray, reference: Reference
     ) -> tuple[Parity | None, str]:
         """Of the one image that was run: the parity, and why the embedding is wrong or ""."""
         if not output.is_file():
@@ -129,8 +132,8 @@ class NativeBench:
         found = np.frombuffer(data, "<f4").reshape(1, -1)
         if problem := shape_problem(found, 1, metadata.dim):
             return None, problem
-        parity = compare(found, expected, reference)
-        return parity, parity_problem(parity)
+        parity = compare(found, expected, reference.name)
+        return parity, parity_problem(parity, metadata.precision, same_file=reference.same_file)
 
 
 def _reading(done: Finished, result: Path) -> Reading | None:
@@ -158,15 +161,15 @@ def bench_natively(
     timeout_seconds: float | None = None,
     out: Path | None = None,
     reporter: Reporter = SILENT,
-) -> list[ToolRow]:
+) -> list[BenchRow]:
     """`bench` with benchmark_model; the arguments are its own. Rows are appended to `out`."""
-    chosen, references, rows = choose_protocol(protocol, min_runs, min_seconds), References(run), []
+    chosen, references = choose_protocol(protocol, min_runs, min_seconds), References(run)
+    rows, kept = [], RowsFile(out)
     for file in files:
         prepared = prepare_input(images, read_metadata(file).input)
         for count in threads:
             row = native.measure(file, prepared, count, chosen, timeout_seconds or chosen.timeout_seconds, references)
             rows.append(row)
             reporter.message(f"{file.name}, {count} thread{'s' if count > 1 else ''}: {row.reason or row.status}")
-            if out is not None:
-                append_rows(out, [row])
+            kept.append(row)
     return rows

@@ -20,7 +20,8 @@ from edgecsd.bench.adb import AdbTransport
 from edgecsd.bench.child import MeasurementFailedError
 from edgecsd.bench.chromium import Chromium
 from edgecsd.bench.inputs import IMAGES
-from edgecsd.bench.schema import choose_protocol
+from edgecsd.bench.neighbours import NeighbourIndex
+from edgecsd.bench.schema import BenchRow, choose_protocol
 from edgecsd.errors import BadInputError, MissingBackendError
 from edgecsd.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
@@ -28,7 +29,7 @@ from edgecsd.quantization import synthetic_pixels
 from edgecsd.targets.artifact import load_runner, read_metadata, target_of
 
 if TYPE_CHECKING:
-    from edgecsd.serve.reports import PhoneRow, ReportBook
+    from edgecsd.serve.reports import ReportBook
 
 BROWSER, PHONE_BROWSER = "browser", "adb-browser"
 MOST_RUNS = 5000  # that the page takes in one series
@@ -78,7 +79,9 @@ class ServedPage:
 
 
 @contextmanager
-def served_page(file: Path, images: ImageSet | None, out: Path | None, reporter: Reporter) -> Iterator[ServedPage]:
+def served_page(
+    file: Path, images: ImageSet | None, out: Path | None, reporter: Reporter, neighbours: NeighbourIndex | None = None
+) -> Iterator[ServedPage]:
     """The phone page for an artifact, as edgecsd serve has it, over a gallery of its own few photos."""
     from edgecsd.serve.server import listen, make_server  # first of all: it says which extra is missing
 
@@ -92,6 +95,8 @@ def served_page(file: Path, images: ImageSet | None, out: Path | None, reporter:
     require_browser_file(file)
     metadata = read_metadata(file)
     metadata.input.require_square("the phone's page")
+    if neighbours is not None:
+        neighbours.require_space(metadata, file)
     shown = None
     if images is not None:
         spread = np.unique(np.linspace(0, len(images) - 1, min(IMAGES, len(images))).astype(int))
@@ -104,7 +109,8 @@ def served_page(file: Path, images: ImageSet | None, out: Path | None, reporter:
         vectors = load_runner(file).embed(pixels)
         store = write_store(Path(folder) / "gallery", metadata.space, Items(ids, ("",) * len(ids)), vectors)
         index = build_index(store, Path(folder) / "index")
-        page = make_phone_page(file, metadata, index, runtime_files(target_of(file), reporter), shown, out)
+        runtime = runtime_files(target_of(file), reporter)
+        page = make_phone_page(file, metadata, index, runtime, shown, out, neighbours=neighbours)
         token = secrets.token_urlsafe(12)
         service = Service(index, page, Limits(rate=0), reporter.message)
         server = make_server(make_application(service, token, secure=False))
@@ -129,9 +135,11 @@ def bench_in_browser(
     min_seconds: float | None = None,
     min_runs: int | None = None,
     timeout_seconds: float | None = None,
+    index: Path | str | None = None,
+    k: int = 10,
     out: Path | None = None,
     reporter: Reporter = SILENT,
-) -> list[PhoneRow]:
+) -> list[BenchRow]:
     """Each artifact at each thread count by WebAssembly in headless Chromium; a fresh browser for each row.
 
     The rows are the phone page's: they have no CPU time and no memory, which browsers do not tell, and the same parity.
@@ -143,8 +151,9 @@ def bench_in_browser(
             "in a browser; give --protocol quick"
         )
     limit, rows = timeout_seconds or chosen.timeout_seconds, []
+    neighbours = None if index is None else NeighbourIndex.open(index, k)
     for file in files:
-        with served_page(file, images, out, reporter) as page:
+        with served_page(file, images, out, reporter, neighbours) as page:
             for count in threads:
                 wanted = {
                     "backend": "wasm", "threads": count, "runs": chosen.min_runs, "seconds": chosen.min_seconds,
@@ -165,19 +174,22 @@ def bench_in_phone_browser(
     *,
     images: ImageSet | None = None,
     timeout_seconds: float | None = None,
+    index: Path | str | None = None,
+    k: int = 10,
     out: Path | None = None,
     reporter: Reporter = SILENT,
-) -> list[PhoneRow]:
+) -> list[BenchRow]:
     """The page opened in a phone's browser over adb; whoever holds the phone taps Measure on its benchmark tab.
 
     address  adb-browser[:SERIAL]
     Waits until no row has come for a while after the first one; MissingBackendError if none comes at all.
     """
     transport, limit = AdbTransport(address.replace(PHONE_BROWSER, "adb", 1)), timeout_seconds or 600.0
-    rows: list[PhoneRow] = []
+    rows: list[BenchRow] = []
+    neighbours = None if index is None else NeighbourIndex.open(index, k)
     for file in files:
         with ExitStack() as stack:
-            page = stack.enter_context(served_page(file, images, out, reporter))
+            page = stack.enter_context(served_page(file, images, out, reporter, neighbours))
             port = phone_port(page.port)
             transport.reverse(port, page.port)
             stack.callback(transport.end_reverse, port)
@@ -194,7 +206,7 @@ def phone_port(port: int) -> int:
     return port
 
 
-def _await_rows(reports: ReportBook, address: str, limit: float) -> list[PhoneRow]:
+def _await_rows(reports: ReportBook, address: str, limit: float) -> list[BenchRow]:
     begun = told = time.monotonic()
     count = 0
     while time.monotonic() < (told + QUIET_SECONDS if count else begun + limit):

@@ -16,7 +16,18 @@ from edgecsd.bench.devices import Device
 from edgecsd.bench.inputs import BenchInput
 from edgecsd.bench.neighbours import NeighbourIndex
 from edgecsd.bench.parity import Reference, References, compare, parity_problem, shape_problem
-from edgecsd.bench.schema import CONTENDED, BenchProtocol, BenchRow, Figures, Neighbours, Parity, Repeat, Status
+from edgecsd.bench.schema import (
+    CONTENDED,
+    NOT_MEASURED,
+    PROVENANCES,
+    BenchProtocol,
+    BenchRow,
+    Figures,
+    Neighbours,
+    Parity,
+    Repeat,
+    Status,
+)  # fmt: skip
 from edgecsd.files import sha256_file, size_bytes
 from edgecsd.targets.artifact import ArtifactMetadata
 
@@ -44,7 +55,7 @@ def row_frame(job: Job) -> dict[str, Any]:
     device, target = job.device, job.metadata.target
     return {
         "kind": device.kind, "file": str(job.file), "sha256": sha256_file(job.file), "size_bytes": size_bytes(job.file),
-        "target": target, "precision": job.metadata.precision, "provenance": f"{device.kind} on {device.name}",
+        "target": target, "precision": job.metadata.precision, "provenance": f"{PROVENANCES[device.kind]}{device.name}",
         "label": device.label, "protocol": job.protocol, "threads": job.threads,
         "oversubscribed": job.threads > device.cores, "input": job.images.kind,
         "input_count": len(job.images.pixels), "input_digest": job.images.digest, "decode": job.images.decode,
@@ -56,7 +67,7 @@ def row_frame(job: Job) -> dict[str, Any]:
 
 def not_measurable_row(job: Job, frame: dict[str, Any], reason: str) -> BenchRow:
     """A row that says why the device has no figure; it was not measured, and its provenance says that too."""
-    unmeasured = {**frame, "provenance": f"not measured: {job.device.name}"}
+    unmeasured = {**frame, "provenance": f"{NOT_MEASURED}{job.device.name}"}
     return BenchRow(**unmeasured, status=Status.NOT_MEASURABLE, reason=reason)
 
 
@@ -73,13 +84,13 @@ def measure_row(job: Job, frame: dict[str, Any], references: References) -> Benc
             where = f"repeat {number + 1} of {job.protocol.repeats}: " if job.protocol.repeats > 1 else ""
             return BenchRow(**frame, status=Status.FAILED, reason=f"{where}{error}", repeats=tuple(repeats))
         repeats.append(_repeat(job, measured))
-        if problem := parity_problem(parity):
+        if problem := parity_problem(parity, job.metadata.precision, same_file=job.reference.same_file):
             return BenchRow(**frame, status=Status.FAILED, reason=problem, repeats=tuple(repeats), parity=parity)
         if job.index is not None:
             neighbours = job.index.compare(measured.embeddings, expected)
-    median = sorted(repeats, key=lambda repeat: repeat.figures.p90_ms)[(len(repeats) - 1) // 2]
+    median = sorted(repeats, key=_p90)[(len(repeats) - 1) // 2]
     figures, spread = median.figures, _spread(repeats)
-    contended = figures.p50_ms > CONTENDED * figures.cpu_p50_ms
+    contended = bool(figures.p50_ms and figures.cpu_p50_ms and figures.p50_ms > CONTENDED * figures.cpu_p50_ms)
     return BenchRow(
         **frame,
         status=Status.OK,
@@ -122,5 +133,10 @@ def _figures(images: BenchInput, document: dict[str, Any]) -> Figures:
 
 def _spread(repeats: list[Repeat]) -> float | None:
     """(largest - smallest) / median of the repeats' p90; None with one repeat."""
-    p90 = [repeat.figures.p90_ms for repeat in repeats]
+    p90 = [_p90(repeat) for repeat in repeats]
     return (max(p90) - min(p90)) / statistics.median(p90) if len(p90) > 1 else None
+
+
+def _p90(repeat: Repeat) -> float:
+    assert repeat.figures.p90_ms is not None  # bench_device.py tells it of every series
+    return repeat.figures.p90_ms

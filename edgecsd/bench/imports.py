@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from edgecsd.bench.neighbours import NeighbourIndex
 from edgecsd.bench.parity import compare, parity_problem, shape_problem
-from edgecsd.bench.schema import Parity, Status
+from edgecsd.bench.reading import Reading, artifact_fields, now
+from edgecsd.bench.rows_file import RowsFile
+from edgecsd.bench.schema import PROVENANCES, BenchRow, Parity, Status
 from edgecsd.bench.tool_formats import FORMATS, read_formats
-from edgecsd.bench.tool_row import Reading, ToolRow, append_rows, artifact_fields, now
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.files import sha256_file
 from edgecsd.targets.artifact import ArtifactMetadata, read_metadata
@@ -20,22 +22,27 @@ LABEL = "imported: measured elsewhere, by {tool}"
 
 
 def import_rows(
-    source: Path, *, artifact: Path | None = None, device: str = "", threads: int | None = None, out: Path | None = None
-) -> list[ToolRow]:
+    source: Path, *, artifact: Path | None = None, device: str = "", threads: int | None = None,
+    index: Path | str | None = None, k: int = 10, out: Path | None = None,
+) -> list[BenchRow]:  # fmt: skip
     """The rows of a tool's result file; appended to `out` if it is given.
 
     artifact   the file that was measured: the row carries its digest, target and precision
     device     what it was measured on, where the result does not tell
     threads    the same
+    index      gallery index that embeddings of the result, where it holds some, are searched in for `k` items
 
     Raises BadInputError for a format that is not known, naming those that are, and where the device stays unknown;
     IncompatibleError where the result names another file's digest than the artifact's.
     """
-    readings = _read(source)
+    readings, kept = _read(source), RowsFile(out)
     metadata = None if artifact is None else read_metadata(artifact)
-    rows = [_row(reading, source, artifact, metadata, device, threads) for reading in readings]
-    if out is not None:
-        append_rows(out, rows)
+    searched = None if index is None else NeighbourIndex.open(index, k)
+    if searched is not None and artifact is not None and metadata is not None:
+        searched.require_space(metadata, artifact)
+    rows = [_row(reading, source, artifact, metadata, device, threads, searched) for reading in readings]
+    for row in rows:
+        kept.append(row)
     return rows
 
 
@@ -55,8 +62,8 @@ def _read(source: Path) -> list[Reading]:
 
 def _row(
     reading: Reading, source: Path, artifact: Path | None, metadata: ArtifactMetadata | None, device: str,
-    threads: int | None,
-) -> ToolRow:  # fmt: skip
+    threads: int | None, index: NeighbourIndex | None,
+) -> BenchRow:  # fmt: skip
     where = reading.device or device
     if not where:
         raise BadInputError(f"{source}: does not tell what it was measured on: say it with --on 'Pixel 8, Android 15'")
@@ -64,16 +71,19 @@ def _row(
         raise BadInputError(f"{source}: says that it was measured on {reading.device}: leave --on out")
     _require_same_file(reading, source, artifact)
     parity, problem = _parity(reading, metadata)
+    found, expected = (np.array(each, np.float32) for each in (reading.embeddings, reading.expected))
+    neighbours = index.compare(found, expected) if index is not None and parity is not None and not problem else None
     told: dict[str, Any] = {}
     if artifact is not None and metadata is not None:
         told = artifact_fields(artifact, metadata)
     fields: dict[str, Any] = {"file": Path(reading.model).name or "unknown", "sha256": reading.sha256, **told}
-    return ToolRow(
+    return BenchRow(
         kind="imported", tool=reading.tool, status=Status.FAILED if problem else Status.OK, reason=problem,
-        provenance=f"imported: on {where}", label=LABEL.format(tool=reading.tool),
-        threads=reading.threads if reading.threads is not None else threads, compute_units=reading.compute_units,
-        figures=None if problem else reading.figures, wall_ns=reading.wall_ns,
+        provenance=f"{PROVENANCES['imported']}{where}", label=LABEL.format(tool=reading.tool),
+        threads=reading.threads if reading.threads is not None else threads, backend=reading.backend,
+        figures=None if problem else reading.figures, repeats=() if problem else reading.repeats,
         reference="what edgecsd expected when it wrote the program" if parity else "", parity=parity,
+        index=index.name if index and neighbours else "", neighbours=neighbours,
         source=f"{source.name}, SHA-256 {sha256_file(source)}", imported_at=now(),
         environment={"system": reading.system} if reading.system else {}, **fields,
     )  # fmt: skip
@@ -98,4 +108,4 @@ def _parity(reading: Reading, metadata: ArtifactMetadata | None) -> tuple[Parity
     if problem := shape_problem(found, len(expected), metadata.dim if metadata else expected.shape[1]):
         return None, problem
     parity = compare(found, expected, "expected embeddings")
-    return parity, parity_problem(parity)
+    return parity, parity_problem(parity, metadata.precision if metadata else None, same_file=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,20 +13,29 @@ from edgecsd.errors import BadInputError
 from edgecsd.space import require_same_space
 from edgecsd.targets.artifact import ArtifactMetadata
 
+if TYPE_CHECKING:
+    from edgecsd.index import GalleryIndex
+
 Floats = NDArray[np.float32]
 
 
 class NeighbourIndex:
-    """A gallery index, a folder or milvus:URI#COLLECTION, searched with its own parameters for k items."""
+    """An opened gallery index, searched with its own parameters for k items. place: where it is, for messages."""
 
-    def __init__(self, place: Path | str, k: int) -> None:
-        from edgecsd.index_places import index_name, open_index
+    def __init__(self, index: GalleryIndex, place: str, k: int) -> None:
+        from edgecsd.index_places import index_name
 
-        self._index, self._k = open_index(place), k
-        self.name = f"{index_name(place)}, k {k}, {len(self._index.ids)} items"
-        self._place = str(place)
-        if not 1 <= k <= len(self._index.ids):
-            raise BadInputError(f"--k {k}: the index {place} holds {len(self._index.ids)} items; give 1 to that many")
+        self._index, self._place, self._k = index, place, k
+        self.name = f"{index_name(place)}, k {k}, {len(index.ids)} items"
+        if not 1 <= k <= len(index.ids):
+            raise BadInputError(f"--k {k}: the index {place} holds {len(index.ids)} items; give 1 to that many")
+
+    @staticmethod
+    def open(place: Path | str, k: int) -> NeighbourIndex:
+        """A folder or milvus:URI#COLLECTION."""
+        from edgecsd.index_places import open_index
+
+        return NeighbourIndex(open_index(place), str(place), k)
 
     def require_space(self, metadata: ArtifactMetadata, file: Path) -> None:
         """Raise IncompatibleError for an artifact of another embedding space."""

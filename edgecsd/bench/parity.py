@@ -11,21 +11,26 @@ from numpy.typing import NDArray
 
 from edgecsd.bench.inputs import BenchInput
 from edgecsd.bench.schema import Parity
+from edgecsd.closeness import CLOSENESS
 from edgecsd.errors import IncompatibleError, missing_extra
+from edgecsd.quantization import Precision
 from edgecsd.targets.artifact import ArtifactMetadata, load_runner
 from edgecsd.whole_photo import WholePhoto
 
 Floats = NDArray[np.float32]
-LEAST_COSINE_MEAN = 0.9  # below it the file computes something else; a gate on quality is `check`'s, and far stricter
 NORM_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What a row is compared with: its name in the row, and the embeddings it gives of the row's input -> (n, D)."""
+    """What a row is compared with: its name in the row, and the embeddings it gives of the row's input -> (n, D).
+
+    same_file: it is the measured file itself, so that only the device's kernels make a difference
+    """
 
     name: str
     embed: Callable[[NDArray[np.uint8]], Floats]
+    same_file: bool
 
 
 class References:
@@ -47,7 +52,7 @@ class References:
         found = file.resolve().parent.parent
         if (found / "query_model.json").is_file() and self._same_weights(found, metadata) and _torch_is_there():
             return self._torch(found, metadata)
-        return Reference(f"same file {file}, run in the host process", lambda p: load_runner(file).embed(p))
+        return Reference(f"same file {file}, run in the host process", lambda p: load_runner(file).embed(p), True)
 
     def embeddings(self, reference: Reference, images: BenchInput) -> Floats:
         """(n, D) of the input by the reference, computed once."""
@@ -68,7 +73,7 @@ class References:
                 self._models[run] = load_query_model(run).embed
             return self._models[run](pixels)
 
-        return Reference(f"torch query model of {run}", embed)
+        return Reference(f"torch query model of {run}", embed, False)
 
     def _same_weights(self, run: Path, metadata: ArtifactMetadata) -> bool:
         from edgecsd.files import read_json
@@ -116,12 +121,16 @@ def shape_problem(embeddings: Floats, count: int, dim: int) -> str:
     return ""
 
 
-def parity_problem(parity: Parity) -> str:
-    """Why these embeddings are wrong, or ""."""
-    if not parity.cosine_mean >= LEAST_COSINE_MEAN:
-        found = f"{parity.cosine_mean:.4f} to the {parity.reference}"
-        return f"wrong embeddings: mean cosine {found}; {LEAST_COSINE_MEAN} or more is expected"
+def parity_problem(parity: Parity, precision: Precision | None, *, same_file: bool) -> str:
+    """Why these embeddings are wrong for this precision, or "". An unknown precision has w8a8's limits."""
+    least = CLOSENESS[precision or Precision.W8A8]
+    found, needed, which = parity.cosine_mean, least.torch, "mean"
+    if same_file:
+        found, needed, which = parity.cosine_min, least.same_file, "lowest"
+    if not found >= needed:
+        wanted = f"{needed} or more is expected of {precision or 'any precision'}"
+        return f"wrong embeddings: {which} cosine {found:.5f} to the {parity.reference}; {wanted}"
     if max(abs(parity.norm_min - 1), abs(parity.norm_max - 1)) > NORM_TOLERANCE:
-        found = f"{parity.norm_min:.4f} to {parity.norm_max:.4f}"
-        return f"wrong embeddings: norms {found}; within {NORM_TOLERANCE} of 1 is expected"
+        told = f"{parity.norm_min:.4f} to {parity.norm_max:.4f}"
+        return f"wrong embeddings: norms {told}; within {NORM_TOLERANCE} of 1 is expected"
     return ""

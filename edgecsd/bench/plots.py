@@ -15,21 +15,22 @@ def plot_rows(rows: Sequence[BenchRow], folder: Path, soaks: Sequence[tuple[str,
     """Write distribution, pareto and, with soaks, soak as .png and .svg; the files that were written.
 
     The figure of merit is the overlap with the reference's neighbours where rows were searched, else the mean cosine
-    to the reference. Rows without figures are left out.
+    to the reference. A row without embeddings (another tool's) has that of a row of the same file, and its name says
+    "not checked". Rows without figures are left out of both, those without a raw series out of the distribution.
     """
     from edgecsd.report.bench_figures import distribution_figure, pareto_figure, soak_figure
     from edgecsd.report.plots import save
 
-    measured = [row for row in rows if row.status is Status.OK and row.repeats]
+    measured = [row for row in rows if row.status is Status.OK]
+    series = [(f"{row.name} ({row.device})", _milliseconds(row)) for row in measured if row.repeats]
     figures = {}
-    if measured:
-        figures["distribution"] = distribution_figure([(name_of(row), _milliseconds(row)) for row in measured])
-    searched = [row for row in measured if row.neighbours is not None]
-    depths = {row.neighbours.k for row in searched if row.neighbours is not None}
-    told = f"overlap@{min(depths)} with the reference" if depths else "mean cosine to the reference"
+    if series:
+        figures["distribution"] = distribution_figure(series)
+    merits, told = _merits(measured)
     points = [
-        (name_of(row), row.provenance, float(row.figures.p50_ms), merit)
-        for row in measured if row.figures is not None and (merit := _merit(row, bool(searched))) is not None
+        (row.name if checked else f"{row.name}, not checked", row.device, row.figures.typical_ms, merit)
+        for row, (merit, checked) in zip(measured, merits, strict=True)
+        if row.figures is not None and row.figures.typical_ms is not None and merit is not None
     ]  # fmt: skip
     if points:
         figures["pareto"] = pareto_figure(points, told)
@@ -47,9 +48,17 @@ def plot_rows(rows: Sequence[BenchRow], folder: Path, soaks: Sequence[tuple[str,
     return [path for name, figure in figures.items() for path in save(figure, folder / name)]
 
 
-def name_of(row: BenchRow) -> str:
-    """File and threads."""
-    return f"{Path(row.file).name}, {row.threads} thread{'s' if row.threads > 1 else ''}"
+def _merits(rows: Sequence[BenchRow]) -> tuple[list[tuple[float | None, bool]], str]:
+    """Of each row what its embeddings find and whether they are its own; and what that is."""
+    depths = [row.neighbours.k for row in rows if row.neighbours is not None]
+    own = [_merit(row, bool(depths)) for row in rows]
+    of_file = {row.sha256: merit for row, merit in zip(rows, own, strict=True) if row.sha256 and merit is not None}
+    told = f"overlap@{min(depths)} with the reference" if depths else "mean cosine to the reference"
+    found = [
+        (of_file.get(row.sha256), False) if merit is None and row.parity is None else (merit, True)
+        for row, merit in zip(rows, own, strict=True)
+    ]
+    return found, told
 
 
 def _merit(row: BenchRow, searched: bool) -> float | None:

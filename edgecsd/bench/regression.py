@@ -13,6 +13,7 @@ from edgecsd.bench.inputs import prepare_input
 from edgecsd.bench.ratio import Ratio, interleaved_ratio
 from edgecsd.bench.schema import BenchResult, BenchRow, Status
 from edgecsd.errors import BadInputError, IncompatibleError
+from edgecsd.files import size_bytes
 from edgecsd.images import ImageSet
 from edgecsd.targets.artifact import read_metadata
 
@@ -71,14 +72,14 @@ def compare_artifacts(
         raise IncompatibleError(f"{before.file} takes {takes} and {after.file} {other}: they cannot be fed by turns")
     pixels = prepare_input(images, first.input).pixels
     cpu = interleaved_ratio(
-        Path(after.file), Path(before.file), pixels, threads=before.threads, blocks=blocks, runs=runs
+        Path(after.file), Path(before.file), pixels, threads=before.threads or 1, blocks=blocks, runs=runs
     )
     limit = None if max_regression is None else 1 + max_regression
     changes = [Change("CPU time, by turns", cpu.b_ms, cpu.a_ms, "ms", cpu.ratio, limit, cpu.low, cpu.high)]
-    if before.figures and after.figures and before.figures.peak_kb and after.figures.peak_kb:
-        peaks = (before.figures.peak_kb * 1024 / 1e6, after.figures.peak_kb * 1024 / 1e6)
+    if before.figures and after.figures and before.figures.peak_mb and after.figures.peak_mb:
+        peaks = (before.figures.peak_mb, after.figures.peak_mb)
         changes.append(Change("peak memory", *peaks, "MB", peaks[1] / peaks[0], limit))
-    sizes = (before.size_bytes / 1e6, after.size_bytes / 1e6)
+    sizes = (size_bytes(Path(before.file)) / 1e6, size_bytes(Path(after.file)) / 1e6)
     changes.append(Change("size", *sizes, "MB", sizes[1] / sizes[0], limit))
     if before.parity and after.parity:
         distances = (1 - before.parity.cosine_mean, 1 - after.parity.cosine_mean)

@@ -59,14 +59,17 @@ def _tidy(transport: Transport, places: list[str], keep: bool) -> str:
     """End what runs and remove the folder, wherever it was made; what there is to tell of it, or ""."""
     each = [f"if [ -f {place}/{PID_FILE} ]; then kill -9 $(cat {place}/{PID_FILE}); fi" for place in places]
     each += [f"if [ -d {place} ]; then echo kept there: {place}; fi" if keep else f"rm -rf {place}" for place in places]
+    problem = ""
     for pause in TIDY_PAUSES:
         time.sleep(pause)
         try:
             done = transport.run("; ".join(each), CONNECT_SECONDS)
         except (MissingBackendError, TimeoutError) as error:
             problem = f"{places[0]} may still be there: {error}"
-        else:
-            return done.said if done.code or done.stdout.strip() else ""
+            continue
+        problem = done.said if done.code or done.stdout.strip() else ""
+        if not done.code:  # else what was killed was still writing there: the folder was not empty
+            break
     return problem
 
 

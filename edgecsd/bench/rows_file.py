@@ -1,47 +1,67 @@
-"""The result file of a bench: JSON lines, a row each, written whole after every row so that a killed bench resumes."""
+"""The result file of a bench: JSON lines, a row each. It outlives kills: rewritten whole, or a line appended."""
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from edgecsd.bench.old_rows import as_row_of_today
 from edgecsd.bench.schema import SCHEMA_VERSION, BenchRow, Status
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.files import replace_whole
 
 
 def read_rows(path: Path) -> list[BenchRow]:
-    """The rows of a result file. Raises BadInputError if it is missing, DamagedFileError for a line that is no row."""
+    """The rows of a result file; a half line at its end, which a killed process left, is passed over.
+
+    Raises BadInputError if it is missing, DamagedFileError for a line that is no row.
+    """
     try:
-        lines = path.read_text().splitlines()
+        text = path.read_text()
     except FileNotFoundError:
         raise BadInputError(f"{path}: no such bench result") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DamagedFileError(f"{path}: not readable as a bench result: {error}") from None
+    lines = text.splitlines()
+    if lines and not text.endswith("\n") and not _is_json(lines[-1]):
+        lines.pop()
     return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def _parse(line: str, where: str) -> BenchRow:
     try:
-        return BenchRow.model_validate_json(line)
+        return BenchRow.model_validate_json(json.dumps(as_row_of_today(json.loads(line))))
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the line"
-        raise DamagedFileError(
-            f"{where}: not a bench row of schema_version {SCHEMA_VERSION} ({field}: {first['msg']}); "
-            "choose another --out, or add --overwrite to start anew"
-        ) from None
+        problem = f"{'.'.join(str(part) for part in first['loc']) or 'the line'}: {first['msg']}"
+    except ValueError as error:
+        problem = f"the line: {error}"
+    raise DamagedFileError(
+        f"{where}: not a bench row of schema_version {SCHEMA_VERSION} ({problem}); "
+        "choose another --out, or add --overwrite to start anew"
+    )
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 class RowsFile:
     """The rows measured so far. Without a path they are kept in memory only."""
 
-    def __init__(self, path: Path | None, *, overwrite: bool) -> None:
+    def __init__(self, path: Path | None, *, overwrite: bool = False) -> None:
         self._path = path
         if path is not None and path.is_dir():
             raise BadInputError(f"{path}: is a folder; give a file name for the rows, such as {path / 'bench.jsonl'}")
         self._rows = read_rows(path) if path is not None and path.exists() and not overwrite else []
+        self._whole = path is None or not path.exists() or (not overwrite and _ends_with_a_line(path))
 
     def find(self, key: tuple[object, ...]) -> BenchRow | None:
         """An earlier row of the same measurement; a failed one is not reused, since its cause may be mended."""
@@ -50,6 +70,26 @@ class RowsFile:
     def add(self, row: BenchRow) -> None:
         """Append a row in place of an earlier one with the same key, and write the file."""
         self._rows = [earlier for earlier in self._rows if earlier.key() != row.key()] + [row]
+        self._write()
+
+    def append(self, row: BenchRow) -> None:
+        """Append a row beside all earlier ones; it is on the disk when this returns."""
+        self._rows.append(row)
+        if self._path is None or not self._whole:
+            self._write()
+            return
+        with open(self._path, "a", encoding="utf-8") as handle:
+            handle.write(row.model_dump_json() + "\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+
+    def _write(self) -> None:
         if self._path is not None:
             with replace_whole(self._path) as temporary:
                 temporary.write_text("".join(each.model_dump_json() + "\n" for each in self._rows))
+            self._whole = True
+
+
+def _ends_with_a_line(path: Path) -> bool:
+    content = path.read_bytes()
+    return not content or content.endswith(b"\n")

@@ -59,7 +59,7 @@ def bench(
     _require_work(files, threads, timeout_seconds)
     artifacts = [(file, read_metadata(file)) for file in files]
     image_set = images if isinstance(images, ImageSet) or images is None else find_images(images, split=split)
-    neighbours = None if index is None else NeighbourIndex(index, k)
+    neighbours = None if index is None else NeighbourIndex.open(index, k)
     if neighbours is not None:
         for file, metadata in artifacts:
             neighbours.require_space(metadata, file)

@@ -1,16 +1,20 @@
-"""BenchRow: one measured artifact at one thread count. The one result schema of every device."""
+"""BenchRow: one artifact timed at one thread count. The one result schema: of this host, devices, browsers and other
+tools. What a browser or a tool does not tell is absent, never made up.
+"""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edgecsd.errors import BadInputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # of 1 there were three shapes: old_rows.py
 HOST_LABEL = "host CPU, not a phone"
+OWN, PAGE = "edgecsd", "edgecsd's page"  # tools: bench_device.py on a host or device, the phone page in a browser
 CONTENDED = 1.25  # wall / CPU time of all threads; alone on a core it is 1.0
 
 
@@ -64,40 +68,58 @@ def choose_protocol(name: str, min_runs: int | None = None, min_seconds: float |
 
 
 class Figures(Frozen):
-    """What one fresh process measured, batch 1, in milliseconds and KiB.
+    """What one fresh process measured, batch 1, in milliseconds and KiB; None is what the tool did not tell.
 
     import_ms, load_ms     of the runtime and of the file
     first_ms               the first inference
     cold_ms                from `cold_from` to the end of the first inference; the file may be in the page cache
     p50_ms .. mean_ms      warm inference, wall time; p99_ms only with 1000 runs or more
+    estimate_ms            a time of which a tool does not say whether it is a mean, a median or the least
     cpu_ms, cpu_p50_ms     CPU time of all threads per warm inference: mean and median
     total_p50_ms, total_p90_ms   decode + resize + inference, image by image; None for synthetic images
     peak_kb                peak resident memory (VmHWM) of the process: Python, numpy and runtime are in it
     rss_*_kb, input_kb     resident before the runtime is imported, after load, at the end; the images that are cycled
+    growth_kb              resident memory at the end above that at another tool's start
     """
 
-    import_ms: float
-    load_ms: float
-    first_ms: float
-    cold_ms: float
-    cold_from: str
-    runs: int
-    seconds: float
-    p50_ms: float
-    p90_ms: float
-    p95_ms: float
+    import_ms: float | None = None
+    load_ms: float | None = None
+    first_ms: float | None = None
+    cold_ms: float | None = None
+    cold_from: str = ""
+    runs: int | None = None
+    seconds: float | None = None
+    p50_ms: float | None = None
+    p90_ms: float | None = None
+    p95_ms: float | None = None
     p99_ms: float | None = None
-    min_ms: float
-    mean_ms: float
-    cpu_ms: float
-    cpu_p50_ms: float
+    min_ms: float | None = None
+    max_ms: float | None = None
+    mean_ms: float | None = None
+    estimate_ms: float | None = None
+    cpu_ms: float | None = None
+    cpu_p50_ms: float | None = None
     total_p50_ms: float | None = None
     total_p90_ms: float | None = None
     peak_kb: int | None = None
     rss_before_kb: int | None = None
     rss_loaded_kb: int | None = None
     rss_after_kb: int | None = None
-    input_kb: int
+    input_kb: int | None = None
+    growth_kb: int | None = None
+
+    @property
+    def typical_ms(self) -> float | None:
+        """The median; where a tool does not tell it, its mean or what it calls its estimate."""
+        return next((ms for ms in (self.p50_ms, self.mean_ms, self.estimate_ms) if ms is not None), None)
+
+    @property
+    def peak_mb(self) -> float | None:
+        return None if self.peak_kb is None else self.peak_kb * 1024 / 1e6
+
+
+# What edgecsd itself tells of every series.
+MEASURED = ("load_ms", "first_ms", "cold_ms", "runs", "seconds", "p50_ms", "p90_ms", "p95_ms", "min_ms", "mean_ms")
 
 
 class DeviceState(Frozen):
@@ -109,34 +131,34 @@ class DeviceState(Frozen):
 
 
 class Repeat(Frozen):
-    """One fresh process.
+    """One fresh process, or one series of a browser or another tool.
 
     wall_ns   every warm run in the order it ran, nanoseconds; nothing is dropped
     states    of a device, before and after the process
     load_average   of the machine in the minute before, where it tells: a busy machine explains a slow repeat
     """
 
-    pid: int
+    pid: int | None = None
     runtime: str
-    warmup_runs: int
-    warmup_settled: bool
+    warmup_runs: int | None = None
+    warmup_settled: bool | None = None
     affinity: tuple[int, ...] | None = None
     frequency_khz: tuple[int | None, ...] = ()
     load_average: float | None = None
     states: tuple[DeviceState, ...] = ()
     figures: Figures
     wall_ns: tuple[int, ...]
-    cpu_ns: tuple[int, ...]
+    cpu_ns: tuple[int, ...] = ()
 
 
 class DecodeFigures(Frozen):
-    """Decode + resize of the same photos, by the reference decoder, in one thread of the host."""
+    """Decode + resize of the same photos: by the reference decoder in one thread of the host, or by the page."""
 
     decoder: str
-    images: int
+    images: int | None = None
     p50_ms: float
-    p90_ms: float
-    cpu_p50_ms: float
+    p90_ms: float | None = None
+    cpu_p50_ms: float | None = None
 
 
 class Parity(Frozen):
@@ -160,62 +182,93 @@ class Neighbours(Frozen):
     overlap_min: float
 
 
-class BenchRow(Frozen):
-    """One artifact at one thread count.
+PROVENANCES = {"measured": "measured on ", "emulated": "emulated on ", "imported": "imported: on "}
+NOT_MEASURED = "not measured: "
 
+
+class BenchRow(Frozen):
+    """One artifact at one thread count, as one tool timed it.
+
+    kind        measured; emulated: a time of an emulator says nothing about the device it stands for; imported: it was
+                measured elsewhere, by another tool, and nobody here saw it
+    tool        what timed it: OWN, PAGE or another tool's name
+    backend     what computed, where there is a choice: wasm or webgpu in a browser, compute units, delegates
+    sha256      of the artifact; "" where only a name is known
     figures     those of the repeat whose p90 is the median; None unless status is ok
     p90_spread  (largest - smallest) / median p90 of the repeats; None with one repeat
-    kind        measured, or emulated: a time of an emulator says nothing about the device it stands for
-    provenance  "measured on <device>"
+    provenance  "measured on <device>", "emulated on <device>", "imported: on <device>", "not measured: <device>"
     contended   the median wall time is well above the CPU time of all threads: others held the cores, so the wall times
                 are the machine's, not the artifact's
-    input       what was cycled: real photos, or made-up images
+    input       what was cycled: real photos, or made-up images; "" where it is not known
     reference   what parity was taken against
+    parity      None where the tool gave no embeddings: such a row says nothing about their being right
     index       the gallery index of `neighbours`, "" where none was asked
+    source      of an imported row: the file it was read from, with its digest
     """
 
-    schema_version: Literal[1] = 1
-    kind: Literal["measured", "emulated"] = "measured"
+    schema_version: Literal[2] = 2
+    kind: Literal["measured", "emulated", "imported"] = "measured"
+    tool: str = OWN
+    backend: str = ""
     file: str
-    sha256: str
-    size_bytes: int
-    target: str
-    precision: str
+    sha256: str = ""
+    size_bytes: int | None = None
+    target: str = ""
+    precision: str = ""
     status: Status
     reason: str = ""
     provenance: str
     label: str
-    protocol: BenchProtocol
-    threads: int
-    oversubscribed: bool
-    input: Literal["photos", "synthetic"]
-    input_count: int
-    input_digest: str
+    protocol: BenchProtocol | None = None
+    threads: int | None = None
+    oversubscribed: bool = False
+    input: Literal["photos", "synthetic", ""] = ""
+    input_count: int | None = None
+    input_digest: str = ""
     decode: DecodeFigures | None = None
     figures: Figures | None = None
     contended: bool = False
     p90_spread: float | None = None
     repeats: tuple[Repeat, ...] = ()
-    reference: str
+    reference: str = ""
     parity: Parity | None = None
     index: str = ""
     neighbours: Neighbours | None = None
-    environment: dict[str, str]
-    measured_at: str
+    source: str = ""
+    environment: dict[str, str] = {}
+    measured_at: str = ""
+    imported_at: str = ""
 
     @model_validator(mode="after")
-    def _figures_only_if_ok(self) -> BenchRow:
+    def _whole(self) -> BenchRow:
         if (self.status is Status.OK) != (self.figures is not None):
             raise ValueError(f"status {self.status}: figures must be there if, and only if, it is ok")
         if self.status is not Status.OK and not self.reason:
             raise ValueError(f"status {self.status}: a reason is needed")
+        if not self.provenance.startswith((PROVENANCES[self.kind], NOT_MEASURED)):
+            raise ValueError(f"provenance {self.provenance!r}: {PROVENANCES[self.kind]}DEVICE is needed of {self.kind}")
+        if self.figures is not None and self.tool in (OWN, PAGE):
+            missing = [name for name in MEASURED if getattr(self.figures, name) is None]
+            if missing := [*missing, *(["parity"] if self.parity is None else [])]:
+                raise ValueError(f"{self.tool} tells {', '.join(missing)} of every row that is ok")
         return self
+
+    @property
+    def device(self) -> str:
+        """What it was timed on; of a row that was not measured the provenance as it is."""
+        return self.provenance.removeprefix(PROVENANCES[self.kind])
+
+    @property
+    def name(self) -> str:
+        """The file's name, and what computed it."""
+        counted = f"{self.threads} thread{'s' if self.threads != 1 else ''}" if self.threads is not None else ""
+        return ", ".join(part for part in (Path(self.file).name, self.backend, counted) if part)
 
     def key(self) -> tuple[object, ...]:
         """What makes two rows the same measurement, so that a resumed bench may reuse one."""
         environment = tuple(sorted(self.environment.items()))
         facts = (self.sha256, self.threads, self.protocol, self.input_digest, self.reference, self.index)
-        return (*facts, self.provenance, self.oversubscribed, environment)
+        return (*facts, self.tool, self.backend, self.source, self.provenance, self.oversubscribed, environment)
 
 
 class BenchResult(Frozen):

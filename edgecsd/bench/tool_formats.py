@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from edgecsd.bench.tool_row import Reading, ToolFigures
+from edgecsd.bench.reading import Reading
+from edgecsd.bench.schema import Figures
 from edgecsd.errors import DamagedFileError
 
 COREML_KIND = "edgecsd coreml measurement"
@@ -21,14 +22,14 @@ PERCENTILES = {"p50_ms": 50, "p90_ms": 90, "p95_ms": 95}
 Parser = Callable[[bytes], list[Reading] | None]
 
 
-def series_figures(wall_ns: list[int], **more: Any) -> ToolFigures:
+def series_figures(wall_ns: list[int], **more: Any) -> Figures:
     """The figures of a raw series in nanoseconds, by the rules of edgecsd's own rows."""
     ms = np.array(wall_ns, np.float64) / 1e6
     cut: dict[str, Any] = {name: float(np.percentile(ms, percent)) for name, percent in PERCENTILES.items()}
     if len(ms) >= 1000:
         cut["p99_ms"] = float(np.percentile(ms, 99))
     cut |= {"min_ms": float(ms.min()), "max_ms": float(ms.max()), "mean_ms": float(ms.mean())}
-    return ToolFigures(runs=len(ms), **cut, **more)
+    return Figures(runs=len(ms), **cut, **more)
 
 
 def benchmark_model_text(data: bytes) -> list[Reading] | None:
@@ -41,12 +42,13 @@ def benchmark_model_text(data: bytes) -> list[Reading] | None:
     told = {name: float(value) for name, value in re.findall(rf"\b(\w+)={NUMBER}", series[-1])}
     only = told.get("curr")  # of a single run nothing else is printed
     names = {"mean_ms": "avg", "min_ms": "min", "max_ms": "max", "p50_ms": "median", "p95_ms": "p95"}
-    times = {ours: told.get(theirs, only if told["count"] == 1 else None) for ours, theirs in names.items()}
+    default = only if told["count"] == 1 else None
+    times: dict[str, Any] = {ours: told.get(theirs, default) for ours, theirs in names.items()}
     peak = re.search(rf"Overall peak memory footprint \(MB\) via periodic monitoring: {NUMBER}", text)
     growth = re.search(
         rf"Memory footprint delta from the start of the tool \(MB\): init={NUMBER} overall={NUMBER}", text
     )
-    figures = ToolFigures(
+    figures = Figures(
         runs=int(told["count"]), load_ms=float(summary[1]) / 1e3, first_ms=float(summary[2]) / 1e3,
         peak_kb=int(float(peak[1]) * 1024) if peak else None,
         growth_kb=int(float(growth[2]) * 1024) if growth else None,
@@ -57,7 +59,7 @@ def benchmark_model_text(data: bytes) -> list[Reading] | None:
     return [
         Reading(
             tool="benchmark_model", figures=figures, threads=int(threads[1]) if threads else None,
-            compute_units=", ".join("".join(each) for each in delegates), model=graph[1] if graph else "",
+            backend=", ".join("".join(each) for each in delegates), model=graph[1] if graph else "",
         )
     ]  # fmt: skip
 
@@ -73,9 +75,9 @@ def benchmark_model_protobuf(data: bytes) -> list[Reading] | None:
         memory, misc = dict(_fields(top.get(3, b""))), dict(_fields(top.get(4, b"")))
         if not set(top) <= {1, 2, 3, 4} or not {1, 2, 3} <= set(latency) or not set(latency) <= set(range(1, 11)):
             return None
-        times = {name: float(latency[number]) for number, name in LATENCY.items() if number in latency}
+        times: dict[str, Any] = {name: float(latency[number]) for number, name in LATENCY.items() if number in latency}
         peak, growth = float(memory.get(3, 0)), int(memory.get(2, 0))
-        figures = ToolFigures(
+        figures = Figures(
             runs=int(misc[2]) if 2 in misc else None, peak_kb=int(peak * 1024) if peak > 0 else None,
             growth_kb=growth if growth > 0 else None, **times,
         )  # fmt: skip
@@ -132,7 +134,7 @@ def onnxruntime_perf_test(data: bytes) -> list[Reading] | None:
     if runs is not None and runs >= 1000:
         names["p99_ms"] = "P99"
     cut: dict[str, Any] = {ours: found(rf"\b{theirs} Latency: # s", 1e3) for ours, theirs in names.items()}
-    figures = ToolFigures(
+    figures = Figures(
         runs=None if runs is None else int(runs), mean_ms=float(mean[1]), peak_kb=None if peak is None else int(peak),
         load_ms=found(r"Session creation time cost: # s", 1e3), first_ms=found(r"First inference time cost: # ms", 1),
         **cut,
@@ -153,10 +155,10 @@ def ai_hub_profile(data: bytes) -> list[Reading] | None:
     }  # fmt: skip
     microseconds = summary.get("all_inference_times") or document.get("all_inference_times") or []
     wall_ns = [round(value * 1e3) for value in microseconds]
-    figures = series_figures(wall_ns, **more) if wall_ns else ToolFigures(**more)
+    figures = series_figures(wall_ns, **more) if wall_ns else Figures(**more)
     layers = Counter(str(layer.get("compute_unit", "?")) for layer in document.get("execution_detail", []))
     units = ", ".join(f"{count} layers on {unit}" for unit, count in sorted(layers.items()))
-    return [Reading(tool="AI Hub profile", figures=figures, compute_units=units, wall_ns=tuple(wall_ns))]
+    return [Reading(tool="AI Hub profile", figures=figures, backend=units, wall_ns=tuple(wall_ns))]
 
 
 def coreml_measurement(data: bytes) -> list[Reading] | None:
@@ -172,7 +174,7 @@ def coreml_measurement(data: bytes) -> list[Reading] | None:
         wall_ns, peak = measured["wall_ns"], document.get("peak_kb")
         figures = series_figures(wall_ns, load_ms=measured["load_ms"], first_ms=measured["first_ms"], peak_kb=peak)
         more = {"figures": figures, "wall_ns": wall_ns, "embeddings": measured["embeddings"]}
-        readings.append(Reading(**common, **more, compute_units=units))
+        readings.append(Reading(**common, **more, backend=units))
     return readings
 
 

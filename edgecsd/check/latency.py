@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgecsd.bench.rows_file import read_rows
-from edgecsd.bench.schema import BenchRow
+from edgecsd.bench.schema import NOT_MEASURED, BenchRow
 from edgecsd.errors import BadInputError
 from edgecsd.evidence import LatencyFacts
 
 ROWS_FILES = "bench*.jsonl"
-KINDS = ("measured", "emulated", "imported")
 
 
 def find_latency(file: Path, sha256: str, run: Path, given: Path | None) -> tuple[tuple[LatencyFacts, ...], str]:
@@ -50,15 +49,14 @@ def _beside(file: Path, run: Path) -> Iterator[Path]:
 
 
 def _facts(row: BenchRow, source: Path) -> LatencyFacts:
-    kind, _, device = row.provenance.partition(" ")
     figures, parity = row.figures, row.parity
-    known = kind in KINDS
     return LatencyFacts(
-        device=device.removeprefix("on ") if known else row.provenance, kind=kind if known else "not measured",
-        label=row.label, threads=row.threads, status=str(row.status), reason=row.reason,
+        device=row.device, kind="not measured" if row.provenance.startswith(NOT_MEASURED) else row.kind,
+        label=row.label, backend=row.backend, threads=row.threads, status=str(row.status), reason=row.reason,
         p50_ms=None if figures is None else figures.p50_ms, p90_ms=None if figures is None else figures.p90_ms,
-        peak_mb=None if figures is None or figures.peak_kb is None else figures.peak_kb * 1024 / 1e6,
+        mean_ms=None if figures is None else figures.mean_ms, peak_mb=None if figures is None else figures.peak_mb,
         contended=row.contended, cosine_mean=None if parity is None else parity.cosine_mean,
-        cosine_min=None if parity is None else parity.cosine_min, protocol=row.protocol.name, source=str(source),
-        measured_at=row.measured_at,
+        cosine_min=None if parity is None else parity.cosine_min,
+        protocol="" if row.protocol is None else row.protocol.name, source=str(source),
+        measured_at=row.measured_at or row.imported_at,
     )  # fmt: skip

@@ -14,6 +14,7 @@ from edgecsd.cli import (
     bench,
     bench_import,
     bench_script,
+    bench_show,
     check,
     concatenate,
     demo,
@@ -73,6 +74,7 @@ index.app.command("tune")(index_tune.command)
 app.add_typer(index.app, name="index")
 bench.app.command("import")(bench_import.command)
 bench.app.command("script")(bench_script.command)
+bench.app.command("show")(bench_show.command)
 app.add_typer(bench.app, name="bench")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecsd.cli.bench_browser import is_browser, measure_in_browser
-from edgecsd.cli.bench_import import finish_tool_rows
+from edgecsd.cli.bench_import import finish_rows
+from edgecsd.cli.bench_table import rows_table
 from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, table
 from edgecsd.cli.default_command import DefaultsToMeasure
 from edgecsd.errors import BadInputError
 
 if TYPE_CHECKING:
     from edgecsd.bench.regression import Comparison
-    from edgecsd.bench.schema import BenchRow
 
 
 SOAK_WINDOWS = 60  # of a soak
@@ -111,11 +110,11 @@ def measure(
         here = device == "browser"
         counts = tuple(threads or ((1, 4) if here else ()))
         refused = {
-            "--run": run, "--index": index, "--overwrite": overwrite, "--device-python": device_python,
+            "--run": run, "--overwrite": overwrite, "--device-python": device_python,
             "--benchmark-model": benchmark_model, "--ssh-config": ssh_config, "--keep": keep,
             "--protocol": "" if here or protocol == "quick" else protocol,
         }  # fmt: skip
-        given = {"images": photos, "threads": counts, "protocol": protocol, **measures}
+        given = {"images": photos, "threads": counts, "protocol": protocol, "index": index, "k": k, **measures}
         measure_in_browser(device, files, given, refused, out, as_json)
         return
     reporter, options = ConsoleReporter(), DeviceOptions(device_python, ssh_config, keep)
@@ -136,7 +135,7 @@ def measure(
                 out=out,
                 reporter=reporter,
             )
-        finish_tool_rows(timed, out, as_json)
+        finish_rows(timed, out, as_json)
         return
     with open_device(device, options, reporter) as place:
         result = bench(
@@ -156,18 +155,17 @@ def measure(
             reporter=reporter,
         )
     document: dict[str, Any] = {"rows": [row.model_dump(mode="json") for row in result.rows], "out": result.out}
-    text, failed = _text(result.rows), bool(result.failed)
+    text, failed = rows_table(result.rows), bool(result.failed)
     if comparing and not failed:
         compared = compare_artifacts(result, photos, max_regression=allowed)
         document["comparison"] = {**asdict(compared), "passed": compared.passed}
         text, failed = f"{text}\n\n{_compared(compared)}", not compared.passed
     soaks = []
     if soak is not None:
-        from edgecsd.bench.plots import name_of
         from edgecsd.bench.soak import soak_of, told
 
         window = max(MIN_WINDOW, 60 * soak / SOAK_WINDOWS)
-        soaks = [(name_of(row), soak_of(row, window)) for row in result.rows if row.figures is not None]
+        soaks = [(row.name, soak_of(row, window)) for row in result.rows if row.figures is not None]
         document["soak"] = {name: each.as_dict() for name, each in soaks}
         text = "\n".join([text, *told(soaks)])
     if plot is not None:
@@ -206,33 +204,3 @@ def _compared(comparison: Comparison) -> str:
     ]  # fmt: skip
     header = (f"{Path(comparison.after).name} beside {Path(comparison.before).name}", "before", "after", "", "ratio")
     return table((*header, "10-90 %", "passed"), rows)
-
-
-def _text(rows: Sequence[BenchRow]) -> str:
-    header = ["file", "threads", "status", "p90 ms", "p50 ms", "cpu ms", "peak MB", "size MB", "cosine"]
-    searched = any(row.neighbours for row in rows)
-    lines = [table([*header, *(["overlap"] if searched else [])], [_cells(row, searched=searched) for row in rows])]
-    lines += [f"{Path(row.file).name}, threads {row.threads}: {row.reason}" for row in rows if row.reason]
-    if any(row.contended for row in rows):
-        lines.append("the machine was busy: wall times are well above CPU time; compare cpu ms, or measure again")
-    lines += sorted({f"{row.provenance}: {row.label}; input: {row.input_count} {row.input}" for row in rows})
-    return "\n".join(lines)
-
-
-def _cells(row: BenchRow, *, searched: bool) -> tuple[str, ...]:
-    figures, peak = row.figures, row.figures.peak_kb if row.figures else None
-    times = (figures.p90_ms, figures.p50_ms, figures.cpu_ms) if figures else (None, None, None)
-    return (
-        Path(row.file).name,
-        str(row.threads),
-        row.status.value,
-        *(_figure(value, 2) for value in times),
-        _figure(None if peak is None else peak * 1024 / 1e6, 1),
-        _figure(row.size_bytes / 1e6, 2),
-        _figure(row.parity.cosine_mean if row.parity else None, 5),
-        *([_figure(row.neighbours.overlap_mean if row.neighbours else None, 3)] if searched else []),
-    )
-
-
-def _figure(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import typer
-
-from edgecsd.cli.console import ConsoleReporter, finish, table
+from edgecsd.cli.bench_import import finish_rows
+from edgecsd.cli.console import ConsoleReporter
 from edgecsd.errors import BadInputError
-
-if TYPE_CHECKING:
-    from edgecsd.serve.reports import PhoneRow
 
 
 def is_browser(device: str | None) -> bool:
@@ -35,29 +31,9 @@ def measure_in_browser(
     elif device.startswith(f"{BROWSER}:"):
         raise BadInputError(f"--device {device}: a browser here has no serial number; give --device browser")
     else:
-        chosen = {name: given[name] for name in ("images", "timeout_seconds")}
+        chosen = {name: given[name] for name in ("images", "timeout_seconds", "index", "k")}
         for name in ("threads", "min_runs", "min_seconds"):
             if name in given and given[name] not in (None, ()):
                 raise BadInputError(f"--{name.replace('_', '-')}: it is chosen on the phone's page; leave it out")
         rows = bench_in_phone_browser(files, device, **chosen, out=out, reporter=reporter)
-    document = {"rows": [row.model_dump(mode="json") for row in rows], "out": out}
-    finish(as_json, document, text=page_table(rows), wrote=out)
-    if any(row.figures is None for row in rows):
-        raise typer.Exit(1)
-
-
-def page_table(rows: Sequence[PhoneRow]) -> str:
-    """Rows of the phone page; browsers tell neither CPU time nor memory."""
-    header = ("file", "back end", "threads", "status", "p90 ms", "p50 ms", "first ms", "cold ms", "runs", "cosine")
-    lines = [table(header, [_cells(row) for row in rows])]
-    lines += [f"{row.file}: {row.reason}" for row in rows if row.reason]
-    lines += sorted({f"{row.provenance}: {row.label}; input: {row.input_count} {row.input}" for row in rows})
-    return "\n".join(lines)
-
-
-def _cells(row: PhoneRow) -> tuple[str, ...]:
-    figures = row.figures
-    times = (figures.p90_ms, figures.p50_ms, figures.first_ms, figures.cold_ms) if figures else (None,) * 4
-    shown = tuple("-" if value is None else f"{value:.2f}" for value in times)
-    runs, cosine = str(figures.runs) if figures else "-", f"{row.parity.cosine_mean:.5f}" if row.parity else "-"
-    return (row.file, row.backend, str(row.threads), row.status.value, *shown, runs, cosine)
+    finish_rows(rows, out, as_json)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import Json, finish, table
+from edgecsd.cli.bench_table import rows_table
+from edgecsd.cli.console import Json, finish
 
 if TYPE_CHECKING:
-    from edgecsd.bench.tool_row import ToolRow
+    from edgecsd.bench.schema import BenchRow
 
 
 def command(
@@ -19,6 +20,10 @@ def command(
     artifact: Annotated[Path | None, typer.Option(help="The exported file that was measured.")] = None,
     on: Annotated[str, typer.Option(help="The device, where the result does not name it.")] = "",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads, where the result does not tell.")] = None,
+    index: Annotated[
+        str | None, typer.Option(help="Gallery index that the result's embeddings, if any, are searched in.")
+    ] = None,
+    k: Annotated[int, typer.Option("--k", min=1, help="Neighbours, of --index.")] = 10,
     out: Annotated[Path | None, typer.Option(help="File that the rows are added to, JSON lines.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -28,37 +33,13 @@ def command(
     """
     from edgecsd.bench.imports import import_rows
 
-    rows = import_rows(source, artifact=artifact, device=on, threads=threads, out=out)
-    finish_tool_rows(rows, out, as_json)
+    rows = import_rows(source, artifact=artifact, device=on, threads=threads, index=index, k=k, out=out)
+    finish_rows(rows, out, as_json)
 
 
-def finish_tool_rows(rows: Sequence[ToolRow], out: Path | None, as_json: bool) -> None:
+def finish_rows(rows: Sequence[BenchRow], out: Path | None, as_json: bool) -> None:
     """Print them; exit 1 if one failed."""
     document = {"rows": [row.model_dump(mode="json") for row in rows], "out": out}
-    finish(as_json, document, text=tool_table(rows), wrote=out)
+    finish(as_json, document, text=rows_table(rows), wrote=out)
     if any(row.figures is None for row in rows):
         raise typer.Exit(1)
-
-
-def tool_table(rows: Sequence[ToolRow]) -> str:
-    """Rows of other tools; "-" for what a tool did not tell."""
-    header = ("file", "threads", "units", "status", "mean ms", "p50 ms", "p90 ms", "p95 ms", "first ms", "cosine")
-    lines = [table(header, [_cells(row) for row in rows])]
-    lines += [f"{row.file}: {row.reason}" for row in rows if row.reason]
-    lines += sorted({f"{row.provenance}: {row.label}" for row in rows})
-    if any(row.figures and row.parity is None for row in rows):
-        lines.append("no embeddings came with these times: whether they were right there is not known")
-    return "\n".join(lines)
-
-
-def _cells(row: ToolRow) -> tuple[str, ...]:
-    figures = row.figures
-    told = (
-        (figures.mean_ms, figures.p50_ms, figures.p90_ms, figures.p95_ms, figures.first_ms) if figures else (None,) * 5
-    )
-    times = tuple("-" if value is None else f"{value:.2f}" for value in told)
-    if figures is not None and figures.mean_ms is None and figures.estimate_ms is not None:
-        times = (f"about {figures.estimate_ms:.2f}", *times[1:])
-    threads, units = "-" if row.threads is None else str(row.threads), row.compute_units or "-"
-    cosine = f"{row.parity.cosine_mean:.5f}" if row.parity else "-"
-    return (Path(row.file).name, threads, units, row.status.value, *times, cosine)

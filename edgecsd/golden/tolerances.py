@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecsd.closeness import CLOSENESS
 from edgecsd.gates import DEFAULT_THRESHOLDS
 from edgecsd.golden.pack import Tolerances
 from edgecsd.index import GalleryIndex
@@ -21,8 +22,6 @@ OF_SMALLEST_MISTAKE = 0.5  # a tolerance may be at most this share of what the s
 LEAST_MEAN = 0.1
 DRAWS, SEED = 2, 0
 ROOM = 2.0  # the app may lose so many times what the measured noise loses
-# Of the very same tensor by the very same file on another processor or with another thread count.
-COSINE = {Precision.FP32: 0.9999, Precision.FP16: 0.999, Precision.W8A32: 0.999, Precision.W8A8: 0.98}
 LEAST_OVERLAP = 0.5
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -38,6 +37,7 @@ def measure_tolerances(
     """
     mean = max(LEAST_MEAN, min(DECODER_MEAN, OF_SMALLEST_MISTAKE * smallest))
     random = np.random.default_rng(SEED)
+    least = CLOSENESS[precision].same_file
     lowest, overlap = 1.0, 1.0
     for _ in range(DRAWS):
         found = embed(noisy(right, mean, random))
@@ -46,10 +46,10 @@ def measure_tolerances(
             (_, expected), (_, now) = index.search(embeddings, k), index.search(found, k)
             overlap = min(overlap, float(overlap_at(now, expected, k).mean()))
     return Tolerances(
-        decoded_mean=DECODER_MEAN, tensor_mean=round(mean, 3), tensor_max=TENSOR_MAX, cosine=COSINE[precision],
+        decoded_mean=DECODER_MEAN, tensor_mean=round(mean, 3), tensor_max=TENSOR_MAX, cosine=least,
         max_difference=DEFAULT_THRESHOLDS[precision].max_difference,
         norm_error=DEFAULT_THRESHOLDS[precision].max_norm_error,
-        end_to_end_cosine=round(min(COSINE[precision], 1 - ROOM * (1 - lowest)), 5),
+        end_to_end_cosine=round(min(least, 1 - ROOM * (1 - lowest)), 5),
         overlap=round(max(LEAST_OVERLAP, min(0.95, 1 - ROOM * (1 - overlap))), 3),
     )  # fmt: skip
 

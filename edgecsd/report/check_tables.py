@@ -55,13 +55,20 @@ def latency_rows(evidence: Evidence) -> tuple[LatencyRow, ...]:
 
 
 def _latency_row(row: LatencyFacts) -> LatencyRow:
-    about = [row.kind, row.label, f"{row.protocol} protocol", row.measured_at[:10]]
+    protocol = f"{row.protocol} protocol" if row.protocol else ""
+    about = [row.kind, row.backend, row.label, protocol, row.measured_at[:10]]
+    if row.p50_ms is None and row.mean_ms is not None:
+        about.append(f"mean {row.mean_ms:.2f} ms")
     if row.contended:
         about.append("the machine was busy: its times, not the file's")
     cosine = _figure(row.cosine_mean, 5) + ("" if row.cosine_min is None else f" [lowest {row.cosine_min:.5f}]")
-    cells = (str(row.threads), _figure(row.p50_ms, 2), _figure(row.p90_ms, 2), _figure(row.peak_mb, 0), cosine)
+    cells = (_whole(row.threads), _figure(row.p50_ms, 2), _figure(row.p90_ms, 2), _figure(row.peak_mb, 0), cosine)
     reason = f"{row.status}: {row.reason}" if row.reason else ""
     return LatencyRow(row.device, ", ".join(each for each in about if each), cells, reason)
+
+
+def _whole(value: int | None) -> str:
+    return "-" if value is None else str(value)
 
 
 def _figure(value: float | None, digits: int) -> str:

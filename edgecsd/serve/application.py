@@ -56,6 +56,7 @@ class Service:
     reporting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
+        self.fingerprint = self.index.space.fingerprint  # a digest, which each answer would compute anew
         self.metrics = Metrics(len(self.index.ids))
         self.batcher = Batcher(
             self.index.search, waiting=self.limits.waiting, observe=self.metrics.batch_vectors.observe
@@ -85,7 +86,7 @@ class Service:
         self.metrics.search_seconds.observe(time.perf_counter() - started)
         found = zip(scores.tolist(), rows.tolist(), strict=True)
         results = [[self._item(row, score) for score, row in zip(*pair, strict=True) if row >= 0] for pair in found]
-        return _json({"space": space.fingerprint, "results": results})
+        return _json({"space": self.fingerprint, "results": results})
 
     def _item(self, row: int, score: float) -> dict[str, Any]:
         item = {"row": row, "id": self.index.ids[row], "score": round(score, 7)}
@@ -128,7 +129,7 @@ class Service:
                 raise Refusal(429, "too many reports", message, "start the server again to take more")
             row = await run_in_threadpool(self.page.reports.add, report)
         self.tell(describe(row))
-        return _json(row.model_dump(mode="json", exclude={"wall_ns"}))
+        return _json(row.model_dump(mode="json", exclude={"repeats"}))
 
     async def about(self, _: Request) -> Response:
         """GET /about: the model, the gallery and the files of the page."""

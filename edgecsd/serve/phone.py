@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from edgecsd.bench.neighbours import NeighbourIndex
 from edgecsd.errors import BadInputError
 from edgecsd.images import ImageSet
 from edgecsd.index import GalleryIndex
@@ -46,11 +47,12 @@ class PhonePage:
 
 def make_phone_page(
     model: Path, metadata: ArtifactMetadata, index: GalleryIndex, runtime: Mapping[str, Path], images: ImageSet | None,
-    out: Path | None, pack: Path | None = None,
+    out: Path | None, pack: Path | None = None, *, neighbours: NeighbourIndex | None = None,
 ) -> PhonePage:  # fmt: skip
     """The page for an artifact; `images` are the gallery's photos, `out` takes the rows of its benchmarks.
 
-    pack: a golden pack of this artifact, whose photos are measured with; without it the gallery's or made-up ones.
+    pack        a golden pack of this artifact, whose photos are measured with; else the gallery's or made-up ones
+    neighbours  what the benchmarks' embeddings are searched in
     """
     require_browser_file(model)
     metadata.input.require_square("the phone's page")
@@ -59,7 +61,7 @@ def make_phone_page(
         golden = photos_of_pack(pack, model)
     else:
         golden = golden_photos(model, metadata, images, thumbnails.positions if thumbnails else [])
-    reports = ReportBook(model, metadata, golden, out)
+    reports = ReportBook(model, metadata, golden, out, neighbours)
     model_path = f"/model/{reports.sha256[:16]}"
     files = {
         **page_files(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from email.message import Message
+from functools import lru_cache
 from typing import Annotated, Any
 
 import numpy as np
@@ -75,6 +76,7 @@ def parse_query(
         return Query(require_query(given, space), wanted)
 
 
+@lru_cache(maxsize=64)  # an app sends the same in every request
 def _media_type(content_type: str) -> tuple[str, dict[str, str]]:
     """ "a/b; c=d" -> "a/b", {"c": "d"}, in lower case."""
     message = Message()

@@ -1,31 +1,41 @@
-"""What a phone measured -> a row: checked, with its parity to the host's embeddings, kept as a line of JSON.
+"""What a phone's page measured -> a row of bench: checked, with its parity to the host's embeddings, kept in a file.
 
-The names are those of edgecsd.bench.schema.BenchRow where both have the same thing. A browser tells neither CPU time
-nor peak memory, so these are absent instead of made up.
+A browser tells neither CPU time nor peak memory.
 """
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from edgecsd import __version__
+from edgecsd.bench.neighbours import NeighbourIndex
 from edgecsd.bench.parity import compare, parity_problem, shape_problem
-from edgecsd.bench.schema import PROTOCOLS, BenchProtocol, Frozen, Parity, Status
+from edgecsd.bench.rows_file import RowsFile
+from edgecsd.bench.schema import (
+    PAGE,
+    PROTOCOLS,
+    PROVENANCES,
+    BenchProtocol,
+    BenchRow,
+    DecodeFigures,
+    Figures,
+    Frozen,
+    Parity,
+    Repeat,
+    Status,
+)  # fmt: skip
 from edgecsd.files import sha256_file, size_bytes
-from edgecsd.quantization import Precision
 from edgecsd.serve.golden import GoldenPhotos
 from edgecsd.targets.artifact import ArtifactMetadata
 
 Milliseconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
 MOST_RUNS = 5000
-# To the same file on the host. Kernels of 8-bit activations may round a value in ten to the neighbouring step.
-LEAST_COSINE = {Precision.FP32: 0.9999, Precision.W8A32: 0.9999, Precision.FP16: 0.999, Precision.W8A8: 0.995}
 LABEL = "browser; wall time only"
 COLD_FROM = "import of the runtime in a new frame; files may be in the browser's cache"
 
@@ -56,87 +66,45 @@ class PhoneReport(Frozen):
     embeddings: Annotated[tuple[tuple[float, ...], ...], Field(max_length=64)] = ()
 
 
-class PhoneFigures(Frozen):
-    """As bench.schema.Figures, of what a browser can tell; decode_p50_ms: decode + resize of a golden photo."""
-
-    import_ms: float
-    load_ms: float
-    first_ms: float
-    cold_ms: float
-    cold_from: str = COLD_FROM
-    runs: int
-    seconds: float
-    p50_ms: float
-    p90_ms: float
-    p95_ms: float
-    p99_ms: float | None
-    min_ms: float
-    mean_ms: float
-    decode_p50_ms: float | None
-
-
-class PhoneRow(Frozen):
-    """One artifact in one browser, by one back end and thread count."""
-
-    schema_version: Literal[1] = 1
-    kind: Literal["measured"] = "measured"
-    file: str
-    sha256: str
-    size_bytes: int
-    target: str
-    precision: str
-    status: Status
-    reason: str = ""
-    provenance: str
-    label: str = LABEL
-    protocol: BenchProtocol
-    threads: int
-    backend: str
-    input: str
-    input_count: int
-    input_digest: str
-    figures: PhoneFigures | None = None
-    warmup_runs: int
-    warmup_settled: bool
-    wall_ns: tuple[int, ...] = ()
-    reference: str
-    parity: Parity | None = None
-    environment: dict[str, str]
-    measured_at: str
-
-
 class ReportBook:
-    """Turns reports into rows, and appends each row to a file of JSON lines."""
+    """Turns reports into rows, and appends each row to a file of JSON lines.
 
-    def __init__(self, model: Path, metadata: ArtifactMetadata, golden: GoldenPhotos, out: Path | None) -> None:
-        self._model, self._metadata, self._golden, self._out = model, metadata, golden, out
+    neighbours  the gallery index, searched with the phone's embeddings and the host's
+    Raises DamagedFileError where `out` is there and holds anything else than rows.
+    """
+
+    def __init__(
+        self, model: Path, metadata: ArtifactMetadata, golden: GoldenPhotos, out: Path | None,
+        neighbours: NeighbourIndex | None = None,
+    ) -> None:  # fmt: skip
+        self._model, self._metadata, self._golden, self._neighbours = model, metadata, golden, neighbours
         self.sha256, self.size = sha256_file(model), size_bytes(model)
-        self.rows: list[PhoneRow] = []
+        self.rows: list[BenchRow] = []
+        self._kept = RowsFile(out)
 
-    def add(self, report: PhoneReport) -> PhoneRow:
+    def add(self, report: PhoneReport) -> BenchRow:
         """The row of a report, which is kept; a series with wrong embeddings becomes a failed row."""
         row = self._row(report)
         self.rows.append(row)
-        if self._out is not None:
-            line = row.model_dump_json() + "\n"
-            with open(self._out, "a", encoding="utf-8") as handle:
-                handle.write(line)
-                handle.flush()
-                os.fsync(handle.fileno())
+        self._kept.append(row)
         return row
 
-    def _row(self, report: PhoneReport) -> PhoneRow:
+    def _row(self, report: PhoneReport) -> BenchRow:
         parity, problem = self._parity(report)
-        seconds = sum(report.wall_ms) / 1000
-        return PhoneRow(
-            file=self._model.name, sha256=self.sha256, size_bytes=self.size, target=self._metadata.target,
-            precision=self._metadata.precision, status=Status.FAILED if problem else Status.OK, reason=problem,
-            provenance=f"measured on {report.user_agent}", protocol=_protocol(len(report.wall_ms), seconds),
-            threads=report.threads, backend=report.backend, input=self._golden.kind,
-            input_count=len(self._golden.files), input_digest=self._golden.digest,
-            figures=None if problem else _figures(report, seconds), warmup_runs=report.warmup_runs,
-            warmup_settled=report.warmup_settled, wall_ns=tuple(round(ms * 1e6) for ms in report.wall_ms),
-            reference=self._golden.reference, parity=parity, environment=_environment(report),
+        figures = None if problem else _figures(report)
+        neighbours = None
+        if figures is not None and self._neighbours is not None:
+            neighbours = self._neighbours.compare(_vectors(report), self._golden.embeddings)
+        return BenchRow(
+            tool=PAGE, backend=report.backend, file=self._model.name, sha256=self.sha256, size_bytes=self.size,
+            target=self._metadata.target, precision=self._metadata.precision,
+            status=Status.FAILED if problem else Status.OK, reason=problem,
+            provenance=f"{PROVENANCES['measured']}{report.user_agent}", label=LABEL,
+            protocol=_protocol(len(report.wall_ms), sum(report.wall_ms) / 1000), threads=report.threads,
+            input=self._golden.kind, input_count=len(self._golden.files), input_digest=self._golden.digest,
+            decode=_decode(report), figures=figures, repeats=_repeats(report, figures),
+            reference=self._golden.reference, parity=parity, neighbours=neighbours,
+            index=self._neighbours.name if self._neighbours else "", environment=_environment(report),
             measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )  # fmt: skip
 
@@ -151,27 +119,16 @@ class ReportBook:
         lengths = {len(vector) for vector in report.embeddings}
         if lengths != {self._metadata.dim}:
             return None, f"embeddings of {sorted(lengths)} numbers; the artifact gives {self._metadata.dim}"
-        with np.errstate(over="ignore"):
-            embeddings = np.asarray(report.embeddings, np.float64).astype(np.float32)
+        embeddings = _vectors(report)
         if problem := shape_problem(embeddings, len(self._golden.files), self._metadata.dim):
             return None, problem
         parity = compare(embeddings, self._golden.embeddings, self._golden.reference)
-        return parity, parity_problem(parity) or self._rounding_problem(parity)
-
-    def _rounding_problem(self, parity: Parity) -> str:
-        """Why this is not the same file's result, or "": a back end that computes in 16 bit is seen here."""
-        least = LEAST_COSINE[Precision(self._metadata.precision)]
-        if parity.cosine_min >= least:
-            return ""
-        return (
-            f"wrong embeddings: a cosine of {parity.cosine_min:.5f} to what the same file gives on the host; "
-            f"{least} or more is expected of {self._metadata.precision}"
-        )
+        return parity, parity_problem(parity, self._metadata.precision, same_file=True)
 
 
-def describe(row: PhoneRow) -> str:
+def describe(row: BenchRow) -> str:
     """One line for the terminal."""
-    runtime = f"{row.environment['runtime']}, {row.backend}, {row.threads} thread{'s' if row.threads > 1 else ''}"
+    runtime = f"{row.environment['runtime']}, {row.backend}, {row.threads} thread{'s' if row.threads != 1 else ''}"
     if row.figures is None:
         return f"benchmark: {row.file}, {runtime}: failed: {row.reason}"
     figures, cosine = row.figures, row.parity.cosine_min if row.parity else float("nan")
@@ -179,16 +136,40 @@ def describe(row: PhoneRow) -> str:
     return f"benchmark: {row.file}, {runtime}: {times}, {figures.runs} runs; cosine to the host's >= {cosine:.5f}"
 
 
-def _figures(report: PhoneReport, seconds: float) -> PhoneFigures:
+def _vectors(report: PhoneReport) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # beyond float32 is infinity, which is told as such
+        return np.asarray(report.embeddings, np.float64).astype(np.float32)
+
+
+def _figures(report: PhoneReport) -> Figures:
     times = np.array(report.wall_ms)
     p50, p90, p95, p99 = (float(value) for value in np.percentile(times, [50, 90, 95, 99]))
-    return PhoneFigures(
+    return Figures(
         import_ms=report.import_ms, load_ms=report.load_ms, first_ms=report.first_ms, cold_ms=report.cold_ms,
-        runs=len(times), seconds=seconds, p50_ms=p50, p90_ms=p90, p95_ms=p95,
+        cold_from=COLD_FROM, runs=len(times), seconds=float(times.sum()) / 1000, p50_ms=p50, p90_ms=p90, p95_ms=p95,
         p99_ms=p99 if len(times) >= 1000 else None,
         min_ms=float(times.min()), mean_ms=float(times.mean()),
-        decode_p50_ms=float(np.median(report.decode_ms)) if report.decode_ms else None,
     )  # fmt: skip
+
+
+def _repeats(report: PhoneReport, figures: Figures | None) -> tuple[Repeat, ...]:
+    if figures is None:
+        return ()
+    series = tuple(round(ms * 1e6) for ms in report.wall_ms)
+    return (
+        Repeat(
+            runtime=report.runtime, warmup_runs=report.warmup_runs, warmup_settled=report.warmup_settled,
+            figures=figures, wall_ns=series,
+        ),
+    )  # fmt: skip
+
+
+def _decode(report: PhoneReport) -> DecodeFigures | None:
+    """Decode + resize of the golden photos by the page."""
+    if not report.decode_ms:
+        return None
+    p50, p90 = np.percentile(report.decode_ms, [50, 90])
+    return DecodeFigures(decoder=PAGE, images=len(report.decode_ms), p50_ms=float(p50), p90_ms=float(p90))
 
 
 def _protocol(runs: int, seconds: float) -> BenchProtocol:

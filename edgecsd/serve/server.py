@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgecsd.bench.neighbours import NeighbourIndex
 from edgecsd.errors import BadInputError, missing_extra
 from edgecsd.images import find_images
 from edgecsd.index import GalleryIndex
@@ -32,6 +33,7 @@ from edgecsd.serve.application import Service, make_application
 from edgecsd.serve.assets import runtime_files
 from edgecsd.serve.limits import Limits
 from edgecsd.serve.phone import PhonePage, make_phone_page, require_browser_file
+from edgecsd.serve.queries import K
 from edgecsd.serve.slow_headers import TimedProtocol
 from edgecsd.serve.tls import Certificate, given_certificate, self_signed
 
@@ -102,7 +104,9 @@ def serve(
         bracketed = f"[{shown}]" if ":" in shown else shown
         root = f"{'https' if certificate else 'http'}://{bracketed}:{listening.getsockname()[1]}"
         address = Address(root, chosen, page is not None, opened.space.fingerprint, len(opened.ids))
-        asyncio.run(_run(make_server(application, certificate), listening, lambda: announce(address)))
+        server = make_server(application, certificate)
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            runner.run(_run(server, listening, lambda: announce(address)))
 
 
 def make_server(application: ASGIApp, certificate: Certificate | None = None) -> uvicorn.Server:
@@ -168,7 +172,9 @@ def _page(
     metadata = read_metadata(model)
     require_same_space(index.space, metadata.space, str(index.path), str(model))
     images = None if photos is None else find_images(photos, split=split)
-    return make_phone_page(model, metadata, index, runtime_files(target_of(model), reporter), images, out, golden)
+    neighbours = NeighbourIndex(index, str(index.path), min(K, len(index.ids)))
+    runtime = runtime_files(target_of(model), reporter)
+    return make_phone_page(model, metadata, index, runtime, images, out, golden, neighbours=neighbours)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -171,8 +171,8 @@ def test_a_failed_row_is_measured_again(onnx_file: Path, tmp_path: Path, monkeyp
 def test_a_result_file_of_another_schema_is_refused(onnx_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "bench.jsonl"
     bench([onnx_file], out=out, **SHORT)
-    out.write_text(out.read_text().replace('"schema_version":1', '"schema_version":2'))
-    with pytest.raises(DamagedFileError, match="line 1: not a bench row of schema_version 1"):
+    out.write_text(out.read_text().replace('"schema_version":2', '"schema_version":3'))
+    with pytest.raises(DamagedFileError, match="line 1: not a bench row of schema_version 2"):
         bench([onnx_file], out=out, **SHORT)
 
 

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from edgecsd.bench.imports import import_rows
-from edgecsd.bench.schema import Status
-from edgecsd.bench.tool_row import ToolFigures, read_tool_rows
+from edgecsd.bench.rows_file import read_rows
+from edgecsd.bench.schema import Figures, Status
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.files import sha256_file
@@ -62,7 +62,7 @@ AI_HUB = {
 }  # fmt: skip
 
 
-def imported(tmp_path: Path, content: str | bytes, **more: object) -> ToolFigures:
+def imported(tmp_path: Path, content: str | bytes, **more: object) -> Figures:
     source = tmp_path / "result"
     source.write_bytes(content.encode() if isinstance(content, str) else content)
     (row,) = import_rows(source, device="Pixel 8", **more)  # type: ignore[arg-type]
@@ -74,7 +74,7 @@ def imported(tmp_path: Path, content: str | bytes, **more: object) -> ToolFigure
 
 def test_the_log_of_a_new_benchmark_model(tmp_path: Path) -> None:
     figures = imported(tmp_path, NEW_LOG)
-    assert figures == ToolFigures(
+    assert figures == Figures(
         runs=50, load_ms=5.579, first_ms=1357.602, mean_ms=1240.27, p50_ms=1239.807, p95_ms=1247.415, min_ms=1238.588,
         max_ms=1252.566, growth_kb=int(109.832 * 1024),
     )  # fmt: skip
@@ -116,7 +116,7 @@ def test_benchmark_models_protobuf(tmp_path: Path) -> None:
         setattr(result.latency, name, value)
     result.memory.overall, result.memory.peak, result.misc.runs = 3_000, 50.5, 300
     figures = imported(tmp_path, result.SerializeToString())
-    assert figures == ToolFigures(
+    assert figures == Figures(
         runs=300, load_ms=4, mean_ms=9.5, min_ms=9.25, max_ms=12, p50_ms=9.375, p95_ms=11, peak_kb=51712,
         growth_kb=3000,
     )  # fmt: skip
@@ -136,7 +136,7 @@ def test_an_ai_hub_profile(tmp_path: Path) -> None:
     figures = imported(tmp_path, json.dumps(AI_HUB))
     assert (figures.estimate_ms, figures.runs, figures.p50_ms, figures.peak_kb) == (0.127, 3, 0.129, 14112)
     (row,) = import_rows(tmp_path / "result", device="QCS8550")
-    assert row.compute_units == "1 layers on CPU, 2 layers on NPU" and row.wall_ns == (127000, 129000, 1087000)
+    assert row.backend == "1 layers on CPU, 2 layers on NPU" and row.repeats[0].wall_ns == (127000, 129000, 1087000)
 
 
 def coreml_document(embeddings: np.ndarray, expected: np.ndarray, sha256: str) -> str:
@@ -153,7 +153,7 @@ def test_our_own_program_brings_parity(tmp_path: Path, coreml_file: Path) -> Non
     source.write_text(coreml_document(expected, expected, sha256_file(coreml_file)))
     (row,) = import_rows(source, artifact=coreml_file)
     assert row.parity is not None and row.parity.cosine_min == 1 and row.figures is not None
-    assert (row.figures.p50_ms, row.compute_units, row.target) == (3.0, "ALL", "coreml")
+    assert (row.figures.p50_ms, row.backend, row.target) == (3.0, "ALL", "coreml")
     assert row.provenance == "imported: on MacBook Air M3"
     source.write_text(coreml_document(np.roll(expected, 1, axis=1), expected, ""))
     (wrong,) = import_rows(source)
@@ -192,4 +192,4 @@ def test_the_command(tmp_path: Path, tflite_file: Path) -> None:
     assert told.exit_code == 0 and "imported: on Pixel 8" in told.stdout and f"wrote {out}" in told.stdout
     again = runner.invoke(app, [*command, "--on", "Pixel 8", "--json"])
     assert json.loads(again.stdout)["rows"][0]["sha256"] == sha256_file(tflite_file)
-    assert len(read_tool_rows(out)) == 2
+    assert len(read_rows(out)) == 2

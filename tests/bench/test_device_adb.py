@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,10 @@ import pytest
 from loopback_phone import LoopbackPhone, adb, loopback_phone
 from typer.testing import CliRunner
 
-from edgecsd.bench import DeviceOptions, Status, bench, open_device, read_rows, remote
+from edgecsd.bench import BenchRow, DeviceOptions, Status, bench, open_device, read_rows, remote
 from edgecsd.bench.adb import AdbTransport
 from edgecsd.bench.benchmark_model import bench_natively
 from edgecsd.bench.opening import open_native
-from edgecsd.bench.tool_row import ToolRow, read_tool_rows
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, MissingBackendError
 
@@ -76,7 +76,7 @@ def test_a_connection_that_breaks_is_no_failed_row(phone: LoopbackPhone, onnx_fi
         bench([onnx_file], device=device, out=out, **SHORT)
 
         def pull_the_cable() -> None:
-            while not list(phone.temporary.glob("edgecsd-*/pid")):
+            while measuring(phone) is None:
                 time.sleep(0.01)
             adb("disconnect", phone.serial)
             adb("connect", phone.serial)
@@ -174,17 +174,26 @@ def test_reverse_leads_to_this_machine(phone: LoopbackPhone) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_leaves_nothing(number: int, phone: LoopbackPhone, onnx_file: Path) -> None:
     command = [sys.executable, "-m", "edgecsd", "bench", str(onnx_file), "--device", phone.address, "--threads", "1"]
-    process = subprocess.Popen([*command, "--min-seconds", "50"], stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 60
-    while not list(phone.temporary.glob("edgecsd-*/pid")) and time.monotonic() < end:
+    process = subprocess.Popen([*command, "--min-seconds", "50"], stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 120
+    while (pid := measuring(phone)) is None and process.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
-    (pid,) = (int(file.read_text()) for file in phone.temporary.glob("edgecsd-*/pid"))
     process.send_signal(number)
-    assert process.wait(timeout=60) == 130
-    assert phone.left_behind() == []
+    _, said = process.communicate(timeout=120)
+    assert pid is not None and process.returncode == 130, said
+    assert phone.left_behind() == [], said
     while time.monotonic() < end and Path(f"/proc/{pid}").exists():
         time.sleep(0.05)
     assert not Path(f"/proc/{pid}").exists(), "the measuring process still runs on the phone"
+
+
+def measuring(phone: LoopbackPhone) -> int | None:
+    """The process that measures there, once its number is in its file: the shell makes it empty first."""
+    for file in phone.temporary.glob("edgecsd-*/pid"):
+        with suppress(FileNotFoundError):
+            if text := file.read_text().strip():
+                return int(text)
+    return None
 
 
 def native(tmp_path: Path, environment: str = "") -> Path:
@@ -195,7 +204,7 @@ def native(tmp_path: Path, environment: str = "") -> Path:
     return program
 
 
-def run_native(phone: LoopbackPhone, program: Path, file: Path, **more: Any) -> ToolRow:
+def run_native(phone: LoopbackPhone, program: Path, file: Path, **more: Any) -> BenchRow:
     with open_native(phone.address, program) as opened:
         (row,) = bench_natively([file], opened, threads=[1], min_runs=12, min_seconds=0, **more)
     assert phone.left_behind() == []
@@ -209,7 +218,7 @@ def test_benchmark_model(phone: LoopbackPhone, tflite_file: Path, tmp_path: Path
     assert row.figures.p50_ms and row.figures.p95_ms and row.figures.min_ms, "of the result file: the log has no median"
     assert row.figures.min_ms <= row.figures.p50_ms <= row.figures.p95_ms and row.figures.load_ms
     assert row.parity is not None and row.parity.images == 1 and row.parity.cosine_min > 0.9999
-    assert read_tool_rows(tmp_path / "rows.jsonl") == [row]
+    assert read_rows(tmp_path / "rows.jsonl") == [row]
 
 
 def test_an_old_benchmark_model_says_less(phone: LoopbackPhone, tflite_file: Path, tmp_path: Path) -> None:

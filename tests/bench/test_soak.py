@@ -112,7 +112,7 @@ def test_a_process_that_is_really_held_back() -> None:
     times = np.array([line.split() for line in said.splitlines()], np.float64) / 1e6
     found = soak_of(row(times[:, 0], times[:, 1]), 0.35)
     assert found.onset is not None and 2.4 <= found.onset <= 4.6
-    assert found.slowdown > 1.5 and found.cpu_slowdown < 1 + 0.5 * (found.slowdown - 1)
+    assert found.slowdown > 1.1 and found.cpu_slowdown < 1 + 0.5 * (found.slowdown - 1)
     assert "another program or a quota" in found.cause
 
 

@@ -256,7 +256,7 @@ def test_the_benchmark_reports_times_and_parity(gallery: Gallery, tmp_path: Path
     for row in rows:
         assert row["kind"] == "measured" and row["status"] == "ok" and "Chrome" in row["provenance"]
         assert row["parity"]["cosine_min"] >= LEAST_COSINE and row["parity"]["images"] == 8
-        assert len(row["wall_ns"]) == row["figures"]["runs"] == 30 and row["protocol"]["name"] == "custom"
+        assert len(row["repeats"][0]["wall_ns"]) == row["figures"]["runs"] == 30 and row["protocol"]["name"] == "custom"
         figures = row["figures"]
         assert (
             0 < figures["min_ms"] <= figures["p50_ms"] <= figures["p90_ms"] and figures["cold_ms"] > figures["first_ms"]

@@ -10,7 +10,8 @@ from urllib.parse import quote
 import httpx
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from described import ANYTHING, BOUNDED, HEADER_TEXT, SCALARS, TEXT, as_json, check, matching
+from hypothesis import given
 from hypothesis import strategies as st
 from serving import DIM, client, random_index, running, unit
 
@@ -20,19 +21,6 @@ from edgecsd.serve.application import Service
 from edgecsd.serve.limits import Limits
 from edgecsd.serve.openapi import description
 from edgecsd.serve.queries import JSON, RAW, raw_codes
-
-BOUNDED = settings(
-    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.just(10**400), st.just(-1)
-)
-ANYTHING = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
-)
-TEXT = st.text(max_size=40)
-# What HTTP lets stand in a header; clients send nothing else.
-HEADER_TEXT = st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=40)
 
 
 @pytest.fixture(scope="module")
@@ -50,32 +38,6 @@ def http(index: GalleryIndex) -> Iterator[httpx.Client]:
 def document(http: httpx.Client) -> dict[str, Any]:
     found: dict[str, Any] = http.get("/openapi.json").json()
     return found
-
-
-def matching(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-    """Values that a JSON schema of this document allows (its fields each there or not)."""
-    kind = schema.get("type")
-    if kind == "object":
-        fields = {name: matching(each) for name, each in schema["properties"].items()}
-        return st.fixed_dictionaries({}, optional=fields)
-    if kind == "array":
-        most = min(schema.get("maxItems", 5), 20)
-        return st.lists(matching(schema["items"]), min_size=schema.get("minItems", 0), max_size=most)
-    if kind == "integer":
-        return st.integers(schema.get("minimum"), schema.get("maximum"))
-    return st.floats(-1, 1, width=32)
-
-
-def check(document: dict[str, Any], method: str, path: str, answer: httpx.Response) -> None:
-    """The status is one that the description has; a refusal has the described body."""
-    assert answer.status_code < 500, answer.text
-    assert str(answer.status_code) in document["paths"][path][method]["responses"], answer.text
-    if answer.status_code >= 400:
-        assert all(isinstance(answer.json()[name], str) for name in ("error", "message", "what_to_do"))
-
-
-def as_json(value: Any) -> bytes:
-    return json.dumps(value).encode()  # NaN and infinity as Python and some other clients write them
 
 
 @given(data=st.data())

@@ -179,7 +179,7 @@ function explainSearch(problem) {
     const text = `${problem.message} The embedding is kept: search again when the connection is back.`;
     explain(problem.title, text, "Search again", searchAgain);
   } else if (problem.status === 409) {
-    const text = `${problem.message} The server may have another gallery now: load its model.`;
+    const text = `${problem.message} The server has another gallery now: load its model.`;
     explain(problem.title, text, "Load the server's model", () => location.reload());
   } else {
     explain(problem.title, problem.message, "Search again", searchAgain);

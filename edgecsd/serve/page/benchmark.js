@@ -37,6 +37,7 @@ async function measureAll(about, page) {
   at("measure").disabled = true;
   const body = at("bench-results").tBodies[0];
   body.replaceChildren();
+  at("bench-results").hidden = true;
   try {
     for (const each of await backends()) {
       const name = each.backend === "wasm" ? `wasm, ${each.threads} thread${each.threads > 1 ? "s" : ""}` : "WebGPU";
@@ -46,6 +47,7 @@ async function measureAll(about, page) {
         method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(report),
       });
       body.append(tableRow(name, await answer.json()));
+      at("bench-results").hidden = false;
     }
     page.tell("Measured; the server's terminal has the figures too");
   } catch (error) {

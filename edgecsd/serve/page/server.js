@@ -2,7 +2,9 @@
 //
 // export class Problem extends Error {title, message, status}      status 0: no connection
 // export async function ask(path, options) -> Response              throws Problem
-// export async function search(about, embedding, k) -> [{row, id, score, photo?}]
+// const sentence = (text) => (text ? `${text[0].toUpperCase()}${text.slice(1)}.` : "");
+
+export async function search(about, embedding, k) -> [{row, id, score, photo?}]
 
 export class Problem extends Error {
   constructor(title, message, status) {
@@ -28,8 +30,10 @@ export async function ask(path, options = {}) {
   }
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
-  const message = [body.message, body.what_to_do].filter(Boolean).join(": ") || `status ${response.status}`;
-  throw new Problem(TITLES[response.status] ?? "The server refused", `${message}.`, response.status);
+  const [what, help] = [body.message ?? `status ${response.status}`, body.what_to_do].map(sentence);
+  // Of 409 the advice is for who made an app; the page has its own.
+  const text = response.status === 409 ? what : `${what} ${help}`.trim();
+  throw new Problem(TITLES[response.status] ?? "The server refused", text, response.status);
 }
 
 export async function search(about, embedding, k) {
