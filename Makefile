@@ -16,7 +16,7 @@ TEST_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(max(1, min(4, len(os.sche
 STUDY_PHOTOS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types bench faults study clean
+.PHONY: help setup demo test lint types bench faults study verify-old-runtime verify-arm64 clean
 
 help:
 	@echo "make setup   make $(VENV) with tested versions of everything (7 GB; 3 minutes and more)"
@@ -27,6 +27,8 @@ help:
 	@echo "make bench   the quick benchmark programs, on the demo's photos or BENCH_IMAGES=PHOTOS"
 	@echo "make faults  every step killed twenty times and run again, full disks, damaged files; half an hour and more"
 	@echo "make study   the method's study, an hour and more; resumes; or STUDY_PHOTOS='PHOTOS.csv OTHER.csv'"
+	@echo "make verify-old-runtime   the exported files under the last tflite-runtime, which it installs for itself"
+	@echo "make verify-arm64         the same under AArch64 builds, run by QEMU; an hour; needs Debian and qemu-user-static"
 	@echo "make clean   remove caches, builds and demo-output/ ($(VENV) stays)"
 	@echo "Another interpreter: make setup PYTHON=/path/to/python3.11"
 
@@ -68,6 +70,13 @@ faults: $(STAMP)
 
 study: $(STAMP)
 	$(BIN)/python benchmarks/study/study.py $(STUDY_PHOTOS) --work study-output
+
+# Runtimes, files and earlier runs stay in .verify/, so that the next one is quick.
+verify-old-runtime: $(STAMP)
+	$(BIN)/python benchmarks/runtimes.py --work .verify --places old-runtime
+
+verify-arm64: $(STAMP)
+	$(BIN)/python benchmarks/runtimes.py --work .verify --places arm64 arm64-old-runtime
 
 clean:
 	rm -rf build dist demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .coverage.*

@@ -17,42 +17,28 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from environment import environment
 from peers import PEERS
 from seeded.workshop import Workshop
+from subjects import PRECISIONS, Subject, chosen_subjects
 
 from edgecsd.bench.ratio import interleaved_ratio
 from edgecsd.cli.console import ConsoleReporter, table
 from edgecsd.embedding import embed_images
 from edgecsd.errors import EdgecsdError
 from edgecsd.evaluate import Benchmark, make_benchmark
-from edgecsd.exporting import export
 from edgecsd.files import size_bytes, write_json
-from edgecsd.query_models import QueryModelEmbedder, create_query_model, load_query_model, save_query_model
+from edgecsd.query_models import QueryModelEmbedder, load_query_model
 from edgecsd.targets.artifact import Target
 from edgecsd.targets.embedder import ArtifactEmbedder
 
-PRECISIONS = ("fp32", "fp16", "w8a32", "w8a8")
-RANDOM = ("mobilenetv3_large_100", "efficientnet_b0")
-STATISTICS = 48  # photos that the random networks' batch-norm statistics come from
 OVERLAP_K = 10
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A backbone's run. pretrained: its retrieval means something."""
-
-    name: str
-    run: Callable[[Workshop], Path]
-    pretrained: bool
 
 
 def main() -> None:
@@ -65,45 +51,15 @@ def main() -> None:
     given = parser.parse_args()
 
     workshop = Workshop(given.work, given.photos, given.limit, ConsoleReporter())
-    subjects = [
-        Subject("tf_efficientnet_lite0", lambda w: w.run(), True),
-        Subject("mobilenetv2_100", lambda w: w.mobilenet_run, True),
-        *(Subject(name, lambda w, name=name: random_run(w, name), False) for name in RANDOM),
-    ]
     rows: list[dict[str, Any]] = []
-    for subject in subjects:
-        if not given.only or any(word in subject.name for word in given.only):
-            rows += measured(workshop, subject)
+    for subject in chosen_subjects(given.only):
+        rows += measured(workshop, subject)
     print(_text(rows))
     if given.out is not None:
         photos = {"gallery": len(workshop.gallery_photos), "queries": len(workshop.query_photos)}
         write_json(given.out, {"photos": photos, "rows": rows, "environment": environment()})
         given.out.with_suffix(".md").write_text(_markdown(rows, photos))
         print(f"wrote {given.out}")
-
-
-def random_run(workshop: Workshop, name: str) -> Path:
-    """A query model with weights at random, whose batch-norm statistics are those of photos."""
-    from edgecsd.backbones import to_input
-
-    folder = workshop.path("runs", name)
-    if (folder / "query_model.json").exists():
-        return folder
-    torch.manual_seed(0)
-    space = workshop.gallery.space
-    model = create_query_model(name, space, pretrained=False)
-    contract, photos = model.config.preprocess, workshop.gallery_photos
-    pixels = np.stack([contract.pixels(photos.read(position).image) for position in range(STATISTICS)])
-    model.train()
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.momentum = None  # the mean of all batches
-        for first in range(0, STATISTICS, 16):
-            model(to_input(pixels[first : first + 16], contract))
-    folder.mkdir(parents=True, exist_ok=True)
-    save_query_model(model.eval(), folder)
-    return folder
 
 
 def measured(workshop: Workshop, subject: Subject) -> list[dict[str, Any]]:
@@ -115,8 +71,11 @@ def measured(workshop: Workshop, subject: Subject) -> list[dict[str, Any]]:
     for target in (Target.ONNX, Target.TFLITE, Target.COREML):  # Core AI's runtime here takes seconds an image
         ours: dict[str, Path] = {}
         for precision in PRECISIONS:
-            file = run / "exports" / f"{subject.name}-{precision}{target.suffix}"
-            make = _ours(workshop, run, target, precision)
+            file = subject.file(workshop, target, precision)
+
+            def make(out: Path, target: Target = target, precision: str = precision) -> None:
+                subject.export(workshop, target, precision, out)
+
             row = _row(workshop, subject, target, precision, "edgecsd", file, make, torch_vectors, benchmark)
             if file.exists():
                 ours[precision] = file
@@ -137,14 +96,6 @@ def measured(workshop: Workshop, subject: Subject) -> list[dict[str, Any]]:
                 row |= _time(workshop, subject, file, ours[peer.precision], target)
             rows.append(row)
     return rows
-
-
-def _ours(workshop: Workshop, run: Path, target: Target, precision: str) -> Callable[[Path], None]:
-    def make(out: Path) -> None:
-        photos = workshop.gallery_photos if precision == "w8a8" else workshop.gallery_photos.subset(list(range(16)))
-        export(run, target, precision, out=out, calibration=photos, overwrite=True, reporter=workshop.reporter)
-
-    return make
 
 
 def _row(

@@ -22,7 +22,7 @@ from edgecsd.bench.schema import BenchProtocol, DeviceState
 from edgecsd.errors import EdgecsdError
 
 DEVICE_SCRIPT = Path(__file__).with_name("bench_device.py")
-WARMUP_SECONDS = 1.0  # less where the measurement itself is shorter (protocol "custom")
+WARMUP_RUNS, WARMUP_SECONDS = 10, 1.0  # less where the measurement itself is shorter (protocol "custom")
 
 
 class MeasurementFailedError(EdgecsdError):
@@ -67,7 +67,8 @@ def measure_in_child(
 def protocol_options(protocol: BenchProtocol) -> list[str]:
     """The protocol in the script's words."""
     minima = ["--min-runs", str(protocol.min_runs), "--min-seconds", str(protocol.min_seconds)]
-    return [*minima, "--warmup-seconds", str(min(WARMUP_SECONDS, max(protocol.min_seconds, 0.05)))]
+    warmup = ["--warmup-runs", str(min(WARMUP_RUNS, protocol.min_runs))]
+    return [*minima, *warmup, "--warmup-seconds", str(min(WARMUP_SECONDS, max(protocol.min_seconds, 0.05)))]
 
 
 def measured_document(stdout: bytes, code: int, stderr: bytes) -> tuple[dict[str, Any], NDArray[np.float32]]:
