@@ -68,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def baked(run: Path, photos: Path, folder: Path) -> Make:
-    """baked(target, precision): an ONNX file for photos of any size, a TFLite file for those of FIXED; each made once."""
+    """baked(target, precision), made once: an ONNX file for photos of any size, a TFLite file for those of FIXED."""
     made: dict[tuple[str, str], ExportResult] = {}
 
     def make(target: str, precision: str) -> ExportResult:
