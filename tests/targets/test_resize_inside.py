@@ -31,6 +31,7 @@ CONTRACTS = (
     Preprocess(size=64, interpolation=Interpolation.BICUBIC),
 )
 FIXED = PhotoSize(height=150, width=110)
+PRECISIONS = ("fp32", "fp16", "w8a32", "w8a8")
 
 
 def detailed(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -65,71 +66,73 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("baked")
 
 
-@pytest.fixture(scope="module", params=["fp32", "w8a8"])
-def any_size(request: pytest.FixtureRequest, run: Path, photos: Path, folder: Path) -> ExportResult:
-    """An ONNX file that takes photos of any size."""
-    out = folder / f"{request.param}.onnx"
-    return export(run, "onnx", request.param, out=out, calibration=photos, calibration_count=PHOTOS, baked=ANY_SIZE)
+@pytest.fixture(scope="module")
+def baked(run: Path, photos: Path, folder: Path) -> Make:
+    """baked(target, precision), made once: an ONNX file for photos of any size, a TFLite file for those of FIXED."""
+    made: dict[tuple[str, str], ExportResult] = {}
+
+    def make(target: str, precision: str) -> ExportResult:
+        key = (target, precision)
+        if key not in made:
+            made[key] = export(
+                run, target, precision, out=folder / f"{precision}.{target}", calibration=photos,
+                calibration_count=PHOTOS, baked=ANY_SIZE if target == "onnx" else FIXED,
+            )  # fmt: skip
+        return made[key]
+
+    return make
 
 
-@pytest.fixture(scope="module", params=["fp32", "fp16", "w8a32", "w8a8"])
-def one_size(request: pytest.FixtureRequest, run: Path, photos: Path, folder: Path) -> ExportResult:
-    """A TFLite file that takes photos of FIXED."""
-    out = folder / f"{request.param}.tflite"
-    return export(run, "tflite", request.param, out=out, calibration=photos, calibration_count=PHOTOS, baked=FIXED)
-
-
+@pytest.mark.parametrize("precision", ["fp32", "w8a8"])
 def test_a_photo_of_any_size_is_embedded_as_by_the_file_without_it(
-    any_size: ExportResult, artifact: Make, photos: Path
+    precision: str, baked: Make, artifact: Make, photos: Path
 ) -> None:
-    plain = load_runner(artifact("onnx", any_size.precision).path)
-    baked, contract = load_runner(any_size.path), any_size.metadata.preprocess
+    plain, made = load_runner(artifact("onnx", precision).path), baked("onnx", precision)
+    runner, contract = load_runner(made.path), made.metadata.preprocess
     images = find_images(photos)
     for position in range(6):
         image = read_image(images.path(position))[0]
-        vector = baked.embed_one(np.asarray(image)[None])
+        vector = runner.embed_one(np.asarray(image)[None])
         assert vector.shape == (1, DIM)
         np.testing.assert_allclose(vector, plain.embed_one(contract.pixels(image)[None]), atol=1e-6)
-    assert any_size.parity["cosine_mean"] > (0.999999 if any_size.precision == "fp32" else 0.95)
+    assert made.parity["cosine_mean"] > (0.999999 if precision == "fp32" else 0.95)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_photo_of_the_declared_size_is_embedded_as_by_the_file_without_it(
-    one_size: ExportResult, artifact: Make
+    precision: str, baked: Make, artifact: Make
 ) -> None:
-    plain = load_runner(artifact("tflite", one_size.precision).path)
-    baked, contract = load_runner(one_size.path), one_size.metadata.preprocess
+    plain, made = load_runner(artifact("tflite", precision).path), baked("tflite", precision)
+    runner, contract = load_runner(made.path), made.metadata.preprocess
     assert FIXED.height is not None and FIXED.width is not None
     for seed in range(4):
         image = detailed(FIXED.height, FIXED.width, seed)
-        vector = baked.embed_one(np.asarray(image)[None])
+        vector = runner.embed_one(np.asarray(image)[None])
         np.testing.assert_allclose(vector, plain.embed_one(contract.pixels(image)[None]), atol=1e-6)
     with pytest.raises(BadInputError, match=r"takes \(1, 150, 110, 3\) uint8"):
-        baked.embed_one(np.zeros((1, 110, 150, 3), np.uint8))
+        runner.embed_one(np.zeros((1, 110, 150, 3), np.uint8))
 
 
-def test_the_weights_of_the_resize_are_float_in_every_precision(one_size: ExportResult, artifact: Make) -> None:
-    """Nothing of the network becomes larger or otherwise quantised by it."""
-    plain, baked = (inspect(path) for path in (artifact("tflite", one_size.precision).path, one_size.path))
-    assert baked.description.quantised_operators == plain.description.quantised_operators
-
-    def stored(found: str) -> int:
-        inspection = plain if found == "plain" else baked
-        return sum(w.size_bytes for w in inspection.description.weights if w.dtype not in ("float32", "int32"))
-
-    assert stored("baked") == stored("plain")
-    assert [value.shape for value in baked.description.inputs] == [(1, 150, 110, 3)]
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_weights_of_the_resize_are_float_in_every_precision(precision: str, baked: Make, artifact: Make) -> None:
+    """And nothing of the network is quantised otherwise."""
+    plain, made = (inspect(make("tflite", precision).path).description for make in (artifact, baked))
+    assert made.quantised_operators == plain.quantised_operators
+    small = [sum(w.size_bytes for w in d.weights if w.dtype not in ("float32", "int32")) for d in (plain, made)]
+    assert small[0] == small[1]
+    assert [value.shape for value in made.inputs] == [(1, 150, 110, 3)]
 
 
-def test_the_metadata_says_so(any_size: ExportResult, one_size: ExportResult, artifact: Make) -> None:
-    assert read_metadata(any_size.path).baked == ANY_SIZE
-    assert read_metadata(one_size.path).baked == FIXED
-    plain = artifact("onnx", any_size.precision).metadata
+def test_the_metadata_says_so(baked: Make, artifact: Make) -> None:
+    any_size, plain = read_metadata(baked("onnx", "fp32").path), artifact("onnx", "fp32").metadata
+    assert any_size.baked == ANY_SIZE and read_metadata(baked("tflite", "fp32").path).baked == FIXED
     assert plain.baked is None and "baked" not in plain.model_dump(mode="json")
-    assert read_metadata(any_size.path).preprocess == plain.preprocess
+    assert any_size.preprocess == plain.preprocess
 
 
+@pytest.mark.parametrize("precision", ["fp32", "w8a8"])
 def test_photos_of_a_folder_go_in_whole(
-    any_size: ExportResult, model: QueryModel, photo: Image.Image, tmp_path: Path
+    precision: str, baked: Make, model: QueryModel, photo: Image.Image, tmp_path: Path
 ) -> None:
     """Portrait, landscape, small, and one whose EXIF orientation turns it."""
     exif = Image.Exif()
@@ -139,22 +142,22 @@ def test_photos_of_a_folder_go_in_whole(
     photo.resize((40, 30)).save(tmp_path / "small.png")
     photo.save(tmp_path / "turned.jpg", exif=exif)
     images = find_images(tmp_path)
-    found = embed_images(images, ArtifactEmbedder(any_size.path)).vectors[:, 0]
+    found = embed_images(images, ArtifactEmbedder(baked("onnx", precision).path)).vectors[:, 0]
     expected = embed_images(images, QueryModelEmbedder(model)).vectors[:, 0]
-    least = 0.999999 if any_size.precision == "fp32" else 0.9
+    least = 0.999999 if precision == "fp32" else 0.9
     assert (found * expected).sum(1).min() > least
 
 
-def test_a_photo_of_another_size_is_named(one_size: ExportResult, photos: Path) -> None:
+def test_a_photo_of_another_size_is_named(baked: Make, photos: Path) -> None:
     with pytest.raises(BadInputError, match=r"takes 150 x 110 pixels \(height x width\) alone"):
-        embed_images(find_images(photos), ArtifactEmbedder(one_size.path))
+        embed_images(find_images(photos), ArtifactEmbedder(baked("tflite", "fp32").path))
 
 
-def test_what_needs_resized_pixels_refuses_the_file(any_size: ExportResult, photos: Path, tmp_path: Path) -> None:
+def test_what_needs_resized_pixels_refuses_the_file(baked: Make, photos: Path, tmp_path: Path) -> None:
     from edgecsd.golden import write_golden_pack
 
     with pytest.raises(IncompatibleError, match="give the file exported without --bake"):
-        write_golden_pack(any_size.path, photos, tmp_path / "pack")
+        write_golden_pack(baked("onnx", "fp32").path, photos, tmp_path / "pack")
 
 
 def test_ort_format_takes_whole_photos_too(run: Path, model: QueryModel, tmp_path: Path) -> None:
@@ -164,8 +167,8 @@ def test_ort_format_takes_whole_photos_too(run: Path, model: QueryModel, tmp_pat
     np.testing.assert_allclose(load_runner(made.path).embed_one(np.asarray(photo)[None]), expected, atol=1e-5)
 
 
-def test_a_cut_file_is_damaged(any_size: ExportResult, tmp_path: Path) -> None:
-    copy = tmp_path / any_size.path.name
-    copy.write_bytes(any_size.path.read_bytes()[:-500])
+def test_a_cut_file_is_damaged(baked: Make, tmp_path: Path) -> None:
+    copy = tmp_path / "cut.onnx"
+    copy.write_bytes(baked("onnx", "fp32").path.read_bytes()[:-500])
     with pytest.raises(DamagedFileError):
         load_runner(copy)
