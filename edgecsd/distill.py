@@ -12,7 +12,6 @@ RUN/
 from __future__ import annotations
 
 from contextlib import closing
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from edgecsd.anchor_kinds import AnchorKind
+from edgecsd.anchor_pool import anchor_pool
 from edgecsd.anchors import Anchors, make_anchors
 from edgecsd.closed_form import STRENGTHS, Projection, Ridge
 from edgecsd.clustering import product_codebooks
@@ -206,22 +205,15 @@ class _Distillation:
         return Objective(features, config, anchors, codebooks)
 
     def _make_anchors(self, features: Views) -> Anchors:
-        config, k = self.config, self._anchor_count
+        config, pool = self.config, anchor_pool(self.data, self.config)
+        k = pool.count(config.k)
         warn(config, k, self.data.store.space.dim, self.reporter)
-        made_of = digest_of([config.anchors, k, config.mining, config.seed, features.shape])
+        made_of = digest_of([config.anchors, k, config.mining, config.seed, features.shape, pool.views])
         return make_anchors(
-            FlatViews(features, np.arange(len(features))), self.data.gallery, k, kind=config.anchors, seed=config.seed,
-            own_rows=[self.data.own_rows[t] for t in self.data.train for _ in range(features.shape[1])],
-            out=self.cache / f"anchors-{made_of[:16]}", mining=config.mining,
+            FlatViews(features, np.arange(len(features))), pool.vectors, k, kind=config.anchors, seed=config.seed,
+            own_rows=pool.own_rows, out=self.cache / f"anchors-{made_of[:16]}", mining=config.mining,
             everyone=self.everyone, reporter=self.reporter,
         )  # fmt: skip
-
-    @cached_property
-    def _anchor_count(self) -> int:
-        """Anchors an image: as many as asked for, or as the gallery has. Centroids are nobody's own."""
-        codebook = self.config.anchors is AnchorKind.CODEBOOK
-        own = 0 if codebook else max(len(rows) for rows in self.data.own_rows)
-        return min(self.config.k, len(self.data.gallery) - own)
 
     def _head(self, pooled: Array, objective: Objective) -> None:
         """Train the head, or take the one that an earlier process of this run trained."""

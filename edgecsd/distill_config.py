@@ -65,6 +65,9 @@ class DistillConfig(BaseModel):
     order: Order = Order.BOTH
     anchors: AnchorKind = AnchorKind.TOPK
     k: Annotated[int, Field(ge=1)] = 512
+    anchor_views: Annotated[int, Field(ge=0)] | None = (
+        None  # of each training photo, beside the gallery; None: what fits
+    )
     mining: Mining = Mining.EXACT
     sub_spaces: Annotated[int, Field(ge=1)] = 32  # ssp: parts of the product quantiser
     centroids: Annotated[int, Field(ge=2)] = 256  # ssp: of each part
@@ -125,11 +128,13 @@ def make_config(file: Path | None, options: dict[str, Any]) -> DistillConfig:
 
 def _refuse_ignored(config: DistillConfig, given: set[str]) -> None:
     """Raise BadInputError for a setting that was given and that the chosen loss or anchors never look at."""
-    unused = set() if config.loss in ANCHORED_LOSSES else {"anchors", "k", "mining"}
+    unused = set() if config.loss in ANCHORED_LOSSES else {"anchors", "k", "anchor_views", "mining"}
     if config.loss not in (Loss.CSD_KL, Loss.SSP):
         unused |= {"tau_q", "tau_g"}
     if config.loss is not Loss.SSP:
         unused |= {"sub_spaces", "centroids"}
+    if config.anchors is AnchorKind.CODEBOOK and "anchor_views" in given:
+        raise BadInputError("--anchor-views: --anchors codebook are centroids of the gallery alone; leave it out")
     if "gem_p" in given and config.pooling != "gem":
         raise BadInputError(f"--gem-p: --pooling {config.pooling} has no exponent; leave it out")
     for name in sorted(unused & given):

@@ -42,6 +42,13 @@ def command(
     order: Annotated[str | None, typer.Option(help="Terms of the csd losses: both, first or second.")] = None,
     anchors: Annotated[str | None, typer.Option(help="topk, random, fixed or codebook (topk).")] = None,
     k: Annotated[int | None, typer.Option("--k", help="Anchors an image, 1 to the whole gallery (512).")] = None,
+    anchor_views: Annotated[
+        int | None,
+        typer.Option(
+            help="Cached views of each training photo among the anchors, beside the gallery (default: as many as there "
+            "are, up to 16,384 vectors in all)."
+        ),
+    ] = None,
     mining: Annotated[
         str | None,
         typer.Option(help="How the nearest are found: exact; for large galleries ivf, or ivf-pq in little disk space."),
@@ -110,6 +117,7 @@ def command(
         "order": order,
         "anchors": anchors,
         "k": k,
+        "anchor_views": anchor_views,
         "mining": mining,
         "sub_spaces": sub_spaces,
         "centroids": centroids,

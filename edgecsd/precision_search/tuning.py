@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgecsd.anchor_kinds import AnchorKind
+from edgecsd.anchor_pool import anchor_pool
 from edgecsd.anchors import Anchors, make_anchors
 from edgecsd.clustering import product_codebooks
 from edgecsd.distill_config import ANCHORED_LOSSES, DistillConfig, Loss, TrainPrecision
@@ -131,6 +131,7 @@ def _settings(run: Path, steps: int) -> DistillConfig:
     changes: dict[str, Any] = {
         "backbone_lr": RATE * config.backbone_lr, "projection_lr": RATE * config.projection_lr, "freeze_norm": True,
         "ema": 0.0, "precision": TrainPrecision.FP32, "learn_gem_p": False,
+        "anchor_views": config.anchor_views and None,  # how many views there are is another store's matter now
     }  # fmt: skip
     return config.model_copy(update=changes)
 
@@ -164,9 +165,8 @@ def _objective(data: TrainingSet, config: DistillConfig, cache: Path, reporter: 
 
 def _anchors(data: TrainingSet, config: DistillConfig, cache: Path, reporter: Reporter) -> Anchors:
     features = chosen_views(data.features, data.train)
-    own = 0 if config.anchors is AnchorKind.CODEBOOK else max(len(rows) for rows in data.own_rows)
+    pool = anchor_pool(data, config)
     return make_anchors(
-        FlatViews(features, np.arange(len(features))), data.gallery, min(config.k, len(data.gallery) - own),
+        FlatViews(features, np.arange(len(features))), pool.vectors, pool.count(config.k), own_rows=pool.own_rows,
         kind=config.anchors, seed=config.seed, mining=config.mining, out=cache / "anchors", reporter=reporter,
-        own_rows=[data.own_rows[t] for t in data.train for _ in range(features.shape[1])],
     )  # fmt: skip

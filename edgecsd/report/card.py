@@ -118,7 +118,7 @@ def _speed(row: BenchRow) -> Iterator[tuple[str, str, str]]:
     if row.figures is None:
         yield "latency", str(row.status), row.reason
         return
-    figures, threads = row.figures, f"{row.threads} thread{'s' if row.threads > 1 else ''}"
+    figures, threads = row.figures, f"{row.threads} thread{'' if row.threads == 1 else 's'}"
     busy = "; the machine was busy" if row.contended else ""
     yield "latency", f"p50 {figures.p50_ms:.2f} ms, p90 {figures.p90_ms:.2f} ms", f"{row.label}, {threads}{busy}"
     yield "CPU time of one inference", f"p50 {figures.cpu_p50_ms:.2f} ms", "the same runs"
