@@ -219,7 +219,7 @@ def test_fewer_anchors_than_asked_for_and_what_to_know_about_them(
     photos: Path, pixel_store: FeatureStore, tmp_path: Path
 ) -> None:
     listener = Listener()
-    settings = config(k=512, tau_q=1.0, head_steps=2, epochs=0)
+    settings = config(k=512, tau_q=1.0, head_steps=2, epochs=0, anchor_views=0)
     run(photos, pixel_store.path, tmp_path / "many", config=settings, reporter=listener)
     text = "\n".join(listener.heard)
     assert "the gallery offers only 23 anchors an image; 512 were asked for" in text
@@ -246,7 +246,7 @@ def test_the_network_is_shown_the_views_whose_features_are_cached(
     photos: Path, pixel_store: FeatureStore, tmp_path: Path
 ) -> None:
     """With rates of 0 nothing moves, and each loss must be that of the pooled features of the same images and views."""
-    settings = config(backbone_lr=0.0, projection_lr=0.0, head_steps=0, epochs=2)
+    settings = config(backbone_lr=0.0, projection_lr=0.0, head_steps=0, epochs=2, anchor_views=0)
     out = tmp_path / "run"
     run(photos, pixel_store.path, out, config=settings)
     data = make_training_set(find_images(photos), pixel_store, None, share=0.2, limit=500, overlap_k=5)
