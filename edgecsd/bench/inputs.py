@@ -21,6 +21,7 @@ from edgecsd.quantization import synthetic_pixels
 from edgecsd.whole_photo import WholePhoto
 
 IMAGES = 32  # enough that no cache holds them all, few enough (5 MB at 224 px) to leave the peak memory alone
+WHOLE_IMAGES = 8  # of whole photos, which are large
 DECODE_PASSES = 3
 
 
@@ -51,7 +52,7 @@ def prepare_input(images: ImageSet | None, preprocess: Preprocess) -> BenchInput
     if images is None:
         pixels = synthetic_pixels(preprocess.size, IMAGES)
         if isinstance(preprocess, WholePhoto):
-            pixels = np.stack([preprocess.framed(Image.fromarray(image)) for image in pixels])
+            pixels = np.stack([preprocess.framed(Image.fromarray(image)) for image in pixels[:WHOLE_IMAGES]])
         return BenchInput("synthetic", pixels, _digest(pixels), np.empty(0), None)
     wall: list[float] = []
     cpu: list[float] = []
@@ -68,7 +69,8 @@ def prepare_input(images: ImageSet | None, preprocess: Preprocess) -> BenchInput
 
 def _decode_each(images: ImageSet, preprocess: Preprocess) -> Iterator[tuple[NDArray[np.uint8], float, float]]:
     """(pixels, wall ms, CPU ms) of each readable image: the median of three passes, after one that warms Pillow up."""
-    positions = np.unique(np.linspace(0, len(images) - 1, min(IMAGES, len(images))).astype(int))
+    count = WHOLE_IMAGES if isinstance(preprocess, WholePhoto) else IMAGES
+    positions = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int))
     for position in positions.tolist():
         path = images.path(position)
         try:
