@@ -43,7 +43,8 @@ def benchmark_model_text(data: bytes) -> list[Reading] | None:
     only = told.get("curr")  # of a single run nothing else is printed
     names = {"mean_ms": "avg", "min_ms": "min", "max_ms": "max", "p50_ms": "median", "p95_ms": "p95"}
     default = only if told["count"] == 1 else None
-    times: dict[str, Any] = {ours: told.get(theirs, default) for ours, theirs in names.items()}
+    microseconds = {ours: told.get(theirs, default) for ours, theirs in names.items()}
+    times: dict[str, Any] = {name: value / 1e3 for name, value in microseconds.items() if value is not None}
     peak = re.search(rf"Overall peak memory footprint \(MB\) via periodic monitoring: {NUMBER}", text)
     growth = re.search(
         rf"Memory footprint delta from the start of the tool \(MB\): init={NUMBER} overall={NUMBER}", text
@@ -52,7 +53,7 @@ def benchmark_model_text(data: bytes) -> list[Reading] | None:
         runs=int(told["count"]), load_ms=float(summary[1]) / 1e3, first_ms=float(summary[2]) / 1e3,
         peak_kb=int(float(peak[1]) * 1024) if peak else None,
         growth_kb=int(float(growth[2]) * 1024) if growth else None,
-        **{name: None if value is None else value / 1e3 for name, value in times.items()},
+        **times,
     )  # fmt: skip
     threads, graph = re.search(r"Num threads: \[(\d+)\]", text), re.search(r"Graph: \[(.*)\]", text)
     delegates = sorted(set(re.findall(r"Created TensorFlow Lite (\w+) delegate|Use (gpu|nnapi): \[1\]", text)))
