@@ -43,8 +43,8 @@ def benchmark_model_text(data: bytes) -> list[Reading] | None:
     only = told.get("curr")  # of a single run nothing else is printed
     names = {"mean_ms": "avg", "min_ms": "min", "max_ms": "max", "p50_ms": "median", "p95_ms": "p95"}
     default = only if told["count"] == 1 else None
-    micro = {ours: told.get(theirs, default) for ours, theirs in names.items()}
-    times: dict[str, Any] = {name: None if value is None else value / 1e3 for name, value in micro.items()}
+    microseconds = {ours: told.get(theirs, default) for ours, theirs in names.items()}
+    times: dict[str, Any] = {name: value / 1e3 for name, value in microseconds.items() if value is not None}
     peak = re.search(rf"Overall peak memory footprint \(MB\) via periodic monitoring: {NUMBER}", text)
     growth = re.search(
         rf"Memory footprint delta from the start of the tool \(MB\): init={NUMBER} overall={NUMBER}", text
