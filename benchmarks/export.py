@@ -1,14 +1,15 @@
 """Every export of four backbones, beside what the plain converters give with their defaults, in one run.
 
-    python benchmarks/export.py --work WORK [--photos PHOTOS.csv] [--out benchmarks/results/export.json]
+    python benchmarks/export.py --work WORK [--photos PHOTOS.csv] [--only NAME] [--out benchmarks/results/export.json]
 
 Lite0 and MobileNetV2 have pretrained weights and a distilled head: what an export costs is told in retrieval (mAP and
 overlap@10 in the gallery model's features). MobileNetV3-Large and EfficientNet-B0 have weights at random with
 batch-norm statistics from photos, which makes them amplify every rounding: only their numbers are told.
-The peers: onnxruntime's quantize_static, ai-edge-quantizer's stock static recipe and coremltools' linear weight
-quantisation, each with its defaults and the same calibration photos, on the same exported float network. A time is the
-ratio of thread CPU time, theirs to ours, interleaved; Core ML runs on Apple's systems only and has none.
-Rows are kept in WORK: run it again and it goes on.
+The peers: onnxruntime's quantize_static, ai-edge-quantizer's stock static recipe (as it is, and with pooling and L2
+left in float, without which its files do not run) and coremltools' linear weight quantisation, each with its defaults
+and the same calibration photos, on the same exported float network. A time is the ratio of thread CPU time, theirs to
+ours, interleaved; Core ML runs on Apple's systems only and has none. Rows are kept in WORK: run it again and it goes
+on. With --only, --out keeps the rows of the other backbones.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from environment import environment
 from peers import PEERS
 from seeded.workshop import Workshop
-from subjects import PRECISIONS, Subject, chosen_subjects
+from subjects import PRECISIONS, SUBJECTS, Subject, chosen_subjects
 
 from edgecsd.bench.ratio import interleaved_ratio
 from edgecsd.cli.console import ConsoleReporter, table
 from edgecsd.embedding import embed_images
 from edgecsd.errors import EdgecsdError
 from edgecsd.evaluate import Benchmark, make_benchmark
-from edgecsd.files import size_bytes, write_json
+from edgecsd.files import read_json, size_bytes, write_json
 from edgecsd.query_models import QueryModelEmbedder, load_query_model
 from edgecsd.targets.artifact import Target
 from edgecsd.targets.embedder import ArtifactEmbedder
@@ -57,9 +58,20 @@ def main() -> None:
     print(_text(rows))
     if given.out is not None:
         photos = {"gallery": len(workshop.gallery_photos), "queries": len(workshop.query_photos)}
-        write_json(given.out, {"photos": photos, "rows": rows, "environment": environment()})
-        given.out.with_suffix(".md").write_text(_markdown(rows, photos))
+        _write(given.out, rows, {"photos": photos, **environment()})
         print(f"wrote {given.out}")
+
+
+def _write(out: Path, rows: list[dict[str, Any]], how: dict[str, Any]) -> None:
+    """The result file and its table. Backbones that were not measured now keep their rows, and how they were made."""
+    earlier = read_json(out) if out.exists() else {"rows": [], "measured": {}}
+    now = {row["backbone"] for row in rows}
+    every = [*rows, *(row for row in earlier["rows"] if row["backbone"] not in now)]
+    places = [subject.name for subject in SUBJECTS]
+    every.sort(key=lambda row: places.index(row["backbone"]))
+    measured_how = {**earlier["measured"], **dict.fromkeys(now, how)}
+    write_json(out, {"rows": every, "measured": measured_how})
+    out.with_suffix(".md").write_text(_markdown(every, measured_how))
 
 
 def measured(workshop: Workshop, subject: Subject) -> list[dict[str, Any]]:
@@ -180,15 +192,21 @@ def _text(rows: list[dict[str, Any]]) -> str:
     return table((" ".join(names), *COLUMNS), [(" ".join(row[n] for n in names), *_cells(row)) for row in rows])
 
 
-def _markdown(rows: list[dict[str, Any]], photos: dict[str, int]) -> str:
+def _markdown(rows: list[dict[str, Any]], how: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Exports, and what the plain converters give", "",
-        f"{photos['queries']} query photos, gallery of {photos['gallery']}, 64 calibration photos. Losses are relative "
-        "to the torch query model; mobilenetv3 and efficientnet_b0 have random weights and no retrieval. `of_fp32`: "
-        "size by the fp32 file's; `size_to_ours`, `time_to_ours`: the peer's by ours. Written by "
-        "`benchmarks/export.py`.", "",
-        "| backbone | target | precision | by | " + " | ".join(COLUMNS) + " |", "|---" * (4 + len(COLUMNS)) + "|",
+        "Losses are relative to the torch query model; mobilenetv3 and efficientnet_b0 have random weights and no "
+        "retrieval. 64 calibration photos. `of_fp32`: size by the fp32 file's; `size_to_ours`, `time_to_ours`: the "
+        "peer's by ours. Written by `benchmarks/export.py`.", "",
     ]  # fmt: skip
+    for name in dict.fromkeys(row["backbone"] for row in rows):
+        made, photos = how[name], how[name]["photos"]
+        lines.append(
+            f"- {name}: {photos['queries']} query photos, gallery of {photos['gallery']}; {made['date'][:10]}, commit "
+            f"{made['commit']}, {made['cpu']}"
+        )
+    head = ("backbone", "target", "precision", "by", *COLUMNS)
+    lines += ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in rows:
         head = [row[name] for name in ("backbone", "target", "precision", "by")]
         lines.append("| " + " | ".join([*head, *(cell.replace("|", "/") for cell in _cells(row))]) + " |")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -59,6 +60,15 @@ def onnxruntime_static(model: QueryModel, out: Path, like: Path, calibration: Pi
 
 def quantizer_static(model: QueryModel, out: Path, like: Path, calibration: Pixels) -> None:
     """litert_torch.convert, then ai-edge-quantizer's recipe static_wi8_ai8 for everything."""
+    _quantizer(model, out, like, calibration, float_tail=False)
+
+
+def quantizer_float_tail(model: QueryModel, out: Path, like: Path, calibration: Pixels) -> None:
+    """The same, but for pooling and L2, which somebody takes out by hand after the file as it is did not run."""
+    _quantizer(model, out, like, calibration, float_tail=True)
+
+
+def _quantizer(model: QueryModel, out: Path, like: Path, calibration: Pixels, *, float_tail: bool) -> None:
     import litert_torch
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_quantizer import quantizer, recipe
@@ -70,10 +80,32 @@ def quantizer_static(model: QueryModel, out: Path, like: Path, calibration: Pixe
         exported, quantised = Path(folder) / "float.tflite", Path(folder) / "static.tflite"
         litert_torch.convert(_Named(deploy), sample_kwargs={INPUT_NAME: deploy.example()}).export(str(exported))
         signature = next(iter(Interpreter(model_path=str(exported)).get_signature_list()))
-        work = quantizer.Quantizer(str(exported), recipe.static_wi8_ai8())
+        chosen = recipe.static_wi8_ai8() + (_float_tail(exported) if float_tail else [])
+        work = quantizer.Quantizer(str(exported), chosen)
         ranges = work.calibrate({signature: [{INPUT_NAME: photo[None]} for photo in calibration]})
         work.quantize(ranges).export_model(str(quantised), overwrite=True)
         out.write_bytes(with_metadata(quantised.read_bytes(), read_metadata(like)))
+
+
+def _float_tail(exported: Path) -> list[dict[str, Any]]:
+    """The recipe's entries that leave what comes after the last convolution in float, but for the projection."""
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.qtyping import TFLOperationName
+    from ai_edge_quantizer.recipe_manager import RecipeManager
+
+    from edgecsd.targets.tflite_quantise import CONVOLUTIONS, operations_of
+
+    operations, _ = operations_of(exported)
+    last = max(place for place, operation in enumerate(operations) if operation.kind in CONVOLUTIONS)
+    recipe = RecipeManager()
+    for operation in operations[last + 1 :]:
+        if operation.kind != "FULLY_CONNECTED":
+            scope = "^" + ";".join(re.escape(name) for name in operation.outputs) + ";?$"
+            recipe.add_quantization_config(
+                scope, TFLOperationName.ALL_SUPPORTED, algorithm_key=AlgorithmName.NO_QUANTIZE
+            )
+    entries: list[dict[str, Any]] = recipe.get_quantization_recipe()
+    return entries
 
 
 def coremltools_weights(model: QueryModel, out: Path, like: Path, calibration: Pixels) -> None:
@@ -112,5 +144,6 @@ def coremltools_weights(model: QueryModel, out: Path, like: Path, calibration: P
 PEERS = (
     Peer("quantize_static", Target.ONNX, "w8a8", onnxruntime_static),
     Peer("static_wi8_ai8", Target.TFLITE, "w8a8", quantizer_static),
+    Peer("static_wi8_ai8 with a float tail", Target.TFLITE, "w8a8", quantizer_float_tail),
     Peer("linear_quantize_weights", Target.COREML, "w8a32", coremltools_weights),
 )

@@ -12,6 +12,7 @@ WORK.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,6 +58,7 @@ def main() -> int:
     parser.add_argument("--photos", type=int, default=8, help="photos, spread over the demo's queries")
     parser.add_argument("--out", type=Path, help="result file (JSON); a table is written beside it as .md")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what runs elsewhere is ended first
     known = places(given.environments or given.work / "environments")
     if wrong := set(given.places) - {place.name for place in known}:
         parser.error(f"--places {' '.join(sorted(wrong))}: choose from {', '.join(place.name for place in known)}")

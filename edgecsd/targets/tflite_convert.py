@@ -16,6 +16,7 @@ from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ArtifactMetadata
 from edgecsd.targets.deploy import DeployModel
+from edgecsd.targets.tflite_means import MeansInSteps
 from edgecsd.targets.tflite_target import FILE_IDENTIFIER
 
 try:
@@ -40,6 +41,12 @@ class _Named(nn.Module):
         return {OUTPUT_NAME: self.model(image)}
 
 
+class _MeansInSteps(_Named):
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        with MeansInSteps():
+            return super().forward(image)
+
+
 def convert(
     model: DeployModel,
     out: Path,
@@ -51,7 +58,7 @@ def convert(
     """Write `model` to `out`; calibration (n, S, S, 3) uint8 is used by w8a8 alone."""
     with quiet_conversion(f"the conversion to TFLite {precision}"), tempfile.TemporaryDirectory() as folder:
         exported = Path(folder) / "float.tflite"
-        edge_model = litert_torch.convert(_Named(model), sample_kwargs={INPUT_NAME: model.example()})
+        edge_model = litert_torch.convert(_MeansInSteps(model), sample_kwargs={INPUT_NAME: model.example()})
         edge_model.export(str(exported))
         if precision is not Precision.FP32:
             exported = quantise(exported, precision, calibration, how)
