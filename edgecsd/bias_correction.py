@@ -40,8 +40,7 @@ def correct_biases(network: nn.Module, pixels: NDArray[np.uint8], *, keep: froze
     differences = {layer: rounded_weights(layer.weight) - layer.weight for layer in chosen}
 
     def measure(layer: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
-        made = layer._conv_forward(inputs[0], differences[layer], None)
-        errors[layer] += made.mean(dim=(0, 2, 3))
+        errors[layer] += _without_bias(layer, differences[layer], inputs[0]).mean(dim=(0, 2, 3))
 
     with torch.inference_mode(), hooked(chosen, measure):
         for photo in pixels:
@@ -50,6 +49,19 @@ def correct_biases(network: nn.Module, pixels: NDArray[np.uint8], *, keep: froze
         before = torch.zeros(layer.out_channels) if layer.bias is None else layer.bias.detach()
         layer.bias = nn.Parameter(before - errors[layer] / len(pixels), requires_grad=False)
     return len(chosen)
+
+
+def _without_bias(layer: nn.Conv2d, weight: Tensor, values: Tensor) -> Tensor:
+    """What the convolution makes of `values` with this weight and no bias.
+
+    By its own `forward`, which may pad in its own way: timm's Conv2dSame, as TensorFlow does, below and to the right.
+    """
+    own, bias = layer.weight, layer.bias
+    try:
+        layer.weight, layer.bias = nn.Parameter(weight, requires_grad=False), None
+        return layer.forward(values)
+    finally:
+        layer.weight, layer.bias = own, bias
 
 
 def convolutions_in_order(network: nn.Module, photo: NDArray[np.uint8]) -> list[nn.Conv2d]:

@@ -47,8 +47,15 @@ def test_weights_round_to_255_levels_a_channel() -> None:
     assert not rounded[4].any()
 
 
-def test_the_mean_of_each_channel_is_kept(deploy: DeployModel) -> None:
-    """Of the first layer, whose input is the same: with rounded weights and the new bias its mean is the float's."""
+@pytest.mark.parametrize("backbone", ["test_efficientnet", "tf_efficientnet_lite0"])
+def test_the_mean_of_each_channel_is_kept(backbone: str) -> None:
+    """Of the first layer, whose input is the same: with rounded weights and the new bias its mean is the float's.
+
+    Lite0's pads as TensorFlow does: 1 below and to the right where the other has 1 all around.
+    """
+    torch.manual_seed(2)
+    space = EmbeddingSpace(gallery_model="g", dim=16)
+    deploy = DeployModel(create_query_model(backbone, space, size=64, pretrained=False))
     pixels = synthetic_pixels(64, count=4)
     layer = convolutions_in_order(deploy, pixels[:1])[0]
     seen: list[torch.Tensor] = []
