@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, table
-from edgecsd.cli.numbers import share_from_text
+from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish
+from edgecsd.cli.export_auto import Limits, search
 from edgecsd.errors import BadInputError
 from edgecsd.quantization import Precision, parse_precision
 from edgecsd.recipes import RECIPES, Recipe, find_recipe
 from edgecsd.targets.artifact import parse_target
-
-if TYPE_CHECKING:
-    from edgecsd.precision_search import SearchResult
 
 AUTO = "auto"
 
@@ -37,6 +33,13 @@ def command(
     ] = None,
     max_loss: Annotated[
         str | None, typer.Option(help="auto: the share of overlap@10 that may be lost, such as 1% (1%).")
+    ] = None,
+    max_size: Annotated[
+        str | None, typer.Option(help="auto: the largest file, such as 6MB, or 30% of the fp32 file (no limit).")
+    ] = None,
+    max_cpu_ratio: Annotated[
+        str | None,
+        typer.Option(help="auto: CPU time by the fp32 file's, one thread, by turns, such as 0.6 or 60% (no limit)."),
     ] = None,
     gallery: Annotated[
         Path | None, typer.Option(help="auto: store with the gallery features of the calibration photos, searched in.")
@@ -81,13 +84,14 @@ def command(
     target, precision, ort_format, how = chosen.target, precision or chosen.precision, chosen.ort_format, chosen.how
     tuning = {"tune_steps": tune or 0, "tune_images": tune_images, "tune_features": tune_features}
     auto = {
-        "--max-loss": max_loss, "--gallery": gallery, "--held-out": held_out, "--tune": tune,
-        "--tune-images": tune_images, "--tune-features": tune_features,
+        "--max-loss": max_loss, "--max-size": max_size, "--max-cpu-ratio": max_cpu_ratio, "--gallery": gallery,
+        "--held-out": held_out, "--tune": tune, "--tune-images": tune_images, "--tune-features": tune_features,
     }  # fmt: skip
     if precision == AUTO:
-        _search(
-            run, target, calibration, gallery, share_from_text(max_loss or "1%", "--max-loss"), held_out or 300, split,
-            calibration_count, seed, out, licence, ort_format, overwrite, as_json, tuning,
+        limits = Limits(max_loss or "1%", max_size, max_cpu_ratio)
+        search(
+            run, target, calibration, gallery, limits, held_out or 300, split, calibration_count, seed, out, licence,
+            ort_format, overwrite, as_json, tuning,
         )  # fmt: skip
         return
     if given := [name for name, value in auto.items() if value is not None]:
@@ -145,63 +149,3 @@ def _recipe(name: str | None, target: str | None, precision: str | None, ort_for
         if value:
             raise BadInputError(f"--recipe {name} says {option} itself: leave out one of them")
     return find_recipe(name)
-
-
-def _search(
-    run: Path, target: str, calibration: Path | None, gallery: Path | None, max_loss: float, held_out: int,
-    split: str | None, calibration_count: int, seed: int, out: Path | None, licence: str | None, ort_format: bool,
-    overwrite: bool, as_json: bool, tuning: dict[str, Any],
-) -> None:  # fmt: skip
-    """--precision auto: tell every trial, and what was chosen and why."""
-    if calibration is None or gallery is None:
-        raise BadInputError(
-            "--precision auto measures retrieval: give --calibration PHOTOS and --gallery STORE with their features"
-        )
-    if ort_format:
-        raise BadInputError("--ort-format: not with --precision auto; export again with the precision that it chooses")
-    if tuning["tune_steps"] == 0 and (tuning["tune_images"] or tuning["tune_features"]):
-        raise BadInputError("--tune-images and --tune-features go with --tune STEPS")
-    from edgecsd.precision_search import search_precision
-
-    result = search_precision(
-        run, target, calibration, gallery, max_loss=max_loss, held_out=held_out, split=split,
-        calibration_count=calibration_count, seed=seed, out=out, licence=licence, overwrite=overwrite,
-        reporter=ConsoleReporter(), **tuning,
-    )  # fmt: skip
-    figures = _draw(result)
-    chosen = result.chosen
-    rows = [
-        (trial.name, f"{trial.size_bytes / 1e6:.2f}", f"{trial.loss:.2%}", f"{trial.low:.2%} to {trial.high:.2%}",
-         f"{trial.held_out_cosine:.4f}")
-        for trial in result.trials
-    ]  # fmt: skip
-    sure = (
-        "the whole interval is within it" if result.sure else
-        f"its interval reaches beyond: about {chosen.needed} photos would decide" if chosen.needed else
-        "its interval reaches beyond: more photos would decide"
-    )  # fmt: skip
-    finish(
-        as_json,
-        {**result.as_dict(), "artifact": str(result.export.path), "figures": [str(path) for path in figures]},
-        text=table(("tried", "MB", "lost", "95 %", "cosine"), rows)
-        + f"\n{result.held_out} held-out photos; the torch model's overlap@10 is {result.torch_overlap:.3f}\n"
-        f"chosen: {chosen.name}, loses {chosen.loss:.2%} of it; limit {result.max_loss:.2%}: {sure}",
-        wrote=result.export.path,
-        following=f"edgecsd check {result.export.path} --index gallery.index --images PHOTOS",
-    )
-
-
-def _draw(result: SearchResult) -> list[Path]:
-    """The plots of a search, where the libraries for them are installed."""
-    if importlib.util.find_spec("matplotlib") is None:
-        return []
-    from edgecsd.report.plots import save
-    from edgecsd.report.precision_figures import layers_figure, pareto_figure
-
-    points = [(t.name, str(t.precision), t.size_bytes / 1e6, t.loss, t.low, t.high) for t in result.trials]
-    paths = [*save(pareto_figure(points, result.chosen.name, result.max_loss), result.folder / "size-and-loss")]
-    if result.layers:
-        left = frozenset(layer.name for layer in result.layers if layer.place in result.chosen.how.float_convolutions)
-        costs = [(layer.name, layer.loss) for layer in result.layers]
-        paths += save(layers_figure(costs, left), result.folder / "layers")
-    return paths
