@@ -27,6 +27,15 @@ class Beside:
     card: Path
     pack: Path | None
 
+    @property
+    def told(self) -> str:
+        """A line of their names, to stand behind what is told of the file."""
+        return f"\nbeside it: {self.card.name}{'' if self.pack is None else f' and {self.pack.name}, the golden pack'}"
+
+    def as_dict(self) -> dict[str, str | None]:
+        """Their paths, for JSON."""
+        return {"card": str(self.card), "golden": None if self.pack is None else str(self.pack)}
+
 
 def put_beside(
     exported: ExportResult,

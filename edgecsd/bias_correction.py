@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgecsd.quantization import STANDARD, EightBit
+
 LEVELS = 127  # of a weight in 8 bit, on either side of 0
 
 
@@ -28,20 +30,20 @@ def rounded_weights(weight: Tensor) -> Tensor:
     return (weight / scale).round().clamp(-LEVELS, LEVELS) * scale
 
 
-def correct_biases(network: nn.Module, pixels: NDArray[np.uint8], *, keep: frozenset[int] = frozenset()) -> int:
+def correct_biases(network: nn.Module, pixels: NDArray[np.uint8], how: EightBit = STANDARD) -> int:
     """Change the biases of the network's convolutions in place; how many were changed.
 
     network  (1, S, S, 3) uint8 -> embedding, as it is exported
     pixels   (n, S, S, 3) uint8 calibration photos
-    keep     convolutions that stay float, by their place in the order of execution
+    how      whose weights are rounded (`weights_rounded`)
     """
-    chosen = [layer for place, layer in enumerate(convolutions_in_order(network, pixels[:1])) if place not in keep]
+    layers = convolutions_in_order(network, pixels[:1])
+    chosen = [layer for place, layer in enumerate(layers) if weights_rounded(place, layer, how)]
     errors = {layer: torch.zeros(layer.out_channels) for layer in chosen}
     differences = {layer: rounded_weights(layer.weight) - layer.weight for layer in chosen}
 
     def measure(layer: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
-        made = layer._conv_forward(inputs[0], differences[layer], None)
-        errors[layer] += made.mean(dim=(0, 2, 3))
+        errors[layer] += _without_bias(layer, differences[layer], inputs[0]).mean(dim=(0, 2, 3))
 
     with torch.inference_mode(), hooked(chosen, measure):
         for photo in pixels:
@@ -50,6 +52,28 @@ def correct_biases(network: nn.Module, pixels: NDArray[np.uint8], *, keep: froze
         before = torch.zeros(layer.out_channels) if layer.bias is None else layer.bias.detach()
         layer.bias = nn.Parameter(before - errors[layer] / len(pixels), requires_grad=False)
     return len(chosen)
+
+
+def weights_rounded(place: int, layer: nn.Conv2d, how: EightBit) -> bool:
+    """Whether the exported file stores this convolution's weights in 8 bit.
+
+    All that compute in 8 bit, and those left in float too, but for depthwise ones: 2 % of the weights, half the error.
+    """
+    depthwise = layer.weight.shape[1] == 1
+    return place not in how.float_convolutions or not (depthwise or how.float_weights)
+
+
+def _without_bias(layer: nn.Conv2d, weight: Tensor, values: Tensor) -> Tensor:
+    """What the convolution makes of `values` with this weight and no bias.
+
+    By its own `forward`, which may pad in its own way: timm's Conv2dSame, as TensorFlow does, below and to the right.
+    """
+    own, bias = layer.weight, layer.bias
+    try:
+        layer.weight, layer.bias = nn.Parameter(weight, requires_grad=False), None
+        return layer.forward(values)
+    finally:
+        layer.weight, layer.bias = own, bias
 
 
 def convolutions_in_order(network: nn.Module, photo: NDArray[np.uint8]) -> list[nn.Conv2d]:

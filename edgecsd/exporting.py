@@ -111,6 +111,7 @@ def export(
     _require_precision(module, target, precision, calibration)
     suffix = _suffix(target, ort_format)
     from edgecsd.bias_correction import correct_biases
+    from edgecsd.equalisation import equalise
     from edgecsd.query_models import load_query_model
     from edgecsd.targets.deploy import DeployModel
 
@@ -121,8 +122,10 @@ def export(
     photos = _photos(images, model.config.preprocess, calibration_count, seed)
     metadata = _metadata(model, module, target, precision, photos, how, licence, baked)
     deploy = DeployModel(model)
+    if how.equalisation:
+        equalise(deploy, photos.pixels)
     if precision is Precision.W8A8 and how.bias_correction:
-        correct_biases(deploy, photos.pixels, keep=how.float_convolutions)
+        correct_biases(deploy, photos.pixels, how)
     ranges = _guard(deploy, photos.pixels, precision, path.name, reporter)
     reporter.message(f"converting {model.config.backbone} to {target}, {precision}")
     with replace_whole(path) as temporary:

@@ -36,20 +36,27 @@ class EightBit:
     """How a w8a8 body is made; what it has by default is what `edgecsd export` makes.
 
     percentile            of the activations that a range holds, half of the rest cut on either side; 100: all
-    float_convolutions    convolutions that stay float, by their place in the order of execution, from 0
+    float_convolutions    convolutions that compute in float, by their place in the order of execution, from 0; their
+                          weights are stored in 8 bit, but for depthwise ones (weight-only parts)
     bias_correction       the mean error that rounding the weights makes in each channel is taken off: cosine to torch
                           with and without 0.9965 and 0.9919 (Lite0, ONNX), 0.9845 and 0.9772 (MobileNetV2, TFLite)
+    equalisation          channels that one range holds are made alike first (edgecsd.equalisation)
+    float_weights         the weights of `float_convolutions` are stored in float too
     """
 
     percentile: float = 99.99
     float_convolutions: frozenset[int] = frozenset()
     bias_correction: bool = True
+    equalisation: bool = False
+    float_weights: bool = False
 
     def __post_init__(self) -> None:
         if not 50 < self.percentile <= 100:
             raise BadInputError(f"percentile {self.percentile:g}: above 50 and at most 100")
         if any(place < 0 for place in self.float_convolutions):
             raise BadInputError(f"float convolutions {sorted(self.float_convolutions)}: places count from 0")
+        if self.float_weights and not self.float_convolutions:
+            raise BadInputError("float weights are those of float convolutions, and there are none")
 
     @property
     def changes(self) -> str:
@@ -57,8 +64,12 @@ class EightBit:
         told = [] if self.percentile == STANDARD_PERCENTILE else [f"percentile-{self.percentile:g}"]
         if not self.bias_correction:
             told.append("biases-not-corrected")
+        if self.equalisation:
+            told.append("equalised")
         if self.float_convolutions:
             told.append("float-convolutions-" + "-".join(map(str, sorted(self.float_convolutions))))
+        if self.float_weights:
+            told.append("float-weights")
         return "-".join(told)
 
 

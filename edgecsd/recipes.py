@@ -25,11 +25,16 @@ class Recipe(BaseModel):
     percentile: float = STANDARD_PERCENTILE
     float_convolutions: tuple[Annotated[int, Field(ge=0)], ...] = ()
     bias_correction: bool = True
+    equalisation: bool = False
+    float_weights: bool = False
     ort_format: bool = False
 
     @property
     def how(self) -> EightBit:
-        return EightBit(self.percentile, frozenset(self.float_convolutions), self.bias_correction)
+        return EightBit(
+            self.percentile, frozenset(self.float_convolutions), self.bias_correction, self.equalisation,
+            self.float_weights,
+        )  # fmt: skip
 
 
 # By device class; the programs in export/ are these with a check, a golden pack and a card.
@@ -77,6 +82,8 @@ def write_recipe(file: Path, recipe: Recipe) -> None:
             f"percentile = {recipe.percentile!r}",
             f"float_convolutions = {list(recipe.float_convolutions)}",
             f"bias_correction = {str(recipe.bias_correction).lower()}",
+            f"equalisation = {str(recipe.equalisation).lower()}",
+            f"float_weights = {str(recipe.float_weights).lower()}",
         ]
     if recipe.ort_format:
         lines.append("ort_format = true")

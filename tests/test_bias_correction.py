@@ -47,8 +47,15 @@ def test_weights_round_to_255_levels_a_channel() -> None:
     assert not rounded[4].any()
 
 
-def test_the_mean_of_each_channel_is_kept(deploy: DeployModel) -> None:
-    """Of the first layer, whose input is the same: with rounded weights and the new bias its mean is the float's."""
+@pytest.mark.parametrize("backbone", ["test_efficientnet", "tf_efficientnet_lite0"])
+def test_the_mean_of_each_channel_is_kept(backbone: str) -> None:
+    """Of the first layer, whose input is the same: with rounded weights and the new bias its mean is the float's.
+
+    Lite0's pads as TensorFlow does: 1 below and to the right where the other has 1 all around.
+    """
+    torch.manual_seed(2)
+    space = EmbeddingSpace(gallery_model="g", dim=16)
+    deploy = DeployModel(create_query_model(backbone, space, size=64, pretrained=False))
     pixels = synthetic_pixels(64, count=4)
     layer = convolutions_in_order(deploy, pixels[:1])[0]
     seen: list[torch.Tensor] = []
@@ -72,11 +79,21 @@ def test_the_mean_of_each_channel_is_kept(deploy: DeployModel) -> None:
     handle.remove()
 
 
-def test_layers_that_stay_float_are_not_corrected(deploy: DeployModel) -> None:
+def test_weights_that_stay_float_are_not_corrected(deploy: DeployModel) -> None:
     pixels = synthetic_pixels(64, count=2)
     layers = convolutions_in_order(deploy, pixels[:1])
-    correct_biases(deploy, pixels, keep=frozenset({0, 2}))
-    assert [layer.bias is None for layer in layers[:4]] == [True, False, True, False]
+    depthwise = next(place for place, layer in enumerate(layers) if layer.weight.shape[1] == 1)
+    before = [layer.bias is None for layer in layers]
+    assert before[0] and before[depthwise] and depthwise != 0
+    correct_biases(deploy, pixels, EightBit(float_convolutions=frozenset({0, depthwise})))
+    assert [place for place, layer in enumerate(layers) if layer.bias is None] == [depthwise]
+
+
+def test_float_weights_are_not_corrected(deploy: DeployModel) -> None:
+    pixels = synthetic_pixels(64, count=2)
+    layers = convolutions_in_order(deploy, pixels[:1])
+    correct_biases(deploy, pixels, EightBit(float_convolutions=frozenset({0, 2}), float_weights=True))
+    assert [place for place, layer in enumerate(layers) if layer.bias is None] == [0, 2]
 
 
 @pytest.mark.parametrize("target", ["onnx", "tflite"])
@@ -90,6 +107,35 @@ def test_named_convolutions_stay_float(target: str, run: Path, photos: Path, tmp
         counts.append(float_convolutions(out))
         assert made.metadata.recipe.endswith("float-convolutions-1-4") == (how != STANDARD)
     assert counts[1] - counts[0] == kept
+
+
+@pytest.mark.parametrize("target", ["onnx", "tflite"])
+def test_weights_of_float_convolutions_are_8_bit_unless_asked_for(
+    target: str, run: Path, photos: Path, tmp_path: Path
+) -> None:
+    """Weight-only parts: read back from the files, two of which differ by nothing but those weights."""
+    kept = frozenset({0, 4})
+    sizes, weights = [], []
+    for number, how in enumerate((EightBit(float_convolutions=kept), EightBit(100.0, kept, float_weights=True))):
+        out = tmp_path / f"{number}.{target}"
+        export(run, target, "w8a8", out=out, calibration=photos, calibration_count=8, how=how)
+        assert kept <= float_convolutions(out)
+        sizes.append(out.stat().st_size)
+        weights.append(float_weights(out))
+    assert not kept & weights[0] and kept <= weights[1] and sizes[0] < sizes[1]
+
+
+def float_weights(file: Path) -> set[int]:
+    """Places of the convolutions whose weights are stored in 32 bit."""
+    if file.suffix == ".onnx":
+        graph = onnx.load(str(file)).graph
+        types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+        layers = [node for node in graph.node if node.op_type == "Conv"]
+        return {place for place, node in enumerate(layers) if types.get(node.input[1]) == onnx.TensorProto.FLOAT}
+    interpreter = Interpreter(model_path=str(file), experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
+    kinds = {tensor["index"]: tensor["dtype"] for tensor in interpreter.get_tensor_details()}
+    operators = [op for op in interpreter._get_ops_details() if op["op_name"] in ("CONV_2D", "DEPTHWISE_CONV_2D")]
+    return {place for place, op in enumerate(operators) if kinds[op["inputs"][1]] is np.float32}
 
 
 def float_convolutions(file: Path) -> set[int]:
@@ -115,7 +161,13 @@ def test_recipes_are_named_and_refused_where_they_do_not_apply(run: Path, photos
         EightBit(99.9, frozenset({7, 2}), False).changes
         == "percentile-99.9-biases-not-corrected-float-convolutions-2-7"
     )
-    for wrong in ({"percentile": 50.0}, {"percentile": 100.5}, {"float_convolutions": frozenset({-1})}):
+    assert (
+        EightBit(float_convolutions=frozenset({7}), equalisation=True, float_weights=True).changes
+        == "equalised-float-convolutions-7-float-weights"
+    )
+    for wrong in (
+        {"percentile": 50.0}, {"percentile": 100.5}, {"float_convolutions": frozenset({-1})}, {"float_weights": True},
+    ):  # fmt: skip
         with pytest.raises(BadInputError):
             EightBit(**wrong)
     with pytest.raises(BadInputError, match=r"fp16 has one recipe; percentile-100 goes with w8a8"):

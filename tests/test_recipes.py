@@ -24,12 +24,12 @@ def test_every_named_recipe_is_one_that_its_target_has(name: str) -> None:
 def test_a_written_recipe_reads_back(tmp_path: Path) -> None:
     chosen = Recipe(
         target=Target.TFLITE, precision=Precision.W8A8, percentile=99.9, float_convolutions=(2, 7),
-        bias_correction=False,
+        bias_correction=False, equalisation=True, float_weights=True,
     )  # fmt: skip
     for number, recipe in enumerate((chosen, *RECIPES.values())):
         write_recipe(tmp_path / f"{number}.toml", recipe)
         assert find_recipe(str(tmp_path / f"{number}.toml")) == recipe
-    assert chosen.how == EightBit(99.9, frozenset({2, 7}), False)
+    assert chosen.how == EightBit(99.9, frozenset({2, 7}), False, True, True)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,8 @@ def test_a_written_recipe_reads_back(tmp_path: Path) -> None:
         ('target = "onnx"\nprecision = "fp16"\npercentile = 99.9', "fp16 has one recipe; percentile-99.9"),
         ('target = "onnx"\nprecision = "w8a8"\nfloat_convolutions = [-1]', "float_convolutions.0"),
         ('target = "onnx"\nprecision = "w8a8"\nclipping = 3', "clipping"),
+        ('target = "onnx"\nprecision = "w8a8"\nfloat_weights = true', "float weights are those of float convolutions"),
+        ('target = "onnx"\nprecision = "fp32"\nequalisation = true', "fp32 has one recipe; equalised goes with w8a8"),
         ("target = ", "not readable as TOML"),
     ],
 )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgecsd.baking import baked_size
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, table
-from edgecsd.cli.numbers import share_from_text
+from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish
+from edgecsd.cli.export_auto import Limits, search
 from edgecsd.errors import BadInputError
 from edgecsd.quantization import Precision, parse_precision
 from edgecsd.recipes import RECIPES, Recipe, find_recipe
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from edgecsd.accompanying import Beside
     from edgecsd.exporting import ExportResult
     from edgecsd.images import ImageSet
-    from edgecsd.precision_search import SearchResult
 
 AUTO = "auto"
 
@@ -44,6 +41,13 @@ def command(
     ] = None,
     max_loss: Annotated[
         str | None, typer.Option(help="auto: the share of overlap@10 that may be lost, such as 1% (1%).")
+    ] = None,
+    max_size: Annotated[
+        str | None, typer.Option(help="auto: the largest file, such as 6MB, or 30% of the fp32 file (no limit).")
+    ] = None,
+    max_cpu_ratio: Annotated[
+        str | None,
+        typer.Option(help="auto: CPU time by the fp32 file's, one thread, by turns, such as 0.6 or 60% (no limit)."),
     ] = None,
     gallery: Annotated[
         Path | None, typer.Option(help="auto: store with the gallery features of the calibration photos, searched in.")
@@ -106,8 +110,8 @@ def command(
     baked = baked_size(target, bake, bake_size)
     tuning = {"tune_steps": tune or 0, "tune_images": tune_images, "tune_features": tune_features}
     auto = {
-        "--max-loss": max_loss, "--gallery": gallery, "--held-out": held_out, "--tune": tune,
-        "--tune-images": tune_images, "--tune-features": tune_features,
+        "--max-loss": max_loss, "--max-size": max_size, "--max-cpu-ratio": max_cpu_ratio, "--gallery": gallery,
+        "--held-out": held_out, "--tune": tune, "--tune-images": tune_images, "--tune-features": tune_features,
     }  # fmt: skip
 
     photos = _pack_photos(golden, no_golden, index, calibration, split)
@@ -122,9 +126,10 @@ def command(
     if precision == AUTO:
         if baked is not None:
             raise BadInputError("--bake: not with --precision auto; export again with the precision that it chooses")
-        _search(
-            run, target, calibration, gallery, share_from_text(max_loss or "1%", "--max-loss"), held_out or 300, split,
-            calibration_count, seed, out, licence, ort_format, overwrite, as_json, tuning, beside,
+        limits = Limits(max_loss or "1%", max_size, max_cpu_ratio)
+        search(
+            run, target, calibration, gallery, limits, held_out or 300, split, calibration_count, seed, out, licence,
+            ort_format, overwrite, as_json, tuning, beside,
         )  # fmt: skip
         return
     if given := [name for name, value in auto.items() if value is not None]:
@@ -152,7 +157,7 @@ def command(
     text = (
         f"{result.target} {result.precision}: {result.size_bytes / 1e6:.2f} MB; against the torch model: "
         f"cosine mean {parity['cosine_mean']:.6f}, lowest {parity['cosine_min']:.6f}, "
-        f"largest difference {parity['max_difference']:.2e}{_told(put)}"
+        f"largest difference {parity['max_difference']:.2e}{put.told}"
     )
     document = {
         "artifact": str(result.path),
@@ -163,7 +168,7 @@ def command(
         "parity": parity,
         "half_precision": result.half_precision.as_dict() if result.half_precision else None,
         "metadata": result.metadata.model_dump(mode="json"),
-        **_paths(put),
+        **put.as_dict(),
     }
     finish(
         as_json,
@@ -191,14 +196,6 @@ def _pack_photos(
     return find_images(golden) if golden is not None else find_images(str(calibration), split=split)
 
 
-def _told(put: Beside) -> str:
-    return f"\nbeside it: {put.card.name}{'' if put.pack is None else f' and {put.pack.name}, the golden pack'}"
-
-
-def _paths(put: Beside) -> dict[str, str | None]:
-    return {"card": str(put.card), "golden": None if put.pack is None else str(put.pack)}
-
-
 def _recipe(name: str | None, target: str | None, precision: str | None, ort_format: bool) -> Recipe:
     """The named recipe, or one of the options; both at once contradict each other."""
     if name is None:
@@ -210,68 +207,3 @@ def _recipe(name: str | None, target: str | None, precision: str | None, ort_for
         if value:
             raise BadInputError(f"--recipe {name} says {option} itself: leave out one of them")
     return find_recipe(name)
-
-
-def _search(
-    run: Path, target: str, calibration: Path | None, gallery: Path | None, max_loss: float, held_out: int,
-    split: str | None, calibration_count: int, seed: int, out: Path | None, licence: str | None, ort_format: bool,
-    overwrite: bool, as_json: bool, tuning: dict[str, Any], beside: Callable[[ExportResult], Beside],
-) -> None:  # fmt: skip
-    """--precision auto: tell every trial, and what was chosen and why."""
-    if calibration is None or gallery is None:
-        raise BadInputError(
-            "--precision auto measures retrieval: give --calibration PHOTOS and --gallery STORE with their features"
-        )
-    if ort_format:
-        raise BadInputError("--ort-format: not with --precision auto; export again with the precision that it chooses")
-    if tuning["tune_steps"] == 0 and (tuning["tune_images"] or tuning["tune_features"]):
-        raise BadInputError("--tune-images and --tune-features go with --tune STEPS")
-    from edgecsd.precision_search import search_precision
-
-    result = search_precision(
-        run, target, calibration, gallery, max_loss=max_loss, held_out=held_out, split=split,
-        calibration_count=calibration_count, seed=seed, out=out, licence=licence, overwrite=overwrite,
-        reporter=ConsoleReporter(), **tuning,
-    )  # fmt: skip
-    put, figures = beside(result.export), _draw(result)
-    chosen = result.chosen
-    rows = [
-        (trial.name, f"{trial.size_bytes / 1e6:.2f}", f"{trial.loss:.2%}", f"{trial.low:.2%} to {trial.high:.2%}",
-         f"{trial.held_out_cosine:.4f}")
-        for trial in result.trials
-    ]  # fmt: skip
-    sure = (
-        "the whole interval is within it" if result.sure else
-        f"its interval reaches beyond: about {chosen.needed} photos would decide" if chosen.needed else
-        "its interval reaches beyond: more photos would decide"
-    )  # fmt: skip
-    finish(
-        as_json,
-        {
-            **result.as_dict(),
-            "artifact": str(result.export.path),
-            "figures": [str(path) for path in figures],
-            **_paths(put),
-        },
-        text=table(("tried", "MB", "lost", "95 %", "cosine"), rows)
-        + f"\n{result.held_out} held-out photos; the torch model's overlap@10 is {result.torch_overlap:.3f}\n"
-        f"chosen: {chosen.name}, loses {chosen.loss:.2%} of it; limit {result.max_loss:.2%}: {sure}{_told(put)}",
-        wrote=result.export.path,
-        following=f"edgecsd check {result.export.path} --index gallery.index --images PHOTOS",
-    )
-
-
-def _draw(result: SearchResult) -> list[Path]:
-    """The plots of a search, where the libraries for them are installed."""
-    if importlib.util.find_spec("matplotlib") is None:
-        return []
-    from edgecsd.report.plots import save
-    from edgecsd.report.precision_figures import layers_figure, pareto_figure
-
-    points = [(t.name, str(t.precision), t.size_bytes / 1e6, t.loss, t.low, t.high) for t in result.trials]
-    paths = [*save(pareto_figure(points, result.chosen.name, result.max_loss), result.folder / "size-and-loss")]
-    if result.layers:
-        left = frozenset(layer.name for layer in result.layers if layer.place in result.chosen.how.float_convolutions)
-        costs = [(layer.name, layer.loss) for layer in result.layers]
-        paths += save(layers_figure(costs, left), result.folder / "layers")
-    return paths

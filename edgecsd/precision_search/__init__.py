@@ -1,12 +1,17 @@
 """Which precision may an export have? The smallest whose retrieval on held-out photos stays near the torch model's.
 
-trials.py        one recipe exported and measured; kept line by line, so that a search resumes
+held_out.py      the photos that it is judged by
+trials.py        what one recipe costs; kept line by line, so that a search resumes
+attempts.py      recipes exported and measured
+objectives.py    limits of loss, size and CPU time
 sensitivity.py   what it costs in retrieval to compute one convolution in 8 bit
+rounding.py, tuning.py   quantisation-aware distillation
 search.py        the order in which recipes are tried
 """
 
-from edgecsd.precision_search.search import SearchResult, search_precision
+from edgecsd.precision_search.objectives import Objectives
+from edgecsd.precision_search.search import NothingFitsError, Searched, SearchResult, search_precision
 from edgecsd.precision_search.sensitivity import LayerCost
 from edgecsd.precision_search.trials import Trial
 
-__all__ = ["LayerCost", "SearchResult", "Trial", "search_precision"]
+__all__ = ["LayerCost", "NothingFitsError", "Objectives", "SearchResult", "Searched", "Trial", "search_precision"]

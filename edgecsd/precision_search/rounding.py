@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from edgecsd.bias_correction import convolutions_in_order, correct_biases, hooked, rounded_weights
+from edgecsd.bias_correction import convolutions_in_order, correct_biases, hooked, rounded_weights, weights_rounded
 from edgecsd.precision_search.sensitivity import STEPS, input_ranges
 from edgecsd.quantization import EightBit
 from edgecsd.query_models import QueryModel
@@ -39,8 +39,10 @@ def rounded_values(values: Tensor, ends: tuple[float, float]) -> Tensor:
 class RoundedLayers:
     """Makes the convolutions of a query model's backbone compute in 8 bit, those that `how` does not leave in float.
 
-    The gates of squeeze-and-excite, which read one value a channel, stay float as in the exported files.
+    Of those that it does, the weights are rounded as in the exported files. The gates of squeeze-and-excite, which read
+    one value a channel, stay float. `how.equalisation` is not looked at: an equalised model is given.
     calibration  (n, S, S, 3) uint8 photos, for ranges and bias correction, both of which `measure` takes anew
+    names, stored   of the layers that compute in 8 bit, and of those whose weights alone are
     """
 
     def __init__(self, model: QueryModel, how: EightBit, calibration: NDArray[np.uint8]) -> None:
@@ -49,28 +51,29 @@ class RoundedLayers:
         self._ranges: dict[str, tuple[float, float]] = {}
         self._corrections: dict[str, Tensor] = {}
         own = dict(model.backbone.named_modules())
-        self.names = self._chosen()
-        for name in self.names:
+        self.names, self.stored = self._chosen()
+        for name in (*self.names, *self.stored):
             layer = own[name]
             parametrize.register_parametrization(layer, "weight", _RoundedWeight())
-            layer.register_forward_pre_hook(self._round_input(name))
             layer.register_forward_hook(self._correct(name))
+        for name in self.names:
+            own[name].register_forward_pre_hook(self._round_input(name))
 
     def measure(self) -> None:
         """Ranges and bias corrections of the weights as they are now."""
         self._float.query_model.load_state_dict(plain_state(self._model))
-        layers = [layer for layer in convolutions_in_order(self._float, self._calibration[:1]) if layer in self._names]
+        layers = [layer for layer, name in self._names.items() if name in self.names]
         ranges = input_ranges(self._float, layers, self._calibration, self._how.percentile)
         self._ranges = {self._names[layer]: ends for layer, ends in ranges.items()}
         self._corrections = {}
         if self._how.bias_correction:
             corrected = copy.deepcopy(self._float)
-            correct_biases(corrected, self._calibration, keep=self._how.float_convolutions)
+            correct_biases(corrected, self._calibration, self._how)
             after = dict(corrected.query_model.backbone.named_modules())
             for layer, name in self._names.items():
                 self._corrections[name] = _bias(after[name]) - _bias(layer)
 
-    def _chosen(self) -> list[str]:
+    def _chosen(self) -> tuple[list[str], list[str]]:
         names = {module: name for name, module in self._float.query_model.backbone.named_modules()}
         gates: set[nn.Conv2d] = set()
 
@@ -84,9 +87,13 @@ class RoundedLayers:
         self._names = {
             layer: names[layer]
             for place, layer in enumerate(layers)
-            if layer in names and layer not in gates and place not in self._how.float_convolutions
+            if layer in names and layer not in gates and weights_rounded(place, layer, self._how)
         }
-        return list(self._names.values())
+        stored = {layers[place] for place in self._how.float_convolutions if place < len(layers)}
+        return (
+            [name for layer, name in self._names.items() if layer not in stored],
+            [name for layer, name in self._names.items() if layer in stored],
+        )
 
     def _round_input(self, name: str) -> Callable[..., tuple[Tensor, ...]]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecsd.bias_correction import convolutions_in_order, hooked, rounded_weights
-from edgecsd.precision_search.trials import BATCH, HeldOut
+from edgecsd.json_lines import JsonLog
+from edgecsd.precision_search.held_out import BATCH, HeldOut
 from edgecsd.progress import Reporter
 from edgecsd.targets.deploy import DeployModel
 
@@ -35,12 +37,16 @@ class LayerCost:
 
 
 def layer_costs(
-    deploy: DeployModel, calibration: NDArray[np.uint8], held_out: HeldOut, percentile: float, reporter: Reporter
-) -> list[LayerCost]:
+    deploy: DeployModel, calibration: NDArray[np.uint8], held_out: HeldOut, percentile: float, reporter: Reporter,
+    log: Path, header: dict[str, Any],
+) -> list[LayerCost]:  # fmt: skip
     """The cost of each convolution of the backbone, in the order of execution.
 
     calibration   (n, S, S, 3) uint8, for the ranges of what the layers read
+    log, header   the file that keeps them line by line, and what they belong to; they are not measured twice
     """
+    kept = JsonLog(log, header)
+    known = {line["place"]: LayerCost(**line) for line in kept.lines}
     layers = convolutions_in_order(deploy, calibration[:1])
     names = {module: name for name, module in deploy.query_model.backbone.named_modules()}
     ranges = input_ranges(deploy, layers, calibration, percentile)
@@ -50,13 +56,14 @@ def layer_costs(
             advance(1)
             if layer not in names:  # a bottleneck's, behind the backbone: it stays float
                 continue
-            vectors = _with_one_rounded(deploy, layer, ranges[layer], held_out.pixels)
-            costs.append(
-                LayerCost(
+            if place not in known:
+                vectors = _with_one_rounded(deploy, layer, ranges[layer], held_out.pixels)
+                known[place] = LayerCost(
                     place, names[layer], layer.weight.numel(), float(held_out.lost(vectors).mean()),
                     held_out.cosine(vectors),
-                )
-            )  # fmt: skip
+                )  # fmt: skip
+                kept.add(known[place].as_dict())
+            costs.append(known[place])
     return costs
 
 

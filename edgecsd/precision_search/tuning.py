@@ -21,6 +21,7 @@ from edgecsd.anchor_pool import anchor_pool
 from edgecsd.anchors import Anchors, make_anchors
 from edgecsd.clustering import product_codebooks
 from edgecsd.distill_config import ANCHORED_LOSSES, DistillConfig, Loss, TrainPrecision
+from edgecsd.equalisation import equalise
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.files import digest_of, read_json, remove, write_json
@@ -31,6 +32,7 @@ from edgecsd.precision_search.rounding import RoundedLayers, plain_state
 from edgecsd.progress import Reporter
 from edgecsd.quantization import EightBit
 from edgecsd.query_models import QueryModel, load_query_model, save_query_model
+from edgecsd.targets.deploy import DeployModel
 from edgecsd.training import NetworkTraining
 from edgecsd.training_log import NoLog, TrainingLog
 from edgecsd.training_set import TrainingSet, make_training_set
@@ -68,6 +70,10 @@ def tune(
     config = _settings(run, asked.steps)
     data = _training_set(asked, gallery, held_out, config)
     model = load_query_model(run)
+    if how.equalisation:
+        equal = DeployModel(model)
+        equalise(equal, calibration)
+        model.load_state_dict(equal.query_model.state_dict())
     made_of = {
         "kind": "edgecsd tuned run", "weights": model.config.weights_digest, "how": [how.percentile, how.changes],
         "config": config.model_dump(mode="json"), "steps": asked.steps,

@@ -1,9 +1,13 @@
-"""Figures of a precision search: size against what retrieval loses, and what each layer costs in 8 bit."""
+"""Figures of a precision search: size and CPU time against what retrieval loses, and what each layer costs in 8 bit."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from edgecsd.report.style import INK, MARKERS, MUTED, PALETTE, VERMILLION, look, new_figure
@@ -11,29 +15,60 @@ from edgecsd.report.style import INK, MARKERS, MUTED, PALETTE, VERMILLION, look,
 LAYERS_SHOWN = 20
 
 
-def pareto_figure(points: Sequence[tuple[str, str, float, float, float, float]], chosen: str, most: float) -> Figure:
-    """(name, precision, megabytes, loss, low, high) of each trial; losses are shares. most: the limit."""
-    precisions = list(dict.fromkeys(point[1] for point in points))
+@dataclass(frozen=True)
+class Point:
+    """A trial: size in megabytes, CPU time by fp32's where it was measured, and the share that is lost."""
+
+    name: str
+    precision: str
+    megabytes: float
+    cpu_ratio: float | None
+    loss: float
+    low: float
+    high: float
+
+
+def pareto_figure(
+    points: Sequence[Point], chosen: str | None, most_lost: float, most_megabytes: float | None = None,
+    most_cpu: float | None = None,
+) -> Figure:  # fmt: skip
+    """Size against loss and, where it was measured, CPU time against loss, with the limits."""
+    timed = any(point.cpu_ratio is not None for point in points)
     with look():
         figure = new_figure(3.4)
-        axes = figure.subplots()
-        for number, precision in enumerate(precisions):
-            mine = [point for point in points if point[1] == precision]
-            sizes, losses = [point[2] for point in mine], [100 * point[3] for point in mine]
-            axes.vlines(sizes, [100 * p[4] for p in mine], [100 * p[5] for p in mine], color=PALETTE[number], alpha=0.5)
-            axes.plot(sizes, losses, MARKERS[number], color=PALETTE[number], label=precision)
-        axes.axhline(100 * most, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.1, label=f"limit {most:.1%}")
-        for name, _, size, loss, _, _ in points:
-            if name == chosen:
-                axes.annotate(
-                    "chosen", (size, 100 * loss), (8, 8), textcoords="offset points", fontsize=8, color=INK,
-                    arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.7},
-                )  # fmt: skip
-        axes.set_xlabel("size of the file, MB")
-        axes.set_ylabel("overlap@10 lost, %")
-        axes.set_xlim(left=0)
-        axes.legend(loc="best")
+        panels = figure.subplots(1, 2 if timed else 1, sharey=True, squeeze=False)[0]
+        _panel(panels[0], points, [point.megabytes for point in points], chosen, most_lost, most_megabytes)
+        panels[0].set_xlabel("size of the file, MB")
+        panels[0].set_ylabel("overlap@10 lost, %")
+        panels[0].legend(loc="best")
+        if timed:
+            ratios = [math.nan if point.cpu_ratio is None else point.cpu_ratio for point in points]
+            _panel(panels[1], points, ratios, chosen, most_lost, most_cpu)
+            panels[1].set_xlabel("CPU time by the fp32 file's")
     return figure
+
+
+def _panel(
+    axes: Axes, points: Sequence[Point], places: Sequence[float], chosen: str | None, most_lost: float,
+    most: float | None,
+) -> None:  # fmt: skip
+    """The trials at `places` along x, and both limits."""
+    for number, precision in enumerate(dict.fromkeys(point.precision for point in points)):
+        mine = [(x, point) for x, point in zip(places, points, strict=True) if point.precision == precision]
+        xs, colour = [x for x, _ in mine], PALETTE[number]
+        axes.vlines(xs, [100 * p.low for _, p in mine], [100 * p.high for _, p in mine], color=colour, alpha=0.5)
+        axes.plot(xs, [100 * p.loss for _, p in mine], MARKERS[number], color=colour, label=precision)
+    dashed: dict[str, Any] = {"color": MUTED, "linestyle": (0, (4, 3)), "linewidth": 1.1}
+    axes.axhline(100 * most_lost, label="limits" if most else f"limit {most_lost:.1%}", **dashed)
+    if most is not None:
+        axes.axvline(most, **dashed)
+    for x, point in zip(places, points, strict=True):
+        if point.name == chosen:
+            axes.annotate(
+                "chosen", (x, 100 * point.loss), (8, 8), textcoords="offset points", fontsize=8, color=INK,
+                arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.7},
+            )  # fmt: skip
+    axes.set_xlim(left=0)
 
 
 def layers_figure(layers: Sequence[tuple[str, float]], in_float: frozenset[str]) -> Figure:

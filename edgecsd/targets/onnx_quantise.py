@@ -44,10 +44,10 @@ def quantise_body(exported: Path, calibration: NDArray[np.uint8], how: EightBit 
     _name_apart(proto.graph.node)
     floats = how.float_convolutions
     chosen = set(eight_bit_operations(operations_of(proto), shapes_of(proto), WORDS, floats))
-    _give_biases(proto, floats)
+    left = _give_biases(proto, floats)
     if chosen:
         proto = _with_pairs(proto, chosen, calibration, how.percentile)
-    store_weights_in_8_bit(proto, {"Conv", "Gemm", "MatMul"})
+    store_weights_in_8_bit(proto, {"Conv", "Gemm", "MatMul"}, left if how.float_weights else frozenset())
     return proto
 
 
@@ -57,18 +57,20 @@ def _name_apart(nodes: Iterable[NodeProto]) -> None:
         node.name = f"{node.op_type}_{number}"
 
 
-def _give_biases(proto: ModelProto, floats: frozenset[int]) -> None:
-    """A bias of zeros for convolutions that stay float and have none.
+def _give_biases(proto: ModelProto, floats: frozenset[int]) -> frozenset[str]:
+    """A bias of zeros for convolutions that stay float and have none; the names of their weights, of all of them.
 
     Between 8-bit values, onnxruntime takes a convolution of 8-bit weights for an 8-bit one unless it has a float bias.
     """
     weights = {tensor.name: tensor for tensor in proto.graph.initializer}
     layers = [node for node in proto.graph.node if node.op_type in WORDS.convolutions]
-    for node in (layers[place] for place in floats if place < len(layers)):
+    chosen = [layers[place] for place in floats if place < len(layers)]
+    for node in chosen:
         if len(node.input) == 2:
             zeros = np.zeros(weights[node.input[1]].dims[0], np.float32)
             proto.graph.initializer.append(numpy_helper.from_array(zeros, f"{node.name}_bias"))
             node.input.append(f"{node.name}_bias")
+    return frozenset(node.input[1] for node in chosen)
 
 
 def operations_of(proto: ModelProto) -> list[Operation]:
@@ -131,12 +133,20 @@ def _ranges(proto: ModelProto, chosen: set[str], calibration: NDArray[np.uint8],
     )
 
 
-def store_weights_in_8_bit(proto: ModelProto, operators: set[str]) -> None:
-    """Replace float weights by int8, symmetric per output channel, and a DequantizeLinear; the operators stay float."""
+def store_weights_in_8_bit(proto: ModelProto, operators: set[str], left: frozenset[str] = frozenset()) -> None:
+    """Replace float weights by int8, symmetric per output channel, and a DequantizeLinear; the operators stay float.
+
+    left: names of weights that are not replaced; those of depthwise convolutions never are.
+    """
     weights = {tensor.name: tensor for tensor in proto.graph.initializer}
     added: list[NodeProto] = []
     for node in proto.graph.node:
-        if node.op_type not in operators or len(node.input) < 2 or node.input[1] not in weights:
+        if (
+            node.op_type not in operators
+            or len(node.input) < 2
+            or node.input[1] not in weights
+            or node.input[1] in left
+        ):
             continue
         tensor = weights[node.input[1]]
         depthwise = node.op_type == "Conv" and tensor.dims[1] == 1

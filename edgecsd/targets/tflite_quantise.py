@@ -43,7 +43,9 @@ def quantise(
     chosen: set[str] = set()
     if precision is Precision.W8A8:
         chosen = set(eight_bit_operations(operations, shapes, WORDS, how.float_convolutions))
-    recipe = _recipe(precision, [operation for operation in operations if operation.name in chosen])
+    layers = [operation for operation in operations if operation.kind in CONVOLUTIONS]
+    left = [layers[place] for place in how.float_convolutions if how.float_weights and place < len(layers)]
+    recipe = _recipe(precision, [operation for operation in operations if operation.name in chosen], left)
     work.load_quantization_recipe(recipe.get_quantization_recipe())
     ranges = None
     if work.need_calibration:
@@ -76,7 +78,8 @@ def operations_of(path: Path) -> tuple[list[Operation], dict[str, Shape]]:
     return operations, {details[i]["name"]: tuple(int(side) for side in details[i]["shape"]) for i in made}
 
 
-def _recipe(precision: Precision, eight_bit: list[Operation]) -> RecipeManager:
+def _recipe(precision: Precision, eight_bit: list[Operation], left: list[Operation]) -> RecipeManager:
+    """eight_bit: what computes in 8 bit; left: convolutions that are not touched."""
     recipe = RecipeManager()
     half, eight = AlgorithmName.FLOAT_CASTING, AlgorithmName.MIN_MAX_UNIFORM_QUANT
     if precision is Precision.FP16:
@@ -92,9 +95,17 @@ def _recipe(precision: Precision, eight_bit: list[Operation]) -> RecipeManager:
     # One by one, by their results: a rule by type would also catch the MUL, MEAN and DIV of pooling and L2, which
     # crash (DIV) or give values of 1e10 (MUL) in 8 bit.
     for operation in eight_bit:
-        scope = "^" + ";".join(re.escape(name) for name in operation.outputs) + ";?$"
-        recipe.add_static_config(scope, TFLOperationName[operation.kind], 8, 8)
+        recipe.add_static_config(_scope(operation), TFLOperationName[operation.kind], 8, 8)
+    for operation in left:
+        recipe.add_quantization_config(
+            _scope(operation), TFLOperationName[operation.kind], algorithm_key=AlgorithmName.NO_QUANTIZE
+        )
     return recipe
+
+
+def _scope(operation: Operation) -> str:
+    """The pattern of this operation alone."""
+    return "^" + ";".join(re.escape(name) for name in operation.outputs) + ";?$"
 
 
 def _ranges(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,17 @@ from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.features import FeatureStore
 from edgecsd.gallery_vectors import exact_neighbours, store_blocks
 from edgecsd.images import find_images
-from edgecsd.precision_search import search, search_precision
-from edgecsd.precision_search.trials import HeldOut, TrialLog, measure
+from edgecsd.precision_search import (
+    NothingFitsError,
+    Objectives,
+    Trial,
+    attempts,
+    search,
+    search_precision,
+    sensitivity,
+)
+from edgecsd.precision_search.held_out import HeldOut
+from edgecsd.precision_search.trials import TrialLog, measure
 from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.query_models import load_query_model
 from edgecsd.targets.artifact import read_metadata
@@ -43,9 +54,9 @@ def held_out(made: Path, photos: Path, pixel_store: FeatureStore) -> HeldOut:
     return judge
 
 
-def searched(made: Path, photos: Path, store: FeatureStore, **options: Any) -> search.SearchResult:
+def searched(made: Path, photos: Path, store: FeatureStore, **limits: Any) -> search.SearchResult:
     return search_precision(
-        made, "onnx", photos, store.path, calibration_count=CALIBRATION, overwrite=True, **options
+        made, "onnx", photos, store.path, calibration_count=CALIBRATION, overwrite=True, objectives=Objectives(**limits)
     )  # fmt: skip
 
 
@@ -85,8 +96,12 @@ def test_a_limit_that_8_bit_misses(made: Path, photos: Path, pixel_store: Featur
     assert result.chosen.fits(1e-6) and not any(trial.fits(1e-6) for trial in result.trials[:-1])
     tried = [trial.how for trial in result.trials if trial.precision is Precision.W8A8]
     assert tried[:3] == [STANDARD, EightBit(99.9), EightBit(100.0)] and not tried[3].bias_correction
-    growing = [trial.how.float_convolutions for trial in result.trials if trial.how.float_convolutions]
-    assert growing and all(a < b for a, b in itertools.pairwise(growing))
+    assert tried[4].equalisation and not tried[4].float_convolutions
+    growing = [trial.how for trial in result.trials if trial.how.float_convolutions]
+    weight_only = [how.float_convolutions for how in growing if not how.float_weights]
+    assert weight_only and all(a < b for a, b in itertools.pairwise(weight_only))
+    if len(growing) > len(weight_only):
+        assert [how.float_weights for how in growing] == [False] * len(weight_only) + [True]
     assert result.layers and [layer.loss for layer in result.layers] == sorted(
         (layer.loss for layer in result.layers), reverse=True
     )
@@ -99,8 +114,8 @@ def test_trials_are_not_made_twice(
 ) -> None:
     first = searched(made, photos, pixel_store, max_loss=0.8)
     exports: list[Any] = []
-    real = search.export
-    monkeypatch.setattr(search, "export", lambda *a, **k: (exports.append(k["out"]), real(*a, **k))[1])
+    real = attempts.export
+    monkeypatch.setattr(attempts, "export", lambda *a, **k: (exports.append(k["out"]), real(*a, **k))[1])
     again = searched(made, photos, pixel_store, max_loss=0.8)
     assert again.chosen == first.chosen and exports == [again.export.path], "only what was chosen is written again"
     monkeypatch.undo()
@@ -109,8 +124,8 @@ def test_trials_are_not_made_twice(
 
 def test_half_a_line_is_no_trial(held_out: HeldOut, tmp_path: Path) -> None:
     log = TrialLog(tmp_path / "trials.jsonl", {"a": 1})
-    how = EightBit(99.9, frozenset({3, 1}), False)
-    trial = measure(held_out, held_out.torch, Precision.W8A8, how, 7, "f", 0.01)
+    how = EightBit(99.9, frozenset({3, 1}), False, True, True)
+    trial = replace(measure(held_out, held_out.torch, Precision.W8A8, how, 7, "f", 0.01), cpu_ratio=0.5)
     log.add(trial)
     with open(log.file, "a") as handle:
         handle.write('{"precision": "fp16", "ho')
@@ -118,15 +133,79 @@ def test_half_a_line_is_no_trial(held_out: HeldOut, tmp_path: Path) -> None:
     assert not TrialLog(log.file, {"a": 2}).known, "another search"
 
 
+def test_a_log_of_an_earlier_schema_is_begun_anew(held_out: HeldOut, tmp_path: Path) -> None:
+    """Schema 1: no version in the header, and lines without what was added since."""
+    file = tmp_path / "trials.jsonl"
+    line = measure(held_out, held_out.torch, Precision.W8A8, STANDARD, 7, "f", 0.01).as_dict()
+    for name in ("equalisation", "float_weights"):
+        del line["how"][name]
+    del line["cpu_ratio"], line["cpu_low"], line["cpu_high"]
+    file.write_text(json.dumps({"settings": {"a": 1}}) + "\n" + json.dumps(line) + "\n")
+    assert not TrialLog(file, {"a": 1}).known
+    assert json.loads(file.read_text()) == {"schema_version": 2, "settings": {"a": 1}}
+
+
 def test_errors(made: Path, photos: Path, pixel_store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BadInputError, match=r"--max-loss 1: from 0 to 1"):
-        searched(made, photos, pixel_store, max_loss=1)
+    for limits, said in (
+        ({"max_loss": 1}, r"--max-loss 1: from 0 to 1"),
+        ({"max_bytes": 0}, r"--max-size 0: above 0"),
+        ({"max_bytes": 5, "max_size_share": 0.5}, "either a size or a share"),
+        ({"max_cpu_ratio": -1.0}, "--max-cpu-ratio -1: above 0"),
+    ):
+        with pytest.raises(BadInputError, match=said):
+            Objectives(**limits)
+    with pytest.raises(BadInputError, match="--max-cpu-ratio: target coreml runs on Apple's systems only"):
+        search_precision(made, "coreml", photos, pixel_store.path, objectives=Objectives(max_cpu_ratio=0.5))
     with pytest.raises(BadInputError, match="beside 16 photos for the ranges, 8 have features"):
         search_precision(made, "onnx", photos, pixel_store.path, calibration_count=16)
-    nothing = search.Trial(Precision.FP32, STANDARD, 1, 0.5, 0.4, 0.6, 0.1, "f")
-    monkeypatch.setattr(search, "measure", lambda *a: nothing)
-    with pytest.raises(GateFailedError, match=r"no precision of target onnx loses at most 1.00%.*50.00%"):
+    monkeypatch.setattr(attempts, "measure", lambda *a: Trial(a[2], a[3], 1, 0.5, 0.4, 0.6, 0.1, "f"))
+    with pytest.raises(GateFailedError, match=r"nothing .* target onnx loses at most 1.00% .* loses 50.00%, limit"):
         searched(made, photos, pixel_store, max_loss=0.0100001)
+
+
+def test_the_size_is_a_limit_too(made: Path, photos: Path, pixel_store: FeatureStore) -> None:
+    """What keeps retrieval and is too large is not taken; the share is of the fp32 file, which is tried for it."""
+    free = searched(made, photos, pixel_store, max_loss=0.89)
+    assert free.chosen.precision is Precision.W8A8 and len(free.trials) == 1
+    share = searched(made, photos, pixel_store, max_loss=0.89, max_size_share=0.9)
+    assert [trial.precision for trial in share.trials] == [Precision.FP32, Precision.W8A8]
+    assert share.chosen == replace(free.chosen, file=share.chosen.file)
+    whole = share.trials[0]
+    assert whole.fits(0.89) and share.objectives.max_bytes == int(0.9 * whole.size_bytes)
+    with pytest.raises(NothingFitsError, match=r"is at most .* MB; the nearest is .* MB, limit") as failed:
+        searched(made, photos, pixel_store, max_loss=0.89, max_bytes=free.chosen.size_bytes - 1)
+    given = failed.value.searched
+    assert given.trials and all(given.objectives.lacks(trial) for trial in given.trials) and not given.layers
+    assert {Precision.W8A8, Precision.W8A32, Precision.FP16, Precision.FP32} == {t.precision for t in given.trials}
+    assert not list(given.folder.glob("*.onnx"))
+
+
+def test_cpu_time_is_measured_and_is_a_limit(
+    made: Path, photos: Path, pixel_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = partial(attempts.interleaved_ratio, blocks=3, runs=2, warmup_seconds=0.02)
+    monkeypatch.setattr(attempts, "interleaved_ratio", quick)
+    monkeypatch.setattr(search, "PERCENTILES", ())
+    result = searched(made, photos, pixel_store, max_loss=0.88, max_cpu_ratio=1000.0)
+    whole, eight = result.trials
+    assert whole.precision is Precision.FP32 and whole.cpu_ratio == 1
+    assert result.chosen.cpu_ratio == eight.cpu_ratio and eight.cpu_ratio is not None
+    assert 0 < (eight.cpu_low or 0) <= eight.cpu_ratio <= (eight.cpu_high or 0)
+    lines = [json.loads(line) for line in (result.folder / search.TRIALS).read_text().splitlines()]
+    assert [line.get("cpu_ratio") for line in lines[1:]] == [1.0, eight.cpu_ratio]
+    with pytest.raises(NothingFitsError) as failed:  # the trials are taken from the log, and more are measured
+        searched(made, photos, pixel_store, max_loss=0.88, max_cpu_ratio=1e-6, max_bytes=1)
+    given = failed.value.searched
+    assert eight in given.trials and all(any("CPU" in told for told in given.objectives.lacks(t)) for t in given.trials)
+
+
+def test_layers_are_not_measured_twice(
+    made: Path, photos: Path, pixel_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = searched(made, photos, pixel_store, max_loss=1e-7)
+    assert first.layers
+    monkeypatch.setattr(sensitivity, "_with_one_rounded", lambda *a: pytest.fail("it is known"))
+    assert searched(made, photos, pixel_store, max_loss=1e-7).layers == first.layers
 
 
 def test_the_command(made: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:
@@ -138,7 +217,17 @@ def test_the_command(made: Path, photos: Path, pixel_store: FeatureStore, tmp_pa
     document = json.loads(done.stdout)
     assert document["chosen"]["precision"] == "w8a8" and document["max_loss"] == 0.9
     assert all(Path(figure).stat().st_size > 1000 for figure in document["figures"]) and document["figures"]
+    too_small = [*ready, "--calibration-count", "8", "--max-loss", "90%", "--max-size", "1kB"]
+    failed = CliRunner().invoke(app, [*too_small, "--json"])
+    assert isinstance(failed.exception, NothingFitsError) and failed.exception.exit_code == 1
+    told = json.loads(failed.stdout)
+    assert told["chosen"] is None and all("limit 0.00" in trial["lacks"][0] for trial in told["trials"])
+    table = CliRunner().invoke(app, too_small).stdout
+    assert "lacks" in table.splitlines()[0] and "MB, limit 0.00" in table.splitlines()[2]
     for wrong, said in (
+        ([*ready, "--max-size", "6"], "a size such as 6MB or 900kB, or a share"),
+        ([*ready, "--max-cpu-ratio", "fast"], "a ratio above 0, such as 0.6"),
+        ([*base, "fp16", "--max-size", "6MB"], "--max-size goes with --precision auto"),
         ([*base, "auto"], "give --calibration PHOTOS and --gallery STORE"),
         ([*ready, "--max-loss", "much"], "a share from 0 to 1"),
         ([*ready, "--ort-format"], "not with --precision auto"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,18 @@ from PIL import Image
 from edgecsd.backbones import to_input
 from edgecsd.bias_correction import rounded_weights
 from edgecsd.errors import BadInputError
+from edgecsd.exporting import export
 from edgecsd.features import FeatureStore
 from edgecsd.images import find_images
-from edgecsd.precision_search import search, search_precision, tuning
+from edgecsd.precision_search import Objectives, Trial, attempts, search, search_precision, tuning
 from edgecsd.precision_search.rounding import RoundedLayers, plain_state, rounded_values
 from edgecsd.precision_search.tuning import Tune, rounds_of, tune
 from edgecsd.progress import SILENT
 from edgecsd.quantization import STANDARD, EightBit
-from edgecsd.query_models import QueryModel, load_query_model, read_config
+from edgecsd.query_models import QueryModel, create_query_model, load_query_model, read_config, save_query_model
 from edgecsd.selection import Selection
-from edgecsd.targets.artifact import read_metadata
+from edgecsd.space import EmbeddingSpace
+from edgecsd.targets.artifact import load_runner, read_metadata
 from edgecsd.training import NetworkTraining
 
 FEW = frozenset({0, 2})
@@ -66,32 +69,49 @@ def with_rounded(made: Path, calibration: np.ndarray, how: EightBit) -> tuple[Qu
 
 
 def test_the_layers_of_the_recipe_are_rounded_and_no_others(made: Path, calibration: np.ndarray) -> None:
+    """FEW are one convolution whose weights are stored in 8 bit all the same, and a depthwise one, whose are not."""
     model, rounded = with_rounded(made, calibration, EightBit(float_convolutions=FEW))
     plain = load_query_model(made)
     everything = with_rounded(made, calibration, STANDARD)[1].names
     assert len(everything) - len(rounded.names) == len(FEW) and not any(".se." in name for name in everything)
+    assert len(rounded.stored) == 1 and rounded.stored[0] in set(everything) - set(rounded.names)
+    wholly = with_rounded(made, calibration, EightBit(float_convolutions=FEW, float_weights=True))[1]
+    assert wholly.names == rounded.names and not wholly.stored
     assert any(".se." in name for name, _ in plain.backbone.named_modules()), "the network has gates"
     before, now = dict(plain.backbone.named_modules()), dict(model.backbone.named_modules())
     for name in everything:
         weight = before[name].weight
-        wanted = rounded_weights(weight) if name in rounded.names else weight
+        wanted = rounded_weights(weight) if name in {*rounded.names, *rounded.stored} else weight
         assert torch.equal(now[name].weight, wanted), name
     for name, value in plain.state_dict().items():
         assert torch.equal(plain_state(model)[name], value), name
 
 
-def test_a_rounded_model_is_near_its_file(made: Path, photos: Path, calibration: np.ndarray, tmp_path: Path) -> None:
-    """The emulation differs from torch in a direction like the file's: by chance 0.0, and this net amplifies noise."""
-    from edgecsd.exporting import export
-    from edgecsd.targets.artifact import load_runner
+@pytest.mark.parametrize(("how", "least"), [(STANDARD, 0.5), (EightBit(bias_correction=False), 0.85)])
+def test_a_rounded_model_is_near_its_file(how: EightBit, least: float, photos: Path, tmp_path: Path) -> None:
+    """Lite0 with its ImageNet weights: as far from torch as its file is, in the same direction, and nearer to the file.
 
-    images = find_images(photos)
-    file = export(made, "onnx", "w8a8", out=tmp_path / "a.onnx", calibration=images, calibration_count=8).path
-    model, _ = with_rounded(made, calibration, STANDARD)
-    torch_vectors, file_vectors = load_query_model(made).embed(calibration), load_runner(file).embed(calibration)
-    error, emulated = file_vectors - torch_vectors, model.embed(calibration) - torch_vectors
-    alike = (error * emulated).sum() / np.linalg.norm(error) / np.linalg.norm(emulated)
-    assert alike > 0.2 and np.linalg.norm(emulated) < 2 * np.linalg.norm(error)
+    By chance two directions in 24 x 64 dimensions have a cosine of 0.00 +- 0.03. Measured on food photos: 0.65 with and
+    0.94 without bias correction, which takes off what all photos have in common, and lengths of 1.06 and 0.95.
+    """
+    torch.manual_seed(0)
+    run = tmp_path / "run"
+    space = EmbeddingSpace(gallery_model="g", dim=64)
+    save_query_model(create_query_model("tf_efficientnet_lite0", space, size=96), run)
+    images, contract = find_images(photos), read_config(run).preprocess
+    pixels = np.stack([contract.pixels(images.read(position).image) for position in range(24)])
+    out = tmp_path / "a.onnx"
+    file = export(run, "onnx", "w8a8", out=out, calibration=images, calibration_count=24, how=how).path
+    model, _ = with_rounded(run, pixels, how)
+    in_torch, in_file, emulated = (
+        load_query_model(run).embed(pixels),
+        load_runner(file).embed(pixels),
+        model.embed(pixels),
+    )
+    error, ours = in_file - in_torch, emulated - in_torch
+    alike = (error * ours).sum() / np.linalg.norm(error) / np.linalg.norm(ours)
+    assert alike > least and 0.7 < np.linalg.norm(ours) / np.linalg.norm(error) < 1.4
+    assert np.linalg.norm(in_file - emulated) < np.linalg.norm(error)
 
 
 def test_every_weight_is_trained(made: Path, calibration: np.ndarray) -> None:
@@ -159,16 +179,16 @@ def test_what_was_tuned_is_kept_only_if_less_is_lost(
     from edgecsd.extract import extract
 
     features = extract(more, PixelGallery(), tmp_path / "more.features")
-    real = search.measure
+    real = attempts.measure
 
-    def told(*arguments: Any) -> search.Trial:
+    def told(*arguments: Any) -> Trial:
         trial = real(*arguments)
-        return search.replace(trial, loss=-0.5 if helps else 0.89) if trial.tuned else search.replace(trial, loss=0.3)
+        return replace(trial, loss=(-0.5 if helps else 0.89) if trial.tuned else 0.3)
 
-    monkeypatch.setattr(search, "measure", told)
+    monkeypatch.setattr(attempts, "measure", told)
     result = search_precision(
-        own, "onnx", photos, pixel_store.path, calibration_count=8, max_loss=0.9, tune_steps=2, tune_images=more,
-        tune_features=features.path,
+        own, "onnx", photos, pixel_store.path, calibration_count=8, objectives=Objectives(0.9), tune_steps=2,
+        tune_images=more, tune_features=features.path,
     )  # fmt: skip
     assert [bool(trial.tuned) for trial in result.trials] == [False, True]
     assert bool(result.chosen.tuned) is kept
@@ -177,6 +197,43 @@ def test_what_was_tuned_is_kept_only_if_less_is_lost(
     digest = read_metadata(result.export.path).weights_digest
     assert (digest != read_config(own).weights_digest) is kept
     assert digest == read_config(result.export.path.parent.parent).weights_digest
+
+
+def test_the_option(
+    made: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--tune STEPS reaches the training with its photos and features; without STEPS they are refused."""
+    from typer.testing import CliRunner
+
+    from edgecsd.cli import app
+
+    own = tmp_path / "run"
+    shutil.copytree(made, own)
+    asked: list[Tune] = []
+
+    def remember(run: Path, folder: Path, tune: Tune, *rest: Any) -> Path:
+        asked.append(tune)
+        return shutil.copytree(run, folder)
+
+    monkeypatch.setattr(search, "tune", remember)
+    base = [
+        "export", str(own), "--target", "onnx", "--precision", "auto", "--calibration", str(photos), "--gallery",
+        str(pixel_store.path), "--calibration-count", "8", "--max-loss", "90%",
+    ]  # fmt: skip
+    more = ["--tune-images", str(photos), "--tune-features", str(pixel_store.path)]
+    done = CliRunner().invoke(app, [*base, "--tune", "3", *more, "--json"])
+    assert done.exit_code == 0, done.output
+    assert [tune.steps for tune in asked] == [3] and asked[0].images.ids == find_images(photos).ids
+    assert asked[0].features.path == pixel_store.path
+    trials = json.loads(done.stdout)["trials"]
+    assert [trial["tuned"][:8] for trial in trials] == ["", "tuned-3-"] and trials[1]["loss"] == trials[0]["loss"]
+    for wrong, said in (
+        ([*base, *more], "--tune-images and --tune-features go with --tune STEPS"),
+        (["export", str(own), "--target", "onnx", "--precision", "fp32", "--tune", "3"], "goes with --precision auto"),
+    ):
+        refused = CliRunner().invoke(app, wrong)
+        assert isinstance(refused.exception, BadInputError) and said in str(refused.exception)
+    assert CliRunner().invoke(app, [*base, "--tune", "0"]).exit_code == 2
 
 
 def test_errors(made: Path, photos: Path, pixel_store: FeatureStore, calibration: np.ndarray, tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+"""What an export has to fulfil: how much retrieval it may lose, how large it may be, how much CPU time it may take."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgecsd.errors import BadInputError
+from edgecsd.precision_search.trials import Trial
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """Limits, all of which the chosen export keeps; None: none.
+
+    max_loss         share of the torch model's overlap@10 that may be gone, 0 to 1
+    max_bytes        size of the file
+    max_size_share   the same, as a share of the fp32 file's
+    max_cpu_ratio    CPU time by the fp32 file's, measured by turns on one thread
+    """
+
+    max_loss: float = 0.01
+    max_bytes: int | None = None
+    max_size_share: float | None = None
+    max_cpu_ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_loss < 1:
+            raise BadInputError(f"--max-loss {self.max_loss:g}: from 0 to 1, or in percent: 1% is 0.01")
+        if self.max_bytes is not None and self.max_size_share is not None:
+            raise BadInputError("--max-size: either a size or a share of the fp32 file's")
+        for option, limit in (
+            ("--max-size", self.max_bytes), ("--max-size", self.max_size_share), ("--max-cpu-ratio", self.max_cpu_ratio)
+        ):  # fmt: skip
+            if limit is not None and not limit > 0:
+                raise BadInputError(f"{option} {limit:g}: above 0")
+
+    @property
+    def need_fp32(self) -> bool:
+        """Whether a limit is told by the fp32 file."""
+        return self.max_size_share is not None or self.max_cpu_ratio is not None
+
+    def against(self, fp32_bytes: int) -> Objectives:
+        """The same with the limit of the size in bytes."""
+        if self.max_size_share is None:
+            return self
+        return Objectives(self.max_loss, int(self.max_size_share * fp32_bytes), None, self.max_cpu_ratio)
+
+    def too_large(self, trial: Trial) -> bool:
+        """Whether the trial's file is."""
+        return self.max_bytes is not None and trial.size_bytes > self.max_bytes
+
+    def too_slow(self, trial: Trial) -> bool:
+        """Whether the trial's file takes more than its share of CPU time."""
+        return self.max_cpu_ratio is not None and (trial.cpu_ratio is None or trial.cpu_ratio > self.max_cpu_ratio)
+
+    def lacks(self, trial: Trial) -> tuple[str, ...]:
+        """What the trial lacks, each in a few words; nothing for one that fits."""
+        told = []
+        if not trial.fits(self.max_loss):
+            told.append(f"loses {trial.loss:.2%}, limit {self.max_loss:.2%}")
+        if self.too_large(trial):
+            told.append(f"{trial.size_bytes / 1e6:.2f} MB, limit {(self.max_bytes or 0) / 1e6:.2f}")
+        if self.too_slow(trial):
+            told.append(f"CPU {trial.cpu_ratio or float('nan'):.2f} of fp32's, limit {self.max_cpu_ratio:.2f}")
+        return tuple(told)
+
+    @property
+    def words(self) -> str:
+        """All limits."""
+        told = [f"loses at most {self.max_loss:.2%} of overlap@10"]
+        if self.max_bytes is not None:
+            told.append(f"is at most {self.max_bytes / 1e6:.2f} MB")
+        if self.max_size_share is not None:
+            told.append(f"is at most {self.max_size_share:.0%} of the fp32 file")
+        if self.max_cpu_ratio is not None:
+            told.append(f"takes at most {self.max_cpu_ratio:g} of the fp32 file's CPU time")
+        return " and ".join(told)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
