@@ -79,7 +79,8 @@ def search(
             "figures": [str(path) for path in figures],
             **put.as_dict(),
         },
-        text=f"{_table(result)}\nchosen: {chosen.name}, loses {chosen.loss:.2%} of it; limit {most:.2%}: {sure}{put.told}",
+        text=f"{_table(result)}\nchosen: {chosen.name}, loses {chosen.loss:.2%} of it; limit {most:.2%}: {sure}"
+        f"{put.told}",
         wrote=result.export.path,
         following=f"edgecsd check {result.export.path} --index gallery.index --images PHOTOS",
     )
