@@ -16,6 +16,7 @@ from edgecsd.golden.tolerances import COSINE
 from edgecsd.quantization import Precision
 
 Floats = NDArray[np.float32]
+NAMES = ("backbone", "target", "precision", "place")  # what makes a row
 COLUMNS = (
     "cosine_mean", "cosine_min", "max_difference", "to_host_cosine_min", "to_host_max_difference", "not_finite",
 )  # fmt: skip
@@ -76,10 +77,17 @@ def _host_problem(row: dict[str, Any], precision: Precision) -> str:
     return f"lowest cosine to the host's runtime {found:.6f}, at least {least} is expected of {precision}"
 
 
+def joined(earlier: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Both, with the new row where the same file was in the same place before; by backbone, file and place."""
+    every = {tuple(row[name] for name in NAMES): row for row in [*earlier, *rows]}
+    orders = [list(dict.fromkeys(key[place] for key in every)) for place in range(len(NAMES))]  # as they first came
+    keys = sorted(every, key=lambda key: [order.index(word) for order, word in zip(orders, key, strict=True)])
+    return [every[key] for key in keys]
+
+
 def text(rows: Sequence[dict[str, Any]]) -> str:
-    names = ("backbone", "target", "precision", "place")
-    lines = [(" ".join(row[name] for name in names), *_cells(row), row["problem"]) for row in rows]
-    return table((" ".join(names), *COLUMNS, "problem"), lines)
+    lines = [(" ".join(row[name] for name in NAMES), *_cells(row), row["problem"]) for row in rows]
+    return table((" ".join(NAMES), *COLUMNS, "problem"), lines)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -107,9 +115,9 @@ def markdown(rows: Sequence[dict[str, Any]], photos: int) -> str:
         of_place = [row for row in rows if row["place"] == place]
         runtimes = sorted({row["runtime"] for row in of_place if row["runtime"]})
         lines.append(f"| {place} | {of_place[0]['on']} | {', '.join(runtimes)} |")
-    heads = ("backbone", "target", "precision", "place")
-    lines += ["", f"| {' | '.join((*heads, *COLUMNS, 'parity'))} |", "|---" * (len(heads) + len(COLUMNS) + 1) + "|"]
+    heads = (*NAMES, *COLUMNS, "parity")
+    lines += ["", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
         verdict = f"**failed**: {row['problem']}".replace("|", "/") if row["problem"] else "ok"
-        lines.append(f"| {' | '.join([*(row[name] for name in heads), *_cells(row), verdict])} |")
+        lines.append(f"| {' | '.join([*(row[name] for name in NAMES), *_cells(row), verdict])} |")
     return "\n".join(lines) + "\n"

@@ -6,7 +6,7 @@ The same files as benchmarks/export.py's, each run on photos by edgecsd/bench/be
 in each place and on this host. Numbers only: the emulated places tell nothing about time. A row fails where an
 embedding is not finite, where it is farther from the host's runtime than a golden pack lets an app be, or farther from
 torch than `edgecsd check` lets a file be; the exit code is 1 then. 4: something to install is missing. Runs are kept in
-WORK.
+WORK, and --out keeps the rows that were not asked for.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from environment import environment
 from runtime_places import Place, Subprocess, places
-from runtime_report import Run, markdown, row_of, text
+from runtime_report import Run, joined, markdown, row_of, text
 from seeded.workshop import Workshop
 from subjects import PRECISIONS, Subject, chosen_subjects
 
@@ -55,7 +55,8 @@ def main() -> int:
     parser.add_argument("--environments", type=Path, help="folder of the runtimes (default: WORK/environments)")
     parser.add_argument("--places", nargs="+", default=[], help="only these (default: all)")
     parser.add_argument("--only", nargs="+", default=[], help="only backbones whose name holds one of these words")
-    parser.add_argument("--photos", type=int, default=8, help="photos, spread over the demo's queries")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="only these")
+    parser.add_argument("--photos", type=int, default=4, help="photos, spread over the demo's queries")
     parser.add_argument("--out", type=Path, help="result file (JSON); a table is written beside it as .md")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what runs elsewhere is ended first
@@ -65,21 +66,25 @@ def main() -> int:
     chosen = [place for place in known if not given.places or place.name in given.places]
     workshop = Workshop(given.work, None, given.photos, ConsoleReporter())
     try:
-        rows = list(verified(workshop, chosen, chosen_subjects(given.only)))
+        rows = list(verified(workshop, chosen, chosen_subjects(given.only), given.precisions))
     except EdgecsdError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     print(text(rows))
     if given.out is not None:
-        write_json(given.out, {"photos": given.photos, "rows": rows, "environment": environment()})
-        given.out.with_suffix(".md").write_text(markdown(rows, given.photos))
+        earlier = read_json(given.out)["rows"] if given.out.exists() else []
+        every = joined(earlier, rows)
+        write_json(given.out, {"photos": given.photos, "rows": every, "environment": environment()})
+        given.out.with_suffix(".md").write_text(markdown(every, given.photos))
         print(f"wrote {given.out}")
     failed = [row for row in rows if row["problem"]]
     print(f"{len(rows) - len(failed)} of {len(rows)} rows have parity")
     return 1 if failed else 0
 
 
-def verified(workshop: Workshop, chosen: Sequence[Place], subjects: Sequence[Subject]) -> Iterator[dict[str, Any]]:
+def verified(
+    workshop: Workshop, chosen: Sequence[Place], subjects: Sequence[Subject], precisions: Sequence[str] = PRECISIONS
+) -> Iterator[dict[str, Any]]:
     """The rows of every file, first on the host, then in the places that run it."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgecsd-runtimes-")))
@@ -87,7 +92,7 @@ def verified(workshop: Workshop, chosen: Sequence[Place], subjects: Sequence[Sub
         devices = {place: _device(place, workshop, stack) for place in chosen}
         for subject in subjects:
             references = References(subject.run(workshop))
-            for target, precision in product(TARGETS, PRECISIONS):
+            for target, precision in product(TARGETS, precisions):
                 there = {place.name: device for place, device in devices.items() if target in place.targets}
                 file = subject.file(workshop, target, precision)
                 if not file.exists():

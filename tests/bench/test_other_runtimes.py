@@ -104,6 +104,22 @@ def test_rows_without_numbers_fail() -> None:
     assert report.count("**failed**") == 2
 
 
+def test_rows_that_were_not_asked_for_stay() -> None:
+    from runtime_report import NAMES, joined
+
+    def row(*names: str, problem: str = "") -> dict[str, str]:
+        return {**dict(zip(NAMES, names, strict=True)), "problem": problem}
+
+    earlier = [row("a", "tflite", "fp32", "host"), row("a", "tflite", "fp32", "old", problem="before")]
+    earlier += [row("a", "tflite", "w8a8", "host"), row("b", "tflite", "fp32", "host")]
+    new = [row("a", "tflite", "fp32", "host"), row("a", "tflite", "fp32", "old"), row("a", "tflite", "fp32", "arm")]
+    found = [" ".join(each[name] for name in NAMES) for each in joined(earlier, new)]
+    assert found == [
+        "a tflite fp32 host", "a tflite fp32 old", "a tflite fp32 arm", "a tflite w8a8 host", "b tflite fp32 host",
+    ]  # fmt: skip
+    assert all(each["problem"] == "" for each in joined(earlier, new))
+
+
 def test_files_in_another_python(run_folder: Path, onnx_file: Path, photos: Path, tmp_path: Path) -> None:
     """The same interpreter in another process; its first file is measured once, and again when it is another one."""
     from runtime_places import Place, Subprocess
