@@ -137,6 +137,19 @@ def test_a_program_that_used_the_runtime_ends_well(artifact: Make) -> None:
         assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
 
 
+def test_nothing_here_times_it_and_no_browser_runs_it(artifact: Make) -> None:
+    from edgecsd.bench import bench
+    from edgecsd.bench.schema import Status
+    from edgecsd.serve.phone import require_browser_file
+
+    path = artifact("coreai", "fp32").path
+    (row,) = bench([path], threads=(1,), min_runs=10, min_seconds=0.1).rows
+    assert row.status is Status.NOT_MEASURABLE and "reference runtime" in row.reason
+    assert row.figures is None and row.provenance.startswith("not measured")
+    with pytest.raises(BadInputError, match="no browser runs Core AI"):
+        require_browser_file(path)
+
+
 class Odd(nn.Module):
     """A batch norm without scale, one that does not follow a convolution, and a convolution read twice."""
 
