@@ -11,6 +11,7 @@ HEAD = {
     "pooling": "average",
 }  # fmt: skip
 COLD = {"tau_q": 1.0, "tau_g": 0.01}  # unequal temperatures
+ANCHORED = ("csd-kl", "csd-l2", "csd-l1", "rop", "d3still")
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,13 @@ class Variant:
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
     data: str = "same"
+
+    @property
+    def whole(self) -> dict[str, Any]:
+        """All settings of `distill`. Anchors come from the gallery alone where nothing else is said."""
+        settings = {**HEAD, **self.settings}
+        anchored = settings.get("loss", "csd-kl") in ANCHORED and settings.get("anchors") != "codebook"
+        return {"anchor_views": 0, **settings} if anchored else settings
 
     @property
     def key(self) -> str:
@@ -78,6 +86,10 @@ def questions(
                 ("topk" + suffix, kind + suffix)
                 for suffix in (", tau 0.1 / 0.1", ", tau 1 / 0.01") for kind in ("random", "fixed")
             ),
+        ),
+        Question(
+            "pool", "Cached views among the anchors?", "",
+            (BASE, *(Variant(f"{n} view{'s' * (n > 1)} too", {"anchor_views": n}) for n in (1, 4))),
         ),
         Question(
             "temperature", "Which temperatures?", "tau_g below 1, so that near anchors count more.",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from data import StudyData
-from plan import HEAD, Variant
+from plan import Variant
 
 from edgecsd.backbones import to_input
 from edgecsd.distill import distill
@@ -46,7 +46,7 @@ class Runner:
         """Distil and search; the run folder goes, its cache of pooled features is shared by all runs."""
         photos, store = self.data.training[variant.data]
         out, started = self.work / "runs" / f"{variant.key}-{seed}", time.monotonic()
-        config = make_config(None, {**HEAD, **variant.settings, "seed": seed})
+        config = make_config(None, {**variant.whole, "seed": seed})
         result = distill(photos, store, out, config=config, cache=self.work / "cache")
         model = load_query_model(out)
         if config.epochs:
