@@ -14,7 +14,7 @@ from edgecsd.quantization import Precision
 class Closeness:
     """Least cosines. same_file: of each image, to the same file run elsewhere; torch: in the mean, to the torch model.
 
-    The same file differs by another processor's, runtime's or browser's kernels alone: fp32 below its limit was computed
+    The same file differs by another processor's, runtime's or browser's kernels alone: fp32 below the limit was made
     in 16 bit, as a WebGPU did that gave 0.9956. Kernels of 8-bit activations may round a value in ten to the next step:
     of Lite0's w8a8 file tflite-runtime 2.14 gave 0.9944 at the lowest to LiteRT 2.3 over 8 photos, and Chromium's
     WebAssembly 1.00000 (LiteRT.js and onnxruntime-web); 0.98 leaves room for other networks. To torch the precision
