@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UNFINISHED := $(VENV)/.unfinished
-# What is installed. Core AI's packages have wheels for x86-64 Linux (glibc 2.34) and macOS 26 on Apple silicon alone:
+# What is installed. Core AI's packages have wheels for x86-64 Linux (glibc 2.34) and macOS 26 on Apple silicon:
 # elsewhere `make setup EXTRAS=all,dev`.
 EXTRAS ?= all,coreai,dev
 # Photos that `make bench` measures with: a folder or a CSV list; none: the demo's.
