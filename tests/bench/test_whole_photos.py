@@ -38,7 +38,7 @@ def test_photos_are_brought_to_one_size_and_made_up_ones_too(photos: Path) -> No
 
 def test_files_that_take_different_photos_are_not_fed_by_turns(whole_file: Path, onnx_file: Path) -> None:
     result = bench([onnx_file, whole_file], threads=[1], min_runs=15, min_seconds=0.05)
-    with pytest.raises(IncompatibleError, match="takes 32 px and .* photos of any size: they cannot be fed by turns"):
+    with pytest.raises(IncompatibleError, match=r"takes 32 px and .* photos of any size: they cannot be fed by turns"):
         compare_artifacts(result, None)
 
 
