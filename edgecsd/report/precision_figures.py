@@ -64,8 +64,10 @@ def _panel(
         axes.axvline(most, **dashed)
     for x, point in zip(places, points, strict=True):
         if point.name == chosen:
+            left = x > 0.7 * max(places)  # of the point, where there is no room on its right
             axes.annotate(
-                "chosen", (x, 100 * point.loss), (8, 8), textcoords="offset points", fontsize=8, color=INK,
+                "chosen", (x, 100 * point.loss), (-8 if left else 8, 8), textcoords="offset points", fontsize=8,
+                color=INK, ha="right" if left else "left",
                 arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.7},
             )  # fmt: skip
     axes.set_xlim(left=0)

@@ -158,13 +158,22 @@ def test_errors(made: Path, photos: Path, pixel_store: FeatureStore, monkeypatch
         search_precision(made, "coreml", photos, pixel_store.path, objectives=Objectives(max_cpu_ratio=0.5))
     with pytest.raises(BadInputError, match="beside 16 photos for the ranges, 8 have features"):
         search_precision(made, "onnx", photos, pixel_store.path, calibration_count=16)
+    few_trials(monkeypatch)
     monkeypatch.setattr(attempts, "measure", lambda *a: Trial(a[2], a[3], 1, 0.5, 0.4, 0.6, 0.1, "f"))
     with pytest.raises(GateFailedError, match=r"nothing .* target onnx loses at most 1.00% .* loses 50.00%, limit"):
         searched(made, photos, pixel_store, max_loss=0.0100001)
 
 
-def test_the_size_is_a_limit_too(made: Path, photos: Path, pixel_store: FeatureStore) -> None:
+def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "PERCENTILES", ())
+    monkeypatch.setattr(search, "FLOAT_SHARES", (0.1,))
+
+
+def test_the_size_is_a_limit_too(
+    made: Path, photos: Path, pixel_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What keeps retrieval and is too large is not taken; the share is of the fp32 file, which is tried for it."""
+    few_trials(monkeypatch)
     free = searched(made, photos, pixel_store, max_loss=0.89)
     assert free.chosen.precision is Precision.W8A8 and len(free.trials) == 1
     share = searched(made, photos, pixel_store, max_loss=0.89, max_size_share=0.9)
@@ -185,7 +194,7 @@ def test_cpu_time_is_measured_and_is_a_limit(
 ) -> None:
     quick = partial(attempts.interleaved_ratio, blocks=3, runs=2, warmup_seconds=0.02)
     monkeypatch.setattr(attempts, "interleaved_ratio", quick)
-    monkeypatch.setattr(search, "PERCENTILES", ())
+    few_trials(monkeypatch)
     result = searched(made, photos, pixel_store, max_loss=0.88, max_cpu_ratio=1000.0)
     whole, eight = result.trials
     assert whole.precision is Precision.FP32 and whole.cpu_ratio == 1
@@ -202,10 +211,10 @@ def test_cpu_time_is_measured_and_is_a_limit(
 def test_layers_are_not_measured_twice(
     made: Path, photos: Path, pixel_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = searched(made, photos, pixel_store, max_loss=1e-7)
+    first = searched(made, photos, pixel_store, max_loss=1e-6)
     assert first.layers
     monkeypatch.setattr(sensitivity, "_with_one_rounded", lambda *a: pytest.fail("it is known"))
-    assert searched(made, photos, pixel_store, max_loss=1e-7).layers == first.layers
+    assert searched(made, photos, pixel_store, max_loss=1e-6).layers == first.layers
 
 
 def test_the_command(made: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:
