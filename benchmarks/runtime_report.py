@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from edgecsd.bench.parity import compare, parity_problem, shape_problem
 from edgecsd.cli.console import table
+from edgecsd.closeness import CLOSENESS
 from edgecsd.gates import DEFAULT_THRESHOLDS
-from edgecsd.golden.tolerances import COSINE
 from edgecsd.quantization import Precision
 
 Floats = NDArray[np.float32]
@@ -52,7 +52,7 @@ def row_of(run: Run, precision: Precision, expected: Floats, host: Floats | None
         }  # fmt: skip
     problems = [shape_problem(run.vectors, *expected.shape)]
     if not problems[0]:
-        problems += [parity_problem(to_torch), _torch_problem(row, precision)]
+        problems += [parity_problem(to_torch, precision, same_file=False), _torch_problem(row, precision)]
         if host is not None:
             to_host = compare(run.vectors, host, "host's runtime")
             row |= {"to_host_cosine_min": to_host.cosine_min, "to_host_max_difference": to_host.max_difference}
@@ -71,7 +71,7 @@ def _torch_problem(row: dict[str, Any], precision: Precision) -> str:
 
 def _host_problem(row: dict[str, Any], precision: Precision) -> str:
     """By the tolerance of golden packs: the same tensors by the same file on another processor."""
-    least, found = COSINE[precision], row["to_host_cosine_min"]
+    least, found = CLOSENESS[precision].same_file, row["to_host_cosine_min"]
     if found >= least:
         return ""
     return f"lowest cosine to the host's runtime {found:.6f}, at least {least} is expected of {precision}"

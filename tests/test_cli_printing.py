@@ -49,7 +49,7 @@ def test_bench_rows_without_figures(
     assert stop.value.code == code
     text = capsys.readouterr().out
     assert re.search(rf"^x\.tflite +4 +{status.value} +- +- +- +- +4\.90 +-$", text, re.MULTILINE)
-    assert "x.tflite, threads 4: it ran out of memory" in text
+    assert "x.tflite, 4 threads: it ran out of memory" in text
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:

@@ -135,11 +135,12 @@ def test_compressed_lists_compare_their_best_anew(tmp_path: Path, monkeypatch: p
 def test_a_distillation_from_disk_is_the_same(
     photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    distillations.run(photos, pixel_store.path, tmp_path / "held")
+    settings = distillations.config(anchor_views=0)  # from disk there are none
+    distillations.run(photos, pixel_store.path, tmp_path / "held", config=settings)
     monkeypatch.setattr(mapped_vectors, "HELD_VALUES", 0)
     monkeypatch.setattr(mining, "GALLERY_ROWS", 10)
     monkeypatch.setattr(training_set, "BLOCK_ROWS", 7)
-    distillations.run(photos, pixel_store.path, tmp_path / "disk")
+    distillations.run(photos, pixel_store.path, tmp_path / "disk", config=settings)
     held, disk = (
         [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         for name in ("held", "disk")

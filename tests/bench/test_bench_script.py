@@ -53,7 +53,7 @@ def test_the_program_measures_and_import_finds_it_right(folder: Path, coreml_fil
     document = program.measure(folder, evaluator_as_coremltools(), ["CPU_ONLY", "ALL"], 3, 0.0)
     (tmp_path / "coreml.json").write_text(json.dumps(document))
     rows = import_rows(tmp_path / "coreml.json", artifact=coreml_file)
-    assert [row.compute_units for row in rows] == ["CPU_ONLY", "ALL"]
+    assert [row.backend for row in rows] == ["CPU_ONLY", "ALL"]
     for row in rows:
         assert row.status is Status.OK and row.kind == "imported" and row.precision == "fp32"
         assert row.figures is not None and row.figures.runs == 3 and row.figures.load_ms is not None

@@ -109,7 +109,7 @@ def page(photos: Path, pixel_store: FeatureStore, tmp_path_factory: pytest.TempP
     index = build_index(pixel_store, made / "gallery.index")
     write_golden_pack(folder / "model.onnx", photos, folder / "golden", index=made / "gallery.index", cost_images=0)
     vectors = index.read(np.arange(len(index.ids)))
-    (folder / "gallery.json").write_text(json.dumps({"ids": index.ids, "vectors": vectors.tolist()}))
+    (folder / "gallery.json").write_text(json.dumps({"ids": list(index.ids), "vectors": vectors.tolist()}))
     (folder / "index.html").write_text(PAGE)
     shutil.copyfile(pixels_js(), folder / "pixels.js")
     for name, file in runtime.items():

@@ -79,6 +79,8 @@ class Gate(nn.Module):
 
 
 class NoMetadata:
+    baked = None
+
     def model_dump_json(self) -> str:
         return "{}"
 
