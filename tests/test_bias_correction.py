@@ -134,8 +134,13 @@ def float_weights(file: Path) -> set[int]:
         return {place for place, node in enumerate(layers) if types.get(node.input[1]) == onnx.TensorProto.FLOAT}
     interpreter = Interpreter(model_path=str(file), experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
     kinds = {tensor["index"]: tensor["dtype"] for tensor in interpreter.get_tensor_details()}
-    operators = [op for op in interpreter._get_ops_details() if op["op_name"] in ("CONV_2D", "DEPTHWISE_CONV_2D")]
-    return {place for place, op in enumerate(operators) if kinds[op["inputs"][1]] is np.float32}
+    every = interpreter._get_ops_details()
+    stored = {
+        op["outputs"][0]: op["inputs"][0] for op in every if op["op_name"] == "DEQUANTIZE"
+    }  # made float at run time
+    operators = [op for op in every if op["op_name"] in ("CONV_2D", "DEPTHWISE_CONV_2D")]
+    weights = [op["inputs"][1] for op in operators]
+    return {place for place, index in enumerate(weights) if kinds[stored.get(index, index)] is np.float32}
 
 
 def float_convolutions(file: Path) -> set[int]:
