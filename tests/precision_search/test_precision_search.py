@@ -182,7 +182,9 @@ def test_the_size_is_a_limit_too(
     whole = share.trials[0]
     assert whole.fits(0.89) and share.objectives.max_bytes == int(0.9 * whole.size_bytes)
     with pytest.raises(NothingFitsError, match=r"is at most .* MB; the nearest is .* MB, limit") as failed:
-        searched(made, photos, pixel_store, max_loss=0.89, max_bytes=free.chosen.size_bytes - 1)
+        searched(
+            made, photos, pixel_store, max_loss=0.89, max_bytes=free.chosen.size_bytes // 2
+        )  # other w8a8 files may be a few bytes less
     given = failed.value.searched
     assert given.trials and all(given.objectives.lacks(trial) for trial in given.trials) and not given.layers
     assert {Precision.W8A8, Precision.W8A32, Precision.FP16, Precision.FP32} == {t.precision for t in given.trials}
