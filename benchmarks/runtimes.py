@@ -113,7 +113,7 @@ def _device(place: Place, workshop: Workshop, stack: ExitStack) -> Device:
 
 def _job(file: Path, inputs: Inputs, references: References) -> Job:
     metadata = read_metadata(file)
-    images, pixels_file = inputs.of(metadata.preprocess)
+    images, pixels_file = inputs.of(metadata.input)
     reference = references.find(file, metadata)
     return Job(file, metadata, 1, ONCE, images, pixels_file, reference, TIMEOUT_SECONDS, Host())
 
