@@ -13,6 +13,9 @@ from edgecsd.report.style import INK, MARKERS, MUTED, PALETTE, VERMILLION, look,
 
 Values = NDArray[np.float64]
 LEGEND_WIDTH = 34  # characters of a name
+NUMBER_WIDTH, NUMBER_HEIGHT = 0.04, 0.06  # of a point's number, shares of the axes
+FEW_DECADES = 2.5
+DASHES = ("-", "--", ":")  # of lines that share a colour
 
 
 def distribution_figure(series: Sequence[tuple[str, Values]]) -> Figure:
@@ -23,11 +26,12 @@ def distribution_figure(series: Sequence[tuple[str, Values]]) -> Figure:
         for number, (name, values) in enumerate(series):
             ordered = np.sort(values)
             share = np.arange(1, len(ordered) + 1) / len(ordered)
-            axes.plot(ordered, share, color=PALETTE[number % len(PALETTE)], label=_short(name), drawstyle="steps-post")
+            colour, dashes = PALETTE[number % len(PALETTE)], DASHES[number // len(PALETTE) % len(DASHES)]
+            axes.plot(ordered, share, color=colour, linestyle=dashes, label=_short(name), drawstyle="steps-post")
         for level in (0.5, 0.9):
             axes.axhline(level, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
         axes.set_xscale("log")
-        _plain_ticks(axes)
+        _plain_ticks(axes, np.concatenate([values for _, values in series]))
         axes.set_xlabel("milliseconds an inference")
         axes.set_ylabel("share of runs")
         axes.set_ylim(0, 1.02)
@@ -36,10 +40,14 @@ def distribution_figure(series: Sequence[tuple[str, Values]]) -> Figure:
 
 
 def pareto_figure(points: Sequence[tuple[str, str, float, float]], found: str) -> Figure:
-    """(name, device, milliseconds, figure of merit) of each row; on the line are those that no other beats in both."""
+    """(name, device, milliseconds, figure of merit) of each row; on the line are those that no other beats in both.
+
+    Points bear numbers, the soonest first, and a list beside the axes has their names (at the points they overlap).
+    """
+    points = sorted(points, key=lambda point: (point[2], -point[3]))
     devices = list(dict.fromkeys(point[1] for point in points))
     with look():
-        figure = new_figure(3.8)
+        figure = new_figure(max(3.8, 0.16 * len(points) + 1.2))
         axes = figure.subplots()
         best = front([(point[2], point[3]) for point in points])
         axes.plot([points[n][2] for n in best], [points[n][3] for n in best], color=MUTED, linewidth=1.1, zorder=1)
@@ -47,20 +55,36 @@ def pareto_figure(points: Sequence[tuple[str, str, float, float]], found: str) -
             own = [point for point in points if point[1] == device]
             colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
             axes.plot([p[2] for p in own], [p[3] for p in own], marker, color=colour, label=_short(device))
-        for place, (name, _, milliseconds, value) in enumerate(points):
-            offset = (5, 5) if place % 2 else (5, -11)
-            axes.annotate(
-                _short(name), (milliseconds, value), offset, textcoords="offset points", fontsize=7, color=INK
-            )
         axes.set_xscale("log")
-        _plain_ticks(axes)
+        _plain_ticks(axes, np.array([point[2] for point in points]))
         axes.margins(x=0.18, y=0.12)
         lowest = min(point[3] for point in points)
-        axes.set_ylim(lowest - max(0.01, 0.12 * (1 - lowest)), 1 + max(0.002, 0.05 * (1 - lowest)))
+        low, high = lowest - max(0.01, 0.12 * (1 - lowest)), 1 + max(0.002, 0.05 * (1 - lowest))
+        axes.set_ylim(low, high)
+        for place, level in enumerate(_levels([(point[2], (point[3] - low) / (high - low)) for point in points])):
+            axes.annotate(
+                str(place + 1), points[place][2:], (0, -11 - 9 * level), textcoords="offset points", fontsize=7,
+                color=INK, ha="center",
+            )  # fmt: skip
+        names = "\n".join(f"{place + 1}  {name}" for place, (name, *_) in enumerate(points))
+        axes.annotate(names, (1.03, 1), xycoords="axes fraction", va="top", fontsize=7, color=INK)
         axes.set_xlabel("milliseconds an inference, median")
         axes.set_ylabel(found)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
     return figure
+
+
+def _levels(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Of points (milliseconds, share of the height), soonest first: how many others' numbers each has to go below."""
+    width = np.log(points[-1][0] / points[0][0]) or 1.0
+    taken: list[tuple[float, float, int]] = []
+    for milliseconds, height in points:
+        near = {
+            level for time, other, level in taken
+            if np.log(milliseconds / time) < NUMBER_WIDTH * width and abs(height - other) < NUMBER_HEIGHT
+        }  # fmt: skip
+        taken.append((milliseconds, height, next(level for level in range(len(points)) if level not in near)))
+    return [level for _, _, level in taken]
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -96,8 +120,10 @@ def _short(name: str) -> str:
     return name if len(name) <= LEGEND_WIDTH else f"{name[: LEGEND_WIDTH - 3]}..."
 
 
-def _plain_ticks(axes: object) -> None:
+def _plain_ticks(axes: object, values: Values) -> None:
+    """Whole powers of ten, and where there are few of them what lies between."""
     axis = axes.xaxis  # type: ignore[attr-defined]
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    decades = float(np.log10(values.max() / values.min())) if len(values) else 0.0
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < FEW_DECADES else (1,)))
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_locator(NullLocator())
