@@ -92,8 +92,8 @@ class Attempts:
         return self._export(chosen.precision, chosen.how, path, overwrite=overwrite, tuned=chosen.tuned)
 
     def discard(self) -> None:
-        """Remove the trials' files."""
-        for file in [*(Path(trial.file) for trial in self.tried), self._file(REFERENCE)]:
+        """Remove the trials' files, and those that an earlier search was stopped over."""
+        for file in self.folder.glob(f"trial-*{self.target.suffix}"):
             if file.is_dir():
                 shutil.rmtree(file)
             else:
