@@ -107,11 +107,17 @@ def queries_needed(a: Values, b: Values, *, level: float = LEVEL, power: float =
     queries like these the test finds the difference with probability `power`. None where d is 0: no number would do.
     """
     differences = _differences(a, b)
-    mean = float(differences.mean())
-    if mean == 0 or len(differences) < 2:
+    if len(differences) < 2:
+        return None
+    return queries_to_show(float(differences.mean()), float(differences.std(ddof=1)), level=level, power=power)
+
+
+def queries_to_show(mean: float, deviation: float, *, level: float = LEVEL, power: float = POWER) -> int | None:
+    """`queries_needed` of a mean difference and the standard deviation of the differences."""
+    if mean == 0:
         return None
     quantiles = NORMAL.inv_cdf((1 + level) / 2) + NORMAL.inv_cdf(power)
-    return max(2, math.ceil((quantiles * float(differences.std(ddof=1)) / mean) ** 2))
+    return max(2, math.ceil((quantiles * deviation / mean) ** 2))
 
 
 def _check(level: float, resamples: int) -> None:

@@ -68,7 +68,7 @@ def search(
     figures, chosen, most = _draw(result, result.chosen), result.chosen, result.objectives.max_loss
     sure = (
         "the whole interval is within it" if result.sure else
-        f"its interval reaches beyond: about {chosen.needed} photos would decide" if chosen.needed else
+        f"its interval reaches beyond: about {needed} photos would decide" if (needed := chosen.needed(most)) else
         "its interval reaches beyond: more photos would decide"
     )  # fmt: skip
     finish(

@@ -33,13 +33,13 @@ class Attempts:
     """
 
     def __init__(
-        self, run: Path, target: Target, judge: HeldOut, log: TrialLog, folder: Path, *, max_loss: float, timed: bool,
+        self, run: Path, target: Target, judge: HeldOut, log: TrialLog, folder: Path, *, timed: bool,
         reporter: Reporter, calibration: ImageSet, calibration_count: int, seed: int, licence: str | None,
     ) -> None:  # fmt: skip
         self.run, self.target, self.judge, self.folder = run, target, judge, folder
         self.log, self.reporter = log, reporter
         self.tried: list[Trial] = []
-        self._max_loss, self._timed = max_loss, timed
+        self._timed = timed
         self._options: dict[str, Any] = {
             "calibration": calibration, "calibration_count": calibration_count, "seed": seed, "licence": licence,
             "reporter": reporter,
@@ -48,7 +48,7 @@ class Attempts:
     def attempt(self, precision: Precision, how: EightBit = STANDARD, tuned: str = "") -> Trial | None:
         """The trial, from the log where it was made before; None for a precision that the target lacks or refuses."""
         trial = self.log.known.get((precision, how, tuned))
-        if trial is None:
+        if trial is None or (self._timed and trial.cpu_ratio is None):
             if precision not in target_module(self.target).PRECISIONS:
                 return None
             try:
@@ -70,7 +70,7 @@ class Attempts:
         file = self._file((precision, how, tuned))
         made = self._export(precision, how, file, overwrite=True, tuned=tuned)
         vectors: Floats = load_runner(made.path).embed(self.judge.pixels)
-        trial = measure(self.judge, vectors, precision, how, size_bytes(file), str(file), self._max_loss, tuned)
+        trial = measure(self.judge, vectors, precision, how, size_bytes(file), str(file), tuned)
         if not self._timed:
             return trial
         if trial.key == REFERENCE:

@@ -70,7 +70,10 @@ class SearchResult(Searched):
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**super().as_dict(), "chosen": self.chosen.as_dict(), "sure": self.sure}
+        return {
+            **super().as_dict(), "chosen": self.chosen.as_dict(), "sure": self.sure,
+            "needed": self.chosen.needed(self.objectives.max_loss),
+        }  # fmt: skip
 
 
 class NothingFitsError(GateFailedError):
@@ -128,15 +131,14 @@ def search_precision(
     judge.start_from(model)
     if judge.torch_overlap == 0:
         raise BadInputError(f"{run}: the torch model itself finds nothing in {gallery}: there is nothing to lose")
-    timed = limits.max_cpu_ratio is not None
     folder = run / "exports" / f"auto-{kind}"
     settings = {
         "weights": model.config.weights_digest, "calibration": digest, "held_out": digest_of(rows.tolist()),
-        "gallery": digest_of(list(store.items.ids)), "max_loss": limits.max_loss, "timed": timed,
+        "gallery": digest_of(list(store.items.ids)),
         "versions": target_module(kind).versions(),
     }  # fmt: skip
     attempts = Attempts(
-        run, kind, judge, TrialLog(folder / TRIALS, settings), folder, max_loss=limits.max_loss, timed=timed,
+        run, kind, judge, TrialLog(folder / TRIALS, settings), folder, timed=limits.max_cpu_ratio is not None,
         reporter=reporter, calibration=photos, calibration_count=calibration_count, seed=seed, licence=licence,
     )  # fmt: skip
     work = _Search(attempts, model, ranges, limits)

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from edgecsd.bootstrap import bootstrap_intervals, queries_needed
+from edgecsd.bootstrap import bootstrap_intervals, queries_to_show
 from edgecsd.gallery_vectors import Floats
 from edgecsd.json_lines import JsonLog
 from edgecsd.precision_search.held_out import HeldOut
 from edgecsd.quantization import EightBit, Precision
 
-SCHEMA_VERSION = 2  # 1 knew no equalisation, no float weights and no CPU time
+SCHEMA_VERSION = 3  # 1 knew no equalisation, no float weights and no CPU time; 2 was of one limit
 TrialKey = tuple[Precision, EightBit, str]
 
 
@@ -23,7 +23,7 @@ class Trial:
     """What one recipe costs. loss: share of the torch model's overlap@10 that is gone, with its 95 % interval.
 
     held_out_cosine   mean cosine to the torch model's embeddings
-    needed            how many photos would tell whether the loss is above the limit, where these do not; else None
+    deviation         standard deviation of the photos' losses
     tuned             of which quantisation-aware distillation its weights are: the name of its folder; "" of none
     cpu_ratio         CPU time by the fp32 file's, one thread, measured by turns: median, 10th and 90th percentile of
     cpu_low, cpu_high the blocks; None where it was not asked for
@@ -37,7 +37,7 @@ class Trial:
     high: float
     held_out_cosine: float
     file: str
-    needed: int | None = None
+    deviation: float = 0.0
     tuned: str = ""
     cpu_ratio: float | None = None
     cpu_low: float | None = None
@@ -61,6 +61,11 @@ class Trial:
         """Whether the whole interval is."""
         return self.high <= most
 
+    def needed(self, most: float) -> int | None:
+        """How many photos would tell whether the loss is above the limit; None where these do, or none would."""
+        decided = self.surely(most) or self.low > most
+        return None if decided else queries_to_show(self.loss - most, self.deviation)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         how = {**asdict(self.how), "float_convolutions": sorted(self.how.float_convolutions)}
@@ -68,17 +73,14 @@ class Trial:
 
 
 def measure(
-    held_out: HeldOut, vectors: Floats, precision: Precision, how: EightBit, size: int, file: str, most: float,
-    tuned: str = "",
+    held_out: HeldOut, vectors: Floats, precision: Precision, how: EightBit, size: int, file: str, tuned: str = ""
 ) -> Trial:  # fmt: skip
     """The trial of a recipe whose file gave these embeddings (n, D) for the held-out photos."""
     values = held_out.lost(vectors)
     interval = bootstrap_intervals({"": values})[""]
-    decided = interval.high <= most or interval.low > most
-    needed = None if decided else queries_needed(values, np.full(len(values), most))
     return Trial(
-        precision, how, size, interval.mean, interval.low, interval.high, held_out.cosine(vectors), file, needed,
-        tuned,
+        precision, how, size, interval.mean, interval.low, interval.high, held_out.cosine(vectors), file,
+        float(np.std(values, ddof=1)), tuned,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from distillations import config, run
 from typer.testing import CliRunner
 
+from edgecsd.bootstrap import queries_needed
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.features import FeatureStore
@@ -61,7 +63,7 @@ def searched(made: Path, photos: Path, store: FeatureStore, **limits: Any) -> se
 
 
 def test_nothing_is_lost_by_the_torch_model_itself(held_out: HeldOut, pixel_store: FeatureStore) -> None:
-    same = measure(held_out, held_out.torch, Precision.FP32, STANDARD, 1, "f", 0.01)
+    same = measure(held_out, held_out.torch, Precision.FP32, STANDARD, 1, "f")
     assert (same.loss, same.low, same.high) == (0, 0, 0) and same.held_out_cosine == pytest.approx(1, abs=1e-6)
     rows = exact_neighbours(held_out.torch, store_blocks(pixel_store), 24)[1]
     wanted = exact_neighbours(pixel_store.vectors()[:16], store_blocks(pixel_store), 24)[1]
@@ -76,9 +78,12 @@ def test_what_is_lost_is_a_share_of_what_torch_finds(held_out: HeldOut) -> None:
     noise = np.random.default_rng(0).normal(size=held_out.torch.shape).astype(np.float32)
     worse = held_out.torch + noise / np.linalg.norm(noise, axis=1, keepdims=True)
     worse /= np.linalg.norm(worse, axis=1, keepdims=True)
-    trial = measure(held_out, worse, Precision.W8A8, STANDARD, 1, "f", 0.01)
+    trial = measure(held_out, worse, Precision.W8A8, STANDARD, 1, "f")
     assert trial.loss == pytest.approx(1 - held_out.overlap(worse).mean() / held_out.torch_overlap)
     assert trial.low < trial.loss < trial.high and not trial.fits(0.01) and trial.fits(1)
+    assert trial.needed(0) is None, "it is decided"
+    near, losses = trial.low + 0.01, held_out.lost(worse)
+    assert trial.needed(near) == queries_needed(losses, np.full(len(losses), near))
 
 
 def test_the_first_that_fits_is_taken(made: Path, photos: Path, pixel_store: FeatureStore) -> None:
@@ -116,16 +121,14 @@ def test_trials_are_not_made_twice(
     exports: list[Any] = []
     real = attempts.export
     monkeypatch.setattr(attempts, "export", lambda *a, **k: (exports.append(k["out"]), real(*a, **k))[1])
-    again = searched(made, photos, pixel_store, max_loss=0.8)
+    again = searched(made, photos, pixel_store, max_loss=0.7)
     assert again.chosen == first.chosen and exports == [again.export.path], "only what was chosen is written again"
-    monkeypatch.undo()
-    assert searched(made, photos, pixel_store, max_loss=0.7).trials[0].loss == first.trials[0].loss
 
 
 def test_half_a_line_is_no_trial(held_out: HeldOut, tmp_path: Path) -> None:
     log = TrialLog(tmp_path / "trials.jsonl", {"a": 1})
     how = EightBit(99.9, frozenset({3, 1}), False, True, True)
-    trial = replace(measure(held_out, held_out.torch, Precision.W8A8, how, 7, "f", 0.01), cpu_ratio=0.5)
+    trial = replace(measure(held_out, held_out.torch, Precision.W8A8, how, 7, "f"), cpu_ratio=0.5)
     log.add(trial)
     with open(log.file, "a") as handle:
         handle.write('{"precision": "fp16", "ho')
@@ -136,16 +139,18 @@ def test_half_a_line_is_no_trial(held_out: HeldOut, tmp_path: Path) -> None:
 def test_a_log_of_an_earlier_schema_is_begun_anew(held_out: HeldOut, tmp_path: Path) -> None:
     """Schema 1: no version in the header, and lines without what was added since."""
     file = tmp_path / "trials.jsonl"
-    line = measure(held_out, held_out.torch, Precision.W8A8, STANDARD, 7, "f", 0.01).as_dict()
+    line = measure(held_out, held_out.torch, Precision.W8A8, STANDARD, 7, "f").as_dict()
     for name in ("equalisation", "float_weights"):
         del line["how"][name]
     del line["cpu_ratio"], line["cpu_low"], line["cpu_high"]
     file.write_text(json.dumps({"settings": {"a": 1}}) + "\n" + json.dumps(line) + "\n")
     assert not TrialLog(file, {"a": 1}).known
-    assert json.loads(file.read_text()) == {"schema_version": 2, "settings": {"a": 1}}
+    assert json.loads(file.read_text()) == {"schema_version": 3, "settings": {"a": 1}}
 
 
-def test_errors(made: Path, photos: Path, pixel_store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors(
+    made: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for limits, said in (
         ({"max_loss": 1}, r"--max-loss 1: from 0 to 1"),
         ({"max_bytes": 0}, r"--max-size 0: above 0"),
@@ -159,9 +164,10 @@ def test_errors(made: Path, photos: Path, pixel_store: FeatureStore, monkeypatch
     with pytest.raises(BadInputError, match="beside 16 photos for the ranges, 8 have features"):
         search_precision(made, "onnx", photos, pixel_store.path, calibration_count=16)
     few_trials(monkeypatch)
-    monkeypatch.setattr(attempts, "measure", lambda *a: Trial(a[2], a[3], 1, 0.5, 0.4, 0.6, 0.1, "f"))
+    monkeypatch.setattr(attempts.Attempts, "_made", lambda _, *key: Trial(*key[:2], 1, 0.5, 0.4, 0.6, 0.1, "f"))
+    bad = Path(shutil.copytree(made, tmp_path / "bad", ignore=shutil.ignore_patterns("exports")))
     with pytest.raises(GateFailedError, match=r"nothing .* target onnx loses at most 1.00% .* loses 50.00%, limit"):
-        searched(made, photos, pixel_store, max_loss=0.0100001)
+        searched(bad, photos, pixel_store, max_loss=0.01)
 
 
 def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +209,8 @@ def test_cpu_time_is_measured_and_is_a_limit(
     assert result.chosen.cpu_ratio == eight.cpu_ratio and eight.cpu_ratio is not None
     assert 0 < (eight.cpu_low or 0) <= eight.cpu_ratio <= (eight.cpu_high or 0)
     lines = [json.loads(line) for line in (result.folder / search.TRIALS).read_text().splitlines()]
-    assert [line.get("cpu_ratio") for line in lines[1:]] == [1.0, eight.cpu_ratio]
+    assert [line["cpu_ratio"] for line in lines[1:] if line["cpu_ratio"] is not None] == [1.0, eight.cpu_ratio]
+    monkeypatch.setattr(search._Search, "_recipes", lambda _: iter([STANDARD]))
     with pytest.raises(NothingFitsError) as failed:  # the trials are taken from the log, and more are measured
         searched(made, photos, pixel_store, max_loss=0.88, max_cpu_ratio=1e-6, max_bytes=1)
     given = failed.value.searched
