@@ -234,6 +234,9 @@ def _ability(need: Need, packages: Sequence[Package], problems: Mapping[str, str
         why = f"{MACOS_ONLY[need.ability]}, and this is {platform.system()}"
         return Ability(name=need.ability, works=False, why=why)
     groups = need.groups or tuple((package.name,) for package in packages if need.extra in package.extras)
+    if not groups or any(name not in problems for group in groups for name in group):
+        why = f"edgecsd was installed before it had all of the extra {need.extra!r}"
+        return Ability(name=need.ability, works=False, why=why, mend=f"pip install 'edgecsd[{need.extra}]'")
     broken = [group[0] for group in groups if all(problems[name] for name in group)]
     if not broken:
         return Ability(name=need.ability, works=True)

@@ -127,6 +127,16 @@ def test_a_package_that_does_not_import_takes_its_abilities_along(monkeypatch: p
     assert ability(report, "index").why == "faiss-cpu: import faiss fails: ImportError: no AVX2"
 
 
+def test_a_checkout_newer_than_what_was_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An editable installation keeps the metadata of the day that it was made."""
+    old = [line for line in metadata.requires("edgecsd") or [] if "coreai" not in line]
+    monkeypatch.setattr(metadata, "requires", lambda name: old)
+    lacking = {a.name: a for a in doctor().lacking}
+    for name in ("export to coreai (experimental)", "check coreai (experimental)"):
+        assert "installed before it had all of the extra 'coreai'" in lacking[name].why
+        assert lacking[name].mend == "pip install 'edgecsd[coreai]'"
+
+
 def test_edgecsd_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     def requires(name: str) -> list[str]:
         raise metadata.PackageNotFoundError(name)
