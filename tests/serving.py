@@ -61,4 +61,4 @@ def running(service: Service, port: int = 0) -> Iterator[str]:
 
 def client(root: str, fingerprint: str, token: str = TOKEN) -> httpx.Client:
     headers = {"authorization": f"Bearer {token}", HEADER: fingerprint}
-    return httpx.Client(base_url=root, headers=headers, timeout=20, trust_env=False)
+    return httpx.Client(base_url=root, headers=headers, timeout=120, trust_env=False)
