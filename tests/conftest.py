@@ -21,6 +21,21 @@ def _interrupts_are_heard() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Each takes a worker for minutes: begun last, they would be waited for by an idle one.
+LONG = (
+    "test_documented.py", "precision_search/test_precision_search.py", "targets/test_8_bit_body.py",
+    "targets/test_contract.py", "test_demo.py", "test_deliveries.py", "test_bias_correction.py",
+    "precision_search/test_tuning.py", "targets/test_describe.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first."""
+    rank = {name: number for number, name in enumerate(LONG)}
+    tests = Path(__file__).parent
+    items.sort(key=lambda item: rank.get(item.path.relative_to(tests).as_posix(), len(LONG)))
+
+
 def portrait() -> Image.Image:
     """The photograph that matplotlib ships with its sample data (512 x 600, RGB)."""
     from matplotlib.cbook import get_sample_data

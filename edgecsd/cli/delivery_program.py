@@ -22,6 +22,7 @@ def delivery_program(description: str, *, recipe: str, how_to: str) -> None:
     )
     parser.add_argument("--calibration", type=Path, help="photos that w8a8 measures its ranges on (those of --images)")
     parser.add_argument("--reference", type=Path, help="store with the gallery model's features of the photos")
+    parser.add_argument("--bench-seconds", type=float, help="how long each series of the measured row takes at least")
     given = parser.parse_args()
     from edgecsd.delivery import deliver
     from edgecsd.errors import EdgecsdError
@@ -30,7 +31,8 @@ def delivery_program(description: str, *, recipe: str, how_to: str) -> None:
     try:
         delivery = deliver(
             given.run, given.index, given.images, given.out, recipe=find_recipe(given.recipe),
-            calibration=given.calibration, reference=given.reference, how_to=how_to, reporter=ConsoleReporter(),
+            calibration=given.calibration, reference=given.reference, bench_seconds=given.bench_seconds,
+            how_to=how_to, reporter=ConsoleReporter(),
         )  # fmt: skip
     except EdgecsdError as error:
         parser.exit(error.exit_code, f"{parser.prog}: error: {error}\n")
