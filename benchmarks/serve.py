@@ -133,14 +133,29 @@ class Clients:
             connection.close()
 
 
-def batches_so_far(port: int) -> tuple[int, int]:
-    """(calls of faiss, vectors in them) since the service started."""
+def batches_so_far(port: int) -> tuple[dict[int, int], int]:
+    """({largest size of a bucket: calls of faiss}, vectors in all of them) since the service started."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", "/metrics", headers={"authorization": f"Bearer {TOKEN}"})
     lines = connection.getresponse().read().decode().splitlines()
     connection.close()
     values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-    return int(values["edgecsd_batch_vectors_count"]), round(float(values["edgecsd_batch_vectors_sum"]))
+    bounds = [name.split('"')[1] for name in values if name.startswith("edgecsd_batch_vectors_bucket")]
+    up_to = {int(bound): int(values[f'edgecsd_batch_vectors_bucket{{le="{bound}"}}']) for bound in bounds[:-1]}
+    calls = dict(zip(up_to, np.diff([0, *up_to.values()]).tolist(), strict=True))
+    return calls, round(float(values["edgecsd_batch_vectors_sum"]))
+
+
+def sizes_of(calls: dict[int, int], vectors: int) -> list[int]:
+    """Sizes that so many calls a bucket had: the smallest of their bucket, and what then lacks, one each in turn."""
+    bounds = sorted(calls)
+    highest = [bound for bound in bounds for _ in range(calls[bound])]
+    sizes = [low + 1 for low, bound in zip([0, *bounds], bounds, strict=False) for _ in range(calls[bound])]
+    while (lacking := vectors - sum(sizes)) > 0:
+        room = [place for place, size in enumerate(sizes) if size < highest[place]]
+        for place in room[:lacking]:
+            sizes[place] += 1
+    return sizes
 
 
 def resident_mb(process: int) -> float:
@@ -161,9 +176,8 @@ def cpu_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def bare_seconds(index: GalleryIndex, queries: np.ndarray, calls: int, vectors: int) -> tuple[float, float]:
-    """(wall, CPU) seconds of faiss alone for so many calls with so many vectors, spread evenly over the calls."""
-    sizes = np.diff(np.linspace(0, vectors, calls + 1).astype(int))
+def bare_seconds(index: GalleryIndex, queries: np.ndarray, sizes: list[int]) -> tuple[float, float]:
+    """(wall, CPU) seconds of faiss alone for calls with so many vectors each."""
     batches = [np.ascontiguousarray(queries[:size]) for size in sizes]
     wall, cpu = time.perf_counter(), time.process_time()
     for batch in batches:
@@ -186,12 +200,13 @@ def measure(
         cpu = cpu_seconds(process)
         ours = crowd.round(requests)
         cpu = cpu_seconds(process) - cpu
-        calls, vectors = (after - before for after, before in zip(batches_so_far(port), (calls, vectors), strict=True))
-        assert vectors == requests or crowd.errors
-        bare, bare_cpu = bare_seconds(index, queries, calls, vectors)
+        after, vectors_after = batches_so_far(port)
+        assert vectors_after - vectors == requests or crowd.errors
+        batches = sizes_of({bound: after[bound] - calls[bound] for bound in after}, vectors_after - vectors)
+        bare, bare_cpu = bare_seconds(index, queries, batches)
         pairs.append((ours, bare))
         cpu_ratios.append(bare_cpu / cpu)
-        sizes.append(vectors / calls)
+        sizes.append(statistics.mean(batches))
     crowd.close()
     ratios = [bare / ours for ours, bare in pairs]
     p50, p99 = np.percentile(crowd.milliseconds, [50, 99])
