@@ -23,17 +23,25 @@ def _interrupts_are_heard() -> None:
 
 # Each takes a worker for minutes: begun last, they would be waited for by an idle one.
 LONG = (
-    "test_documented.py", "precision_search/test_precision_search.py", "targets/test_8_bit_body.py",
-    "targets/test_contract.py", "test_demo.py", "test_deliveries.py", "test_bias_correction.py",
-    "precision_search/test_tuning.py", "targets/test_describe.py",
+    "test_documented.py", "files of targets", "precision_search/test_precision_search.py", "targets/test_8_bit_body.py",
+    "files of bench", "test_demo.py", "test_cli.py", "test_deliveries.py", "precision_search/test_tuning.py",
+    "test_bias_correction.py",
 )  # fmt: skip
+EXPORTED = {"artifact", "onnx_file", "tflite_file"}  # fixtures of a session: what they export is exported once a worker
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long files first."""
-    rank = {name: number for number, name in enumerate(LONG)}
+    """A file's tests go to one worker, those of all files that read the same exports too; the long ones go first."""
     tests = Path(__file__).parent
-    items.sort(key=lambda item: rank.get(item.path.relative_to(tests).as_posix(), len(LONG)))
+    readers = {item.path for item in items if EXPORTED & set(getattr(item, "fixturenames", ()))}
+    groups: dict[pytest.Item, str] = {}
+    for item in items:
+        file = item.path.relative_to(tests)
+        groups[item] = f"files of {file.parent}" if item.path in readers else file.as_posix()
+        item.add_marker(pytest.mark.xdist_group(groups[item]))
+    rank = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(groups[item], len(LONG)))
 
 
 def portrait() -> Image.Image:
