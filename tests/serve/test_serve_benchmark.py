@@ -6,7 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+
+import pytest
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "serve.py"
 
@@ -31,3 +34,18 @@ def test_a_short_load_and_a_short_soak(tmp_path: Path) -> None:
     assert soak["requests"] >= 512 and soak["requests"] % 512 == 0, "whole rounds of eight requests a client"
     assert soak["highest_mb"] >= max(soak["first_third_mb"], soak["last_third_mb"]) > 20
     assert f"{soak['requests']:,} requests, 0 errors" in table
+
+
+@pytest.mark.parametrize(
+    ("calls", "vectors", "sizes"),
+    [
+        ({1: 2, 2: 0, 4: 0, 8: 2}, 16, [1, 1, 7, 7]),  # 8 clients whose batches go by turns
+        ({1: 0, 2: 0, 4: 1, 8: 1}, 10, [4, 6]),
+        ({1: 3, 2: 0, 4: 0, 8: 0}, 3, [1, 1, 1]),
+    ],
+)
+def test_bare_faiss_gets_batches_of_the_services_sizes(
+    calls: dict[int, int], vectors: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(PROGRAM.parent)
+    assert import_module("service_load").sizes_of(calls, vectors) == sizes
