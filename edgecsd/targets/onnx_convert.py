@@ -13,13 +13,13 @@ from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, ORT_SUFFIX, OUTPUT_NAME, ArtifactMetadata
 from edgecsd.targets.deploy import DeployModel, PlanesFirst
+from edgecsd.targets.traced import traced_once
 
 try:
     import onnx
     import onnxruntime
     import onnxscript  # noqa: F401  torch's exporter loads it by itself, and fails late and unclearly without it
     import torch
-    from onnx import ModelProto
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     from edgecsd.targets.onnx_compact import compact
@@ -43,7 +43,8 @@ def convert(
     """
     with quiet_conversion(f"the conversion to ONNX {precision}"), tempfile.TemporaryDirectory() as folder:
         exported = Path(folder) / "float.onnx"
-        proto = _export(model, exported)
+        exported.write_bytes(_float_file(model))
+        proto = onnx.load(str(exported))
         if precision is Precision.FP16:
             proto = convert_float_to_float16(proto, keep_io_types=True)
         elif precision is Precision.W8A32:
@@ -65,13 +66,15 @@ def convert(
             onnx.save(proto, str(out))
 
 
-def _export(model: DeployModel, file: Path) -> ModelProto:
+@traced_once
+def _float_file(model: DeployModel) -> bytes:
     traced = PlanesFirst(model) if type(model) is DeployModel else model  # others may take pixels in their own way
-    torch.onnx.export(
-        traced, (model.example(),), str(file), dynamo=True, external_data=False,
-        input_names=[INPUT_NAME], output_names=[OUTPUT_NAME],
-    )  # fmt: skip
-    return onnx.load(str(file))
+    with tempfile.TemporaryDirectory() as folder:
+        torch.onnx.export(
+            traced, (model.example(),), f"{folder}/float.onnx", dynamo=True, external_data=False,
+            input_names=[INPUT_NAME], output_names=[OUTPUT_NAME],
+        )  # fmt: skip
+        return Path(folder, "float.onnx").read_bytes()
 
 
 def write_ort_format(source: Path, out: Path) -> None:

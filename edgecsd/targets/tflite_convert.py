@@ -18,6 +18,7 @@ from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, Arti
 from edgecsd.targets.deploy import DeployModel
 from edgecsd.targets.tflite_means import MeansInSteps
 from edgecsd.targets.tflite_target import FILE_IDENTIFIER
+from edgecsd.targets.traced import traced_once
 
 try:
     import litert_torch
@@ -58,11 +59,18 @@ def convert(
     """Write `model` to `out`; calibration (n, S, S, 3) uint8 is used by w8a8 alone."""
     with quiet_conversion(f"the conversion to TFLite {precision}"), tempfile.TemporaryDirectory() as folder:
         exported = Path(folder) / "float.tflite"
-        edge_model = litert_torch.convert(_MeansInSteps(model), sample_kwargs={INPUT_NAME: model.example()})
-        edge_model.export(str(exported))
+        exported.write_bytes(_float_file(model))
         if precision is not Precision.FP32:
             exported = quantise(exported, precision, calibration, how)
         out.write_bytes(with_metadata(exported.read_bytes(), metadata))
+
+
+@traced_once
+def _float_file(model: DeployModel) -> bytes:
+    edge_model = litert_torch.convert(_MeansInSteps(model), sample_kwargs={INPUT_NAME: model.example()})
+    with tempfile.TemporaryDirectory() as folder:
+        edge_model.export(f"{folder}/float.tflite")
+        return Path(folder, "float.tflite").read_bytes()
 
 
 class _Builder(flatbuffers.Builder):  # type: ignore[misc]
