@@ -1,4 +1,4 @@
-"""The closed-form start: ridge regression from the query backbone's pooled features to the gallery features."""
+"""The closed-form start: from the query backbone's pooled features to the gallery features, by one matrix product."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ Floats = NDArray[np.float32]
 # Relative to the mean eigenvalue of the features' covariance.
 STRENGTHS = tuple(float(s) for s in np.logspace(-4, 2, 13))
 BLOCK_ROWS = 8192  # rows in float64 at once
+RANK_TOLERANCE = 1e-9  # singular values below this share of the largest are 0 up to rounding
 
 
 class BlockwiseRows(Protocol):
@@ -35,8 +36,8 @@ class Projection:
         return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
 
 
-class Ridge:
-    """Ridge regression with a free intercept, solved for any strength from one eigendecomposition, in float64."""
+class ClosedForms:
+    """The projections that need no gradient, with a free intercept, in float64: all from one pass over the features."""
 
     def __init__(self, pooled: BlockwiseRows, targets: BlockwiseRows) -> None:
         """pooled (M, C) features, targets (M, D) gallery features of the same M views; both are taken in blocks."""
@@ -47,19 +48,39 @@ class Ridge:
             for rows in (pooled, targets)
         )
         width = len(self._pooled_mean)
-        gram, cross = np.zeros((width, width)), np.zeros((width, len(self._target_mean)))
+        gram, self._cross = np.zeros((width, width)), np.zeros((width, len(self._target_mean)))
+        self._target_energy = 0.0
         for rows in blocks:  # centred in float64, without a copy of the whole
-            block = pooled[rows] - self._pooled_mean
+            block, target = pooled[rows] - self._pooled_mean, targets[rows] - self._target_mean
             gram += block.T @ block
-            cross += block.T @ (targets[rows] - self._target_mean)
+            self._cross += block.T @ target
+            self._target_energy += float((target * target).sum())
+        self._gram = gram
         values, self._vectors = np.linalg.eigh(gram)
         self._values = np.maximum(values, 0.0)
-        self._rotated = self._vectors.T @ cross
 
-    def solve(self, strength: float) -> Projection:
-        """The projection for a penalty of `strength` x the mean eigenvalue."""
+    def ridge(self, strength: float) -> Projection:
+        """Ridge regression with a penalty of `strength` x the mean eigenvalue of the features' covariance."""
         penalty = max(strength * float(self._values.mean()), 1e-12)
-        weight = (self._vectors @ (self._rotated / (self._values + penalty)[:, None])).T
+        rotated = self._vectors.T @ self._cross
+        return self._projection((self._vectors @ (rotated / (self._values + penalty)[:, None])).T)
+
+    def procrustes(self) -> Projection:
+        """The rotation (with C > D, onto a subspace) that brings the features nearest to the gallery's, and one scale.
+
+        Orthogonal Procrustes (Schoenemann, Psychometrika 1966): with features^T targets = U S V^T it is V U^T.
+        Distances among the features stay what they are, while regression keeps of each direction only as much as these
+        photos predict: for photos of a kind that is not among them, that is the backbone's knowledge of them.
+        Directions that the two do not share (S = 0: fewer views than dimensions) are left out.
+        """
+        left, strengths, right = np.linalg.svd(self._cross, full_matrices=False)
+        shared = strengths > RANK_TOLERANCE * max(float(strengths[0]), 1e-300)
+        weight = (left[:, shared] @ right[shared]).T
+        energy = float(((weight @ self._gram) * weight).sum())
+        # As long as the gallery's on average, so that the intercept has its due weight
+        return self._projection(weight * (self._target_energy / max(energy, 1e-300)) ** 0.5)
+
+    def _projection(self, weight: NDArray[np.float64]) -> Projection:
         bias = self._target_mean - weight @ self._pooled_mean
         # Embeddings are normalised, so the scale is free; outputs of rms 1 instead of 1 / sqrt(D) make a usual learning
         # rate small beside the weights: unscaled, the first Adam steps of 1e-3 undo the regression.

@@ -22,7 +22,7 @@ from torch import nn
 
 from edgecsd.anchor_pool import anchor_pool
 from edgecsd.anchors import Anchors, make_anchors
-from edgecsd.closed_form import STRENGTHS, Projection, Ridge
+from edgecsd.closed_form import STRENGTHS, ClosedForms, Projection
 from edgecsd.clustering import product_codebooks
 from edgecsd.distill_config import ANCHORED_LOSSES, DistillConfig, Init, Loss
 from edgecsd.distributed import Ranks, own_cores, ranks
@@ -37,7 +37,7 @@ from edgecsd.locks import holding_out
 from edgecsd.losses import Order
 from edgecsd.mapped_vectors import FlatViews, Views, chosen_views
 from edgecsd.objective import Objective
-from edgecsd.pooling import Pooling, ProjectionKind
+from edgecsd.pooling import ProjectionKind
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.run_folder import DistillResult, Stage, check_run, describe_run, read_result, start_run
@@ -137,7 +137,7 @@ class _Distillation:
         torch.manual_seed(config.seed)
         self.model = create_query_model(
             config.query_model, data.store.space, weights=config.weights, pretrained=config.pretrained,
-            pooling=Pooling(config.pooling), gem_p=config.gem_p, learn_power=config.learn_gem_p,
+            pooling=config.pooling, gem_p=config.gem_p, learn_power=config.learn_gem_p,
             projection=ProjectionKind(config.projection), size=config.size, resize=config.resize,
         )  # fmt: skip
 
@@ -176,17 +176,19 @@ class _Distillation:
     def _closed_form(self, pooled: Array) -> None:
         train, views = self.data.train, pooled.shape[1]
         inputs = HiddenRows(self.model, FlatViews(pooled, train))
-        ridge = Ridge(inputs, FlatViews(self.data.features, train, views))
+        forms = ClosedForms(inputs, FlatViews(self.data.features, train, views))
         held_out = HiddenRows(self.model, FlatViews(pooled, self.data.held_out, 1))[:]
-        overlaps = [self.data.held_out_overlap(ridge.solve(s)(held_out), self.config.overlap_k) for s in STRENGTHS]
-        self._set_projection(ridge.solve(STRENGTHS[int(np.argmax(overlaps))]))
+        found = [forms.procrustes(), *(forms.ridge(strength) for strength in STRENGTHS)]
+        overlaps = [self.data.held_out_overlap(form(held_out), self.config.overlap_k) for form in found]
+        self._set_projection(found[int(np.argmax(overlaps))])
         self._stage("closed-form start", self._project(pooled))
         if self.everyone.first:
             save_query_model(self.model, self.out / "closed_form")
         if self.config.head_steps:
-            # What is best by itself has fitted details of the training photos that gradient steps don't undo:
-            # for unseen classes a stronger ridge is worse by itself and better to train from (docs/decisions/0004).
-            self._set_projection(ridge.solve(self.config.head_start))
+            # Not what is best by itself: that may have fitted details of the training photos that gradient steps don't
+            # undo (docs/decisions/0004, 0010)
+            start = self.config.head_start
+            self._set_projection(found[0] if start == "procrustes" else forms.ridge(start))
 
     def _set_projection(self, projection: Projection) -> None:
         assert isinstance(self.model.projection, nn.Linear)

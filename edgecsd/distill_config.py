@@ -12,13 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgecsd.anchor_kinds import AnchorKind, Mining
 from edgecsd.errors import BadInputError
 from edgecsd.losses import REFUSED, Order
+from edgecsd.pooling import Pooling
 from edgecsd.preprocess import Resize
 
 
 class Init(StrEnum):
     """How the projection starts."""
 
-    CLOSED_FORM = "closed-form"  # ridge regression, strength chosen by retrieval on held-out images
+    CLOSED_FORM = "closed-form"  # Procrustes or ridge regression, chosen by retrieval on held-out images
     RANDOM = "random"
 
 
@@ -56,7 +57,7 @@ class DistillConfig(BaseModel):
     pretrained: bool = True
     size: Annotated[int, Field(ge=32, le=1024)] | None = None
     resize: Resize | None = None
-    pooling: Literal["average", "gem"] = "gem"
+    pooling: Pooling = Pooling.GEM
     gem_p: Annotated[float, Field(ge=1, le=10)] = 3.0
     learn_gem_p: bool = False
     projection: Literal["linear", "bottleneck", "none"] = "linear"
@@ -75,7 +76,8 @@ class DistillConfig(BaseModel):
     tau_q: Annotated[float, Field(gt=0)] = 0.1
     tau_g: Annotated[float, Field(gt=0)] = 0.1
     init: Init = Init.CLOSED_FORM
-    head_start: Annotated[float, Field(gt=0)] = 1.0  # ridge strength that the projection's training starts from
+    # What the projection's training starts from under closed-form: the rotation, or ridge regression of this strength
+    head_start: Literal["procrustes"] | Annotated[float, Field(gt=0)] = "procrustes"
     head_steps: Annotated[int, Field(ge=0)] = 1200
     head_passes: Annotated[int, Field(ge=1)] = 20  # over the views, at most: more steps only remember few photos
     head_lr: Annotated[float, Field(gt=0)] = 1e-3
@@ -135,7 +137,7 @@ def _refuse_ignored(config: DistillConfig, given: set[str]) -> None:
         unused |= {"sub_spaces", "centroids"}
     if config.anchors is AnchorKind.CODEBOOK and "anchor_views" in given:
         raise BadInputError("--anchor-views: --anchors codebook are centroids of the gallery alone; leave it out")
-    if "gem_p" in given and config.pooling != "gem":
+    if "gem_p" in given and not config.pooling.has_power:
         raise BadInputError(f"--gem-p: --pooling {config.pooling} has no exponent; leave it out")
     for name in sorted(unused & given):
         raise BadInputError(f"--{name.replace('_', '-')}: --loss {config.loss} does not use it; leave it out")
@@ -154,7 +156,7 @@ def _check_together(config: DistillConfig) -> None:
         raise BadInputError(
             f"--order {config.order}: only {', '.join(sorted(CONTEXTUAL_LOSSES))} have two terms, not {config.loss}"
         )
-    if config.learn_gem_p and config.pooling != "gem":
-        raise BadInputError("--learn-gem-p: only --pooling gem has an exponent to learn")
+    if config.learn_gem_p and not config.pooling.has_power:
+        raise BadInputError(f"--learn-gem-p: --pooling {config.pooling} has no exponent to learn; use gem")
     if config.first_order and config.loss is not Loss.SSP:
         raise BadInputError(f"--first-order {config.first_order:g}: belongs to --loss ssp, not to {config.loss}")

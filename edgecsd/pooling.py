@@ -13,10 +13,20 @@ POWERS = (1.0, 10.0)  # what a learnt p keeps to: 1 is the average, 10 nearly th
 
 
 class Pooling(StrEnum):
-    """How a (C, h, w) feature map becomes (C,)."""
+    """How a (C, h, w) feature map becomes (C,), or (2C,)."""
 
     AVERAGE = "average"
     GEM = "gem"
+    GEM_AVERAGE = "gem+average"  # both, each divided by its root mean square, one behind the other
+
+    @property
+    def has_power(self) -> bool:
+        """Whether there is an exponent p in it."""
+        return self is not Pooling.AVERAGE
+
+    def width(self, channels: int) -> int:
+        """How many values a map of so many channels becomes."""
+        return 2 * channels if self is Pooling.GEM_AVERAGE else channels
 
 
 class ProjectionKind(StrEnum):
@@ -33,12 +43,24 @@ def scaled_l2(vectors: Tensor) -> Tensor:
     Squares of a 2048-d vector overflow 65504 or vanish; so divide by the largest magnitude first and take the mean of
     squares, not their sum: |v| = max * sqrt(D * mean((v / max)^2)).
     """
+    scaled, root = _scaled(vectors)
+    length: Tensor = root * vectors.shape[1] ** 0.5
+    return scaled / length
+
+
+def scaled_rms(vectors: Tensor) -> Tensor:
+    """(B, D) -> (B, D) with a root mean square of 1, safe in fp16: `scaled_l2` times sqrt(D)."""
+    scaled, root = _scaled(vectors)
+    return scaled / root
+
+
+def _scaled(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, D) divided by its largest magnitude, and the root mean square of that, (B, 1)."""
     largest = vectors.abs().amax(dim=1, keepdim=True).clamp_min(EPSILON)
     scaled = vectors / largest
     # One entry is 1, so the mean is at least 1 / D. The floor keeps a zero vector zero, even without subnormals.
     root = (scaled * scaled).mean(dim=1, keepdim=True).clamp_min(0.25 / vectors.shape[1]).sqrt()
-    length: Tensor = root * vectors.shape[1] ** 0.5
-    return scaled / length
+    return scaled, root
 
 
 def scaled_gem(maps: Tensor, power: float | Tensor) -> Tensor:
@@ -57,7 +79,7 @@ def scaled_gem(maps: Tensor, power: float | Tensor) -> Tensor:
 
 
 class Pool(nn.Module):
-    """(B, C, h, w) -> (B, C). With `learned`, GeM's p is a parameter that starts at `power`."""
+    """(B, C, h, w) -> (B, C), or (B, 2C): GeM, then average. With `learned`, p is a parameter, `power` at first."""
 
     def __init__(self, kind: Pooling, power: float, *, learned: bool = False) -> None:
         super().__init__()
@@ -67,7 +89,10 @@ class Pool(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         if self.kind is Pooling.AVERAGE:
             return maps.mean(dim=(2, 3))
-        return scaled_gem(maps, self.power.clamp(*POWERS) if isinstance(self.power, Tensor) else self.power)
+        gem = scaled_gem(maps, self.power.clamp(*POWERS) if isinstance(self.power, Tensor) else self.power)
+        if self.kind is Pooling.GEM:
+            return gem
+        return torch.cat([scaled_rms(gem), scaled_rms(maps.mean(dim=(2, 3)))], dim=1)
 
     @property
     def current_power(self) -> float:

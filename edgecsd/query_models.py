@@ -19,8 +19,8 @@ from edgecsd.preprocess import Interpolation, Preprocess, Resize, validation_tex
 from edgecsd.space import EmbeddingSpace
 from edgecsd.weights import weights_digest
 
-SCHEMA_VERSION = 2
-READABLE_VERSIONS = (1, 2)  # 1 had a linear projection only
+SCHEMA_VERSION = 3
+READABLE_VERSIONS = (1, 2, 3)  # 1 had a linear projection only, 2 one kind of pooling at a time
 
 
 class QueryModelConfig(BaseModel):
@@ -33,7 +33,7 @@ class QueryModelConfig(BaseModel):
     pooling: Pooling = Pooling.GEM
     gem_p: Annotated[float, Field(ge=1, le=10)] = 3.0
     projection: ProjectionKind = ProjectionKind.LINEAR
-    width: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]  # channels of the backbone's feature map
     preprocess: Preprocess
     space: EmbeddingSpace
     weights_digest: str = ""
@@ -42,11 +42,16 @@ class QueryModelConfig(BaseModel):
     def dim(self) -> int:
         return self.space.dim
 
+    @property
+    def pooled_width(self) -> int:
+        """Values that the backbone's feature map is pooled into."""
+        return self.pooling.width(self.width)
+
 
 class QueryModel(nn.Module):
     """(B, 3, S, S) normalised float -> (B, dim), L2-normalised.
 
-    `pooled` gives what the head starts from, which the head stage caches: (B, width) pooled features, or the whole
+    `pooled` gives what the head starts from, which the head stage caches: (B, pooled_width) features, or the whole
     feature map (B, width, h, w) where something learnt stands in front of the pooling (`head_takes_maps`). `project`
     turns it into embeddings.
     """
@@ -55,10 +60,10 @@ class QueryModel(nn.Module):
         super().__init__()
         self.backbone, self.config = backbone, config
         self.bottleneck: nn.Conv2d | None = None
-        inputs = config.width
+        inputs = config.pooled_width
         if config.projection is ProjectionKind.BOTTLENECK:
-            self.bottleneck, inputs = nn.Conv2d(config.width, config.dim, 1), config.dim
-        self.pool = Pool(config.pooling, config.gem_p, learned=learn_power and config.pooling is Pooling.GEM)
+            self.bottleneck, inputs = nn.Conv2d(config.width, config.dim, 1), config.pooling.width(config.dim)
+        self.pool = Pool(config.pooling, config.gem_p, learned=learn_power and config.pooling.has_power)
         none = config.projection is ProjectionKind.NONE
         self.projection: nn.Linear | nn.Identity = nn.Identity() if none else nn.Linear(inputs, config.dim)
 
@@ -72,7 +77,7 @@ class QueryModel(nn.Module):
         return maps if self.head_takes_maps else self.pool(maps)
 
     def hidden(self, pooled: Tensor) -> Tensor:
-        """What the linear projection is applied to: (B, width), or (B, dim) unit vectors behind a bottleneck."""
+        """What the linear projection is applied to: (B, pooled_width), or unit vectors behind a bottleneck."""
         if self.bottleneck is not None:
             return scaled_l2(self.pool(self.bottleneck(pooled).relu()))
         features: Tensor = self.pool(pooled) if self.head_takes_maps else pooled
@@ -144,9 +149,10 @@ def create_query_model(
     if resize is not None:
         contract = contract.model_copy(update={"resize": resize})
     contract.require_square("a query model")
-    if projection is ProjectionKind.NONE and backbone.width != space.dim:
+    pooled = pooling.width(backbone.width)
+    if projection is ProjectionKind.NONE and pooled != space.dim:
         raise BadInputError(
-            f"--projection none: {name} gives {backbone.width} channels and the gallery has {space.dim} dimensions; "
+            f"--projection none: {name} gives {pooled} pooled values and the gallery has {space.dim} dimensions; "
             f"use linear or bottleneck"
         )
     config = QueryModelConfig(

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from edgecsd.anchors import make_anchors
-from edgecsd.closed_form import STRENGTHS, Ridge
+from edgecsd.closed_form import STRENGTHS, ClosedForms
 from edgecsd.distill import DistillResult
 from edgecsd.errors import BadInputError
 from edgecsd.extract import extract
@@ -114,14 +114,15 @@ def test_metrics(whole: DistillResult) -> None:
         assert scalars(whole.path, stage, "held_out_overlap") == pytest.approx(told)
 
 
-def test_the_strength_is_chosen_by_retrieval(whole: DistillResult, photos: Path, pixel_store: FeatureStore) -> None:
+def test_the_closed_form_is_chosen_by_retrieval(whole: DistillResult, photos: Path, pixel_store: FeatureStore) -> None:
     data = make_training_set(find_images(photos), pixel_store, None, share=0.2, limit=500, overlap_k=5)
     (file,) = (whole.path / "cache").glob("pooled-*.npy")
     pooled = np.load(file)
     assert pooled.shape[:2] == (24, 3)
     inputs = pooled[data.train].reshape(-1, pooled.shape[2])
-    ridge = Ridge(inputs, data.features[data.train].reshape(len(inputs), -1))
-    found = [data.held_out_overlap(ridge.solve(s)(pooled[data.held_out, 0]), 5) for s in STRENGTHS]
+    forms = ClosedForms(inputs, data.features[data.train].reshape(len(inputs), -1))
+    candidates = [forms.procrustes(), *(forms.ridge(strength) for strength in STRENGTHS)]
+    found = [data.held_out_overlap(form(pooled[data.held_out, 0]), 5) for form in candidates]
     assert whole.stages[0].overlap == pytest.approx(max(found))
 
 

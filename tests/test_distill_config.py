@@ -15,7 +15,7 @@ from edgecsd.errors import BadInputError
     [
         ({"tau_q": 0.0}, "--tau-q 0.0: Input should be greater than 0"),
         ({"init": "zeros"}, "--init 'zeros': Input should be 'closed-form' or 'random'"),
-        ({"pooling": "max"}, "--pooling 'max': Input should be 'average' or 'gem'"),
+        ({"pooling": "max"}, "--pooling 'max': Input should be 'average', 'gem' or 'gem.average'"),
         ({"resize": "pad"}, "--resize 'pad'"),
         ({"precision": "int8"}, "--precision 'int8': Input should be '32-true' or 'bf16-mixed'"),
         ({"seed": -1}, "--seed -1"),
@@ -26,7 +26,7 @@ from edgecsd.errors import BadInputError
         ({"loss": "triplet"}, "--loss 'triplet': Input should be 'csd-kl'"),
         ({"loss": "raml", "order": "first"}, "--order first: only csd-kl, csd-l1, csd-l2 have two terms, not raml"),
         ({"gem_p": 4.0, "pooling": "average"}, "--gem-p: --pooling average has no exponent"),
-        ({"learn_gem_p": True, "pooling": "average"}, "--learn-gem-p: only --pooling gem"),
+        ({"learn_gem_p": True, "pooling": "average"}, "--learn-gem-p: --pooling average has no exponent"),
         ({"first_order": 0.5}, "--first-order 0.5: belongs to --loss ssp, not to csd-kl"),
         ({"anchors": "512"}, "--anchors '512': Input should be 'topk', 'random', 'fixed' or 'codebook'"),
         ({"k": 0}, "--k 0"),

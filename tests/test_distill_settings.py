@@ -81,7 +81,7 @@ def test_a_head_with_a_bottleneck_and_learnt_pooling(
     photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgecsd.head_training.Selection", TakesAll)
-    settings = config(projection="bottleneck", pooling="gem", learn_gem_p=True, head_lr=1e-2)
+    settings = config(projection="bottleneck", pooling="gem+average", learn_gem_p=True, head_lr=1e-2)
     result = run(photos, pixel_store.path, tmp_path / "run", config=settings)
     assert [stage.name for stage in result.stages] == ["closed-form start", "head", "network"]
     (file,) = (tmp_path / "run" / "cache").glob("pooled-*.npy")
@@ -96,7 +96,7 @@ def test_a_head_with_a_bottleneck_and_learnt_pooling(
 def test_no_projection_needs_as_many_channels_as_dimensions(
     photos: Path, pixel_store: FeatureStore, tmp_path: Path
 ) -> None:
-    with pytest.raises(BadInputError, match=r"--projection none: test_efficientnet gives \d+ channels .* has 16 dim"):
+    with pytest.raises(BadInputError, match=r"--projection none: test_eff\w+ gives \d+ pooled values .* has 16 dim"):
         run(photos, pixel_store.path, tmp_path / "run", config=config(projection="none"))
     assert not (tmp_path / "run").exists()
 

@@ -147,7 +147,9 @@ def test_a_model_is_backbone_pooling_projection_l2(pooling: Pooling) -> None:
     images = (images * 0.5 + 0.5 - torch.tensor(contract.mean).view(3, 1, 1)) / torch.tensor(contract.std).view(3, 1, 1)
     with torch.inference_mode():
         maps = model.backbone.forward_features(images).double()  # type: ignore[operator]
-        pooled = plain_gem(maps, 3.0) if pooling is Pooling.GEM else maps.mean(dim=(2, 3))
+        gem, average = plain_gem(maps, 3.0), maps.mean(dim=(2, 3))
+        joined = torch.cat([part / part.square().mean(dim=1, keepdim=True).sqrt() for part in (gem, average)], dim=1)
+        pooled = {Pooling.GEM: gem, Pooling.AVERAGE: average, Pooling.GEM_AVERAGE: joined}[pooling]
         weight, bias = model.projection.weight.double(), model.projection.bias.double()
         wanted = plain_l2(pooled @ weight.T + bias)
     result = model.embed(pixels())
@@ -208,12 +210,13 @@ def test_no_projection_is_pooling_and_l2() -> None:
     with torch.inference_mode():
         wanted = plain_l2(model.pooled(to_input(pixels(), model.config.preprocess)))
     assert np.abs(model.embed(pixels()) - wanted.numpy()).max() < 1e-6
-    with pytest.raises(BadInputError, match=f"gives {width} channels and the gallery has 24 dimensions"):
+    with pytest.raises(BadInputError, match=f"gives {width} pooled values and the gallery has 24 dimensions"):
         tiny(projection=ProjectionKind.NONE)
 
 
-def test_a_learnt_power_is_saved_as_the_number_it_became(tmp_path: Path) -> None:
-    model = tiny(learn_power=True)
+@pytest.mark.parametrize("pooling", [Pooling.GEM, Pooling.GEM_AVERAGE])
+def test_a_learnt_power_is_saved_as_the_number_it_became(pooling: Pooling, tmp_path: Path) -> None:
+    model = tiny(pooling=pooling, learn_power=True)
     images = to_input(pixels(), model.config.preprocess)
     (gradient,) = torch.autograd.grad(model(images)[:, 0].sum(), [model.pool.power])
     assert gradient.abs().item() > 0
@@ -280,7 +283,7 @@ def test_absent_or_broken_weights_are_named(run: Path, content: bytes | None) ->
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 3}, "schema_version 2 is expected"),
+        ({"schema_version": 4}, "schema_version 3 is expected"),
         ({"gem_p": 0.5}, "gem_p = 0.5"),
         ({"pooling": "max"}, "pooling = 'max'"),
         ({"unknown": 1}, "unknown = 1"),

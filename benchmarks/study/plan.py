@@ -119,7 +119,9 @@ def questions(
             "head", "Which head, which start?", "",
             (
                 BASE, Variant("random start", {"init": "random"}),
-                Variant("ridge 0.01 start", {"head_start": 0.01}), Variant("GeM", {"pooling": "gem"}),
+                *(Variant(f"ridge {strength:g} start", {"head_start": strength}) for strength in (0.01, 1.0)),
+                Variant("GeM", {"pooling": "gem"}),
+                Variant("GeM and average", {"pooling": "gem+average"}),
             ),
         ),
     ]  # fmt: skip

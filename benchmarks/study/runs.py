@@ -94,7 +94,7 @@ class Frozen:
     """A query model up to its pooling, as an Embedder."""
 
     def __init__(self, model: QueryModel) -> None:
-        self.preprocess, self.dim, self._model = model.config.preprocess, model.config.width, model
+        self.preprocess, self.dim, self._model = model.config.preprocess, model.config.pooled_width, model
 
     def embed(self, pixels: np.ndarray) -> np.ndarray:
         with torch.inference_mode():

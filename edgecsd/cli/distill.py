@@ -28,7 +28,7 @@ def command(
     views: Annotated[
         int | None, typer.Option(help="Use only the first so many of the cached views (default: all).")
     ] = None,
-    pooling: Annotated[str | None, typer.Option(help="gem (default) or average.")] = None,
+    pooling: Annotated[str | None, typer.Option(help="gem (default), average, or gem+average.")] = None,
     gem_p: Annotated[float | None, typer.Option(help="Exponent of gem (3).")] = None,
     learn_gem_p: Annotated[
         bool | None, typer.Option("--learn-gem-p/--fix-gem-p", help="Learn the exponent of gem.")

@@ -16,6 +16,7 @@ from onnx import TensorProto, numpy_helper
 from edgecsd.backbones import to_input
 from edgecsd.exporting import ExportResult, export
 from edgecsd.images import find_images, read_image
+from edgecsd.pooling import Pooling
 from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.space import EmbeddingSpace
 
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.slow  # eight conversions
 SIZE, DIM = 96, 32
 # Pretrained Lite0 comes in a package; the others get batch-norm statistics from photos, which is what 8 bit needs
 BACKBONES = ("tf_efficientnet_lite0", "mobilenetv2_100", "efficientnet_b0", "mobilenetv3_large_100")
+JOINED = {"mobilenetv2_100", "mobilenetv3_large_100"}  # those that join GeM and the average
 GATED = {"efficientnet_b0": 16, "mobilenetv3_large_100": 8}  # squeeze-and-excite blocks
 TAIL = {"onnx": {"Gemm", "ReduceMax", "Pow", "Sqrt"}, "tflite": {"FULLY_CONNECTED", "REDUCE_MAX", "POW", "SQRT"}}
 
@@ -43,7 +45,8 @@ def run_folder(name: str, photos: Path, folder: Path) -> Path:
     torch.manual_seed(11)
     pretrained = name == "tf_efficientnet_lite0"
     space = EmbeddingSpace(gallery_model="g", dim=DIM)
-    model = create_query_model(name, space, size=SIZE, pretrained=pretrained)
+    pooling = Pooling.GEM_AVERAGE if name in JOINED else Pooling.GEM
+    model = create_query_model(name, space, size=SIZE, pretrained=pretrained, pooling=pooling)
     if not pretrained:
         images = find_images(photos)
         contract = model.config.preprocess

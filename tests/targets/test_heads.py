@@ -1,4 +1,4 @@
-"""Every head survives every target, a bottleneck in front of the pooling too."""
+"""Every head survives every target, a bottleneck in front of the pooling and two kinds of pooling joined too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from target_models import DIM, PHOTOS, Pixels
 
 from edgecsd.exporting import export
-from edgecsd.pooling import ProjectionKind
+from edgecsd.pooling import Pooling, ProjectionKind
 from edgecsd.query_models import QueryModel, create_query_model, load_query_model, save_query_model
 from edgecsd.targets.embedder import ArtifactEmbedder
 
@@ -20,12 +20,12 @@ LOWEST_COSINE = {"fp32": 0.99999, "w8a8": 0.97}
 
 @pytest.fixture(scope="module")
 def bottlenecked(model: QueryModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The session's model with the authors' head and an exponent as it is learnt."""
+    """The session's model with the authors' head, GeM with an exponent as it is learnt, and the average."""
     folder = tmp_path_factory.mktemp("bottleneck")
     torch.manual_seed(7)
     head = create_query_model(
         "test_efficientnet", model.config.space, preprocess=model.config.preprocess, pretrained=False,
-        projection=ProjectionKind.BOTTLENECK, gem_p=2.4,
+        projection=ProjectionKind.BOTTLENECK, pooling=Pooling.GEM_AVERAGE, gem_p=2.4,
     )  # fmt: skip
     head.backbone.load_state_dict(model.backbone.state_dict())
     save_query_model(head, folder)
