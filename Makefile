@@ -52,7 +52,7 @@ demo: $(STAMP)
 	$(BIN)/edgecsd demo --out demo-output
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not study" -n $(TEST_WORKERS) --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not study" -n $(TEST_WORKERS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

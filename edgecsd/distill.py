@@ -31,13 +31,13 @@ from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.files import digest_of, replace_whole, write_json
 from edgecsd.frozen_features import Array, frozen_features
+from edgecsd.head_kinds import ProjectionKind
 from edgecsd.head_training import HiddenRows, project_all, train_head
 from edgecsd.images import ImageSet, find_images
 from edgecsd.locks import holding_out
 from edgecsd.losses import Order
 from edgecsd.mapped_vectors import FlatViews, Views, chosen_views
 from edgecsd.objective import Objective
-from edgecsd.pooling import ProjectionKind
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.run_folder import DistillResult, Stage, check_run, describe_run, read_result, start_run

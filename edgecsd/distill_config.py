@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgecsd.anchor_kinds import AnchorKind, Mining
 from edgecsd.errors import BadInputError
+from edgecsd.head_kinds import Pooling
 from edgecsd.losses import REFUSED, Order
-from edgecsd.pooling import Pooling
 from edgecsd.preprocess import Resize
 
 

@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import torch
 from torch import Tensor, nn
+
+from edgecsd.head_kinds import Pooling
 
 EPSILON = 1e-4  # after scaling by the maximum: the smallest value that fp16 does not lose (1e-6 becomes 0 when squared)
 
 POWERS = (1.0, 10.0)  # what a learnt p keeps to: 1 is the average, 10 nearly the maximum
-
-
-class Pooling(StrEnum):
-    """How a (C, h, w) feature map becomes (C,), or (2C,)."""
-
-    AVERAGE = "average"
-    GEM = "gem"
-    GEM_AVERAGE = "gem+average"  # both, each divided by its root mean square, one behind the other
-
-    @property
-    def has_power(self) -> bool:
-        """Whether there is an exponent p in it."""
-        return self is not Pooling.AVERAGE
-
-    def width(self, channels: int) -> int:
-        """How many values a map of so many channels becomes."""
-        return 2 * channels if self is Pooling.GEM_AVERAGE else channels
-
-
-class ProjectionKind(StrEnum):
-    """What stands between the backbone's feature map and the embedding."""
-
-    LINEAR = "linear"  # pooling, linear C -> D
-    BOTTLENECK = "bottleneck"  # 1x1 convolution C -> D, ReLU, pooling, L2, linear D -> D
-    NONE = "none"  # pooling only: C must be D
 
 
 def scaled_l2(vectors: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from edgecsd.backbones import create_backbone, to_input
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.files import read_json, replace_whole, write_json
 from edgecsd.gallery_models import Floats, Pixels
-from edgecsd.pooling import Pool, Pooling, ProjectionKind, scaled_l2
+from edgecsd.head_kinds import Pooling, ProjectionKind
+from edgecsd.pooling import Pool, scaled_l2
 from edgecsd.preprocess import Interpolation, Preprocess, Resize, validation_text
 from edgecsd.space import EmbeddingSpace
 from edgecsd.weights import weights_digest

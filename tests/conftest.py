@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import signal
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from doubles import PixelGallery
 from PIL import Image
+from xdist.scheduler import LoadScopeScheduling
 
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
@@ -27,21 +31,35 @@ LONG = (
     "files of bench", "test_demo.py", "test_cli.py", "test_deliveries.py", "precision_search/test_tuning.py",
     "test_bias_correction.py",
 )  # fmt: skip
-EXPORTED = {"artifact", "onnx_file", "tflite_file"}  # fixtures of a session: what they export is exported once a worker
+EXPORTED = re.compile(r"\b(artifact|onnx_file|tflite_file)\b")  # fixtures of a session: exported once a worker
+TESTS = Path(__file__).parent
 
 
-@pytest.hookimpl(tryfirst=True)
+@cache
+def group_of(file: Path) -> str:
+    """The tests that one worker runs: a file's, and those of all files of a folder that read the same exports."""
+    reads = file.parent != TESTS and EXPORTED.search(file.read_text())
+    return f"files of {file.parent.name}" if reads else file.relative_to(TESTS).as_posix()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests go to one worker, those of all files that read the same exports too; the long ones go first."""
-    tests = Path(__file__).parent
-    readers = {item.path for item in items if EXPORTED & set(getattr(item, "fixturenames", ()))}
-    groups: dict[pytest.Item, str] = {}
-    for item in items:
-        file = item.path.relative_to(tests)
-        groups[item] = f"files of {file.parent}" if item.path in readers else file.as_posix()
-        item.add_marker(pytest.mark.xdist_group(groups[item]))
+    """The long ones go first."""
     rank = {name: number for number, name in enumerate(LONG)}
-    items.sort(key=lambda item: rank.get(groups[item], len(LONG)))
+    items.sort(key=lambda item: rank.get(group_of(item.path), len(LONG)))
+
+
+class ByGroup(LoadScopeScheduling):
+    """pytest-xdist's scheduler of whole groups. Not its own `loadgroup`: pytest 9 does not take the names it gives."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(TESTS.parent / nodeid.partition("::")[0])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
+    """What the workers of `pytest -n` are given, in the order of collection."""
+    config.option.loadscopereorder = False
+    return ByGroup(config, log)
 
 
 def portrait() -> Image.Image:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from edgecsd.backbones import to_input
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.pooling import Pooling, ProjectionKind, scaled_gem, scaled_l2
+from edgecsd.head_kinds import Pooling, ProjectionKind
+from edgecsd.pooling import scaled_gem, scaled_l2
 from edgecsd.preprocess import Interpolation, Preprocess, Resize
 from edgecsd.query_models import QueryModel, create_query_model, load_query_model, read_config, save_query_model
 from edgecsd.space import EmbeddingSpace

@@ -25,7 +25,7 @@ from edgecsd.cli.console import ConsoleReporter
 from edgecsd.embedding import embed_images
 from edgecsd.features import FeatureStore
 from edgecsd.gallery_models import normalise
-from edgecsd.pooling import Pooling
+from edgecsd.head_kinds import Pooling
 from edgecsd.query_models import create_query_model
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"

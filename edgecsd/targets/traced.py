@@ -9,7 +9,7 @@ from edgecsd.files import digest_of
 from edgecsd.targets.deploy import DeployModel
 from edgecsd.weights import weights_digest
 
-MOST = 2  # models kept for each converter, at the size of a float file each
+MOST, MOST_BYTES = 2, 256 << 20  # models kept for each converter, and their float files together
 _OURS = ("torch", "timm", "edgecsd")
 
 
@@ -28,7 +28,7 @@ def traced_once(trace: Callable[[DeployModel], bytes]) -> Callable[[DeployModel]
             return trace(model)
         result = kept.pop(key, None) or trace(model)
         kept[key] = result  # the last that was asked for stands last
-        while len(kept) > MOST:
+        while len(kept) > MOST or sum(map(len, kept.values())) > MOST_BYTES:
             del kept[next(iter(kept))]
         return result
 

@@ -15,8 +15,8 @@ from onnx import TensorProto, numpy_helper
 
 from edgecsd.backbones import to_input
 from edgecsd.exporting import ExportResult, export
+from edgecsd.head_kinds import Pooling
 from edgecsd.images import find_images, read_image
-from edgecsd.pooling import Pooling
 from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.space import EmbeddingSpace
 

@@ -67,6 +67,12 @@ def test_the_last_models_are_kept(model: QueryModel) -> None:
     assert count.calls == MOST + 2
 
 
+def test_a_large_model_is_not_kept(model: QueryModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgecsd.targets.traced.MOST_BYTES", 0)
+    count = Count()
+    assert [count.trace(DeployModel(model)) for _ in range(2)] == [b"1", b"2"]
+
+
 def test_somebody_elses_module_is_traced_every_time(model: QueryModel) -> None:
     class Turned(DeployModel):
         def forward(self, image: Tensor) -> Tensor:
