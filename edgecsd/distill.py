@@ -178,9 +178,15 @@ class _Distillation:
         inputs = HiddenRows(self.model, FlatViews(pooled, train))
         forms = ClosedForms(inputs, FlatViews(self.data.features, train, views))
         held_out = HiddenRows(self.model, FlatViews(pooled, self.data.held_out, 1))[:]
-        found = [forms.procrustes(), *(forms.ridge(strength) for strength in STRENGTHS)]
-        overlaps = [self.data.held_out_overlap(form(held_out), self.config.overlap_k) for form in found]
-        self._set_projection(found[int(np.argmax(overlaps))])
+        rotation = forms.procrustes()
+        found = {"rotation (Procrustes)": rotation}
+        found |= {f"ridge regression, strength {strength:.2g}": forms.ridge(strength) for strength in STRENGTHS}
+        overlaps = {
+            name: self.data.held_out_overlap(form(held_out), self.config.overlap_k) for name, form in found.items()
+        }
+        best = max(overlaps, key=overlaps.__getitem__)
+        self._set_projection(found[best])
+        self.reporter.message(f"best closed form on held-out photos: {best}")
         self._stage("closed-form start", self._project(pooled))
         if self.everyone.first:
             save_query_model(self.model, self.out / "closed_form")
@@ -188,7 +194,7 @@ class _Distillation:
             # Not what is best by itself: that may have fitted details of the training photos that gradient steps don't
             # undo (docs/decisions/0004, 0010)
             start = self.config.head_start
-            self._set_projection(found[0] if start == "procrustes" else forms.ridge(start))
+            self._set_projection(rotation if start == "procrustes" else forms.ridge(start))
 
     def _set_projection(self, projection: Projection) -> None:
         assert isinstance(self.model.projection, nn.Linear)
