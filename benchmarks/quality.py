@@ -46,6 +46,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="result file (JSON)")
     parser.add_argument("--gallery-model", default="timm:tf_efficientnet_lite2")
     parser.add_argument("--views", type=int, default=3)
+    parser.add_argument("--view-seed", type=int, default=0)
+    parser.add_argument("--preprocess", type=Path, help="JSON pixel contract of the gallery model")
     parser.add_argument("--config", type=Path, help="TOML for distill")
     parser.add_argument("--run", default="run", help="name of the run folder in WORK")
     given = parser.parse_args()
@@ -53,8 +55,9 @@ def main() -> None:
     stores = {}
     for split, views in (("train", given.views), ("gallery", 0), ("query", 0)):
         stores[split] = extract(
-            given.photos, given.gallery_model, given.work / split, split=split, views=views, reporter=REPORTER
-        )
+            given.photos, given.gallery_model, given.work / split, split=split, views=views,
+            seed=given.view_seed if views else 0, preprocess=given.preprocess, reporter=REPORTER,
+        )  # fmt: skip
     run, config = given.work / given.run, make_config(given.config, {})
     stages = distill(given.photos, given.work / "train", run, split="train", config=config, reporter=REPORTER)
     rows = model_rows(given.photos, stores, run)
@@ -64,7 +67,9 @@ def main() -> None:
         row["of_gallery"] = round(row["mAP"] / reference, 4)
     result = {
         "photos": given.photos.parent.name, "queries": stores["query"].count, "gallery": stores["gallery"].count,
-        "train": stores["train"].count, "views": given.views, "config": config.model_dump(mode="json"),
+        "train": stores["train"].count, "views": given.views,
+        "preprocess": stores["gallery"].space.model_dump(mode="json")["preprocess"],
+        "config": config.model_dump(mode="json"),
         "stages_on_held_out_photos": [vars(stage) for stage in stages.stages],
         "rows": rows, "cpu_time_ratios": ratios(given.photos, run), "environment": environment(),
     }  # fmt: skip
