@@ -169,7 +169,7 @@ def _time(workshop: Workshop, subject: Subject, theirs: Path, ours: Path, target
     try:
         ratio = interleaved_ratio(theirs, ours, workshop.calibration(8))
     except EdgecsdError as error:
-        return {"time_failed": str(error).splitlines()[0][:300]}
+        return {"time_failed": str(error).splitlines()[0].replace(str(theirs), theirs.name)[:300]}
     found = {"time_to_ours": round(ratio.ratio, 3), "time_low": round(ratio.low, 3), "time_high": round(ratio.high, 3)}
     write_json(kept, found)
     return found
