@@ -58,12 +58,12 @@ class ClosedForms:
         self._gram = gram
         values, self._vectors = np.linalg.eigh(gram)
         self._values = np.maximum(values, 0.0)
+        self._rotated = self._vectors.T @ self._cross
 
     def ridge(self, strength: float) -> Projection:
         """Ridge regression with a penalty of `strength` x the mean eigenvalue of the features' covariance."""
         penalty = max(strength * float(self._values.mean()), 1e-12)
-        rotated = self._vectors.T @ self._cross
-        return self._projection((self._vectors @ (rotated / (self._values + penalty)[:, None])).T)
+        return self._projection((self._vectors @ (self._rotated / (self._values + penalty)[:, None])).T)
 
     def procrustes(self) -> Projection:
         """The rotation (with C > D, onto a subspace) that brings the features nearest to the gallery's, and one scale.
