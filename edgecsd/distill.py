@@ -24,7 +24,7 @@ from edgecsd.anchor_pool import anchor_pool
 from edgecsd.anchors import Anchors, make_anchors
 from edgecsd.closed_form import STRENGTHS, ClosedForms, Projection
 from edgecsd.clustering import product_codebooks
-from edgecsd.distill_config import ANCHORED_LOSSES, DistillConfig, Init, Loss
+from edgecsd.distill_config import ANCHORED_LOSSES, DistillConfig, Loss
 from edgecsd.distributed import Ranks, own_cores, ranks
 from edgecsd.embedding import PART_ITEMS
 from edgecsd.errors import BadInputError
@@ -146,7 +146,7 @@ class _Distillation:
             self.model, self.data, self.cache, workers=self.workers, part_items=PART_ITEMS,
             everyone=self.everyone, reporter=self.reporter,
         )  # fmt: skip
-        if self.config.init is Init.CLOSED_FORM and isinstance(self.model.projection, nn.Linear):
+        if self.config.starts_closed:
             self._closed_form(pooled)
         else:
             random = isinstance(self.model.projection, nn.Linear)

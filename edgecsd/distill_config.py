@@ -82,6 +82,8 @@ class DistillConfig(BaseModel):
     head_passes: Annotated[int, Field(ge=1)] = 20  # over the views, at most: more steps only remember few photos
     head_lr: Annotated[float, Field(gt=0)] = 1e-3
     head_batch_size: Annotated[int, Field(ge=2)] = 256
+    # From the start of a stage to what it trained: only as far as held-out photos gain by it (edgecsd/interpolation.py)
+    interpolate: bool = True
     epochs: Annotated[int, Field(ge=0)] = 4
     batch_size: Annotated[int, Field(ge=2)] = 32
     accumulate: Annotated[int, Field(ge=1)] = 1  # parts that a batch goes through the network in: the same step
@@ -98,6 +100,11 @@ class DistillConfig(BaseModel):
     overlap_k: Annotated[int, Field(ge=1, le=100)] = 10
     checkpoint_steps: Annotated[int, Field(ge=1)] = 50
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @property
+    def starts_closed(self) -> bool:
+        """Whether the head's last matrix begins as a closed form."""
+        return self.init is Init.CLOSED_FORM and self.projection != "none"
 
 
 def make_config(file: Path | None, options: dict[str, Any]) -> DistillConfig:

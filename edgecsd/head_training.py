@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecsd.distill_config import DistillConfig
+from edgecsd.interpolation import State, best_between
 from edgecsd.mapped_vectors import FlatViews
 from edgecsd.objective import Objective
 from edgecsd.progress import SILENT, Reporter
@@ -32,15 +33,16 @@ def train_head(
     log: TrainingLog,
     reporter: Reporter = SILENT,
 ) -> None:
-    """Train what stands behind the backbone, on its cached features; keeps what `Selection` takes.
+    """Train what stands behind the backbone, on its cached features; keeps what `Selection` takes, and of the way to
+    it, where it began with a closed form, what `best_between` takes.
 
     pooled: (all images, 1 + V, ...) of `model.pooled`: vectors (C,) or, where the head takes them, maps (C, h, w).
     """
     config, parameters, views_each = objective.config, model.head_parameters(), pooled.shape[1]
     optimizer = torch.optim.AdamW(parameters, lr=config.head_lr, weight_decay=config.weight_decay)
     train = data.train
-    selection, overlaps = Selection(), _overlaps(model, pooled, data, config)
-    kept = _copy_head(model) if selection.takes(overlaps) else {}
+    selection, overlaps, start = Selection(), _overlaps(model, pooled, data, config), _copy_head(model)
+    kept = start if selection.takes(overlaps) else {}
     log.record(0, loss=None, held_out_overlap=float(overlaps.mean()))
     total = head_steps(config, len(train) * views_each)
     every = max(1, total // VALIDATIONS)
@@ -62,6 +64,13 @@ def train_head(
                 log.record(step + 1, loss=loss.item(), held_out_overlap=float(overlaps.mean()))
                 if selection.takes(overlaps):
                     kept = _copy_head(model)
+    if config.interpolate and config.starts_closed:
+
+        def judge(state: State) -> NDArray[np.float64]:
+            model.load_head_state(state)
+            return _overlaps(model, pooled, data, config)
+
+        kept = best_between(start, kept, judge, reporter)
     model.load_head_state(kept)
 
 

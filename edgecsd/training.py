@@ -26,6 +26,7 @@ from edgecsd.embedding import loading
 from edgecsd.errors import BadInputError, missing_extra
 from edgecsd.files import replace_whole
 from edgecsd.images import Loaded
+from edgecsd.interpolation import State, best_between
 from edgecsd.moving_average import MovingAverage
 from edgecsd.objective import Objective
 from edgecsd.progress import SILENT, Reporter
@@ -87,7 +88,8 @@ class NetworkTraining:
         self.batch_size = min(self.config.batch_size, len(data.train))
         self.steps_per_epoch = len(data.train) // self.batch_size
         self.total = self.config.epochs * self.steps_per_epoch
-        self.step, self.selection, self.kept = 0, Selection(), copy_state(model)
+        self.step, self.selection, self.start = 0, Selection(), copy_state(model)
+        self.kept = self.start
         self.average = MovingAverage(model, self.config.ema) if self.config.ema else None
         self.fabric = _fabric(self.config.precision, everyone)
         self._module, self._optimizer = self.fabric.setup(model, self._make_optimizer())
@@ -116,6 +118,18 @@ class NetworkTraining:
                     self._train_epoch(log, advance, reporter)
         self.model.load_state_dict(self.kept)
         self.model.eval()
+        if self.config.interpolate and self.config.freeze_norm and self.everyone.first:
+            self._interpolate(reporter)
+
+    def _interpolate(self, reporter: Reporter) -> None:
+        """Go back on the way to the start as far as held-out photos gain by it."""
+        pixels = self._held_out_pixels()
+
+        def judge(state: State) -> NDArray[np.float64]:
+            self.model.load_state_dict(state)
+            return self.data.held_out_overlaps(self._embed(pixels), self.config.overlap_k)
+
+        self.model.load_state_dict(best_between(self.start, self.kept, judge, reporter))
 
     def _log(self, resumed: bool) -> TrainingLog | NoLog:
         if not self.everyone.first:
@@ -228,8 +242,13 @@ class NetworkTraining:
 
     def embed_held_out(self) -> NDArray[np.float32]:
         """(H, D) embeddings of the held-out images themselves."""
+        return self._embed(self._held_out_pixels())
+
+    def _held_out_pixels(self) -> list[NDArray[np.uint8]]:
         positions = self.data.held_out.tolist()
-        pixels = list(self._pixels(positions, dict.fromkeys(positions, 0)))
+        return list(self._pixels(positions, dict.fromkeys(positions, 0)))
+
+    def _embed(self, pixels: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         blocks = [np.stack(pixels[i : i + EMBED_BATCH]) for i in range(0, len(pixels), EMBED_BATCH)]
         return np.concatenate([self.model.embed(block) for block in blocks])
 

@@ -103,7 +103,8 @@ def test_metrics(whole: DistillResult) -> None:
     assert head[0]["loss"] is None and network[0]["loss"] is None
     assert all(isinstance(record["loss"], float) for record in head[1:] + network[1:])
     for stage, told in zip(whole.stages[1:], (head, network), strict=True):
-        assert stage.overlap in [record["held_out_overlap"] for record in told]  # that of the weights that were kept
+        # That of weights that were kept, or of those on the way to them (test_interpolation.py)
+        assert stage.overlap >= min(record["held_out_overlap"] for record in told)
     for stage, steps in (("head", 12), ("network", 8)):
         assert list(scalars(whole.path, stage, "loss")) == list(range(1, steps + 1))
         rates = scalars(whole.path, stage, "learning_rate")

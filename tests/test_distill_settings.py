@@ -81,7 +81,7 @@ def test_a_head_with_a_bottleneck_and_learnt_pooling(
     photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgecsd.head_training.Selection", TakesAll)
-    settings = config(projection="bottleneck", pooling="gem+average", learn_gem_p=True, head_lr=1e-2)
+    settings = config(projection="bottleneck", pooling="gem+average", learn_gem_p=True, head_lr=1e-2, interpolate=False)
     result = run(photos, pixel_store.path, tmp_path / "run", config=settings)
     assert [stage.name for stage in result.stages] == ["closed-form start", "head", "network"]
     (file,) = (tmp_path / "run" / "cache").glob("pooled-*.npy")
@@ -131,7 +131,7 @@ def test_a_moving_average_is_what_is_validated_and_kept(
 
     monkeypatch.setattr(NetworkTraining, "train_step", remember)
     monkeypatch.setattr("edgecsd.training.Selection", TakesAll)
-    settings = config(ema=0.5, head_steps=0, backbone_lr=1e-3)
+    settings = config(ema=0.5, head_steps=0, backbone_lr=1e-3, interpolate=False)
     start = run(photos, pixel_store.path, tmp_path / "start", config=config(head_steps=0, epochs=0))
     run(photos, pixel_store.path, tmp_path / "run", config=settings)
     name = "projection.weight"

@@ -62,6 +62,13 @@ def command(
     head_steps: Annotated[
         int | None, typer.Option(help="Steps of the projection alone, on cached pooled features (1200).")
     ] = None,
+    interpolate: Annotated[
+        bool | None,
+        typer.Option(
+            "--interpolate/--no-interpolate",
+            help="Of the weights between a stage's start and end keep those that retrieve held-out photos best (done).",
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the whole network; 0 leaves it out.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step of the whole network (32).")] = None,
     accumulate: Annotated[
@@ -126,6 +133,7 @@ def command(
         "tau_g": tau_g,
         "init": init,
         "head_steps": head_steps,
+        "interpolate": interpolate,
         "epochs": epochs,
         "batch_size": batch_size,
         "accumulate": accumulate,

@@ -137,6 +137,7 @@ def _settings(run: Path, steps: int) -> DistillConfig:
     changes: dict[str, Any] = {
         "backbone_lr": RATE * config.backbone_lr, "projection_lr": RATE * config.projection_lr, "freeze_norm": True,
         "ema": 0.0, "precision": TrainPrecision.FP32, "learn_gem_p": False,
+        "interpolate": False,  # what was tuned is kept whole or not at all
         "anchor_views": config.anchor_views and None,  # how many views there are is another store's matter now
     }  # fmt: skip
     return config.model_copy(update=changes)

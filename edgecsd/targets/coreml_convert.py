@@ -14,6 +14,7 @@ from edgecsd.quantization import Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ArtifactMetadata
 from edgecsd.targets.deploy import DeployModel, PlanarDeployModel
+from edgecsd.targets.folding import folded
 
 try:
     import coremltools
@@ -34,10 +35,11 @@ def convert(
     calibration  (n, S, S, 3) uint8, used by w8a8 alone
     """
     with quiet_conversion(f"the conversion to Core ML {precision}"):
-        planar = PlanarDeployModel(model)
         shape = (1, 3, model.size, model.size)
+        example = model.example().permute(0, 3, 1, 2).float().contiguous()
+        planar = folded(PlanarDeployModel(model), example)
         # Not torch.jit.trace: TensorFlow-style padding computes its widths there, and coremltools fails on them.
-        program = torch.export.export(planar, (torch.rand(shape) * 255,)).run_decompositions(_decompositions())
+        program = torch.export.export(planar, (example,)).run_decompositions(_decompositions())
         package = coremltools.convert(
             program,
             inputs=[coremltools.ImageType(name=INPUT_NAME, shape=shape, color_layout=coremltools.colorlayout.RGB)],

@@ -13,6 +13,7 @@ from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, ORT_SUFFIX, OUTPUT_NAME, ArtifactMetadata
 from edgecsd.targets.deploy import DeployModel, PlanesFirst
+from edgecsd.targets.folding import folded
 from edgecsd.targets.traced import traced_once
 
 try:
@@ -68,10 +69,11 @@ def convert(
 
 @traced_once
 def _float_file(model: DeployModel) -> bytes:
-    traced = PlanesFirst(model) if type(model) is DeployModel else model  # others may take pixels in their own way
+    whole = PlanesFirst(model) if type(model) is DeployModel else model  # others may take pixels in their own way
+    example = model.example()
     with tempfile.TemporaryDirectory() as folder:
         torch.onnx.export(
-            traced, (model.example(),), f"{folder}/float.onnx", dynamo=True, external_data=False,
+            folded(whole, example), (example,), f"{folder}/float.onnx", dynamo=True, external_data=False,
             input_names=[INPUT_NAME], output_names=[OUTPUT_NAME],
         )  # fmt: skip
         return Path(folder, "float.onnx").read_bytes()

@@ -16,6 +16,7 @@ from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ArtifactMetadata
 from edgecsd.targets.deploy import DeployModel
+from edgecsd.targets.folding import folded
 from edgecsd.targets.tflite_means import MeansInSteps
 from edgecsd.targets.tflite_target import FILE_IDENTIFIER
 from edgecsd.targets.traced import traced_once
@@ -33,7 +34,7 @@ except ImportError as error:
 class _Named(nn.Module):
     """Gives the signature's output its name."""
 
-    def __init__(self, model: DeployModel) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
         self.eval()
@@ -67,7 +68,8 @@ def convert(
 
 @traced_once
 def _float_file(model: DeployModel) -> bytes:
-    edge_model = litert_torch.convert(_MeansInSteps(model), sample_kwargs={INPUT_NAME: model.example()})
+    traced = _MeansInSteps(folded(model, model.example()))
+    edge_model = litert_torch.convert(traced, sample_kwargs={INPUT_NAME: model.example()})
     with tempfile.TemporaryDirectory() as folder:
         edge_model.export(f"{folder}/float.tflite")
         return Path(folder, "float.tflite").read_bytes()
