@@ -2,7 +2,7 @@
 
 WiSE-FT (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022): training specialises weights to its
 photos, and part of the way back gives some of that up for what the start knew of all others. The paper fixes the share
-or sweeps it; here held-out photos choose it, which are whole clusters and so unlike those that were trained on.
+or sweeps it; here held-out photos choose it, within limits (docs/decisions/0011).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from edgecsd.progress import SILENT, Reporter
 from edgecsd.selection import Selection
 
 State = dict[str, Tensor]
-SHARES = tuple(tenths / 10 for tenths in range(11))  # of the way from the start to what was trained
+# Held-out photos are searched among photos that were trained on, and would go back farther than unseen kinds gain by.
+SHARES = (0.7, 0.8, 0.9, 1.0)  # of the way from the start to what was trained
 
 
 def interpolated(start: Mapping[str, Tensor], trained: Mapping[str, Tensor], share: float) -> State:
@@ -43,7 +44,7 @@ def best_between(
 
     judge: the held-out overlaps (H,) of weights, which `Selection` compares.
     """
-    selection, means, taken = Selection(), {}, 0.0
+    selection, means, taken = Selection(), {}, SHARES[0]
     for share in SHARES:
         overlaps = judge(interpolated(start, trained, share))
         means[share] = overlaps.mean()
@@ -51,6 +52,6 @@ def best_between(
             taken = share
     reporter.message(
         f"kept {taken:.1f} of the way from this stage's start to its end: held-out overlap {means[taken]:.4f} "
-        f"(start {means[0.0]:.4f}, end {means[1.0]:.4f})"
+        f"(all of it {means[1.0]:.4f})"
     )
     return interpolated(start, trained, taken)
