@@ -20,6 +20,7 @@ from edgecsd.errors import BadInputError
 
 Values = NDArray[np.float64]
 LEVEL, RESAMPLES, SEED = 0.95, 10_000, 0
+MOST_QUERIES = 10_000_000  # nobody has more; a difference that needs more is one of rounding
 POWER = 0.8  # the chance to show a difference that is there, which `queries_needed` plans for
 CHUNK_ENTRIES = 1 << 21  # resampled queries held at once, about 50 MB
 NORMAL = NormalDist()
@@ -104,7 +105,8 @@ def queries_needed(a: Values, b: Values, *, level: float = LEVEL, power: float =
     """How many queries would show a difference of the observed size and spread, by the normal approximation.
 
     n = ((z(1 - alpha / 2) + z(power)) s / d)^2, rounded up, with mean d and standard deviation s of a - b: with n
-    queries like these the test finds the difference with probability `power`. None where d is 0: no number would do.
+    queries like these the test finds the difference with probability `power`. None where d is 0, up to rounding: no
+    number would do, or more than MOST_QUERIES.
     """
     differences = _differences(a, b)
     if len(differences) < 2:
@@ -114,9 +116,9 @@ def queries_needed(a: Values, b: Values, *, level: float = LEVEL, power: float =
 
 def queries_to_show(mean: float, deviation: float, *, level: float = LEVEL, power: float = POWER) -> int | None:
     """`queries_needed` of a mean difference and the standard deviation of the differences."""
-    if mean == 0:
-        return None
     quantiles = NORMAL.inv_cdf((1 + level) / 2) + NORMAL.inv_cdf(power)
+    if abs(mean) * MOST_QUERIES**0.5 <= quantiles * deviation or mean == 0:
+        return None
     return max(2, math.ceil((quantiles * deviation / mean) ** 2))
 
 

@@ -132,3 +132,4 @@ def test_the_queries_that_would_be_needed_give_the_power_that_was_planned() -> N
     ]
     assert np.mean(shown) == pytest.approx(0.8, abs=0.08)
     assert queries_needed(pilot, pilot) is None
+    assert queries_needed(np.array([0.3, 0.1]), np.array([0.1, 0.3 + 1e-16])) is None  # rounding, no difference
