@@ -22,8 +22,11 @@ from edgecsd.weights import PACKAGED, load_weights, packaged_weights, weights_di
 
 try:
     import timm
+    from timm.layers.norm_act import BatchNormAct2d
 except ImportError:
     raise missing_extra("timm", "train") from None
+
+BATCH_NORMS: tuple[type[nn.BatchNorm2d], ...] = (nn.BatchNorm2d, BatchNormAct2d)
 
 
 @dataclass(frozen=True)
@@ -160,3 +163,8 @@ class TimmGalleryModel:
                 self._network, size, self._images, engine=self._engine, reporter=self._reporter
             )
         return normalise(self._vectors(self._forward, pixels), self.space.gallery_model)
+
+
+def behind_norm(norm: nn.BatchNorm2d) -> nn.Module:
+    """What remains of one of `BATCH_NORMS` that is folded into a convolution: timm's have an activation in them."""
+    return nn.Sequential(norm.drop, norm.act).eval() if isinstance(norm, BatchNormAct2d) else nn.Identity()

@@ -7,9 +7,10 @@ from collections import Counter
 from typing import Any
 
 import torch
-from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from edgecsd.backbones import BATCH_NORMS, behind_norm
 
 # Largest difference of an embedding's values, which are at most 1
 ALIKE = 1e-5
@@ -31,8 +32,7 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
         for convolution, norm in pairs:
             fused = fuse_conv_bn_eval(convolution, norm)
             convolution.weight, convolution.bias = fused.weight, fused.bias
-            rest = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
-            copied.set_submodule(names[norm], rest.eval())
+            copied.set_submodule(names[norm], behind_norm(norm))
         unlike = float((copied(example) - before).abs().max())
     return copied if unlike <= ALIKE else network  # a NaN is unlike
 
@@ -44,7 +44,7 @@ def _pairs(network: nn.Module, example: Tensor) -> tuple[Tensor, list[tuple[nn.C
     def look(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         runs.append((module, inputs[0] if inputs else None, output))  # kept, so that no other tensor takes its id
 
-    watched = [m for m in network.modules() if isinstance(m, nn.Conv2d) or type(m) in (nn.BatchNorm2d, BatchNormAct2d)]
+    watched = [m for m in network.modules() if isinstance(m, nn.Conv2d) or type(m) in BATCH_NORMS]
     handles = [module.register_forward_hook(look) for module in watched]
     try:
         result: Tensor = network(example)
