@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -42,8 +43,10 @@ def best_between(
 ) -> State:
     """The most trained weights, of those at `SHARES`, that `judge` finds not measurably worse than the best of them.
 
-    judge: the held-out overlaps (H,) of weights, which `Selection` compares.
+    judge: the held-out overlaps (H,) of weights, which `Selection` compares. It is not asked where nothing was trained.
     """
+    if all(torch.equal(start[name], tensor) for name, tensor in trained.items()):
+        return dict(trained)
     selection, means, taken = Selection(), {}, SHARES[0]
     for share in SHARES:
         overlaps = judge(interpolated(start, trained, share))

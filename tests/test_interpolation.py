@@ -89,6 +89,12 @@ def test_of_equals_the_most_training() -> None:
     assert seen == pytest.approx(list(SHARES))
 
 
+def test_where_nothing_was_trained_nobody_is_asked() -> None:
+    listener = Listener()
+    kept = best_between(START, START, lambda state: pytest.fail("judged"), listener)
+    assert torch.equal(kept["weight"], START["weight"]) and not listener.heard
+
+
 class Best:
     """A Selection by the mean alone: of a handful of photos the real one can hardly call any loss measurable."""
 
