@@ -1,0 +1,133 @@
+"""Is a distilled query model better than the small model alone, on kinds of photos that were never trained on?
+
+    python benchmarks/unseen_kinds.py PHOTOS.csv --work WORK --out benchmarks/results/NAME.json
+
+PHOTOS.csv has the columns path and label. Half of the labels, drawn by --seed, are trained on (without using them); of
+the others' photos a fifth are queries and the rest the gallery. Compared, paired by query: the distilled model with the
+defaults, with --no-interpolate and with --loss regression, and the untrained backbone among its own vectors. The head
+alone is trained unless --epochs says more. Everything it makes stays in WORK: run it again and it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import numpy as np
+from environment import environment
+
+from edgecsd.bootstrap import paired_difference
+from edgecsd.cli.console import ConsoleReporter, table
+from edgecsd.distill import distill
+from edgecsd.distill_config import make_config
+from edgecsd.errors import BadInputError
+from edgecsd.evaluate import OWN_ROW, evaluate
+from edgecsd.extract import extract
+from edgecsd.files import write_json
+from edgecsd.images import ImageSet, find_images
+from edgecsd.per_query import QueryScores
+
+REPORTER = ConsoleReporter()
+RUNS: dict[str, dict[str, Any]] = {
+    "distilled": {}, "distilled, --no-interpolate": {"interpolate": False}, "distilled, --loss regression": {
+        "loss": "regression"
+    },
+}  # fmt: skip
+ALONE = "untrained query model among its own vectors"
+GALLERY = "gallery model"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--work", type=Path, required=True, help="folder for stores and runs")
+    parser.add_argument("--out", type=Path, required=True, help="result file (JSON)")
+    parser.add_argument("--gallery-model", default="timm:tf_efficientnet_lite2")
+    parser.add_argument("--query-model", default="tf_efficientnet_lite0")
+    parser.add_argument("--views", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="which labels are trained on, and which photos are queries")
+    given = parser.parse_args()
+    kinds, parts = split_by_kind(find_images(given.photos), given.seed)
+    for name, images in parts.items():
+        views = given.views if name == "train" else 0
+        extract(images, given.gallery_model, given.work / name, views=views, reporter=REPORTER)
+        if name != "train":
+            extract(images, f"timm:{given.query_model}", given.work / f"own-{name}", reporter=REPORTER)
+    found = {ALONE: scores(given.work, parts["query"], "own-", None)[OWN_ROW]}
+    for name, options in RUNS.items():
+        run = given.work / f"run-{'-'.join(options) or 'default'}"
+        config = make_config(None, {"query_model": given.query_model, "epochs": given.epochs, **options})
+        distill(parts["train"], given.work / "train", run, config=config, cache=given.work / "cache", reporter=REPORTER)
+        both = scores(given.work, parts["query"], "", run)
+        found[GALLERY] = both.pop(OWN_ROW)
+        (found[name],) = both.values()
+    write_json(given.out, document(found, kinds, parts, given))
+    bar = found[GALLERY].values["AP"].mean()
+    rows = [
+        (name, f"{one.values['AP'].mean():.4f}", f"{one.values['AP'].mean() / bar:.4f}")
+        for name, one in found.items()
+    ]  # fmt: skip
+    print(table(("", "mAP", "of the gallery model"), rows))
+    print(f"wrote {given.out}")
+
+
+def split_by_kind(images: ImageSet, seed: int) -> tuple[dict[str, list[str]], dict[str, ImageSet]]:
+    """The labels trained on and searched, and the photos to train on, to search and to search with."""
+    if images.labels is None:
+        raise BadInputError(f"{images.root}: the photos have no labels; give a CSV list with a column `label`")
+    random, labels = np.random.default_rng(seed), np.array(images.labels)
+    kinds = random.permutation(np.unique(labels))
+    trained = {str(kind) for kind in kinds[: len(kinds) // 2]}
+    seen = np.isin(labels, sorted(trained))
+    searched = np.flatnonzero(~seen)
+    random.shuffle(searched)
+    queries = len(searched) // 5
+    places = {
+        "train": np.flatnonzero(seen), "query": np.sort(searched[:queries]), "gallery": np.sort(searched[queries:])
+    }  # fmt: skip
+    named = {"trained on": sorted(trained), "searched": sorted({str(kind) for kind in kinds} - trained)}
+    return named, {name: images.subset(rows.tolist()) for name, rows in places.items()}
+
+
+def scores(work: Path, queries: ImageSet, prefix: str, run: Path | None) -> dict[str, QueryScores]:
+    """By model, the one setting's values by query."""
+    result = evaluate(
+        work / f"{prefix}gallery", work / f"{prefix}query", images=queries if run else None, run=run, reporter=REPORTER
+    )
+    return {score.model: score for score in result.per_query.scores}
+
+
+def document(
+    found: dict[str, QueryScores], kinds: dict[str, list[str]], parts: dict[str, ImageSet], given: argparse.Namespace
+) -> dict[str, Any]:
+    """What was compared, every model's means, and the distilled model's paired differences to all others."""
+    own = found["distilled"].values
+    return {
+        "photos": given.photos.parent.name, "labels": kinds,
+        "counts": {name: len(part) for name, part in parts.items()},
+        "views": given.views, "epochs": given.epochs, "seed": given.seed,
+        "gallery_model": given.gallery_model, "query_model": given.query_model,
+        "rows": {
+            name: {"mAP": float(one.values["AP"].mean()), "overlap@10": float(one.values["overlap@10"].mean())}
+            for name, one in found.items()
+        },
+        "distilled minus": {
+            name: {figure: asdict(paired_difference(own[figure], one.values[figure])) for figure in figures(name)}
+            for name, one in found.items() if name != "distilled"
+        },
+        "environment": environment(),
+    }  # fmt: skip
+
+
+def figures(name: str) -> tuple[str, ...]:
+    """Overlap is with the gallery model's own results: the others' own have none to compare."""
+    return ("AP",) if name in (ALONE, GALLERY) else ("AP", "overlap@10")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The benchmark of kinds that were never trained on: its split, its refusal and its result."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgecsd.images import find_images
+
+PROGRAM = Path(__file__).parents[1] / "benchmarks" / "unseen_kinds.py"
+
+
+@pytest.fixture
+def listed(photos: Path, tmp_path: Path) -> Path:
+    """The 24 photos with four labels in turns, as a list."""
+    (tmp_path / "photos").symlink_to(photos)
+    file = tmp_path / "labels.csv"
+    with open(file, "w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["path", "label"])
+        writer.writerows([f"photos/{item}", "abcd"[number % 4]] for number, item in enumerate(find_images(photos).ids))
+    return file
+
+
+def test_no_kind_is_on_both_sides(listed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PROGRAM.parent))
+    from unseen_kinds import split_by_kind
+
+    images = find_images(listed)
+    kinds, parts = split_by_kind(images, 3)
+    assert sorted(kinds["trained on"] + kinds["searched"]) == ["a", "b", "c", "d"]
+    assert {name: len(part) for name, part in parts.items()} == {"train": 12, "query": 2, "gallery": 10}
+    assert sorted(item for part in parts.values() for item in part.ids) == sorted(images.ids)
+    for name, side in (("train", "trained on"), ("query", "searched"), ("gallery", "searched")):
+        assert set(parts[name].labels or ()) <= set(kinds[side])
+    assert split_by_kind(images, 4)[0] != kinds or split_by_kind(images, 5)[0] != kinds
+
+
+def test_the_program_says_what_is_asked_for(tmp_path: Path, photos: Path) -> None:
+    """Photos without labels end it in words."""
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), str(photos), "--work", str(tmp_path), "--out", str(tmp_path / "r.json")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0 and "the photos have no labels" in done.stderr
+
+
+def test_the_result_in_the_repository_is_of_this_program() -> None:
+    result = json.loads((PROGRAM.parent / "results" / "clothes.json").read_text())
+    assert not set(result["labels"]["trained on"]) & set(result["labels"]["searched"])
+    distilled, alone = (
+        result["rows"][name]["mAP"] for name in ("distilled", "untrained query model among its own vectors")
+    )
+    difference = result["distilled minus"]["untrained query model among its own vectors"]["AP"]
+    assert difference["mean"] == pytest.approx(distilled - alone)
