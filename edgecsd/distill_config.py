@@ -144,6 +144,11 @@ def _refuse_ignored(config: DistillConfig, given: set[str]) -> None:
         unused |= {"sub_spaces", "centroids"}
     if config.anchors is AnchorKind.CODEBOOK and "anchor_views" in given:
         raise BadInputError("--anchor-views: --anchors codebook are centroids of the gallery alone; leave it out")
+    head, network = config.starts_closed and config.head_steps > 0, config.epochs > 0 and config.freeze_norm
+    if "interpolate" in given and config.interpolate and not (head or network):
+        raise BadInputError(
+            "--interpolate: neither a head from a closed form nor a network with --freeze-norm is trained; leave it out"
+        )
     if "gem_p" in given and not config.pooling.has_power:
         raise BadInputError(f"--gem-p: --pooling {config.pooling} has no exponent; leave it out")
     for name in sorted(unused & given):

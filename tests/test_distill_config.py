@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,3 +60,16 @@ def test_settings_from_toml(tmp_path: Path) -> None:
         make_config(file, {})
     with pytest.raises(BadInputError, match="no such file"):
         make_config(tmp_path / "none.toml", {})
+
+
+@pytest.mark.parametrize(
+    "others",
+    [{"init": "random", "epochs": 0}, {"head_steps": 0, "freeze_norm": False}, {"projection": "none", "epochs": 0}],
+)
+def test_interpolation_that_no_stage_would_do_is_refused(others: dict[str, Any]) -> None:
+    with pytest.raises(BadInputError, match="--interpolate: neither a head"):
+        make_config(None, {"interpolate": True, **others})
+    assert make_config(None, others).interpolate  # the default asks for nothing
+    assert make_config(
+        None, {"interpolate": True, **others, "init": "closed-form", "projection": "linear", "head_steps": 4}
+    )
