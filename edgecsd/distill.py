@@ -3,7 +3,7 @@
 RUN/
   run.json                  settings, versions, digests of what went in
   metrics.jsonl             one record a validation; TensorBoard events beside it in tensorboard/
-  cache/                    anchors, pooled features and trained head, so that a re-run does not make them again
+  cache/                    anchors, pooled features and trained heads, so that a re-run does not make them again
   checkpoints/last.pt       of the whole-network stage
   result.json               what each stage brought on held-out images
   query_model.safetensors   written last, with query_model.json
@@ -11,38 +11,30 @@ RUN/
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from edgecsd.anchor_pool import anchor_pool
-from edgecsd.anchors import Anchors, make_anchors
-from edgecsd.closed_form import STRENGTHS, ClosedForms, Projection
-from edgecsd.clustering import product_codebooks
-from edgecsd.distill_config import ANCHORED_LOSSES, DistillConfig, Loss
+from edgecsd.distill_config import DistillConfig, Loss
 from edgecsd.distributed import Ranks, own_cores, ranks
 from edgecsd.embedding import PART_ITEMS
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
-from edgecsd.files import digest_of, replace_whole, write_json
-from edgecsd.frozen_features import Array, frozen_features
+from edgecsd.files import write_json
+from edgecsd.frozen_features import frozen_features
 from edgecsd.head_kinds import ProjectionKind
-from edgecsd.head_training import HiddenRows, project_all, train_head
+from edgecsd.head_stage import HeadStage
 from edgecsd.images import ImageSet, find_images
 from edgecsd.locks import holding_out
 from edgecsd.losses import Order
-from edgecsd.mapped_vectors import FlatViews, Views, chosen_views
-from edgecsd.objective import Objective
+from edgecsd.objective import Objective, make_objective
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.run_folder import DistillResult, Stage, check_run, describe_run, read_result, start_run
 from edgecsd.training import NetworkTraining
-from edgecsd.training_log import TrainingLog
 from edgecsd.training_set import TrainingSet, make_training_set
 
 __all__ = ["DistillResult", "Stage", "distill"]
@@ -146,21 +138,32 @@ class _Distillation:
             self.model, self.data, self.cache, workers=self.workers, part_items=PART_ITEMS,
             everyone=self.everyone, reporter=self.reporter,
         )  # fmt: skip
+        head = HeadStage(self.model, self.data, self.config, pooled, self.out, self.everyone, self.reporter)
         if self.config.starts_closed:
-            self._closed_form(pooled)
+            start = head.begin_closed()
+            self._stage("closed-form start", head.project_held_out())
+            if self.everyone.first:
+                save_query_model(self.model, self.out / "closed_form")
+            head.set_projection(start)
         else:
             random = isinstance(self.model.projection, nn.Linear)
-            self._stage("random start" if random else "untrained", self._project(pooled))
-        objective = self._objective()
+            self._stage("random start" if random else "untrained", head.project_held_out())
+        objective = self._objective(self.data)
         if self.config.head_steps and self.model.head_parameters():
-            self._head(pooled, objective)
+            head.train(objective)
+            self._stage("head", head.project_held_out())
+        refit = head.worth_refitting
         if self.config.epochs:
             training = NetworkTraining(
                 self.model, self.data, objective, self.out, workers=self.workers, everyone=self.everyone
             )
             training.run(self.reporter)
             self._stage("network", training.embed_held_out())
-        result = {"overlap_k": self.config.overlap_k, "stages": [vars(stage) for stage in self.stages]}
+            refit = refit and self.everyone.as_the_first(training.kept_its_start)
+        result = {
+            "overlap_k": self.config.overlap_k, "stages": [vars(stage) for stage in self.stages],
+            "refit": head.refit(self._objective) if refit else None,
+        }  # fmt: skip
         if self.everyone.first:
             write_json(self.out / "result.json", result)
             save_query_model(self.model, self.out)
@@ -173,75 +176,11 @@ class _Distillation:
         self.stages.append(Stage(name, overlap, cosine))
         self.reporter.message(f"{name}: held-out overlap@{self.config.overlap_k} {overlap:.4f} (cosine {cosine:.4f})")
 
-    def _closed_form(self, pooled: Array) -> None:
-        train, views = self.data.train, pooled.shape[1]
-        inputs = HiddenRows(self.model, FlatViews(pooled, train))
-        forms = ClosedForms(inputs, FlatViews(self.data.features, train, views))
-        held_out = HiddenRows(self.model, FlatViews(pooled, self.data.held_out, 1))[:]
-        rotation = forms.procrustes()
-        found = {"rotation (Procrustes)": rotation}
-        found |= {f"ridge regression, strength {strength:.2g}": forms.ridge(strength) for strength in STRENGTHS}
-        overlaps = {
-            name: self.data.held_out_overlap(form(held_out), self.config.overlap_k) for name, form in found.items()
-        }
-        best = max(overlaps, key=overlaps.__getitem__)
-        self._set_projection(found[best])
-        self.reporter.message(f"best closed form on held-out photos: {best}")
-        self._stage("closed-form start", self._project(pooled))
-        if self.everyone.first:
-            save_query_model(self.model, self.out / "closed_form")
-        if self.config.head_steps:
-            # Not what is best by itself: that may have fitted details of the training photos that gradient steps don't
-            # undo (docs/decisions/0004, 0010)
-            start = self.config.head_start
-            self._set_projection(rotation if start == "procrustes" else forms.ridge(start))
-
-    def _set_projection(self, projection: Projection) -> None:
-        assert isinstance(self.model.projection, nn.Linear)
-        with torch.no_grad():
-            self.model.projection.weight.copy_(torch.from_numpy(projection.weight))
-            self.model.projection.bias.copy_(torch.from_numpy(projection.bias))
-
-    def _objective(self) -> Objective:
-        config, train, codebooks = self.config, self.data.train, None
-        features = chosen_views(self.data.features, train)
-        if config.loss is Loss.SSP:
-            codebooks = torch.from_numpy(
-                product_codebooks(self.data.gallery, config.sub_spaces, config.centroids, seed=config.seed)
-            )
-        anchors = self._make_anchors(features) if config.loss in ANCHORED_LOSSES else None
-        return Objective(features, config, anchors, codebooks)
-
-    def _make_anchors(self, features: Views) -> Anchors:
-        config, pool = self.config, anchor_pool(self.data, self.config)
-        k = pool.count(config.k)
-        warn(config, k, self.data.store.space.dim, self.reporter)
-        made_of = digest_of([config.anchors, k, config.mining, config.seed, features.shape, pool.views])
-        return make_anchors(
-            FlatViews(features, np.arange(len(features))), pool.vectors, k, kind=config.anchors, seed=config.seed,
-            own_rows=pool.own_rows, out=self.cache / f"anchors-{made_of[:16]}", mining=config.mining,
-            everyone=self.everyone, reporter=self.reporter,
-        )  # fmt: skip
-
-    def _head(self, pooled: Array, objective: Objective) -> None:
-        """Train the head, or take the one that an earlier process of this run trained."""
-        with self.everyone.one_ahead():  # minutes on cached features: the first process trains it for all
-            self._train_or_load_head(self.out / "cache" / "head.safetensors", pooled, objective)
-        self._stage("head", self._project(pooled))
-
-    def _train_or_load_head(self, file: Path, pooled: Array, objective: Objective) -> None:
-        model = self.model
-        if file.is_file():
-            model.load_head_state(load_file(file))
-        else:
-            with closing(TrainingLog(self.out, "head")) as log:
-                train_head(model, pooled, self.data, objective, log, self.reporter)
-            with replace_whole(file) as temporary:
-                save_file({name: value.contiguous() for name, value in model.head_state().items()}, temporary)
-
-    def _project(self, pooled: Array) -> Floats:
-        """(H, D) embeddings of the held-out images, by the head as it is."""
-        return project_all(self.model, torch.from_numpy(pooled[self.data.held_out, 0]))
+    def _objective(self, data: TrainingSet) -> Objective:
+        objective = make_objective(data, self.config, self.cache, everyone=self.everyone, reporter=self.reporter)
+        if objective.anchors is not None and data is self.data:
+            warn(self.config, objective.anchors.ids.shape[1], data.store.space.dim, self.reporter)
+        return objective
 
 
 def warn(config: DistillConfig, k: int, dim: int, reporter: Reporter) -> None:

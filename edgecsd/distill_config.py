@@ -84,6 +84,8 @@ class DistillConfig(BaseModel):
     head_batch_size: Annotated[int, Field(ge=2)] = 256
     # From the start of a stage to what it trained: only as far as held-out photos gain by it (edgecsd/interpolation.py)
     interpolate: bool = True
+    # Where the head is what ends up in the model: train it once more, as far as that, on the held-out photos too
+    refit: bool = True
     epochs: Annotated[int, Field(ge=0)] = 4
     batch_size: Annotated[int, Field(ge=2)] = 32
     accumulate: Annotated[int, Field(ge=1)] = 1  # parts that a batch goes through the network in: the same step
@@ -105,6 +107,11 @@ class DistillConfig(BaseModel):
     def starts_closed(self) -> bool:
         """Whether the head's last matrix begins as a closed form."""
         return self.init is Init.CLOSED_FORM and self.projection != "none"
+
+    @property
+    def has_head(self) -> bool:
+        """Whether there is anything to learn behind the backbone."""
+        return self.projection != "none" or self.learn_gem_p
 
 
 def make_config(file: Path | None, options: dict[str, Any]) -> DistillConfig:
@@ -149,6 +156,8 @@ def _refuse_ignored(config: DistillConfig, given: set[str]) -> None:
         raise BadInputError(
             "--interpolate: neither a head from a closed form nor a network with --freeze-norm is trained; leave it out"
         )
+    if "refit" in given and config.refit and not (config.starts_closed or (config.has_head and config.head_steps)):
+        raise BadInputError("--refit: there is no head to fit again; leave it out")
     if "gem_p" in given and not config.pooling.has_power:
         raise BadInputError(f"--gem-p: --pooling {config.pooling} has no exponent; leave it out")
     for name in sorted(unused & given):

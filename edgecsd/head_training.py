@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecsd.distill_config import DistillConfig
-from edgecsd.interpolation import State, best_between
+from edgecsd.interpolation import State, best_between, interpolated
 from edgecsd.mapped_vectors import FlatViews
 from edgecsd.objective import Objective
 from edgecsd.progress import SILENT, Reporter
@@ -25,6 +28,18 @@ Array = NDArray[np.floating[Any]]
 BLOCK = 256  # cached features projected at once
 
 
+@dataclass(frozen=True)
+class HeadPlan:
+    """How far held-out photos let the head's training go.
+
+    trained  share of the stage's steps that the kept weights had taken; 0: they are those it began with
+    way      share of the way from there to them
+    """
+
+    trained: float
+    way: float
+
+
 def train_head(
     model: QueryModel,
     pooled: Array,
@@ -32,46 +47,75 @@ def train_head(
     objective: Objective,
     log: TrainingLog,
     reporter: Reporter = SILENT,
-) -> None:
+) -> HeadPlan:
     """Train what stands behind the backbone, on its cached features; keeps what `Selection` takes, and of the way to
     it, where it began with a closed form, what `best_between` takes.
 
     pooled: (all images, 1 + V, ...) of `model.pooled`: vectors (C,) or, where the head takes them, maps (C, h, w).
     """
-    config, parameters, views_each = objective.config, model.head_parameters(), pooled.shape[1]
-    optimizer = torch.optim.AdamW(parameters, lr=config.head_lr, weight_decay=config.weight_decay)
-    train = data.train
-    selection, overlaps, start = Selection(), _overlaps(model, pooled, data, config), _copy_head(model)
-    kept = start if selection.takes(overlaps) else {}
+    config = objective.config
+    selection, overlaps, start = Selection(), _overlaps(model, pooled, data, config), copy_head(model)
+    selection.takes(overlaps)
+    kept, kept_at, way = start, 0, 1.0
     log.record(0, loss=None, held_out_overlap=float(overlaps.mean()))
-    total = head_steps(config, len(train) * views_each)
+    total = head_steps(config, len(data.train) * pooled.shape[1])
     every = max(1, total // VALIDATIONS)
     with reporter.task("training the projection", total) as advance:
-        for step in range(total):
-            images, views = _random_pairs(config, step, len(train), views_each)
-            rate = config.head_lr * learning_rate_factor(step, total, config.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            loss = objective.loss(model.project(taken(pooled, train[images], views)), images, views)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, config.clip)
-            optimizer.step()
-            log.scalars(step + 1, loss=loss.item(), learning_rate=rate)
+        for step, loss in _steps(model, pooled, data, objective, total, log):
             advance(1)
-            if (step + 1) % every == 0 or step + 1 == total:
+            if step % every == 0 or step == total:
                 overlaps = _overlaps(model, pooled, data, config)
-                log.record(step + 1, loss=loss.item(), held_out_overlap=float(overlaps.mean()))
+                log.record(step, loss=loss, held_out_overlap=float(overlaps.mean()))
                 if selection.takes(overlaps):
-                    kept = _copy_head(model)
+                    kept, kept_at = copy_head(model), step
     if config.interpolate and config.starts_closed:
 
         def judge(state: State) -> NDArray[np.float64]:
             model.load_head_state(state)
             return _overlaps(model, pooled, data, config)
 
-        kept = best_between(start, kept, judge, reporter)
-    model.load_head_state(kept)
+        way = best_between(start, kept, judge, reporter)
+    model.load_head_state(interpolated(start, kept, way))
+    return HeadPlan(kept_at / total, way)
+
+
+def repeat_head(
+    model: QueryModel,
+    pooled: Array,
+    data: TrainingSet,
+    objective: Objective,
+    plan: HeadPlan,
+    log: TrainingLog,
+    reporter: Reporter = SILENT,
+) -> None:
+    """The training of `train_head` as far as it went, on the images that are `data.train` now; nothing is selected."""
+    start = copy_head(model)
+    total = head_steps(objective.config, len(data.train) * pooled.shape[1])
+    last = round(plan.trained * total)
+    with reporter.task("training the projection on all photos", last) as advance:
+        for _ in islice(_steps(model, pooled, data, objective, total, log), last):
+            advance(1)
+    model.load_head_state(interpolated(start, copy_head(model), plan.way))
+
+
+def _steps(
+    model: QueryModel, pooled: Array, data: TrainingSet, objective: Objective, total: int, log: TrainingLog
+) -> Iterator[tuple[int, float]]:
+    """Train step by step: (steps taken, loss) after each of `total`."""
+    config, parameters, views_each = objective.config, model.head_parameters(), pooled.shape[1]
+    optimizer = torch.optim.AdamW(parameters, lr=config.head_lr, weight_decay=config.weight_decay)
+    for step in range(total):
+        images, views = _random_pairs(config, step, len(data.train), views_each)
+        rate = config.head_lr * learning_rate_factor(step, total, config.warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = objective.loss(model.project(taken(pooled, data.train[images], views)), images, views)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(parameters, config.clip)
+        optimizer.step()
+        log.scalars(step + 1, loss=loss.item(), learning_rate=rate)
+        yield step + 1, loss.item()
 
 
 def head_steps(config: DistillConfig, views: int) -> int:
@@ -87,7 +131,8 @@ def _random_pairs(
     return random.choice(images, size, replace=False), random.integers(0, views, size)
 
 
-def _copy_head(model: QueryModel) -> dict[str, Tensor]:
+def copy_head(model: QueryModel) -> State:
+    """The weights of everything behind the backbone, apart from the model."""
     return {name: value.detach().clone() for name, value in model.head_state().items()}
 
 

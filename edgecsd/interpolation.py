@@ -22,6 +22,11 @@ State = dict[str, Tensor]
 SHARES = (0.7, 0.8, 0.9, 1.0)  # of the way from the start to what was trained
 
 
+def same_weights(start: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> bool:
+    """Whether the two, of the same names, are equal to the bit: nothing was trained, or its start was kept."""
+    return all(torch.equal(start[name], tensor) for name, tensor in trained.items())
+
+
 def interpolated(start: Mapping[str, Tensor], trained: Mapping[str, Tensor], share: float) -> State:
     """start + share (trained - start), tensor by tensor; what is not of floating point (counters) is the trained one's.
 
@@ -40,13 +45,13 @@ def best_between(
     trained: Mapping[str, Tensor],
     judge: Callable[[State], NDArray[np.float64]],
     reporter: Reporter = SILENT,
-) -> State:
-    """The most trained weights, of those at `SHARES`, that `judge` finds not measurably worse than the best of them.
+) -> float:
+    """The share, of `SHARES`, of the most trained weights that `judge` finds not measurably worse than the best.
 
     judge: the held-out overlaps (H,) of weights, which `Selection` compares. It is not asked where nothing was trained.
     """
-    if all(torch.equal(start[name], tensor) for name, tensor in trained.items()):
-        return dict(trained)
+    if same_weights(start, trained):
+        return 1.0
     selection, means, taken = Selection(), {}, SHARES[0]
     for share in SHARES:
         overlaps = judge(interpolated(start, trained, share))
@@ -57,4 +62,4 @@ def best_between(
         f"kept {taken:.1f} of the way from this stage's start to its end: held-out overlap {means[taken]:.4f} "
         f"(all of it {means[1.0]:.4f})"
     )
-    return interpolated(start, trained, taken)
+    return taken

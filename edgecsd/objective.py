@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgecsd.anchors import Anchors, contextual_similarities
+from edgecsd.anchor_pool import anchor_pool
+from edgecsd.anchors import Anchors, contextual_similarities, make_anchors
+from edgecsd.clustering import product_codebooks
 from edgecsd.distill_config import ANCHORED_LOSSES, DistillConfig, Loss
+from edgecsd.distributed import ALONE, Ranks
+from edgecsd.files import digest_of
 from edgecsd.losses.csd_kl import csd_kl
 from edgecsd.losses.csd_l1 import csd_l1
 from edgecsd.losses.csd_l2 import csd_l2
@@ -19,7 +24,9 @@ from edgecsd.losses.raml import raml
 from edgecsd.losses.regression import regression
 from edgecsd.losses.rop import rop
 from edgecsd.losses.ssp import ssp
-from edgecsd.mapped_vectors import Views
+from edgecsd.mapped_vectors import FlatViews, Views, chosen_views
+from edgecsd.progress import SILENT, Reporter
+from edgecsd.training_set import TrainingSet
 
 
 @dataclass
@@ -85,3 +92,24 @@ class Objective:
                 return rop(queries, gallery)
             case _:
                 return d3still(queries, gallery)
+
+
+def make_objective(
+    data: TrainingSet, config: DistillConfig, cache: Path, *, everyone: Ranks = ALONE, reporter: Reporter = SILENT
+) -> Objective:
+    """The loss of a configuration over `data.train`; anchors are kept in the folder `cache`, shared by `everyone`."""
+    features, codebooks = chosen_views(data.features, data.train), None
+    if config.loss is Loss.SSP:
+        books = product_codebooks(data.gallery, config.sub_spaces, config.centroids, seed=config.seed)
+        codebooks = torch.from_numpy(books)
+    if config.loss not in ANCHORED_LOSSES:
+        return Objective(features, config, codebooks=codebooks)
+    pool = anchor_pool(data, config)
+    k = pool.count(config.k)
+    made_of = digest_of([config.anchors, k, config.mining, config.seed, features.shape, pool.views])
+    anchors = make_anchors(
+        FlatViews(features, np.arange(len(features))), pool.vectors, k, kind=config.anchors, seed=config.seed,
+        own_rows=pool.own_rows, out=cache / f"anchors-{made_of[:16]}", mining=config.mining, everyone=everyone,
+        reporter=reporter,
+    )  # fmt: skip
+    return Objective(features, config, anchors)

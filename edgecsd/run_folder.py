@@ -38,6 +38,7 @@ class DistillResult:
     path: Path
     stages: tuple[Stage, ...]
     overlap_k: int
+    refit: int | None = None  # photos that the head was fitted to once more, held-out ones among them; None: it was not
 
 
 def describe_run(config: DistillConfig, data: TrainingSet, gallery: FeatureStore) -> dict[str, Any]:
@@ -101,6 +102,8 @@ def read_result(out: Path) -> DistillResult:
     """result.json of a run that ended."""
     data = read_json(out / "result.json")
     try:
-        return DistillResult(out, tuple(Stage(**stage) for stage in data["stages"]), data["overlap_k"])
+        return DistillResult(
+            out, tuple(Stage(**stage) for stage in data["stages"]), data["overlap_k"], data.get("refit")
+        )
     except (KeyError, TypeError) as error:
         raise DamagedFileError(f"{out}/result.json: not the result of a run: {error}") from None

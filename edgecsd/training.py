@@ -26,7 +26,7 @@ from edgecsd.embedding import loading
 from edgecsd.errors import BadInputError, missing_extra
 from edgecsd.files import replace_whole
 from edgecsd.images import Loaded
-from edgecsd.interpolation import State, best_between
+from edgecsd.interpolation import State, best_between, interpolated, same_weights
 from edgecsd.moving_average import MovingAverage
 from edgecsd.objective import Objective
 from edgecsd.progress import SILENT, Reporter
@@ -121,6 +121,11 @@ class NetworkTraining:
         if self.config.interpolate and self.config.freeze_norm and self.everyone.first:
             self._interpolate(reporter)
 
+    @property
+    def kept_its_start(self) -> bool:
+        """Whether no later weights retrieved held-out photos as well as the stage's first; the first process knows."""
+        return same_weights(self.start, self.kept)
+
     def _interpolate(self, reporter: Reporter) -> None:
         """Go back on the way to the start as far as held-out photos gain by it."""
         pixels = self._held_out_pixels()
@@ -129,7 +134,8 @@ class NetworkTraining:
             self.model.load_state_dict(state)
             return self.data.held_out_overlaps(self._embed(pixels), self.config.overlap_k)
 
-        self.model.load_state_dict(best_between(self.start, self.kept, judge, reporter))
+        share = best_between(self.start, self.kept, judge, reporter)
+        self.model.load_state_dict(interpolated(self.start, self.kept, share))
 
     def _log(self, resumed: bool) -> TrainingLog | NoLog:
         if not self.everyone.first:

@@ -20,6 +20,7 @@ SETTINGS: dict[str, Any] = {
     "query_model": "test_efficientnet", "pretrained": False, "size": 48, "k": 12, "head_steps": 12,
     "head_batch_size": 8, "epochs": 2, "batch_size": 4, "held_out": 0.2, "overlap_k": 5, "checkpoint_steps": 3,
     "seed": 5, "backbone_lr": 1e-4, "projection_lr": 1e-3, "head_lr": 1e-3,
+    "refit": False,
 }  # fmt: skip
 
 

@@ -124,6 +124,10 @@ def questions(
                 Variant("GeM and average", {"pooling": "gem+average"}),
             ),
         ),
+        Question(
+            "way", "All of the way from the start, or part of it?", "",
+            (BASE, Variant("all of the way", {"interpolate": False})),
+        ),
     ]  # fmt: skip
     models = [Variant("EfficientNet-Lite0", {"views": 1})]
     if mobilenet_weights:

@@ -66,7 +66,16 @@ def command(
         bool | None,
         typer.Option(
             "--interpolate/--no-interpolate",
-            help="Of the weights between a stage's start and end keep those that retrieve held-out photos best (done).",
+            help="Of the weights between a stage's start and end keep those that retrieve held-out photos best (done; "
+            "not for a network with --train-norm).",
+        ),
+    ] = None,
+    refit: Annotated[
+        bool | None,
+        typer.Option(
+            "--refit/--no-refit",
+            help="At the end train the head once more on the held-out photos too, unless a trained network is kept "
+            "(done).",
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the whole network; 0 leaves it out.")] = None,
@@ -134,6 +143,7 @@ def command(
         "init": init,
         "head_steps": head_steps,
         "interpolate": interpolate,
+        "refit": refit,
         "epochs": epochs,
         "batch_size": batch_size,
         "accumulate": accumulate,
@@ -165,7 +175,10 @@ def command(
         (stage.name, f"{stage.overlap:.4f}", gain, f"{stage.cosine:.4f}")
         for stage, gain in zip(result.stages, gains, strict=True)
     ]
-    document = {"run": str(out), "overlap_k": result.overlap_k, "stages": [vars(stage) for stage in result.stages]}
+    document = {
+        "run": str(out), "overlap_k": result.overlap_k, "stages": [vars(stage) for stage in result.stages],
+        "refit": result.refit,
+    }  # fmt: skip
     text = table(("stage (held-out photos)", f"overlap@{result.overlap_k}", "gain", "cosine"), rows)
     finish(
         as_json,

@@ -14,20 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from edgecsd.anchor_pool import anchor_pool
-from edgecsd.anchors import Anchors, make_anchors
-from edgecsd.clustering import product_codebooks
-from edgecsd.distill_config import ANCHORED_LOSSES, DistillConfig, Loss, TrainPrecision
+from edgecsd.distill_config import DistillConfig, TrainPrecision
 from edgecsd.equalisation import equalise
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.files import digest_of, read_json, remove, write_json
 from edgecsd.images import ImageSet, photo_digest
-from edgecsd.mapped_vectors import FlatViews, chosen_views
-from edgecsd.objective import Objective
+from edgecsd.objective import Objective, make_objective
 from edgecsd.precision_search.rounding import RoundedLayers, plain_state
 from edgecsd.progress import Reporter
 from edgecsd.quantization import EightBit
@@ -87,7 +82,7 @@ def tune(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / SETTINGS, made_of)
     reporter.message(f"{folder.name}: {len(data.train)} photos to train on, {len(data.held_out)} to select by")
-    objective = _objective(data, config, folder / "cache", reporter)
+    objective = make_objective(data, config, folder / "cache", reporter=reporter)
     training = _Tuning(model, data, objective, folder, RoundedLayers(model, how, calibration), asked.steps)
     training.run(reporter)
     tuned = load_query_model(run)
@@ -157,23 +152,4 @@ def _training_set(asked: Tune, gallery: FeatureStore, held_out: frozenset[str], 
     return make_training_set(
         asked.images.subset(left), gallery, asked.features, share=config.held_out, limit=config.held_out_limit,
         overlap_k=config.overlap_k, views=min(config.views or asked.features.views.count, asked.features.views.count),
-    )  # fmt: skip
-
-
-def _objective(data: TrainingSet, config: DistillConfig, cache: Path, reporter: Reporter) -> Objective:
-    features = chosen_views(data.features, data.train)
-    if config.loss in ANCHORED_LOSSES:
-        return Objective(features, config, _anchors(data, config, cache, reporter))
-    if config.loss is Loss.SSP:
-        books = product_codebooks(data.gallery, config.sub_spaces, config.centroids, seed=config.seed)
-        return Objective(features, config, None, torch.from_numpy(books))
-    return Objective(features, config)
-
-
-def _anchors(data: TrainingSet, config: DistillConfig, cache: Path, reporter: Reporter) -> Anchors:
-    features = chosen_views(data.features, data.train)
-    pool = anchor_pool(data, config)
-    return make_anchors(
-        FlatViews(features, np.arange(len(features))), pool.vectors, pool.count(config.k), own_rows=pool.own_rows,
-        kind=config.anchors, seed=config.seed, mining=config.mining, out=cache / "anchors", reporter=reporter,
     )  # fmt: skip

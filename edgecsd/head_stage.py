@@ -1,0 +1,138 @@
+"""The head of a run: its closed-form start, its training, and at the end the same once more on all photos."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from edgecsd.closed_form import STRENGTHS, ClosedForms, Projection
+from edgecsd.distill_config import DistillConfig
+from edgecsd.distributed import Ranks
+from edgecsd.files import replace_whole
+from edgecsd.frozen_features import Array
+from edgecsd.head_training import HeadPlan, HiddenRows, copy_head, project_all, repeat_head, train_head
+from edgecsd.mapped_vectors import FlatViews
+from edgecsd.objective import Objective
+from edgecsd.progress import Reporter
+from edgecsd.query_models import QueryModel
+from edgecsd.training_log import TrainingLog
+from edgecsd.training_set import TrainingSet
+
+REFIT_ABOVE = 0.02  # share of the photos held out: less of them would teach the head nothing new
+Start = str | float  # "procrustes", or the strength of a ridge regression
+
+
+class HeadStage:
+    """Everything behind the backbone of `model`, on the backbone's cached features.
+
+    What was trained is kept in OUT/cache and not trained twice: minutes, which the first of several processes spends
+    for all.
+    """
+
+    def __init__(
+        self, model: QueryModel, data: TrainingSet, config: DistillConfig, pooled: Array, out: Path, everyone: Ranks,
+        reporter: Reporter,
+    ) -> None:  # fmt: skip
+        """pooled: (all images, 1 + V, ...) cached features; of `model` as it is, its head untrained."""
+        self.model, self.data, self.config, self.pooled = model, data, config, pooled
+        self.out, self.everyone, self.reporter = out, everyone, reporter
+        self._untrained = copy_head(model)
+        self._start: Start = config.head_start
+        self._plan = HeadPlan(0.0, 1.0)
+
+    def begin_closed(self) -> Projection:
+        """Set the projection to the closed form that retrieves held-out photos best; what training begins with."""
+        forms = self._forms(self.data.train)
+        held_out = HiddenRows(self.model, FlatViews(self.pooled, self.data.held_out, 1))[:]
+        starts: tuple[Start, ...] = ("procrustes", *STRENGTHS)
+        found = {start: _form(forms, start) for start in starts}
+        overlaps = {
+            start: self.data.held_out_overlap(form(held_out), self.config.overlap_k) for start, form in found.items()
+        }
+        best = max(overlaps, key=overlaps.__getitem__)
+        self.set_projection(found[best])
+        named = "rotation (Procrustes)" if best == "procrustes" else f"ridge regression, strength {best:.2g}"
+        self.reporter.message(f"best closed form on held-out photos: {named}")
+        # For training not what is best by itself: that may have fitted details of the training photos that gradient
+        # steps don't undo (docs/decisions/0004, 0010)
+        self._start = self.config.head_start if self.config.head_steps else best
+        return _form(forms, self._start)
+
+    def train(self, objective: Objective) -> None:
+        """Train the head, or take the one that an earlier process of this run trained."""
+        file = self.out / "cache" / "head.safetensors"
+        with self.everyone.one_ahead():
+            if not file.is_file():
+                with closing(TrainingLog(self.out, "head")) as log:
+                    plan = train_head(self.model, self.pooled, self.data, objective, log, self.reporter)
+                self._save(file, plan)
+            self._plan = self._load(file)
+
+    @property
+    def worth_refitting(self) -> bool:
+        """Whether there is a head, and enough photos were held out from it to be worth a second training."""
+        config = self.config
+        fitted = config.starts_closed or (config.head_steps > 0 and bool(self.model.head_parameters()))
+        return config.refit and fitted and len(self.data.held_out) > REFIT_ABOVE * len(self.data.images)
+
+    def refit(self, make_objective: Callable[[TrainingSet], Objective]) -> int:
+        """Fit the head once more, as far as held-out photos said, to all photos, those among them; their number."""
+        file, everything = self.out / "cache" / "refit.safetensors", np.arange(len(self.data.images))
+        data = replace(self.data, train=everything)
+        objective = make_objective(data) if self._plan.trained else None
+        with self.everyone.one_ahead():
+            if not file.is_file():
+                self.model.load_head_state(self._untrained)
+                if self.config.starts_closed:
+                    self.set_projection(_form(self._forms(everything), self._start))
+                if objective is not None:
+                    with closing(TrainingLog(self.out, "refit")) as log:
+                        repeat_head(self.model, self.pooled, data, objective, self._plan, log, self.reporter)
+                self._save(file, self._plan)
+            self._load(file)
+        self.reporter.message(
+            f"the head was fitted once more, to all {len(everything)} photos with the {len(self.data.held_out)} "
+            "held-out ones: no figure above is of it"
+        )
+        return len(everything)
+
+    def project_held_out(self) -> NDArray[np.float32]:
+        """(H, D) embeddings of the held-out images, by the head as it is."""
+        return project_all(self.model, torch.from_numpy(self.pooled[self.data.held_out, 0]))
+
+    def _forms(self, images: NDArray[np.int64]) -> ClosedForms:
+        """From the cached features of the images' views to their gallery features."""
+        inputs = HiddenRows(self.model, FlatViews(self.pooled, images))
+        return ClosedForms(inputs, FlatViews(self.data.features, images, self.pooled.shape[1]))
+
+    def set_projection(self, projection: Projection) -> None:
+        """Let the last matrix be this one."""
+        assert isinstance(self.model.projection, nn.Linear)
+        with torch.no_grad():
+            self.model.projection.weight.copy_(torch.from_numpy(projection.weight))
+            self.model.projection.bias.copy_(torch.from_numpy(projection.bias))
+
+    def _save(self, file: Path, plan: HeadPlan) -> None:
+        state = {name: value.contiguous() for name, value in self.model.head_state().items()}
+        with replace_whole(file) as temporary:
+            save_file(state, temporary, {"plan": json.dumps(vars(plan))})
+
+    def _load(self, file: Path) -> HeadPlan:
+        with safe_open(file, "pt") as stored:
+            plan = HeadPlan(**json.loads(stored.metadata()["plan"]))
+        self.model.load_head_state(load_file(file))
+        return plan
+
+
+def _form(forms: ClosedForms, start: Start) -> Projection:
+    return forms.ridge(start) if isinstance(start, float) else forms.procrustes()
