@@ -70,7 +70,7 @@ def main() -> None:
         "train": stores["train"].count, "views": given.views,
         "preprocess": stores["gallery"].space.model_dump(mode="json")["preprocess"],
         "config": config.model_dump(mode="json"),
-        "stages_on_held_out_photos": [vars(stage) for stage in stages.stages],
+        "stages_on_held_out_photos": [vars(stage) for stage in stages.stages], "refit": stages.refit,
         "rows": rows, "cpu_time_ratios": ratios(given.photos, run), "environment": environment(),
     }  # fmt: skip
     write_json(given.out, result)
