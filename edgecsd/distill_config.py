@@ -78,7 +78,7 @@ class DistillConfig(BaseModel):
     init: Init = Init.CLOSED_FORM
     # What the projection's training starts from under closed-form: the rotation, or ridge regression of this strength
     head_start: Literal["procrustes"] | Annotated[float, Field(gt=0)] = "procrustes"
-    head_steps: Annotated[int, Field(ge=0)] = 1200
+    head_steps: Annotated[int, Field(ge=0)] = 400
     head_passes: Annotated[int, Field(ge=1)] = 20  # over the views, at most: more steps only remember few photos
     head_lr: Annotated[float, Field(gt=0)] = 1e-3
     head_batch_size: Annotated[int, Field(ge=2)] = 256

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecsd.distill_config import DistillConfig
-from edgecsd.interpolation import State, best_between, interpolated
+from edgecsd.interpolation import HEAD_SHARES, State, best_between, interpolated
 from edgecsd.mapped_vectors import FlatViews
 from edgecsd.objective import Objective
 from edgecsd.progress import SILENT, Reporter
@@ -32,8 +32,8 @@ BLOCK = 256  # cached features projected at once
 class HeadPlan:
     """How far held-out photos let the head's training go.
 
-    trained  share of the stage's steps that the kept weights had taken; 0: they are those it began with
-    way      share of the way from there to them
+    trained  share of the stage's steps that they kept weights of; 0: of none, it is what the stage began with
+    way      share of the way from there to those weights
     """
 
     trained: float
@@ -48,8 +48,8 @@ def train_head(
     log: TrainingLog,
     reporter: Reporter = SILENT,
 ) -> HeadPlan:
-    """Train what stands behind the backbone, on its cached features; keeps what `Selection` takes, and of the way to
-    it, where it began with a closed form, what `best_between` takes.
+    """Train what stands behind the backbone, on its cached features. Kept is as much of the way from a closed form to
+    the end as `best_between` takes; with a random start, or without interpolation, what `Selection` takes.
 
     pooled: (all images, 1 + V, ...) of `model.pooled`: vectors (C,) or, where the head takes them, maps (C, h, w).
     """
@@ -69,14 +69,15 @@ def train_head(
                 if selection.takes(overlaps):
                     kept, kept_at = copy_head(model), step
     if config.interpolate and config.starts_closed:
+        kept, kept_at = copy_head(model), total
 
         def judge(state: State) -> NDArray[np.float64]:
             model.load_head_state(state)
             return _overlaps(model, pooled, data, config)
 
-        way = best_between(start, kept, judge, reporter)
+        way = best_between(start, kept, HEAD_SHARES, judge, reporter)
     model.load_head_state(interpolated(start, kept, way))
-    return HeadPlan(kept_at / total, way)
+    return HeadPlan(kept_at / total if way else 0.0, way)
 
 
 def repeat_head(

@@ -7,7 +7,7 @@ or sweeps it; here held-out photos choose it, within limits (docs/decisions/0011
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,8 +18,10 @@ from edgecsd.progress import SILENT, Reporter
 from edgecsd.selection import Selection
 
 State = dict[str, Tensor]
-# Held-out photos are searched among photos that were trained on, and would go back farther than unseen kinds gain by.
-SHARES = (0.7, 0.8, 0.9, 1.0)  # of the way from the start to what was trained
+# Of the way from the start to what was trained; 0: nothing that was trained is kept. Held-out photos are searched among
+# photos that were trained on, and would take a head back farther than unseen kinds gain by.
+HEAD_SHARES = (0.0, 0.7, 0.8, 0.9, 1.0)
+NETWORK_SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def same_weights(start: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> bool:
@@ -28,12 +30,12 @@ def same_weights(start: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> 
 
 
 def interpolated(start: Mapping[str, Tensor], trained: Mapping[str, Tensor], share: float) -> State:
-    """start + share (trained - start), tensor by tensor; what is not of floating point (counters) is the trained one's.
+    """start + share (trained - start), tensor by tensor; of what is not of floating point (counters) the trained one's.
 
     The two are of the same names and shapes; with 0 and 1 the result is the one or the other to the bit.
     """
-    if share == 1:
-        return {name: tensor.clone() for name, tensor in trained.items()}
+    if share in (0, 1):
+        return {name: tensor.clone() for name, tensor in (trained if share else start).items()}
     return {
         name: start[name].lerp(tensor, share) if tensor.is_floating_point() else tensor.clone()
         for name, tensor in trained.items()
@@ -43,23 +45,22 @@ def interpolated(start: Mapping[str, Tensor], trained: Mapping[str, Tensor], sha
 def best_between(
     start: Mapping[str, Tensor],
     trained: Mapping[str, Tensor],
+    shares: Sequence[float],
     judge: Callable[[State], NDArray[np.float64]],
     reporter: Reporter = SILENT,
 ) -> float:
-    """The share, of `SHARES`, of the most trained weights that `judge` finds not measurably worse than the best.
+    """The largest of `shares` (0 to 1, ascending) whose weights `judge` finds not measurably worse than the best.
 
     judge: the held-out overlaps (H,) of weights, which `Selection` compares. It is not asked where nothing was trained.
     """
     if same_weights(start, trained):
         return 1.0
-    selection, means, taken = Selection(), {}, SHARES[0]
-    for share in SHARES:
+    selection, means, taken = Selection(), {}, shares[0]
+    for share in shares:
         overlaps = judge(interpolated(start, trained, share))
         means[share] = overlaps.mean()
         if selection.takes(overlaps):
             taken = share
-    reporter.message(
-        f"kept {taken:.1f} of the way from this stage's start to its end: held-out overlap {means[taken]:.4f} "
-        f"(all of it {means[1.0]:.4f})"
-    )
+    kept = f"{taken:.1f} of the way from this stage's start to its end" if taken else "this stage's start"
+    reporter.message(f"kept {kept}: held-out overlap {means[taken]:.4f} (start {means[0.0]:.4f}, end {means[1.0]:.4f})")
     return taken

@@ -26,7 +26,7 @@ from edgecsd.embedding import loading
 from edgecsd.errors import BadInputError, missing_extra
 from edgecsd.files import replace_whole
 from edgecsd.images import Loaded
-from edgecsd.interpolation import State, best_between, interpolated, same_weights
+from edgecsd.interpolation import NETWORK_SHARES, State, best_between, interpolated, same_weights
 from edgecsd.moving_average import MovingAverage
 from edgecsd.objective import Objective
 from edgecsd.progress import SILENT, Reporter
@@ -106,7 +106,9 @@ class NetworkTraining:
         return torch.optim.AdamW(groups, lr=0.0)
 
     def run(self, reporter: Reporter = SILENT) -> None:
-        """Train to the end from wherever a checkpoint left off; the weights that `Selection` took are loaded last."""
+        """Train to the end from wherever a checkpoint left off. Loaded last are the weights between start and end that
+        held-out photos have, or without interpolation those of the epoch that `Selection` took.
+        """
         resumed = self._resume()
         with closing(self._log(resumed)) as log:
             if resumed:
@@ -116,26 +118,27 @@ class NetworkTraining:
             with reporter.task("training the network", self.total, self.step) as advance:
                 while self.step < self.total:
                     self._train_epoch(log, advance, reporter)
+        if self.config.interpolate and self.config.freeze_norm and self.everyone.first:
+            self.kept = self._part_of_the_way(reporter)
         self.model.load_state_dict(self.kept)
         self.model.eval()
-        if self.config.interpolate and self.config.freeze_norm and self.everyone.first:
-            self._interpolate(reporter)
 
     @property
     def kept_its_start(self) -> bool:
-        """Whether no later weights retrieved held-out photos as well as the stage's first; the first process knows."""
+        """Whether nothing that was trained is kept; the first process knows."""
         return same_weights(self.start, self.kept)
 
-    def _interpolate(self, reporter: Reporter) -> None:
-        """Go back on the way to the start as far as held-out photos gain by it."""
+    def _part_of_the_way(self, reporter: Reporter) -> State:
+        """Of the weights between the stage's start and its end those that held-out photos have."""
         pixels = self._held_out_pixels()
+        with self.average.applied() if self.average is not None else nullcontext():
+            end = copy_state(self.model)
 
         def judge(state: State) -> NDArray[np.float64]:
             self.model.load_state_dict(state)
             return self.data.held_out_overlaps(self._embed(pixels), self.config.overlap_k)
 
-        share = best_between(self.start, self.kept, judge, reporter)
-        self.model.load_state_dict(interpolated(self.start, self.kept, share))
+        return interpolated(self.start, end, best_between(self.start, end, NETWORK_SHARES, judge, reporter))
 
     def _log(self, resumed: bool) -> TrainingLog | NoLog:
         if not self.everyone.first:

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from edgecsd.distill import DistillResult
 from edgecsd.features import FeatureStore
-from edgecsd.interpolation import SHARES, State, best_between, interpolated
+from edgecsd.interpolation import HEAD_SHARES, State, best_between, interpolated
 from edgecsd.progress import Silent
 from edgecsd.query_models import load_query_model
+from edgecsd.selection import Selection
 
 START = {"weight": torch.tensor([[1.0, -2.0], [0.1, 4.0]]), "seen": torch.tensor(3)}
 END = {"weight": torch.tensor([[2.0, 2.0], [0.3, 4.0]]), "seen": torch.tensor(9)}
@@ -53,29 +54,27 @@ def where(state: State) -> float:
     return float(state["weight"][0, 0] - 1)
 
 
-@pytest.mark.parametrize("peak", [0.7, 0.8, 1.0])
+@pytest.mark.parametrize("peak", [0.0, 0.7, 0.8, 1.0])
 def test_what_retrieves_best_is_kept(peak: float) -> None:
     """Where every photo says the same, any loss is a measurable one."""
     listener = Listener()
 
     def judge(state: State) -> NDArray[np.float64]:
-        return np.full(5, 0.6 - abs(where(state) - peak))
+        return np.full(5, 1 - abs(where(state) - peak))
 
-    assert best_between(START, END, judge, listener) == peak
-    assert listener.heard == [
-        f"kept {peak:.1f} of the way from this stage's start to its end: held-out overlap 0.6000 "
-        f"(all of it {peak - 0.4:.4f})"
-    ]
+    assert best_between(START, END, HEAD_SHARES, judge, listener) == peak
+    kept = f"{peak:.1f} of the way from this stage's start to its end" if peak else "this stage's start"
+    assert listener.heard == [f"kept {kept}: held-out overlap 1.0000 (start {1 - peak:.4f}, end {peak:.4f})"]
 
 
 def test_the_most_training_that_is_not_measurably_worse() -> None:
     """Four photos that lose different amounts: the standard error of their mean loss is 0.289 a unit of the way."""
 
     def judge(loss: float, state: State) -> NDArray[np.float64]:
-        return 0.6 - (loss + np.array([0.5, -0.5, 0.5, -0.5])) * (where(state) - 0.7)
+        return 0.6 - (loss + np.array([0.5, -0.5, 0.5, -0.5])) * where(state)
 
-    assert best_between(START, END, partial(judge, 0.3)) == 0.7
-    assert best_between(START, END, partial(judge, 0.2)) == 1.0
+    assert best_between(START, END, HEAD_SHARES, partial(judge, 0.3)) == 0.0
+    assert best_between(START, END, HEAD_SHARES, partial(judge, 0.2)) == 1.0
 
 
 def test_of_equals_the_most_training() -> None:
@@ -85,36 +84,44 @@ def test_of_equals_the_most_training() -> None:
         seen.append(where(state))
         return np.array([0.4, 0.6])
 
-    assert best_between(START, END, judge) == 1.0
-    assert seen == pytest.approx(list(SHARES))
+    assert best_between(START, END, HEAD_SHARES, judge) == 1.0
+    assert seen == pytest.approx(list(HEAD_SHARES))
 
 
 def test_where_nothing_was_trained_nobody_is_asked() -> None:
     listener = Listener()
-    assert best_between(START, START, lambda state: pytest.fail("judged"), listener) == 1.0
+    assert best_between(START, START, HEAD_SHARES, lambda state: pytest.fail("judged"), listener) == 1.0
     assert not listener.heard
 
 
-class Best:
-    """A Selection by the mean alone: of a handful of photos the real one can hardly call any loss measurable."""
+class FirstTwo:
+    """A Selection that takes its start and the first step away from it, whatever they are worth."""
 
     def __init__(self) -> None:
-        self.best = -1.0
+        self.asked = 0
 
     def takes(self, overlaps: NDArray[np.float64]) -> bool:
-        taken = bool(overlaps.mean() > self.best)
-        self.best = max(self.best, float(overlaps.mean()))
-        return taken
+        self.asked += 1
+        return self.asked <= 2
+
+
+class All(Selection):
+    """A Selection that takes whatever comes."""
+
+    def takes(self, overlaps: NDArray[np.float64]) -> bool:
+        self.best = overlaps
+        return True
 
 
 @pytest.fixture(scope="module")
 def runs(
     photos: Path, pixel_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[bool, tuple[DistillResult, Listener]]:
-    """The same settings with interpolation and without; rates that lead far away, so that the way back matters."""
+    """The same settings with interpolation, and without to the end of each stage."""
     folder, found = tmp_path_factory.mktemp("runs"), {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgecsd.interpolation.Selection", Best)
+        patch.setattr("edgecsd.interpolation.Selection", FirstTwo)
+        patch.setattr("edgecsd.head_training.Selection", All)
         for interpolate in (True, False):
             settings, listener = config(head_lr=3e-2, projection_lr=1e-2, interpolate=interpolate), Listener()
             out = folder / str(interpolate)
@@ -128,27 +135,39 @@ def head(result: DistillResult) -> dict[str, Tensor]:
     return load_file(result.path / "cache" / "head.safetensors")
 
 
+def told(listener: Listener) -> list[str]:
+    return [text for text in listener.heard if text.startswith("kept ")]
+
+
 def test_a_run_says_how_far_it_went(runs: dict[bool, tuple[DistillResult, Listener]]) -> None:
-    told = [[text for text in listener.heard if "of the way" in text] for _, listener in runs.values()]
-    assert [len(texts) for texts in told] == [2, 0]  # the head's stage and the network's
+    shares = [[text.split()[1] for text in told(listener)] for _, listener in runs.values()]
+    assert shares == [["0.7", "0.2"], []]  # of the head's stage and of the network's
 
 
 def test_the_head_is_on_the_line(
     runs: dict[bool, tuple[DistillResult, Listener]], photos: Path, pixel_store: FeatureStore, tmp_path: Path
 ) -> None:
     """The head of the run without interpolation is the end, the start is what no step at all leaves."""
-    (result, listener), (plain, _) = runs[True], runs[False]
-    share = float(next(text for text in listener.heard if "of the way" in text).split()[1])
     start = run(photos, pixel_store.path, tmp_path / "run", config=config(head_lr=1e-12, epochs=0))
-    expected = interpolated(head(start), head(plain), share)
-    assert share < 1  # of these rates
-    assert torch.allclose(head(result)["projection.weight"], expected["projection.weight"], atol=1e-5)
+    expected = interpolated(head(start), head(runs[False][0]), 0.7)
+    found = head(runs[True][0])
+    assert torch.allclose(found["projection.weight"], expected["projection.weight"], atol=1e-5)
+    assert not torch.allclose(found["projection.weight"], head(start)["projection.weight"], atol=1e-3)
+
+
+def test_the_network_is_on_the_line(runs: dict[bool, tuple[DistillResult, Listener]]) -> None:
+    """From the head's weights to the last ones of its own stage, whichever epoch retrieved best."""
+    result, _ = runs[True]
+    end = torch.load(result.path / "checkpoints" / "last.pt", weights_only=True)["model"]
+    found, start = load_query_model(result.path).state_dict(), head(result)
+    for name in ("projection.weight", "projection.bias"):
+        assert torch.allclose(found[name], start[name].lerp(end[name], 0.2), atol=1e-6)
+        assert not torch.allclose(found[name], start[name], atol=1e-6)
 
 
 def test_the_stage_tells_of_what_was_kept(runs: dict[bool, tuple[DistillResult, Listener]]) -> None:
     result, listener = runs[True]
-    told = [text for text in listener.heard if "of the way" in text]
-    for stage, text in zip(result.stages[1:], told, strict=True):
+    for stage, text in zip(result.stages[1:], told(listener), strict=True):
         assert f"held-out overlap {stage.overlap:.4f}" in text
     assert load_query_model(result.path).training is False
 
@@ -157,4 +176,4 @@ def test_a_random_start_is_not_gone_back_to(photos: Path, pixel_store: FeatureSt
     listener = Listener()
     settings = config(init="random", epochs=0)
     run(photos, pixel_store.path, tmp_path / "run", config=settings, reporter=listener)
-    assert not [text for text in listener.heard if "of the way" in text]
+    assert not told(listener)

@@ -60,7 +60,7 @@ def command(
     tau_g: Annotated[float | None, typer.Option(help="Temperature of the gallery side (0.1).")] = None,
     init: Annotated[str | None, typer.Option(help="closed-form or random start of the projection.")] = None,
     head_steps: Annotated[
-        int | None, typer.Option(help="Steps of the projection alone, on cached pooled features (1200).")
+        int | None, typer.Option(help="Steps of the projection alone, on cached pooled features (400).")
     ] = None,
     interpolate: Annotated[
         bool | None,
