@@ -4,8 +4,9 @@
 
 PHOTOS.csv has the columns path and label. Half of the labels, drawn by --seed, are trained on (without using them); of
 the others' photos a fifth are queries and the rest the gallery. Compared, paired by query: the distilled model with the
-defaults, with --no-interpolate and with --loss regression, and the untrained backbone among its own vectors. The head
-alone is trained unless --epochs says more. Everything it makes stays in WORK: run it again and it goes on.
+defaults, with --no-refit, with --no-interpolate and with --loss regression, and the untrained backbone among its own
+vectors. The head alone is trained unless --epochs says more. Everything it makes stays in WORK: run it again and it
+goes on.
 """
 
 from __future__ import annotations
@@ -33,9 +34,8 @@ from edgecsd.per_query import QueryScores
 
 REPORTER = ConsoleReporter()
 RUNS: dict[str, dict[str, Any]] = {
-    "distilled": {}, "distilled, --no-interpolate": {"interpolate": False}, "distilled, --loss regression": {
-        "loss": "regression"
-    },
+    "distilled": {}, "distilled, --no-refit": {"refit": False}, "distilled, --no-interpolate": {"interpolate": False},
+    "distilled, --loss regression": {"loss": "regression"},
 }  # fmt: skip
 ALONE = "untrained query model among its own vectors"
 GALLERY = "gallery model"
