@@ -27,6 +27,7 @@ from edgecsd.files import write_json
 from edgecsd.frozen_features import frozen_features
 from edgecsd.head_kinds import ProjectionKind
 from edgecsd.head_stage import HeadStage
+from edgecsd.head_training import copy_head
 from edgecsd.images import ImageSet, find_images
 from edgecsd.locks import holding_out
 from edgecsd.losses import Order
@@ -152,17 +153,16 @@ class _Distillation:
         if self.config.head_steps and self.model.head_parameters():
             head.train(objective)
             self._stage("head", head.project_held_out())
-        refit = head.worth_refitting
+        before = copy_head(self.model)
         if self.config.epochs:
             training = NetworkTraining(
                 self.model, self.data, objective, self.out, workers=self.workers, everyone=self.everyone
             )
             training.run(self.reporter)
             self._stage("network", training.embed_held_out())
-            refit = refit and self.everyone.as_the_first(training.kept_its_start)
         result = {
             "overlap_k": self.config.overlap_k, "stages": [vars(stage) for stage in self.stages],
-            "refit": head.refit(self._objective) if refit else None,
+            "refit": head.refit(self._objective, before) if head.worth_refitting else None,
         }  # fmt: skip
         if self.everyone.first:
             write_json(self.out / "result.json", result)

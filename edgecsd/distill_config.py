@@ -84,7 +84,7 @@ class DistillConfig(BaseModel):
     head_batch_size: Annotated[int, Field(ge=2)] = 256
     # From the start of a stage to what it trained: only as far as held-out photos gain by it (edgecsd/interpolation.py)
     interpolate: bool = True
-    # Where the head is what ends up in the model: train it once more, as far as that, on the held-out photos too
+    # At the end fit the head once more, as far as held-out photos said, to those photos too (edgecsd/head_stage.py)
     refit: bool = True
     epochs: Annotated[int, Field(ge=0)] = 4
     batch_size: Annotated[int, Field(ge=2)] = 32

@@ -50,10 +50,6 @@ class Ranks:
         _process_group().all_reduce(total)
         return float(total) / self.count
 
-    def as_the_first(self, value: bool) -> bool:
-        """What the first process says."""
-        return self.mean(float(value and self.first)) > 0
-
     def meet(self) -> None:
         """Return when every process has called this; at once where there is only one."""
         if self.count > 1:

@@ -21,6 +21,7 @@ from edgecsd.distributed import Ranks
 from edgecsd.files import replace_whole
 from edgecsd.frozen_features import Array
 from edgecsd.head_training import HeadPlan, HiddenRows, copy_head, project_all, repeat_head, train_head
+from edgecsd.interpolation import State
 from edgecsd.mapped_vectors import FlatViews
 from edgecsd.objective import Objective
 from edgecsd.progress import Reporter
@@ -85,8 +86,14 @@ class HeadStage:
         fitted = config.starts_closed or (config.head_steps > 0 and bool(self.model.head_parameters()))
         return config.refit and fitted and len(self.data.held_out) > REFIT_ABOVE * len(self.data.images)
 
-    def refit(self, make_objective: Callable[[TrainingSet], Objective]) -> int:
-        """Fit the head once more, as far as held-out photos said, to all photos, those among them; their number."""
+    def refit(self, make_objective: Callable[[TrainingSet], Objective], before: State) -> int:
+        """Fit the head once more, as far as held-out photos said, to all photos, those among them; their number.
+
+        What the network's stage has changed in the head since it was `before` is added to it: the difference that a
+        training makes can be carried over to other weights nearby (Ilharco et al., "Editing models with task
+        arithmetic", ICLR 2023).
+        """
+        changed = {name: now - before[name] for name, now in copy_head(self.model).items() if now.is_floating_point()}
         file, everything = self.out / "cache" / "refit.safetensors", np.arange(len(self.data.images))
         data = replace(self.data, train=everything)
         objective = make_objective(data) if self._plan.trained else None
@@ -100,9 +107,11 @@ class HeadStage:
                         repeat_head(self.model, self.pooled, data, objective, self._plan, log, self.reporter)
                 self._save(file, self._plan)
             self._load(file)
+        again = copy_head(self.model)
+        self.model.load_head_state({name: again[name] + difference for name, difference in changed.items()})
         self.reporter.message(
             f"the head was fitted once more, to all {len(everything)} photos with the {len(self.data.held_out)} "
-            "held-out ones: no figure above is of it"
+            "held-out ones: the figures are of before"
         )
         return len(everything)
 

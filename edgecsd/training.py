@@ -26,7 +26,7 @@ from edgecsd.embedding import loading
 from edgecsd.errors import BadInputError, missing_extra
 from edgecsd.files import replace_whole
 from edgecsd.images import Loaded
-from edgecsd.interpolation import NETWORK_SHARES, State, best_between, interpolated, same_weights
+from edgecsd.interpolation import NETWORK_SHARES, State, best_between, interpolated
 from edgecsd.moving_average import MovingAverage
 from edgecsd.objective import Objective
 from edgecsd.progress import SILENT, Reporter
@@ -122,11 +122,6 @@ class NetworkTraining:
             self.kept = self._part_of_the_way(reporter)
         self.model.load_state_dict(self.kept)
         self.model.eval()
-
-    @property
-    def kept_its_start(self) -> bool:
-        """Whether nothing that was trained is kept; the first process knows."""
-        return same_weights(self.start, self.kept)
 
     def _part_of_the_way(self, reporter: Reporter) -> State:
         """Of the weights between the stage's start and its end those that held-out photos have."""

@@ -96,23 +96,28 @@ def test_without_steps_it_is_the_closed_form_of_all_photos(
     np.testing.assert_allclose(weights(result)["projection.weight"].numpy(), expected.weight, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("taken", "refit"), [(False, 24), (True, None)])
-def test_a_trained_network_is_not_thrown_away(
-    taken: bool, refit: int | None, photos: Path, pixel_store: FeatureStore, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    """Only where the network's stage kept what it began with is the head what the model has learnt."""
-    took = iter([True] + 9 * [taken])
+def test_what_the_network_learnt_is_kept(
+    runs: dict[bool, DistillResult], photos: Path, pixel_store: FeatureStore, tmp_path: Path
+) -> None:
+    """Its backbone, and its changes to the head, added to the one that is fitted to all photos."""
+    found = {}
+    for refit in (True, False):
+        settings = config(**{**HEAD_ONLY, "epochs": 1, "projection_lr": 1e-2}, refit=refit)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("edgecsd.training.Selection.takes", takes_all)
+            found[refit] = weights(run(photos, pixel_store.path, tmp_path / str(refit), config=settings))
+    before, again = weights(runs[False]), weights(runs[True])
+    for name, tensor in found[True].items():
+        change = found[False][name] - before[name]
+        assert torch.allclose(tensor.float(), (again[name] + change).float(), atol=1e-5)
+        if name.startswith("backbone.") and tensor.ndim > 1:
+            assert not torch.equal(tensor, before[name])
+    assert not torch.allclose(found[False]["projection.weight"], before["projection.weight"], atol=1e-3)
 
-    def takes(self: Selection, overlaps: np.ndarray) -> bool:
-        self.best = overlaps
-        return next(took)
 
-    monkeypatch.setattr("edgecsd.training.Selection.takes", takes)
-    settings = config(refit=True, head_steps=0, epochs=1, interpolate=False)
-    result = run(photos, pixel_store.path, tmp_path / "run", config=settings)
-    assert result.refit == refit
-    assert (tmp_path / "run" / "cache" / "refit.safetensors").is_file() is not taken
+def takes_all(self: Selection, overlaps: np.ndarray) -> bool:
+    self.best = overlaps
+    return True
 
 
 def test_few_held_out_photos_are_not_worth_it(

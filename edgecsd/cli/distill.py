@@ -74,8 +74,7 @@ def command(
         bool | None,
         typer.Option(
             "--refit/--no-refit",
-            help="At the end train the head once more on the held-out photos too, unless a trained network is kept "
-            "(done).",
+            help="At the end fit the head once more, to the held-out photos too (done).",
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the whole network; 0 leaves it out.")] = None,
