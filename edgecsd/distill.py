@@ -162,7 +162,7 @@ class _Distillation:
             self._stage("network", training.embed_held_out())
         result = {
             "overlap_k": self.config.overlap_k, "stages": [vars(stage) for stage in self.stages],
-            "refit": head.refit(self._objective, before) if head.worth_refitting else None,
+            "refit": head.refit(self._objective, before) if head.worth_refitting() else None,
         }  # fmt: skip
         if self.everyone.first:
             write_json(self.out / "result.json", result)

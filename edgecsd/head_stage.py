@@ -79,12 +79,14 @@ class HeadStage:
                 self._save(file, plan)
             self._plan = self._load(file)
 
-    @property
     def worth_refitting(self) -> bool:
-        """Whether there is a head, and enough photos were held out from it to be worth a second training."""
-        config = self.config
+        """Whether there is a head, and so many photos were held out from it that a second training pays: told if not."""
+        config, held_out, images = self.config, len(self.data.held_out), len(self.data.images)
         fitted = config.starts_closed or (config.head_steps > 0 and bool(self.model.head_parameters()))
-        return config.refit and fitted and len(self.data.held_out) > REFIT_ABOVE * len(self.data.images)
+        enough = held_out > REFIT_ABOVE * images
+        if config.refit and fitted and not enough:
+            self.reporter.message(f"the head is not fitted once more: only {held_out} of {images} photos were held out")
+        return config.refit and fitted and enough
 
     def refit(self, make_objective: Callable[[TrainingSet], Objective], before: State) -> int:
         """Fit the head once more, as far as held-out photos said, to all photos, those among them; their number.

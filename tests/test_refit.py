@@ -19,10 +19,20 @@ from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.head_training import HeadPlan, repeat_head
 from edgecsd.images import find_images
+from edgecsd.progress import Silent
 from edgecsd.query_models import load_query_model
 from edgecsd.run_folder import read_result
 from edgecsd.selection import Selection
 from edgecsd.training_set import TrainingSet, make_training_set
+
+
+class Listener(Silent):
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.heard.append(text)
+
 
 HEAD_ONLY = {"epochs": 0, "head_steps": 40, "head_lr": 3e-3, "interpolate": False}
 
@@ -124,8 +134,9 @@ def test_few_held_out_photos_are_not_worth_it(
     photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(head_stage, "REFIT_ABOVE", 0.5)
-    settings = config(refit=True, epochs=0)
-    assert run(photos, pixel_store.path, tmp_path / "run", config=settings).refit is None
+    settings, listener = config(refit=True, epochs=0), Listener()
+    assert run(photos, pixel_store.path, tmp_path / "run", config=settings, reporter=listener).refit is None
+    assert [text for text in listener.heard if "photos were held out" in text], "who asks for it is told"
 
 
 def test_an_interrupted_one_begins_again_and_ends_alike(
