@@ -30,6 +30,7 @@ from edgecsd.preprocess import Preprocess
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import QueryModelEmbedder, load_query_model
 from edgecsd.report.picture import Retrieved, retrieval_picture
+from edgecsd.selection import HeldOutBy
 from edgecsd.targets.artifact import read_metadata
 from edgecsd.targets.embedder import ArtifactEmbedder
 
@@ -97,7 +98,8 @@ def demo(
     gallery = extract(gallery_photos, GALLERY_MODEL, out / "gallery.store", views=VIEWS, reporter=reporter)
     queries = extract(query_photos, GALLERY_MODEL, out / "query.store", reporter=reporter)
     index = _index(gallery, out / "gallery.index", reporter)
-    config = DistillConfig(query_model=query_model, weights=weights)
+    # The queries are like the gallery, and the gallery is what is trained on: no kind of photo is new
+    config = DistillConfig(query_model=query_model, weights=weights, held_out_by=HeldOutBy.PHOTOS)
     distill(gallery_photos, gallery.path, folder / "run", config=config, reporter=reporter)
     artifacts = [_export(folder / "run", target, precision, gallery_photos, reporter) for target, precision in EXPORTS]
 

@@ -35,6 +35,7 @@ from edgecsd.objective import Objective, make_objective
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.run_folder import DistillResult, Stage, check_run, describe_run, read_result, start_run
+from edgecsd.selection import HeldOutBy
 from edgecsd.training import NetworkTraining
 from edgecsd.training_set import TrainingSet, make_training_set
 
@@ -78,11 +79,13 @@ def distill(
     store = FeatureStore.open(gallery, verify=everyone.first)  # one process reads every byte for all
     data = make_training_set(
         image_set, store, FeatureStore.open(features, verify=everyone.first) if features else None,
-        share=settings.held_out, limit=settings.held_out_limit, overlap_k=settings.overlap_k, views=settings.views,
+        share=settings.held_out, limit=settings.held_out_limit, overlap_k=settings.overlap_k,
+        by=settings.held_out_by, views=settings.views,
     )  # fmt: skip
     missing = len(image_set) - len(data.images)
     if missing:
         reporter.message(f"{missing} of {len(image_set)} images have no cached features and are left out")
+    tell_held_out(data, settings.held_out_by, reporter)
     description = describe_run(settings, data, store)
     check_run(out, description, resume=resume, overwrite=overwrite)
     if not overwrite and (out / "result.json").is_file() and (out / "query_model.json").is_file():
@@ -181,6 +184,16 @@ class _Distillation:
         if objective.anchors is not None and data is self.data:
             warn(self.config, objective.anchors.ids.shape[1], data.store.space.dim, self.reporter)
         return objective
+
+
+def tell_held_out(data: TrainingSet, by: HeldOutBy, reporter: Reporter) -> None:
+    """How many photos judge the run, and what the other way to choose them is for."""
+    what = (
+        "whole kinds of them; where queries show no others than these photos do, --held-out-by photos"
+        if by is HeldOutBy.KINDS
+        else "single ones; where queries may show other kinds than these photos do, --held-out-by kinds"
+    )
+    reporter.message(f"held out: {len(data.held_out)} of {len(data.images)} photos, {what}")
 
 
 def warn(config: DistillConfig, k: int, dim: int, reporter: Reporter) -> None:

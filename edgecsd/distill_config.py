@@ -14,6 +14,7 @@ from edgecsd.errors import BadInputError
 from edgecsd.head_kinds import Pooling
 from edgecsd.losses import REFUSED, Order
 from edgecsd.preprocess import Resize
+from edgecsd.selection import HeldOutBy
 
 
 class Init(StrEnum):
@@ -99,6 +100,7 @@ class DistillConfig(BaseModel):
     precision: TrainPrecision = TrainPrecision.FP32
     held_out: Annotated[float, Field(gt=0, lt=0.9)] = 0.1
     held_out_limit: Annotated[int, Field(ge=4)] = 500
+    held_out_by: HeldOutBy = HeldOutBy.KINDS
     overlap_k: Annotated[int, Field(ge=1, le=100)] = 10
     checkpoint_steps: Annotated[int, Field(ge=1)] = 50
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

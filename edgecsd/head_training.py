@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecsd.distill_config import DistillConfig
-from edgecsd.interpolation import HEAD_SHARES, State, best_between, interpolated
+from edgecsd.interpolation import State, best_between, head_shares, interpolated
 from edgecsd.mapped_vectors import FlatViews
 from edgecsd.objective import Objective
 from edgecsd.progress import SILENT, Reporter
@@ -54,7 +54,8 @@ def train_head(
     pooled: (all images, 1 + V, ...) of `model.pooled`: vectors (C,) or, where the head takes them, maps (C, h, w).
     """
     config = objective.config
-    selection, overlaps, start = Selection(), _overlaps(model, pooled, data, config), copy_head(model)
+    selection, start = Selection(config.held_out_by), copy_head(model)
+    overlaps = _overlaps(model, pooled, data, config)
     selection.takes(overlaps)
     kept, kept_at, way = start, 0, 1.0
     log.record(0, loss=None, held_out_overlap=float(overlaps.mean()))
@@ -75,7 +76,7 @@ def train_head(
             model.load_head_state(state)
             return _overlaps(model, pooled, data, config)
 
-        way = best_between(start, kept, HEAD_SHARES, judge, reporter)
+        way = best_between(start, kept, head_shares(config.held_out_by), judge, config.held_out_by, reporter)
     model.load_head_state(interpolated(start, kept, way))
     return HeadPlan(kept_at / total if way else 0.0, way)
 

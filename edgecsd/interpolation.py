@@ -15,13 +15,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.selection import Selection
+from edgecsd.selection import HeldOutBy, Selection
 
 State = dict[str, Tensor]
-# Of the way from the start to what was trained; 0: nothing that was trained is kept. Held-out photos are searched among
+# Of the way from the start to what was trained; 0: nothing that was trained is kept. Held-out kinds are searched among
 # photos that were trained on, and would take a head back farther than unseen kinds gain by.
-HEAD_SHARES = (0.0, 0.7, 0.8, 0.9, 1.0)
-NETWORK_SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+SHARES_OF_A_HEAD_BY_KINDS = (0.0, 0.7, 0.8, 0.9, 1.0)
+
+
+def head_shares(by: HeldOutBy) -> tuple[float, ...]:
+    """What is tried of a head's way."""
+    return SHARES_OF_A_HEAD_BY_KINDS if by is HeldOutBy.KINDS else SHARES
 
 
 def same_weights(start: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> bool:
@@ -47,15 +52,16 @@ def best_between(
     trained: Mapping[str, Tensor],
     shares: Sequence[float],
     judge: Callable[[State], NDArray[np.float64]],
+    by: HeldOutBy,
     reporter: Reporter = SILENT,
 ) -> float:
-    """The largest of `shares` (0 to 1, ascending) whose weights `judge` finds not measurably worse than the best.
+    """The largest of `shares` (0 to 1, ascending) whose weights a `Selection` by these held-out photos takes.
 
-    judge: the held-out overlaps (H,) of weights, which `Selection` compares. It is not asked where nothing was trained.
+    judge: the held-out overlaps (H,) of weights. It is not asked where nothing was trained.
     """
     if same_weights(start, trained):
         return 1.0
-    selection, means, taken = Selection(), {}, shares[0]
+    selection, means, taken = Selection(by), {}, shares[0]
     for share in shares:
         overlaps = judge(interpolated(start, trained, share))
         means[share] = overlaps.mean()

@@ -26,7 +26,7 @@ from edgecsd.embedding import loading
 from edgecsd.errors import BadInputError, missing_extra
 from edgecsd.files import replace_whole
 from edgecsd.images import Loaded
-from edgecsd.interpolation import NETWORK_SHARES, State, best_between, interpolated
+from edgecsd.interpolation import SHARES, State, best_between, interpolated
 from edgecsd.moving_average import MovingAverage
 from edgecsd.objective import Objective
 from edgecsd.progress import SILENT, Reporter
@@ -88,7 +88,7 @@ class NetworkTraining:
         self.batch_size = min(self.config.batch_size, len(data.train))
         self.steps_per_epoch = len(data.train) // self.batch_size
         self.total = self.config.epochs * self.steps_per_epoch
-        self.step, self.selection, self.start = 0, Selection(), copy_state(model)
+        self.step, self.selection, self.start = 0, Selection(self.config.held_out_by), copy_state(model)
         self.kept = self.start
         self.average = MovingAverage(model, self.config.ema) if self.config.ema else None
         self.fabric = _fabric(self.config.precision, everyone)
@@ -133,7 +133,8 @@ class NetworkTraining:
             self.model.load_state_dict(state)
             return self.data.held_out_overlaps(self._embed(pixels), self.config.overlap_k)
 
-        return interpolated(self.start, end, best_between(self.start, end, NETWORK_SHARES, judge, reporter))
+        share = best_between(self.start, end, SHARES, judge, self.config.held_out_by, reporter)
+        return interpolated(self.start, end, share)
 
     def _log(self, resumed: bool) -> TrainingLog | NoLog:
         if not self.everyone.first:
@@ -282,5 +283,6 @@ class NetworkTraining:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         torch.set_rng_state(state["torch_rng"])
-        self.step, self.kept, self.selection = state["step"], state["kept"], Selection(state["best"].numpy())
+        self.step, self.kept = state["step"], state["kept"]
+        self.selection = Selection(self.config.held_out_by, state["best"].numpy())
         return True

@@ -15,6 +15,7 @@ from edgecsd.images import ImageSet, photo_digest
 from edgecsd.mapped_vectors import FlatViews, MappedVectors, Queries, Vectors, Views, gallery_vectors, view_vectors
 from edgecsd.metrics import overlap_at
 from edgecsd.mining import nearest
+from edgecsd.selection import HeldOutBy
 from edgecsd.space import require_same_space
 from edgecsd.views import ViewRecipe
 
@@ -85,6 +86,7 @@ def make_training_set(
     share: float,
     limit: int,
     overlap_k: int,
+    by: HeldOutBy = HeldOutBy.KINDS,
     views: int | None = None,
 ) -> TrainingSet:
     """Match photos with their cached features and set held-out ones aside.
@@ -108,7 +110,7 @@ def make_training_set(
     digests = tuple(store.items.digests[r] for r in rows)
     chosen = images.subset(matched)
     vectors = view_vectors(store, rows, recipe)
-    train, held_out = _split(chosen.ids, digests, vectors, share, limit)
+    train, held_out = _split(chosen.ids, digests, vectors, share, limit, by)
     if len(held_out) < 2 or len(train) < 8 or gallery.count <= overlap_k + 1:
         raise BadInputError(
             f"{len(train)} training images, {len(held_out)} held out and a gallery of {gallery.count} are too few: "
@@ -134,14 +136,15 @@ def _own_rows(ids: tuple[str, ...], digests: tuple[str, ...], gallery: FeatureSt
 
 
 def _split(
-    ids: tuple[str, ...], digests: tuple[str, ...], vectors: Views, share: float, limit: int
+    ids: tuple[str, ...], digests: tuple[str, ...], vectors: Views, share: float, limit: int, by: HeldOutBy
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(training, held-out) positions. Held out are whole clusters of the gallery space, not single photos.
+    """(training, held-out) positions. Held out by kinds are whole clusters of the gallery space, not single photos.
 
     A photo held out by itself leaves its near twins to train on, and what is then selected is what remembers them: on
     photos of classes never seen, ridge regression looked better than a trained projection and was worse by 15 mAP
-    (docs/decisions/0004). Everything follows from the hash of the photos' bytes, not from order or chance; copies of a
-    photo stay on one side.
+    (docs/decisions/0004). Where no query is of such classes, that is what should be selected (0013).
+
+    Everything follows from the hash of the photos' bytes, not from order or chance; copies of a photo stay on one side.
     """
     keys = [
         hashlib.sha256(("held-out " + (digest or item)).encode()).hexdigest()
@@ -149,17 +152,22 @@ def _split(
     ]
     order = np.argsort(keys, kind="stable")
     wanted = max(2, min(limit, round(share * len(ids))))
-    clusters = spherical_k_means(FlatViews(vectors, order, 1), np.arange(max(2, min(CLUSTERS, len(ids) // 4))))
     held = np.zeros(len(ids), bool)
-    for cluster in clusters:
-        if held.sum() >= wanted:
-            break
-        members = order[
-            clusters == cluster
-        ]  # by their hashes, so that a cluster is cut alike whatever the list's order
-        held[members[: max(1, wanted - int(held.sum()))]] = True
+    held[order[:wanted] if by is HeldOutBy.PHOTOS else _of_few_clusters(vectors, order, wanted)] = True
     held |= np.isin(keys, [key for key, chosen in zip(keys, held, strict=True) if chosen])
     return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def _of_few_clusters(vectors: Views, order: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
+    """As many images as wanted, cluster by cluster.
+
+    Clusters come and are cut by `order`, that of the photos' hashes, so that all is alike whatever the list's order.
+    """
+    clusters = spherical_k_means(FlatViews(vectors, order, 1), np.arange(max(2, min(CLUSTERS, len(order) // 4))))
+    found = order[:0]
+    for cluster in dict.fromkeys(clusters.tolist()):
+        found = np.concatenate([found, order[clusters == cluster][: wanted - len(found)]])
+    return found
 
 
 def spherical_k_means(vectors: Queries, first: NDArray[np.int64], rounds: int = 10) -> NDArray[np.int64]:

@@ -21,6 +21,7 @@ from edgecsd.errors import BadInputError
         ({"precision": "int8"}, "--precision 'int8': Input should be '32-true' or 'bf16-mixed'"),
         ({"seed": -1}, "--seed -1"),
         ({"held_out": 1.0}, "--held-out 1.0"),
+        ({"held_out_by": "classes"}, "--held-out-by 'classes': Input should be 'kinds' or 'photos'"),
         ({"size": 8}, "--size 8"),
         ({"loss": "hvs"}, "--loss hvs: needs labelled images and the gallery model's classifier.*there are: csd-kl"),
         ({"loss": "bct"}, "--loss bct: .*labelled"),

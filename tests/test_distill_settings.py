@@ -20,15 +20,20 @@ from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.progress import Advance, Silent
 from edgecsd.query_models import load_query_model
+from edgecsd.selection import HeldOutBy, Selection
 from edgecsd.training import NetworkTraining
 from edgecsd.training_log import read_records
 
 
 class Listener(Silent):
-    """Remembers the names of the tasks."""
+    """Remembers the names of the tasks, and the messages."""
 
     def __init__(self) -> None:
         self.tasks: list[str] = []
+        self.heard: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.heard.append(text)
 
     @contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:
@@ -40,7 +45,7 @@ class Listener(Silent):
 class TakesAll:
     """A Selection that takes the latest weights, whatever they reach."""
 
-    def __init__(self, best: NDArray[np.float64] | None = None) -> None:
+    def __init__(self, by: HeldOutBy, best: NDArray[np.float64] | None = None) -> None:
         self.best = best
 
     def takes(self, overlaps: NDArray[np.float64]) -> bool:
@@ -91,6 +96,30 @@ def test_a_head_with_a_bottleneck_and_learnt_pooling(
     start = load_query_model(tmp_path / "run" / "closed_form")
     assert model.bottleneck is not None and start.bottleneck is not None
     assert not torch.equal(model.bottleneck.weight, start.bottleneck.weight)
+
+
+@pytest.mark.parametrize(("by", "other"), [("kinds", "photos"), ("photos", "kinds")])
+def test_what_is_held_out_is_told_and_judges_every_stage(
+    by: str, other: str, photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Head, way of the head, network, way of the network: each asks a Selection by the same held-out photos."""
+    asked: list[str] = []
+
+    class Recorded(Selection):
+        def __init__(self, by: HeldOutBy, best: NDArray[np.float64] | None = None) -> None:
+            asked.append(by)
+            super().__init__(by, best)
+
+    for module in ("head_training", "training", "interpolation"):
+        monkeypatch.setattr(f"edgecsd.{module}.Selection", Recorded)
+    listener = Listener()
+    settings = config(held_out_by=by, head_steps=4, head_lr=1e-2, epochs=1)
+    run(photos, pixel_store.path, tmp_path / "run", config=settings, reporter=listener)
+    assert asked == [by] * 4
+    (told,) = (text for text in listener.heard if text.startswith("held out: 5 of 24 photos, "))
+    assert f"--held-out-by {other}" in told
+    with pytest.raises(BadInputError, match=rf"held_out_by: {by} there, {other} now"):
+        run(photos, pixel_store.path, tmp_path / "run", config=config(held_out_by=other, head_steps=4, epochs=1))
 
 
 def test_no_projection_needs_as_many_channels_as_dimensions(

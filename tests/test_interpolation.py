@@ -14,11 +14,12 @@ from torch import Tensor
 
 from edgecsd.distill import DistillResult
 from edgecsd.features import FeatureStore
-from edgecsd.interpolation import HEAD_SHARES, State, best_between, interpolated
+from edgecsd.interpolation import State, best_between, head_shares, interpolated
 from edgecsd.progress import Silent
 from edgecsd.query_models import load_query_model
-from edgecsd.selection import Selection
+from edgecsd.selection import HeldOutBy, Selection
 
+KINDS, PHOTOS = HeldOutBy.KINDS, HeldOutBy.PHOTOS
 START = {"weight": torch.tensor([[1.0, -2.0], [0.1, 4.0]]), "seen": torch.tensor(3)}
 END = {"weight": torch.tensor([[2.0, 2.0], [0.3, 4.0]]), "seen": torch.tensor(9)}
 
@@ -54,15 +55,18 @@ def where(state: State) -> float:
     return float(state["weight"][0, 0] - 1)
 
 
-@pytest.mark.parametrize("peak", [0.0, 0.7, 0.8, 1.0])
-def test_what_retrieves_best_is_kept(peak: float) -> None:
+@pytest.mark.parametrize(
+    ("by", "peak"),
+    [(KINDS, 0.0), (KINDS, 0.7), (KINDS, 0.8), (KINDS, 1.0), (PHOTOS, 0.0), (PHOTOS, 0.2), (PHOTOS, 1.0)],
+)
+def test_what_retrieves_best_is_kept(by: HeldOutBy, peak: float) -> None:
     """Where every photo says the same, any loss is a measurable one."""
     listener = Listener()
 
     def judge(state: State) -> NDArray[np.float64]:
         return np.full(5, 1 - abs(where(state) - peak))
 
-    assert best_between(START, END, HEAD_SHARES, judge, listener) == peak
+    assert best_between(START, END, head_shares(by), judge, by, listener) == peak
     kept = f"{peak:.1f} of the way from this stage's start to its end" if peak else "this stage's start"
     assert listener.heard == [f"kept {kept}: held-out overlap 1.0000 (start {1 - peak:.4f}, end {peak:.4f})"]
 
@@ -73,31 +77,39 @@ def test_the_most_training_that_is_not_measurably_worse() -> None:
     def judge(loss: float, state: State) -> NDArray[np.float64]:
         return 0.6 - (loss + np.array([0.5, -0.5, 0.5, -0.5])) * where(state)
 
-    assert best_between(START, END, HEAD_SHARES, partial(judge, 0.3)) == 0.0
-    assert best_between(START, END, HEAD_SHARES, partial(judge, 0.2)) == 1.0
+    assert best_between(START, END, head_shares(KINDS), partial(judge, 0.3), KINDS) == 0.0
+    assert best_between(START, END, head_shares(KINDS), partial(judge, 0.2), KINDS) == 1.0
 
 
-def test_of_equals_the_most_training() -> None:
+def test_of_single_photos_the_best_however_small_the_difference() -> None:
+    def judge(state: State) -> NDArray[np.float64]:
+        return 0.6 - (0.01 + np.array([0.5, -0.5, 0.5, -0.5])) * abs(where(state) - 0.4)
+
+    assert best_between(START, END, head_shares(PHOTOS), judge, PHOTOS) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("by", HeldOutBy)
+def test_of_equals_the_most_training(by: HeldOutBy) -> None:
     seen: list[float] = []
 
     def judge(state: State) -> NDArray[np.float64]:
         seen.append(where(state))
         return np.array([0.4, 0.6])
 
-    assert best_between(START, END, HEAD_SHARES, judge) == 1.0
-    assert seen == pytest.approx(list(HEAD_SHARES))
+    assert best_between(START, END, head_shares(by), judge, by) == 1.0
+    assert seen == pytest.approx(list(head_shares(by)))
 
 
 def test_where_nothing_was_trained_nobody_is_asked() -> None:
     listener = Listener()
-    assert best_between(START, START, HEAD_SHARES, lambda state: pytest.fail("judged"), listener) == 1.0
+    assert best_between(START, START, head_shares(KINDS), lambda state: pytest.fail("judged"), KINDS, listener) == 1.0
     assert not listener.heard
 
 
 class FirstTwo:
     """A Selection that takes its start and the first step away from it, whatever they are worth."""
 
-    def __init__(self) -> None:
+    def __init__(self, by: HeldOutBy) -> None:
         self.asked = 0
 
     def takes(self, overlaps: NDArray[np.float64]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore, Items, write_store
 from edgecsd.images import ImageSet, find_images
+from edgecsd.selection import HeldOutBy
 from edgecsd.training_set import TrainingSet, make_training_set
 
 
 def make(
-    images: ImageSet, gallery: FeatureStore, features: FeatureStore | None = None, **options: float
+    images: ImageSet, gallery: FeatureStore, features: FeatureStore | None = None, **options: float | HeldOutBy
 ) -> TrainingSet:
     settings = {"share": 0.25, "limit": 100, "overlap_k": 5, **options}
     return make_training_set(images, gallery, features, **settings)  # type: ignore[arg-type]
@@ -50,13 +52,24 @@ def test_the_split_belongs_to_the_photos_not_to_the_list(photos: Path, pixel_sto
     assert len(make(images, pixel_store, share=0.5, limit=4).held_out) == 4
 
 
-def test_copies_stay_on_one_side_and_are_own_rows_of_each_other(photos: Path, tmp_path: Path) -> None:
+def test_single_photos_are_held_out_by_their_bytes(photos: Path, pixel_store: FeatureStore) -> None:
+    """Not clusters: the six of 24 photos whose hashes come first, as a slow loop sorts them."""
+    images = find_images(photos)
+    digests = {item: hashlib.sha256((photos / item).read_bytes()).hexdigest() for item in images.ids}
+    hashes = {item: hashlib.sha256(f"held-out {digests[item]}".encode()).hexdigest() for item in images.ids}
+    data = make(images, pixel_store, by=HeldOutBy.PHOTOS)
+    assert {images.ids[p] for p in data.held_out} == set(sorted(hashes, key=hashes.__getitem__)[:6])
+    assert set(data.held_out) != set(make(images, pixel_store).held_out)
+
+
+@pytest.mark.parametrize("by", HeldOutBy)
+def test_copies_stay_on_one_side_and_are_own_rows_of_each_other(photos: Path, tmp_path: Path, by: HeldOutBy) -> None:
     folder = Path(shutil.copytree(photos, tmp_path / "photos"))
     ids = find_images(photos).ids
     for item in ids[:8]:
         shutil.copy(photos / item, folder / f"copy-of-{Path(item).name}")
     store = extract(folder, PixelGallery(), tmp_path / "store")
-    data = make(find_images(folder), store)
+    data = make(find_images(folder), store, by=by)
     side = {data.images.ids[p]: "train" for p in data.train} | {data.images.ids[p]: "held" for p in data.held_out}
     for item in ids[:8]:
         copy = f"copy-of-{Path(item).name}"

@@ -94,6 +94,13 @@ def command(
     held_out: Annotated[
         float | None, typer.Option(help="Share of the photos kept for validation by retrieval (0.1).")
     ] = None,
+    held_out_by: Annotated[
+        str | None,
+        typer.Option(
+            help="Which photos those are: kinds (default), whole kinds of photos, for queries that may show what no "
+            "training photo does; photos, single ones, where the training photos are the gallery or of all its kinds."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option()] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML with any of these settings and more; options override it.")
@@ -152,6 +159,7 @@ def command(
         "ema": ema,
         "precision": precision,
         "held_out": held_out,
+        "held_out_by": held_out_by,
         "seed": seed,
     }
     result = distill(

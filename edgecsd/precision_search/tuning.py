@@ -151,5 +151,6 @@ def _training_set(asked: Tune, gallery: FeatureStore, held_out: frozenset[str], 
             left.append(position)
     return make_training_set(
         asked.images.subset(left), gallery, asked.features, share=config.held_out, limit=config.held_out_limit,
-        overlap_k=config.overlap_k, views=min(config.views or asked.features.views.count, asked.features.views.count),
+        overlap_k=config.overlap_k, by=config.held_out_by,
+        views=min(config.views or asked.features.views.count, asked.features.views.count),
     )  # fmt: skip

@@ -1,12 +1,13 @@
-"""Is a distilled query model better than the small model alone, on kinds of photos that were never trained on?
+"""Is a distilled query model better than the small model alone, on kinds of photos that were or were not trained on?
 
-    python benchmarks/unseen_kinds.py PHOTOS.csv --work WORK --out benchmarks/results/NAME.json
+    python benchmarks/kinds.py PHOTOS.csv --work WORK --out benchmarks/results/NAME.json [--trained-on gallery]
 
-PHOTOS.csv has the columns path and label. Half of the labels, drawn by --seed, are trained on (without using them); of
-the others' photos a fifth are queries and the rest the gallery. Compared, paired by query: the distilled model with the
-defaults, with --no-refit, with --no-interpolate and with --loss regression, and the untrained backbone among its own
-vectors. The head alone is trained unless --epochs says more. Everything it makes stays in WORK: run it again and it
-goes on.
+PHOTOS.csv has the columns path and label. Half of the labels, drawn by --seed, are left aside; of the others' photos a
+fifth are queries and the rest the gallery. Trained on, without labels, are the photos of the labels left aside (kinds
+that are never searched) or the gallery's own photos. Compared, paired by query: the distilled model with the defaults,
+with --held-out-by photos, with --no-refit, with --no-interpolate, with --loss regression and without training (its
+closed form), and the untrained backbone among its own vectors. The head alone is trained unless --epochs says more.
+Everything it makes stays in WORK: run it again and it goes on.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ from edgecsd.per_query import QueryScores
 
 REPORTER = ConsoleReporter()
 RUNS: dict[str, dict[str, Any]] = {
-    "distilled": {}, "distilled, --no-refit": {"refit": False}, "distilled, --no-interpolate": {"interpolate": False},
-    "distilled, --loss regression": {"loss": "regression"},
+    "distilled": {}, "distilled, --held-out-by photos": {"held_out_by": "photos"},
+    "distilled, --no-refit": {"refit": False}, "distilled, --no-interpolate": {"interpolate": False},
+    "distilled, --loss regression": {"loss": "regression"}, "closed form": {"head_steps": 0, "epochs": 0},
 }  # fmt: skip
 ALONE = "untrained query model among its own vectors"
 GALLERY = "gallery model"
@@ -50,9 +52,12 @@ def main() -> None:
     parser.add_argument("--query-model", default="tf_efficientnet_lite0")
     parser.add_argument("--views", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=0)
-    parser.add_argument("--seed", type=int, default=0, help="which labels are trained on, and which photos are queries")
+    parser.add_argument("--trained-on", choices=("others", "gallery"), default="others", help="other kinds' photos")
+    parser.add_argument("--seed", type=int, default=0, help="which labels are left aside, and which photos are queries")
     given = parser.parse_args()
     kinds, parts = split_by_kind(find_images(given.photos), given.seed)
+    if given.trained_on == "gallery":
+        kinds["trained on"], parts["train"] = kinds["searched"], parts["gallery"]
     for name, images in parts.items():
         views = given.views if name == "train" else 0
         extract(images, given.gallery_model, given.work / name, views=views, reporter=REPORTER)
@@ -77,7 +82,7 @@ def main() -> None:
 
 
 def split_by_kind(images: ImageSet, seed: int) -> tuple[dict[str, list[str]], dict[str, ImageSet]]:
-    """The labels trained on and searched, and the photos to train on, to search and to search with."""
+    """Labels to train on and to search, half of each, and photos to train on, to search and to search with."""
     if images.labels is None:
         raise BadInputError(f"{images.root}: the photos have no labels; give a CSV list with a column `label`")
     random, labels = np.random.default_rng(seed), np.array(images.labels)
@@ -110,7 +115,7 @@ def document(
     return {
         "photos": given.photos.parent.name, "labels": kinds,
         "counts": {name: len(part) for name, part in parts.items()},
-        "views": given.views, "epochs": given.epochs, "seed": given.seed,
+        "trained_on": given.trained_on, "views": given.views, "epochs": given.epochs, "seed": given.seed,
         "gallery_model": given.gallery_model, "query_model": given.query_model,
         "rows": {
             name: {"mAP": float(one.values["AP"].mean()), "overlap@10": float(one.values["overlap@10"].mean())}

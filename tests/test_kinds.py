@@ -1,4 +1,4 @@
-"""The benchmark of kinds that were never trained on: its split, its refusal and its result."""
+"""The benchmark of kinds that were or were not trained on: its split, its refusal and its results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from edgecsd.images import find_images
 
-PROGRAM = Path(__file__).parents[1] / "benchmarks" / "unseen_kinds.py"
+PROGRAM = Path(__file__).parents[1] / "benchmarks" / "kinds.py"
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def listed(photos: Path, tmp_path: Path) -> Path:
 
 def test_no_kind_is_on_both_sides(listed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(PROGRAM.parent))
-    from unseen_kinds import split_by_kind
+    from kinds import split_by_kind
 
     images = find_images(listed)
     kinds, parts = split_by_kind(images, 3)
