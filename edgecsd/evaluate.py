@@ -86,6 +86,7 @@ def evaluate(
     images: Path | ImageSet | None = None,
     split: str | None = None,
     run: Path | None = None,
+    query_scales: tuple[float, ...] = (),
     artifact: Path | None = None,
     gallery_images: Path | ImageSet | None = None,
     gallery_split: str | None = None,
@@ -100,6 +101,7 @@ def evaluate(
     """Score the gallery model against itself, then a query model (`run`) and/or exported file (`artifact`).
 
     images          the photos of the query store; needed for `run` and `artifact`
+    query_scales    adds a row: the query model's embeddings of its input at these scales, averaged
     gallery_images  the photos of the gallery store: adds the query model's symmetric search, which embeds them all
     ground_truth    judgements in place of labels: a row for each of easy, medium and hard
     distractors     stores of the same space that are searched behind the gallery and never relevant; they stay on disk
@@ -107,7 +109,7 @@ def evaluate(
 
     Raises IncompatibleError (exit 3) where stores or models live in different embedding spaces.
     """
-    _check_options(run, artifact, images, gallery_images, labels, ground_truth, distractors, index)
+    _check_options(run, query_scales, artifact, images, gallery_images, labels, ground_truth, distractors, index)
     task = open_task(
         gallery, queries, labels=labels, relevance_k=relevance_k, ground_truth=ground_truth, distractors=distractors
     )
@@ -117,7 +119,7 @@ def evaluate(
     through = _through(index, task, models)
     scored += through(OWN_ROW, "", own_queries)
     photos, gallery_photos = _photos(images, split), _photos(gallery_images, gallery_split)
-    for name, embedder, space, digest in _embedders(run, artifact):
+    for name, embedder, space, digest in _embedders(run, query_scales, artifact):
         require_same_space(space, task.gallery.space, name, str(gallery))
         assert photos is not None
         embed = partial(embed_store_items, embedder=embedder, workers=workers, reporter=reporter)
@@ -137,11 +139,13 @@ def evaluate(
 
 
 def _check_options(
-    run: Path | None, artifact: Path | None, images: object, gallery_images: object, labels: bool | None,
-    ground_truth: Path | None, distractors: Sequence[Path], index: object,
+    run: Path | None, query_scales: tuple[float, ...], artifact: Path | None, images: object, gallery_images: object,
+    labels: bool | None, ground_truth: Path | None, distractors: Sequence[Path], index: object,
 ) -> None:  # fmt: skip
     if (run or artifact) and images is None:
         raise BadInputError("--images is needed: the photos of the query store, for the query model to embed")
+    if query_scales and run is None:
+        raise BadInputError("--query-scales needs --run: an exported file takes images of one size")
     if gallery_images is not None and run is None:
         raise BadInputError("--gallery-images needs --run: it measures the query model's symmetric search")
     if gallery_images is not None and distractors:
@@ -179,14 +183,22 @@ def _photos(source: Path | ImageSet | None, split: str | None) -> ImageSet | Non
     return source if source is None or isinstance(source, ImageSet) else find_images(source, split=split)
 
 
-def _embedders(run: Path | None, artifact: Path | None) -> list[tuple[str, Embedder, EmbeddingSpace, str]]:
+def _embedders(
+    run: Path | None, query_scales: tuple[float, ...], artifact: Path | None
+) -> list[tuple[str, Embedder, EmbeddingSpace, str]]:
     """Name, embedder, space, and the digest of the weights or of the file."""
     found: list[tuple[str, Embedder, EmbeddingSpace, str]] = []
     if run is not None:
+        from edgecsd.gallery_models import usable_scales
         from edgecsd.query_models import QueryModelEmbedder, load_query_model
 
         model = load_query_model(run)
-        found.append(("query model", QueryModelEmbedder(model), model.config.space, model.config.weights_digest))
+        space, digest = model.config.space, model.config.weights_digest
+        found.append(("query model", QueryModelEmbedder(model), space, digest))
+        if query_scales:
+            scales = usable_scales(query_scales, "--query-scales")
+            name = f"query model at {'+'.join(f'{scale:g}' for scale in scales)}"
+            found.append((name, QueryModelEmbedder(model, scales), space, digest))
     if artifact is not None:
         from edgecsd.targets.embedder import ArtifactEmbedder
 

@@ -60,7 +60,7 @@ def load_gallery_model(
         raise BadInputError("the input size stands in the --preprocess file: leave out --gallery-size")
     if isinstance(preprocess, Path):
         preprocess = preprocess_from_json(read_json(preprocess), str(preprocess))
-    contract, scales = preprocess, _usable(scales)
+    contract, scales = preprocess, usable_scales(scales)
     if kind == "timm":
         return _timm(name, weights, size, contract, scales)
     if weights is not None:
@@ -77,12 +77,12 @@ def load_gallery_model(
     return _from_function(kind, name)
 
 
-def _usable(scales: tuple[float, ...]) -> tuple[float, ...]:
+def usable_scales(scales: tuple[float, ...], option: str = "--scales") -> tuple[float, ...]:
     """The scales in the order that the embedding space keeps them in; refused as it would refuse them."""
     try:
         return EmbeddingSpace(gallery_model="any", dim=2, scales=scales).scales
     except ValidationError as error:
-        raise BadInputError(f"--scales {','.join(map(str, scales))}: {validation_text(error)}") from None
+        raise BadInputError(f"{option} {','.join(map(str, scales))}: {validation_text(error)}") from None
 
 
 def _timm(

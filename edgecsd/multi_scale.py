@@ -15,7 +15,10 @@ SINGLE_SCALE = (1.0,)
 SMALLEST_SIDE, LARGEST_SIDE = 16, 2048  # pixels; what a pixel contract allows too
 
 
-def scaled_sides(size: int, scales: Sequence[float], name: str) -> list[int]:
+def scaled_sides(
+    size: int, scales: Sequence[float], name: str, *, option: str = "--scales",
+    otherwise: str = " or change --gallery-size",
+) -> list[int]:  # fmt: skip
     """The side in pixels of a `size` x `size` input at each scale, rounded down as torch's interpolate does.
 
     Raises BadInputError, naming the scale, for a side that no network is meant for.
@@ -24,8 +27,8 @@ def scaled_sides(size: int, scales: Sequence[float], name: str) -> list[int]:
     for scale, side in zip(scales, sides, strict=True):
         if not SMALLEST_SIDE <= side <= LARGEST_SIDE:
             raise BadInputError(
-                f"--scales {scale:g}: makes the {size} px input of {name} {side} px wide; "
-                f"{SMALLEST_SIDE} to {LARGEST_SIDE} px are allowed: leave this scale out or change --gallery-size"
+                f"{option} {scale:g}: makes the {size} px input of {name} {side} px wide; "
+                f"{SMALLEST_SIDE} to {LARGEST_SIDE} px are allowed: leave this scale out{otherwise}"
             )
     return sides
 

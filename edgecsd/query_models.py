@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.files import read_json, replace_whole, write_json
 from edgecsd.gallery_models import Floats, Pixels
 from edgecsd.head_kinds import Pooling, ProjectionKind
+from edgecsd.multi_scale import SINGLE_SCALE, multi_scale, scaled_sides
 from edgecsd.pooling import Pool, scaled_l2
 from edgecsd.preprocess import Interpolation, Preprocess, Resize, validation_text
 from edgecsd.space import EmbeddingSpace
@@ -106,22 +108,29 @@ class QueryModel(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def embed(self, pixels: Pixels) -> Floats:
-        """(B, S, S, 3) uint8 made by config.preprocess -> (B, dim) float32, in eval mode."""
+    def embed(self, pixels: Pixels, scales: tuple[float, ...] = SINGLE_SCALE) -> Floats:
+        """(B, S, S, 3) uint8 made by config.preprocess -> (B, dim) float32, in eval mode.
+
+        scales: the mean of the embeddings of the input at these scales (edgecsd.multi_scale), of unit length.
+        """
         training = self.training
         self.eval()
         with torch.inference_mode():
             images = to_input(pixels, self.config.preprocess).to(self.device)
-            vectors: Floats = self(images).float().cpu().numpy()
+            embedded = self(images) if scales == SINGLE_SCALE else multi_scale(self, images, scales)
+            vectors: Floats = embedded.float().cpu().numpy()
         self.train(training)
         return vectors
 
 
 class QueryModelEmbedder:
-    """A query model as an Embedder: its pixel contract, dimension and `embed`."""
+    """A query model as an Embedder: its pixel contract, dimension and `embed`, at one scale or several."""
 
-    def __init__(self, model: QueryModel) -> None:
-        self.preprocess, self.dim, self.embed = model.config.preprocess, model.config.dim, model.embed
+    def __init__(self, model: QueryModel, scales: tuple[float, ...] = SINGLE_SCALE) -> None:
+        """Raises BadInputError for a scale that makes an input no network is meant for."""
+        self.preprocess, self.dim = model.config.preprocess, model.config.dim
+        scaled_sides(self.preprocess.size, scales, "the query model", option="--query-scales", otherwise="")
+        self.embed = partial(model.embed, scales=scales)
 
 
 def create_query_model(

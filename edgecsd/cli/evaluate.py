@@ -25,6 +25,13 @@ def command(
     ] = None,
     images: Annotated[Path | None, typer.Option(help="The photos of the query store.")] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder of a query model to score.")] = None,
+    query_scales: Annotated[
+        str | None,
+        typer.Option(
+            help="With --run: adds the query model's embeddings averaged over its input at these scales, e.g. "
+            "0.8571,1,1.1429."
+        ),
+    ] = None,
     artifact: Annotated[Path | None, typer.Option(help="Exported file to score.")] = None,
     gallery_images: Annotated[
         Path | None, typer.Option(help="The photos of the gallery store: adds the query model's symmetric search.")
@@ -73,7 +80,8 @@ def command(
     from edgecsd.errors import BadInputError
 
     given = {
-        "--run": run, "--artifact": artifact, "--gallery-images": gallery_images, "--gallery-split": gallery_split,
+        "--run": run, "--query-scales": query_scales, "--artifact": artifact, "--gallery-images": gallery_images,
+        "--gallery-split": gallery_split,
         "--per-query": per_query, "--index": index,
     }  # fmt: skip
     if compare is not None:
@@ -93,15 +101,18 @@ def command(
             f"Missing option '{'--gallery' if gallery is None else '--queries'}': a feature store, as edgecsd extract "
             "and import-features make them"
         )
+    from edgecsd.cli.numbers import numbers
     from edgecsd.evaluate import evaluate
     from edgecsd.per_query import require_parquet_name, write_per_query
 
     if per_query is not None:
         require_parquet_name(per_query)
+    scales = () if query_scales is None else numbers(query_scales, "--query-scales")
     result = evaluate(
-        gallery, queries, images=images, split=split, run=run, artifact=artifact, gallery_images=gallery_images,
-        gallery_split=gallery_split, labels=labels, relevance_k=relevance_k, ground_truth=ground_truth,
-        distractors=distractors or (), index=index, workers=workers, reporter=ConsoleReporter(),
+        gallery, queries, images=images, split=split, run=run, query_scales=scales, artifact=artifact,
+        gallery_images=gallery_images, gallery_split=gallery_split, labels=labels, relevance_k=relevance_k,
+        ground_truth=ground_truth, distractors=distractors or (), index=index, workers=workers,
+        reporter=ConsoleReporter(),
     )  # fmt: skip
     if per_query is not None:
         write_per_query(per_query, result.per_query)
