@@ -52,12 +52,13 @@ def main() -> None:
     parser.add_argument("--query-model", default="tf_efficientnet_lite0")
     parser.add_argument("--views", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=0)
-    parser.add_argument("--trained-on", choices=("others", "gallery"), default="others", help="other kinds' photos")
+    parser.add_argument(
+        "--trained-on", choices=("others", "gallery"), default="others",
+        help="photos of kinds that are not searched, or the gallery's own; each needs a WORK of its own",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="which labels are left aside, and which photos are queries")
     given = parser.parse_args()
-    kinds, parts = split_by_kind(find_images(given.photos), given.seed)
-    if given.trained_on == "gallery":
-        kinds["trained on"], parts["train"] = kinds["searched"], parts["gallery"]
+    kinds, parts = split_by_kind(find_images(given.photos), given.seed, given.trained_on)
     for name, images in parts.items():
         views = given.views if name == "train" else 0
         extract(images, given.gallery_model, given.work / name, views=views, reporter=REPORTER)
@@ -81,8 +82,13 @@ def main() -> None:
     print(f"wrote {given.out}")
 
 
-def split_by_kind(images: ImageSet, seed: int) -> tuple[dict[str, list[str]], dict[str, ImageSet]]:
-    """Labels to train on and to search, half of each, and photos to train on, to search and to search with."""
+def split_by_kind(
+    images: ImageSet, seed: int, trained_on: str = "others"
+) -> tuple[dict[str, list[str]], dict[str, ImageSet]]:
+    """The labels trained on and searched, and the photos to train on, to search and to search with.
+
+    Half of the labels are searched. trained_on: the photos of the "others", or of the searched ones the "gallery".
+    """
     if images.labels is None:
         raise BadInputError(f"{images.root}: the photos have no labels; give a CSV list with a column `label`")
     random, labels = np.random.default_rng(seed), np.array(images.labels)
@@ -96,6 +102,8 @@ def split_by_kind(images: ImageSet, seed: int) -> tuple[dict[str, list[str]], di
         "train": np.flatnonzero(seen), "query": np.sort(searched[:queries]), "gallery": np.sort(searched[queries:])
     }  # fmt: skip
     named = {"trained on": sorted(trained), "searched": sorted({str(kind) for kind in kinds} - trained)}
+    if trained_on == "gallery":
+        named["trained on"], places["train"] = named["searched"], places["gallery"]
     return named, {name: images.subset(rows.tolist()) for name, rows in places.items()}
 
 

@@ -179,8 +179,10 @@ def compare_training(images: ImageSet, model: GalleryModel, options: argparse.Na
 def _training(images: ImageSet, model: GalleryModel, folder: Path, options: argparse.Namespace) -> NetworkTraining:
     store = extract(images, model, folder / "store", views=1, workers=options.workers)
     config = DistillConfig(query_model=options.query_model, batch_size=options.batch_size, epochs=1, k=16)
-    share, limit = config.held_out, config.held_out_limit
-    data = make_training_set(images, store, None, share=share, limit=limit, overlap_k=config.overlap_k)
+    data = make_training_set(
+        images, store, None, share=config.held_out, limit=config.held_out_limit, overlap_k=config.overlap_k,
+        by=config.held_out_by,
+    )  # fmt: skip
     features = data.features[data.train]
     vectors = FlatViews(features, np.arange(len(features)))
     own_rows = [data.own_rows[t] for t in data.train for _ in range(features.shape[1])]

@@ -85,12 +85,12 @@ def distill(
     missing = len(image_set) - len(data.images)
     if missing:
         reporter.message(f"{missing} of {len(image_set)} images have no cached features and are left out")
-    tell_held_out(data, settings.held_out_by, reporter)
     description = describe_run(settings, data, store)
     check_run(out, description, resume=resume, overwrite=overwrite)
     if not overwrite and (out / "result.json").is_file() and (out / "query_model.json").is_file():
         reporter.message(f"{out} is already whole: nothing to do")
         return read_result(out)
+    tell_held_out(data, settings.held_out_by, reporter)
     distillation = _Distillation(
         data, settings, out, cache or out / "cache", workers or own_cores(), everyone, reporter
     )
@@ -189,7 +189,7 @@ class _Distillation:
 def tell_held_out(data: TrainingSet, by: HeldOutBy, reporter: Reporter) -> None:
     """How many photos judge the run, and what the other way to choose them is for."""
     what = (
-        "whole kinds of them; where queries show no others than these photos do, --held-out-by photos"
+        "by kinds of them; where queries show no others than these photos do, --held-out-by photos"
         if by is HeldOutBy.KINDS
         else "single ones; where queries may show other kinds than these photos do, --held-out-by kinds"
     )

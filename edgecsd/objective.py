@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,7 +107,8 @@ def make_objective(
         return Objective(features, config, codebooks=codebooks)
     pool = anchor_pool(data, config)
     k = pool.count(config.k)
-    made_of = digest_of([config.anchors, k, config.mining, config.seed, features.shape, pool.views])
+    whose = hashlib.sha256(data.train.tobytes()).hexdigest()  # runs that hold out others share the cache
+    made_of = digest_of([config.anchors, k, config.mining, config.seed, features.shape, pool.views, whose])
     anchors = make_anchors(
         FlatViews(features, np.arange(len(features))), pool.vectors, k, kind=config.anchors, seed=config.seed,
         own_rows=pool.own_rows, out=cache / f"anchors-{made_of[:16]}", mining=config.mining, everyone=everyone,

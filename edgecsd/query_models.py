@@ -129,7 +129,7 @@ class QueryModelEmbedder:
     def __init__(self, model: QueryModel, scales: tuple[float, ...] = SINGLE_SCALE) -> None:
         """Raises BadInputError for a scale that makes an input no network is meant for."""
         self.preprocess, self.dim = model.config.preprocess, model.config.dim
-        scaled_sides(self.preprocess.size, scales, "the query model", option="--query-scales", otherwise="")
+        scaled_sides(self.preprocess.size, scales, "the query model")
         self.embed = partial(model.embed, scales=scales)
 
 

@@ -21,7 +21,7 @@ class Selection:
     A few hundred held-out photos cannot tell 0.52 from 0.53, and training goes on improving what they don't show. So
     later weights are taken unless they are worse by more than one standard error of the paired difference: the
     one-standard-error rule of Breiman et al. ("Classification and Regression Trees", 1984) turned to more training.
-    Held-out kinds underrate training, single photos do not: of these the best is taken.
+    That is for held-out kinds. Single photos tell what queries like them will find: of them the best is taken.
     """
 
     def __init__(self, by: HeldOutBy, best: NDArray[np.float64] | None = None) -> None:

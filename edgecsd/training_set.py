@@ -86,7 +86,7 @@ def make_training_set(
     share: float,
     limit: int,
     overlap_k: int,
-    by: HeldOutBy = HeldOutBy.KINDS,
+    by: HeldOutBy,
     views: int | None = None,
 ) -> TrainingSet:
     """Match photos with their cached features and set held-out ones aside.
@@ -144,10 +144,11 @@ def _split(
     photos of classes never seen, ridge regression looked better than a trained projection and was worse by 15 mAP
     (docs/decisions/0004). Where no query is of such classes, that is what should be selected (0013).
 
-    Everything follows from the hash of the photos' bytes, not from order or chance; copies of a photo stay on one side.
+    Everything follows from the hash of the photos' bytes, not from order or chance; copies and crops of a photo stay on
+    one side.
     """
     keys = [
-        hashlib.sha256(("held-out " + (digest or item)).encode()).hexdigest()
+        hashlib.sha256(("held-out " + (photo_digest(digest) or item)).encode()).hexdigest()
         for item, digest in zip(ids, digests, strict=True)
     ]
     order = np.argsort(keys, kind="stable")

@@ -14,7 +14,10 @@ from edgecsd import distill as distill_module
 from edgecsd import training
 from edgecsd.distill import DistillResult, distill
 from edgecsd.distill_config import DistillConfig
+from edgecsd.features import FeatureStore
+from edgecsd.images import find_images
 from edgecsd.training import NetworkTraining
+from edgecsd.training_set import TrainingSet, make_training_set
 
 SETTINGS: dict[str, Any] = {
     "query_model": "test_efficientnet", "pretrained": False, "size": 48, "k": 12, "head_steps": 12,
@@ -34,6 +37,15 @@ def run(photos: Path, store: Path, out: Path, **options: Any) -> DistillResult:
     distill_module.PART_ITEMS = 6
     options.setdefault("config", config())
     return distill(photos, store, out, workers=2, **options)
+
+
+def training_set(photos: Path, store: FeatureStore, by: str = "kinds") -> TrainingSet:
+    """What a run with SETTINGS learns from."""
+    settings = config(held_out_by=by)
+    return make_training_set(
+        find_images(photos), store, None, share=settings.held_out, limit=settings.held_out_limit,
+        overlap_k=settings.overlap_k, by=settings.held_out_by,
+    )  # fmt: skip
 
 
 def die_at(stage: str) -> None:

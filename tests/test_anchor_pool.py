@@ -18,11 +18,12 @@ from edgecsd.errors import BadInputError
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
 from edgecsd.images import find_images
+from edgecsd.selection import HeldOutBy
 from edgecsd.training_set import TrainingSet, make_training_set
 
 
 def make(photos: Path, store: FeatureStore) -> TrainingSet:
-    return make_training_set(find_images(photos), store, None, share=0.25, limit=100, overlap_k=5)
+    return make_training_set(find_images(photos), store, None, share=0.25, limit=100, overlap_k=5, by=HeldOutBy.KINDS)
 
 
 @pytest.mark.parametrize(("asked", "views"), [(None, 2), (0, 0), (1, 1), (2, 2)])

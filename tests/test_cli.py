@@ -90,7 +90,7 @@ def pipeline(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline
     made.do("index", made.store, "--out", made.index)
     made.do(
         "distill", photos, "--gallery", made.store, "--query-model", "test_efficientnet", "--config", settings,
-        "--k", 20, "--out", made.run,
+        "--k", 20, "--held-out-by", "photos", "--out", made.run,
     )  # fmt: skip
     made.do("export", made.run, "--target", "onnx")
     made.do(
@@ -99,7 +99,7 @@ def pipeline(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline
     )  # fmt: skip
     made.do(
         "evaluate", "--gallery", made.store, "--queries", made.store, "--images", photos, "--run", made.run,
-        "--artifact", made.artifact, "--gallery-images", photos,
+        "--query-scales", "1.25,1", "--artifact", made.artifact, "--gallery-images", photos,
     )  # fmt: skip
     made.do(
         "bench", made.artifact, "--threads", 1, "--min-runs", 3, "--min-seconds", 0, "--out", made.folder / "b.jsonl"
@@ -129,7 +129,7 @@ def test_every_command_gives_one_json_document(pipeline: Pipeline) -> None:
     names = [row["name"] for row in pipeline.json["evaluate"]["rows"]]
     assert names == [
         "gallery model, symmetric", "query model, asymmetric", "query model, symmetric",
-        "test_efficientnet-fp32.onnx, asymmetric",
+        "query model at 1+1.25, asymmetric", "test_efficientnet-fp32.onnx, asymmetric",
     ]  # fmt: skip
     assert pipeline.json["evaluate"]["rows"][0]["mean_average_precision"] == 1.0
     (row,) = pipeline.json["bench"]["rows"]

@@ -1,5 +1,6 @@
 """The demo on photos of one's own: the whole job with one of its six exports; and again, which makes nothing anew."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,8 @@ def test_the_whole_job_on_photos_of_ones_own(
     monkeypatch.setattr(demo_module, "VIEWS", 1)
     monkeypatch.setattr(demo_module, "BENCH_SECONDS", 0.2)
     result = demo(tmp_path / "out", images=many_photos)
+    made = json.loads((tmp_path / "out" / "tf_efficientnet_lite0" / "run" / "run.json").read_text())
+    assert made["config"]["held_out_by"] == "photos"
     names = [row.name for row in result.rows]
     assert names[:5] == [
         "symmetric, gallery model",

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from distillations import config, run
+from distillations import config, run, training_set
 from doubles import PixelGallery
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -30,7 +30,6 @@ from edgecsd.objective import Objective
 from edgecsd.progress import Silent
 from edgecsd.query_models import load_query_model
 from edgecsd.training import NetworkTraining
-from edgecsd.training_set import make_training_set
 
 PROGRAM = Path(__file__).with_name("distillations.py")
 
@@ -116,7 +115,7 @@ def test_metrics(whole: DistillResult) -> None:
 
 
 def test_the_closed_form_is_chosen_by_retrieval(whole: DistillResult, photos: Path, pixel_store: FeatureStore) -> None:
-    data = make_training_set(find_images(photos), pixel_store, None, share=0.2, limit=500, overlap_k=5)
+    data = training_set(photos, pixel_store)
     (file,) = (whole.path / "cache").glob("pooled-*.npy")
     pooled = np.load(file)
     assert pooled.shape[:2] == (24, 3)
@@ -130,7 +129,7 @@ def test_the_closed_form_is_chosen_by_retrieval(whole: DistillResult, photos: Pa
 def test_embeddings_of_the_saved_model_are_those_that_were_measured(
     whole: DistillResult, photos: Path, pixel_store: FeatureStore
 ) -> None:
-    data = make_training_set(find_images(photos), pixel_store, None, share=0.2, limit=500, overlap_k=5)
+    data = training_set(photos, pixel_store)
     model = load_query_model(whole.path)
     from edgecsd.images import read_image
 
@@ -251,7 +250,7 @@ def test_the_network_is_shown_the_views_whose_features_are_cached(
     settings = config(backbone_lr=0.0, projection_lr=0.0, head_steps=0, epochs=2, anchor_views=0)
     out = tmp_path / "run"
     run(photos, pixel_store.path, out, config=settings)
-    data = make_training_set(find_images(photos), pixel_store, None, share=0.2, limit=500, overlap_k=5)
+    data = training_set(photos, pixel_store)
     (file,) = (out / "cache").glob("pooled-*.npy")
     pooled = torch.from_numpy(np.load(file))
     model, features = load_query_model(out), chosen_views(data.features, data.train)

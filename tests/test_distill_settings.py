@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from distillations import config, run
+from distillations import config, run, training_set
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
@@ -18,11 +18,13 @@ from edgecsd.anchor_kinds import AnchorKind
 from edgecsd.distill_config import ANCHORED_LOSSES, Loss
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
+from edgecsd.head_stage import HeadStage
 from edgecsd.progress import Advance, Silent
 from edgecsd.query_models import load_query_model
 from edgecsd.selection import HeldOutBy, Selection
 from edgecsd.training import NetworkTraining
 from edgecsd.training_log import read_records
+from edgecsd.training_set import TrainingSet
 
 
 class Listener(Silent):
@@ -112,10 +114,20 @@ def test_what_is_held_out_is_told_and_judges_every_stage(
 
     for module in ("head_training", "training", "interpolation"):
         monkeypatch.setattr(f"edgecsd.{module}.Selection", Recorded)
+    learnt: list[TrainingSet] = []
+    project = HeadStage.project_held_out
+
+    def remember(self: HeadStage) -> NDArray[np.float32]:
+        learnt.append(self.data)
+        return project(self)
+
+    monkeypatch.setattr(HeadStage, "project_held_out", remember)
     listener = Listener()
     settings = config(held_out_by=by, head_steps=4, head_lr=1e-2, epochs=1)
     run(photos, pixel_store.path, tmp_path / "run", config=settings, reporter=listener)
     assert asked == [by] * 4
+    assert learnt[0].held_out.tolist() == training_set(photos, pixel_store, by).held_out.tolist()
+    assert learnt[0].held_out.tolist() != training_set(photos, pixel_store, other).held_out.tolist()
     (told,) = (text for text in listener.heard if text.startswith("held out: 5 of 24 photos, "))
     assert f"--held-out-by {other}" in told
     with pytest.raises(BadInputError, match=rf"held_out_by: {by} there, {other} now"):

@@ -41,6 +41,17 @@ def test_no_kind_is_on_both_sides(listed: Path, monkeypatch: pytest.MonkeyPatch)
     assert split_by_kind(images, 4)[0] != kinds or split_by_kind(images, 5)[0] != kinds
 
 
+def test_the_gallery_is_trained_on_where_that_is_asked(listed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PROGRAM.parent))
+    from kinds import split_by_kind
+
+    images = find_images(listed)
+    (others_kinds, others), (kinds, parts) = split_by_kind(images, 3), split_by_kind(images, 3, "gallery")
+    assert parts["train"].ids == parts["gallery"].ids == others["gallery"].ids
+    assert parts["query"].ids == others["query"].ids
+    assert kinds["trained on"] == kinds["searched"] == others_kinds["searched"]
+
+
 def test_the_program_says_what_is_asked_for(tmp_path: Path, photos: Path) -> None:
     """Photos without labels end it in words."""
     done = subprocess.run(

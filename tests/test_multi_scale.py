@@ -111,6 +111,14 @@ def test_unusable_scales_are_refused(weights: Path, scales: tuple[float, ...], m
         load_gallery_model("timm:test_efficientnet", weights=weights, size=64, scales=scales)
 
 
+def test_a_network_of_one_size_is_refused_in_words() -> None:
+    def patches(images: torch.Tensor) -> torch.Tensor:
+        return images.mean(dim=1).reshape(len(images), 64 * 64)
+
+    with pytest.raises(BadInputError, match=r"scale 1.4142: the network does not take images of 90 px \(shape "):
+        multi_scale(patches, torch.zeros(2, 3, 64, 64), SCALES)
+
+
 def test_sides_are_rounded_down() -> None:
     assert scaled_sides(224, SCALES, "m") == [224, 316, 158]
     with pytest.raises(BadInputError, match="2052 px wide"):

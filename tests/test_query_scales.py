@@ -62,7 +62,7 @@ def test_a_row_of_its_own_beside_the_one_scale(run: Path, pixel_store: FeatureSt
 @pytest.mark.parametrize(
     ("scales", "message"),
     [
-        ((1.0, 0.1), r"--query-scales 0.1: makes the 64 px input of the query model 6 px .*: leave this scale out$"),
+        ((1.0, 0.1), "scale 0.1 makes the 64 px input of the query model 6 px wide; .*: leave this scale out"),
         ((1.0, 1.0), r"--query-scales 1.0,1.0: "),
         ((float("nan"),), r"--query-scales nan: "),
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from distillations import config, run
+from distillations import config, run, training_set
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -18,12 +18,11 @@ from edgecsd.distill_config import make_config
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.head_training import HeadPlan, repeat_head
-from edgecsd.images import find_images
 from edgecsd.progress import Silent
 from edgecsd.query_models import load_query_model
 from edgecsd.run_folder import read_result
 from edgecsd.selection import Selection
-from edgecsd.training_set import TrainingSet, make_training_set
+from edgecsd.training_set import TrainingSet
 
 
 class Listener(Silent):
@@ -39,7 +38,7 @@ HEAD_ONLY = {"epochs": 0, "head_steps": 40, "head_lr": 3e-3, "interpolate": Fals
 
 @pytest.fixture(scope="module")
 def data(photos: Path, pixel_store: FeatureStore) -> TrainingSet:
-    return make_training_set(find_images(photos), pixel_store, None, share=0.2, limit=500, overlap_k=5)
+    return training_set(photos, pixel_store)
 
 
 @pytest.fixture(scope="module")

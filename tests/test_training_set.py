@@ -21,7 +21,7 @@ from edgecsd.training_set import TrainingSet, make_training_set
 def make(
     images: ImageSet, gallery: FeatureStore, features: FeatureStore | None = None, **options: float | HeldOutBy
 ) -> TrainingSet:
-    settings = {"share": 0.25, "limit": 100, "overlap_k": 5, **options}
+    settings = {"share": 0.25, "limit": 100, "overlap_k": 5, "by": HeldOutBy.KINDS, **options}
     return make_training_set(images, gallery, features, **settings)  # type: ignore[arg-type]
 
 
@@ -78,6 +78,17 @@ def test_copies_stay_on_one_side_and_are_own_rows_of_each_other(photos: Path, tm
         assert data.own_rows[data.images.ids.index(item)].tolist() == rows
     for row, position in enumerate(data.held_out):
         assert not set(data.held_out_neighbours[row].tolist()) & set(data.own_rows[position].tolist()) - {-1}
+
+
+@pytest.mark.parametrize("by", HeldOutBy)
+def test_crops_of_a_photo_stay_on_one_side(
+    photos: Path, pixel_store: FeatureStore, tmp_path: Path, by: HeldOutBy
+) -> None:
+    digests = tuple(f"{number // 2:064x}[0,0,{1 + number % 2},9]" for number in range(24))
+    store = write_store(tmp_path / "s", pixel_store.space, Items(pixel_store.items.ids, digests), halves(pixel_store))
+    data = make(find_images(photos), store, by=by)
+    sides = [{p // 2 for p in side} for side in (data.train, data.held_out)]
+    assert sides[1] and not sides[0] & sides[1]
 
 
 def test_a_namesake_with_other_bytes_is_not_the_photo_itself(

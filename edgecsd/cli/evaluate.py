@@ -29,7 +29,7 @@ def command(
         str | None,
         typer.Option(
             help="With --run: adds the query model's embeddings averaged over its input at these scales, e.g. "
-            "0.8571,1,1.1429."
+            "1,1.4142,0.7071."
         ),
     ] = None,
     artifact: Annotated[Path | None, typer.Option(help="Exported file to score.")] = None,

@@ -161,6 +161,8 @@ def test_photos_that_are_searched_with_are_not_trained_on(photos: Path, pixel_st
     held_out = frozenset(pixel_store.items.ids[:4])
     data = tuning._training_set(asked, pixel_store, held_out, config())
     assert len(data.images) == 20 and not held_out & set(data.images.ids)
+    other = tuning._training_set(asked, pixel_store, held_out, config(held_out_by="photos"))
+    assert other.held_out.tolist() != data.held_out.tolist(), "held out as the run did"
 
 
 @pytest.mark.parametrize(("helps", "kept"), [(True, True), (False, False)])
