@@ -61,11 +61,16 @@ def test_the_program_says_what_is_asked_for(tmp_path: Path, photos: Path) -> Non
     assert done.returncode != 0 and "the photos have no labels" in done.stderr
 
 
-def test_the_result_in_the_repository_is_of_this_program() -> None:
-    result = json.loads((PROGRAM.parent / "results" / "clothes.json").read_text())
-    assert not set(result["labels"]["trained on"]) & set(result["labels"]["searched"])
-    distilled, alone = (
-        result["rows"][name]["mAP"] for name in ("distilled", "untrained query model among its own vectors")
-    )
-    difference = result["distilled minus"]["untrained query model among its own vectors"]["AP"]
-    assert difference["mean"] == pytest.approx(distilled - alone)
+@pytest.mark.parametrize(("name", "trained_on"), [("clothes", "others"), ("clothes-gallery", "gallery")])
+def test_the_results_in_the_repository_are_of_this_program(
+    name: str, trained_on: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(PROGRAM.parent))
+    from kinds import ALONE, GALLERY, RUNS
+
+    result = json.loads((PROGRAM.parent / "results" / f"{name}.json").read_text())
+    assert result["trained_on"] == trained_on and list(result["rows"]) == [ALONE, GALLERY, *RUNS]
+    both = set(result["labels"]["trained on"]) & set(result["labels"]["searched"])
+    assert both == (set(result["labels"]["searched"]) if trained_on == "gallery" else set())
+    distilled, alone = (result["rows"][row]["mAP"] for row in ("distilled", ALONE))
+    assert result["distilled minus"][ALONE]["AP"]["mean"] == pytest.approx(distilled - alone)
