@@ -26,6 +26,7 @@ from edgecsd.mapped_vectors import FlatViews
 from edgecsd.objective import Objective
 from edgecsd.progress import Reporter
 from edgecsd.query_models import QueryModel
+from edgecsd.selection import HeldOutBy
 from edgecsd.training_log import TrainingLog
 from edgecsd.training_set import TrainingSet
 
@@ -48,7 +49,9 @@ class HeadStage:
         self.model, self.data, self.config, self.pooled = model, data, config, pooled
         self.out, self.everyone, self.reporter = out, everyone, reporter
         self._untrained = copy_head(model)
-        self._start: Start = config.head_start
+        self._start: Start = config.head_start  # of training
+        self._origin: Start = config.head_start  # of the way to its end
+        self._origin_head: State | None = None
         self._plan = HeadPlan(0.0, 1.0)
 
     def begin_closed(self) -> Projection:
@@ -61,21 +64,26 @@ class HeadStage:
             start: self.data.held_out_overlap(form(held_out), self.config.overlap_k) for start, form in found.items()
         }
         best = max(overlaps, key=overlaps.__getitem__)
-        self.set_projection(found[best])
         named = "rotation (Procrustes)" if best == "procrustes" else f"ridge regression, strength {best:.2g}"
         self.reporter.message(f"best closed form on held-out photos: {named}")
         # For training not what is best by itself: that may have fitted details of the training photos that gradient
         # steps don't undo (docs/decisions/0004, 0010)
         self._start = self.config.head_start if self.config.head_steps else best
+        # The way to training's end undoes nothing: where single photos judge it, it begins at what is best by them
+        by_photos = self.config.interpolate and self.config.held_out_by is HeldOutBy.PHOTOS
+        self._origin = best if by_photos else self._start
+        self._origin_head = self._with_projection(_form(forms, self._origin))
+        self.set_projection(found[best])
         return _form(forms, self._start)
 
     def train(self, objective: Objective) -> None:
         """Train the head, or take the one that an earlier process of this run trained."""
         file = self.out / "cache" / "head.safetensors"
+        origin = self._origin_head if self.config.interpolate else None
         with self.everyone.one_ahead():
             if not file.is_file():
                 with closing(TrainingLog(self.out, "head")) as log:
-                    plan = train_head(self.model, self.pooled, self.data, objective, log, self.reporter)
+                    plan = train_head(self.model, self.pooled, self.data, objective, log, self.reporter, origin=origin)
                 self._save(file, plan)
             self._plan = self._load(file)
 
@@ -102,11 +110,16 @@ class HeadStage:
         with self.everyone.one_ahead():
             if not file.is_file():
                 self.model.load_head_state(self._untrained)
+                origin = None
                 if self.config.starts_closed:
-                    self.set_projection(_form(self._forms(everything), self._start))
+                    forms = self._forms(everything)
+                    origin = self._with_projection(_form(forms, self._origin))
+                    self.set_projection(_form(forms, self._start if objective is not None else self._origin))
                 if objective is not None:
                     with closing(TrainingLog(self.out, "refit")) as log:
-                        repeat_head(self.model, self.pooled, data, objective, self._plan, log, self.reporter)
+                        repeat_head(
+                            self.model, self.pooled, data, objective, self._plan, log, self.reporter, origin=origin
+                        )
                 self._save(file, self._plan)
             self._load(file)
         again = copy_head(self.model)
@@ -125,6 +138,11 @@ class HeadStage:
         """From the cached features of the images' views to their gallery features."""
         inputs = HiddenRows(self.model, FlatViews(self.pooled, images))
         return ClosedForms(inputs, FlatViews(self.data.features, images, self.pooled.shape[1]))
+
+    def _with_projection(self, projection: Projection) -> State:
+        """The head with this one, which the model is left with."""
+        self.set_projection(projection)
+        return copy_head(self.model)
 
     def set_projection(self, projection: Projection) -> None:
         """Let the last matrix be this one."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecsd.distill_config import DistillConfig
-from edgecsd.interpolation import State, best_between, head_shares, interpolated
+from edgecsd.interpolation import State, best_between, head_shares, interpolated, same_weights
 from edgecsd.mapped_vectors import FlatViews
 from edgecsd.objective import Objective
 from edgecsd.progress import SILENT, Reporter
@@ -32,8 +32,8 @@ BLOCK = 256  # cached features projected at once
 class HeadPlan:
     """How far held-out photos let the head's training go.
 
-    trained  share of the stage's steps that they kept weights of; 0: of none, it is what the stage began with
-    way      share of the way from there to those weights
+    trained  share of the stage's steps that they kept weights of; 0: of none
+    way      share of the way to those weights; 0: it is what that way begins with
     """
 
     trained: float
@@ -47,11 +47,14 @@ def train_head(
     objective: Objective,
     log: TrainingLog,
     reporter: Reporter = SILENT,
+    *,
+    origin: State | None = None,
 ) -> HeadPlan:
-    """Train what stands behind the backbone, on its cached features. Kept is as much of the way from a closed form to
-    the end as `best_between` takes; with a random start, or without interpolation, what `Selection` takes.
+    """Train what stands behind the backbone, on its cached features. Kept is as much of the way from `origin` to the
+    end as `best_between` takes; without an origin what `Selection` takes.
 
     pooled: (all images, 1 + V, ...) of `model.pooled`: vectors (C,) or, where the head takes them, maps (C, h, w).
+    origin: a head in closed form; not always the one that training begins with, which is the model's
     """
     config = objective.config
     selection, start = Selection(config.held_out_by), copy_head(model)
@@ -69,14 +72,17 @@ def train_head(
                 log.record(step, loss=loss, held_out_overlap=float(overlaps.mean()))
                 if selection.takes(overlaps):
                     kept, kept_at = copy_head(model), step
-    if config.interpolate and config.starts_closed:
+    if origin is not None:
         kept, kept_at = copy_head(model), total
 
         def judge(state: State) -> NDArray[np.float64]:
             model.load_head_state(state)
             return _overlaps(model, pooled, data, config)
 
-        way = best_between(start, kept, head_shares(config.held_out_by), judge, config.held_out_by, reporter)
+        named = "this stage's start" if same_weights(origin, start) else "the best closed form"
+        by = config.held_out_by
+        way = best_between(origin, kept, head_shares(by), judge, by, reporter, named=named)
+        start = origin
     model.load_head_state(interpolated(start, kept, way))
     return HeadPlan(kept_at / total if way else 0.0, way)
 
@@ -89,9 +95,11 @@ def repeat_head(
     plan: HeadPlan,
     log: TrainingLog,
     reporter: Reporter = SILENT,
+    *,
+    origin: State | None = None,
 ) -> None:
     """The training of `train_head` as far as it went, on the images that are `data.train` now; nothing is selected."""
-    start = copy_head(model)
+    start = copy_head(model) if origin is None else origin
     total = head_steps(objective.config, len(data.train) * pooled.shape[1])
     last = round(plan.trained * total)
     with reporter.task("training the projection on all photos", last) as advance:

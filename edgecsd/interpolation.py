@@ -54,10 +54,12 @@ def best_between(
     judge: Callable[[State], NDArray[np.float64]],
     by: HeldOutBy,
     reporter: Reporter = SILENT,
+    *,
+    named: str = "this stage's start",
 ) -> float:
     """The largest of `shares` (0 to 1, ascending) whose weights a `Selection` by these held-out photos takes.
 
-    judge: the held-out overlaps (H,) of weights. It is not asked where nothing was trained.
+    judge: the held-out overlaps (H,) of weights. It is not asked where nothing was trained. named: what `start` is.
     """
     if same_weights(start, trained):
         return 1.0
@@ -67,6 +69,6 @@ def best_between(
         means[share] = overlaps.mean()
         if selection.takes(overlaps):
             taken = share
-    kept = f"{taken:.1f} of the way from this stage's start to its end" if taken else "this stage's start"
+    kept = f"{taken:.1f} of the way from {named} to the end" if taken else named
     reporter.message(f"kept {kept}: held-out overlap {means[taken]:.4f} (start {means[0.0]:.4f}, end {means[1.0]:.4f})")
     return taken

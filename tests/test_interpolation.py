@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from edgecsd.interpolation import State, best_between, head_shares, interpolated
 from edgecsd.progress import Silent
 from edgecsd.query_models import load_query_model
 from edgecsd.selection import HeldOutBy, Selection
+from edgecsd.training_set import TrainingSet
 
 KINDS, PHOTOS = HeldOutBy.KINDS, HeldOutBy.PHOTOS
 START = {"weight": torch.tensor([[1.0, -2.0], [0.1, 4.0]]), "seen": torch.tensor(3)}
@@ -67,7 +69,7 @@ def test_what_retrieves_best_is_kept(by: HeldOutBy, peak: float) -> None:
         return np.full(5, 1 - abs(where(state) - peak))
 
     assert best_between(START, END, head_shares(by), judge, by, listener) == peak
-    kept = f"{peak:.1f} of the way from this stage's start to its end" if peak else "this stage's start"
+    kept = f"{peak:.1f} of the way from this stage's start to the end" if peak else "this stage's start"
     assert listener.heard == [f"kept {kept}: held-out overlap 1.0000 (start {1 - peak:.4f}, end {peak:.4f})"]
 
 
@@ -165,6 +167,26 @@ def test_the_head_is_on_the_line(
     found = head(runs[True][0])
     assert torch.allclose(found["projection.weight"], expected["projection.weight"], atol=1e-5)
     assert not torch.allclose(found["projection.weight"], head(start)["projection.weight"], atol=1e-3)
+
+
+def test_by_single_photos_the_line_begins_at_the_best_closed_form(
+    photos: Path, pixel_store: FeatureStore, tmp_path: Path
+) -> None:
+    """Training begins at the rotation all the same: its end is that of a run without interpolation."""
+    found, listener = {}, Listener()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgecsd.interpolation.Selection", FirstTwo)
+        patch.setattr("edgecsd.head_training.Selection", All)
+        rising = count()  # the last that is asked for is the best: a ridge
+        patch.setattr(TrainingSet, "held_out_overlap", lambda *arguments: float(next(rising)))
+        for interpolate in (True, False):
+            settings = config(head_lr=3e-2, epochs=0, interpolate=interpolate, held_out_by="photos")
+            result = run(photos, pixel_store.path, tmp_path / f"{interpolate}", config=settings, reporter=listener)
+            found[interpolate] = head(result)["projection.weight"]
+    best = load_query_model(result.path / "closed_form").head_state()["projection.weight"]
+    assert torch.allclose(found[True], best.lerp(found[False], 0.2), atol=1e-5)
+    assert not torch.allclose(found[True], best, atol=1e-3)
+    assert told(listener)[0].startswith("kept 0.2 of the way from the best closed form to the end")
 
 
 def test_the_network_is_on_the_line(runs: dict[bool, tuple[DistillResult, Listener]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -144,8 +145,8 @@ def test_an_interrupted_one_begins_again_and_ends_alike(
 ) -> None:  # fmt: skip
     settings = config(**HEAD_ONLY, refit=True)
 
-    def interrupted(*arguments: object) -> None:
-        repeat_head(*arguments)  # type: ignore[arg-type]
+    def interrupted(*arguments: object, **named: object) -> None:
+        repeat_head(*arguments, **named)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -153,7 +154,7 @@ def test_an_interrupted_one_begins_again_and_ends_alike(
         with pytest.raises(KeyboardInterrupt):
             run(photos, pixel_store.path, tmp_path / "run", config=settings)
     assert not (tmp_path / "run" / "query_model.json").exists()
-    monkeypatch.setattr(head_stage, "train_head", lambda *arguments: pytest.fail("trained twice"))
+    monkeypatch.setattr(head_stage, "train_head", lambda *arguments, **named: pytest.fail("trained twice"))
     result = run(photos, pixel_store.path, tmp_path / "run", config=settings)
     expected = weights(runs[True])
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(result).items())
@@ -174,13 +175,33 @@ def test_it_goes_as_far_as_held_out_photos_said(
     found = []
     for number, plan in enumerate((HeadPlan(0.25, 0.7), HeadPlan(0.25, 1.0), HeadPlan(0.0, 1.0))):
         heard.clear()
-        monkeypatch.setattr(head_stage, "train_head", lambda *arguments, plan=plan: plan)
+        monkeypatch.setattr(head_stage, "train_head", lambda *arguments, plan=plan, **named: plan)
         result = run(photos, pixel_store.path, tmp_path / f"{number}", config=config(**HEAD_ONLY, refit=True))
         found.append(weights(result)["projection.weight"])
         assert heard == list(range(round(40 * plan.trained))) and result.refit == 24
     between, end, start = found
     assert not torch.allclose(end, start, atol=1e-3)
     assert torch.allclose(between, start.lerp(end, 0.7), atol=1e-6)
+
+
+def test_single_photos_begin_the_way_at_their_closed_form(
+    photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all photos now. Training itself begins at the rotation."""
+    monkeypatch.setattr(head_stage, "STRENGTHS", (0.1,))
+    rising = count()  # the last that is asked for is the best: the ridge
+    monkeypatch.setattr(TrainingSet, "held_out_overlap", lambda *arguments: float(next(rising)))
+    by_photos = {**HEAD_ONLY, "held_out_by": "photos", "interpolate": True}
+    found: dict[str, Tensor] = {}
+    for name, plan in {"end": HeadPlan(1.0, 1.0), "between": HeadPlan(1.0, 0.4), "origin": HeadPlan(0.0, 0.0)}.items():
+        monkeypatch.setattr(head_stage, "train_head", lambda *arguments, plan=plan, **named: plan)
+        result = run(photos, pixel_store.path, tmp_path / name, config=config(**by_photos, refit=True))
+        found[name] = weights(result)["projection.weight"]
+    rows = pooled(result).reshape(-1, pooled(result).shape[2])
+    data = training_set(photos, pixel_store, "photos")
+    ridge = ClosedForms(rows, data.features[np.arange(24)].reshape(len(rows), -1)).ridge(0.1)
+    np.testing.assert_allclose(found["origin"].numpy(), ridge.weight, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(found["between"], found["origin"].lerp(found["end"], 0.4), atol=1e-5)
 
 
 def test_nothing_to_fit_is_refused() -> None:
