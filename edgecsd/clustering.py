@@ -32,6 +32,13 @@ def spherical_codebook(vectors: Vectors, k: int, *, seed: int, iterations: int =
     return unit
 
 
+def require_sub_spaces(sub_spaces: int, dim: int) -> None:
+    """Raise BadInputError unless vectors of `dim` numbers divide into so many parts of one width."""
+    if sub_spaces < 1 or dim % sub_spaces:
+        allowed = ", ".join(str(number) for number in range(1, dim + 1) if dim % number == 0)
+        raise BadInputError(f"--sub-spaces {sub_spaces}: {dim} dimensions divide into {allowed}")
+
+
 def product_codebooks(vectors: Vectors, sub_spaces: int, centroids: int, *, seed: int, iterations: int = 20) -> Floats:
     """(M, L, D / M) centroids of a product quantiser of vectors (N, D): k-means in each of M runs of D / M dimensions.
 
@@ -40,9 +47,7 @@ def product_codebooks(vectors: Vectors, sub_spaces: int, centroids: int, *, seed
     Retrieval", 2024 (arXiv 2403.00648).
     """
     count, dim = vectors.shape
-    if sub_spaces < 1 or dim % sub_spaces:
-        allowed = ", ".join(str(number) for number in range(1, dim + 1) if dim % number == 0)
-        raise BadInputError(f"--sub-spaces {sub_spaces}: {dim} dimensions divide into {allowed}")
+    require_sub_spaces(sub_spaces, dim)
     if not 1 <= centroids <= count:
         raise BadInputError(f"--centroids {centroids}: the gallery offers 1 to {count} centroids a sub-space")
     seeds = np.random.SeedSequence(seed).generate_state(sub_spaces) >> 1  # faiss: below 2**31

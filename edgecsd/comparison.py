@@ -150,8 +150,7 @@ def require_comparable(a: PerQuery, b: PerQuery, a_name: str, b_name: str) -> No
         if [each.digest for each in one] != [each.digest for each in other]:
             names = [", ".join(f"{each.path}, {each.count} items" for each in side) or "none" for side in (one, other)]
             raise IncompatibleError(f"{both}: different {what} ({'; '.join(names)}); evaluate both against the same")
-    same_ids = {score.queries for score in a.scores} == {score.queries for score in b.scores}
-    if left.queries.digest != right.queries.digest or not same_ids:
+    if left.queries.digest != right.queries.digest:
         raise BadInputError(
             f"{both}: other queries ({left.queries.path}, {left.queries.count} items; {right.queries.path}, "
             f"{right.queries.count} items); a paired comparison needs the same query store in both"
@@ -162,6 +161,10 @@ def require_comparable(a: PerQuery, b: PerQuery, a_name: str, b_name: str) -> No
     differing = [f"{name}: {ours[name]!r} against {theirs[name]!r}" for name in ours if ours[name] != theirs[name]]
     if differing:
         raise BadInputError(f"{both}: other protocols: {'; '.join(differing)}; evaluate both in the same way")
+    asked, theirs_asked = ({score.queries for score in each.scores} for each in (a, b))
+    if asked != theirs_asked:
+        numbers = " and ".join(str(max(map(len, side))) for side in (asked, theirs_asked))
+        raise BadInputError(f"{both}: other queries of one store ({numbers} of them, or in another order)")
     if [(s.setting, *s.values) for s in a.scores[:1]] != [(s.setting, *s.values) for s in b.scores[:1]]:
         raise BadInputError(f"{both}: they hold other figures; evaluate both with the same edgecsd")
 

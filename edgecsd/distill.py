@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from edgecsd.clustering import require_sub_spaces
 from edgecsd.distill_config import DistillConfig, Loss
 from edgecsd.distributed import Ranks, own_cores, ranks
 from edgecsd.embedding import PART_ITEMS
@@ -77,6 +78,8 @@ def distill(
     _require_shareable(settings, everyone)
     image_set = images if isinstance(images, ImageSet) else find_images(images, split=split)
     store = FeatureStore.open(gallery, verify=everyone.first)  # one process reads every byte for all
+    if settings.loss is Loss.SSP:
+        require_sub_spaces(settings.sub_spaces, store.space.dim)  # now, and not once every photo has been looked at
     data = make_training_set(
         image_set, store, FeatureStore.open(features, verify=everyone.first) if features else None,
         share=settings.held_out, limit=settings.held_out_limit, overlap_k=settings.overlap_k,
@@ -149,6 +152,9 @@ class _Distillation:
             if self.everyone.first:
                 save_query_model(self.model, self.out / "closed_form")
             head.set_projection(start)
+            if self.config.head_steps:
+                begun = self._overlap(head.project_held_out())
+                self.reporter.message(f"training begins at {head.begins_at}: held-out overlap {begun:.4f}")
         else:
             random = isinstance(self.model.projection, nn.Linear)
             self._stage("random start" if random else "untrained", head.project_held_out())
@@ -163,6 +169,7 @@ class _Distillation:
             )
             training.run(self.reporter)
             self._stage("network", training.embed_held_out())
+        self._tell_if_in_vain()
         result = {
             "overlap_k": self.config.overlap_k, "stages": [vars(stage) for stage in self.stages],
             "refit": head.refit(self._objective, before) if head.worth_refitting() else None,
@@ -173,8 +180,22 @@ class _Distillation:
         self.everyone.meet()
         return read_result(self.out)
 
+    def _tell_if_in_vain(self) -> None:
+        """Say so where held-out photos rate no trained stage as high as the closed form that no gradient made."""
+        first, *_, last = self.stages
+        if self.config.starts_closed and last.overlap < first.overlap:
+            rather = " or --held-out-by photos" if self.config.held_out_by is HeldOutBy.KINDS else ""
+            self.reporter.message(
+                f"note: held-out photos rate the closed form higher than what was trained, {first.overlap:.4f} and "
+                f"{last.overlap:.4f}; it is kept in {self.out / 'closed_form'}. Compare both with edgecsd evaluate; "
+                f"--head-steps 0 --epochs 0{rather} may serve better"
+            )
+
+    def _overlap(self, embeddings: Floats) -> float:
+        return self.data.held_out_overlap(embeddings, self.config.overlap_k)
+
     def _stage(self, name: str, embeddings: Floats) -> None:
-        overlap = self.data.held_out_overlap(embeddings, self.config.overlap_k)
+        overlap = self._overlap(embeddings)
         cosine = float((embeddings * self.data.own_features(self.data.held_out)).sum(1).mean())
         self.stages.append(Stage(name, overlap, cosine))
         self.reporter.message(f"{name}: held-out overlap@{self.config.overlap_k} {overlap:.4f} (cosine {cosine:.4f})")
@@ -201,17 +222,20 @@ def warn(config: DistillConfig, k: int, dim: int, reporter: Reporter) -> None:
     if k < config.k:
         reporter.message(f"the gallery offers only {k} anchors an image; {config.k} were asked for")
     if k < dim and config.order is not Order.FIRST:
+        along = f"{k} anchors < {dim} dimensions: along the directions that none of them has, "
         reporter.message(
-            f"warning: {k} anchors < {dim} dimensions leave the query under-determined; the first-order term "
-            f"holds it to its own gallery feature; more anchors (--k) help"
+            f"warning: {along}nothing holds the query"
+            if config.order is Order.SECOND
+            else f"note: {along}only the first-order term holds the query"
         )
     if config.loss is Loss.CSD_KL and config.order is Order.SECOND:
         reporter.message(
             "warning: --order second of csd-kl still holds q.g and pushes the query away from its own gallery feature; "
             "it is there for study"
         )
-    if config.loss is Loss.CSD_KL and config.tau_q != config.tau_g and k < FEW_ANCHORS:
+    if config.loss is Loss.CSD_KL and config.tau_q != config.tau_g:
+        few = f", far from it with only {k} anchors" if k < FEW_ANCHORS else ""
         reporter.message(
-            f"warning: --tau-q {config.tau_q:g} and --tau-g {config.tau_g:g} differ: with only {k} anchors the "
-            f"best query is not the gallery feature; use equal ones, or {FEW_ANCHORS} anchors and more"
+            f"warning: --tau-q {config.tau_q:g} and --tau-g {config.tau_g:g} differ: the best query is not the gallery "
+            f"feature{few}; use equal ones"
         )

@@ -127,8 +127,9 @@ def make_config(file: Path | None, options: dict[str, Any]) -> DistillConfig:
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise BadInputError(f"--config {file}: not readable as TOML: {error}") from None
     values.update({name: value for name, value in options.items() if value is not None})
-    if values.get("loss") in REFUSED:
-        raise BadInputError(f"--loss {values['loss']}: {REFUSED[values['loss']]}; there are: {', '.join(Loss)}")
+    loss = str(values.get("loss")).lower()
+    if loss in REFUSED:
+        raise BadInputError(f"--loss {loss}: {REFUSED[loss]}; there are: {', '.join(Loss)}")
     try:
         config = DistillConfig.model_validate(values)
     except ValidationError as error:
@@ -141,12 +142,15 @@ def make_config(file: Path | None, options: dict[str, Any]) -> DistillConfig:
         raise BadInputError(f"--{name.replace('_', '-')} {first['input']!r}: {first['msg']}") from None
     _check_together(config)
     _refuse_ignored(config, set(values))
+    _refuse_stageless(config, {name for name, value in options.items() if value is not None})
     return config
 
 
 def _refuse_ignored(config: DistillConfig, given: set[str]) -> None:
     """Raise BadInputError for a setting that was given and that the chosen loss or anchors never look at."""
-    unused = set() if config.loss in ANCHORED_LOSSES else {"anchors", "k", "anchor_views", "mining"}
+    anchored = config.loss in ANCHORED_LOSSES
+    own_alone = config.order is Order.FIRST and config.loss in (Loss.CSD_L2, Loss.CSD_L1)
+    unused = {"anchors", "k", "anchor_views", "mining"} if own_alone or not anchored else set()
     if config.loss not in (Loss.CSD_KL, Loss.SSP):
         unused |= {"tau_q", "tau_g"}
     if config.loss is not Loss.SSP:
@@ -163,9 +167,34 @@ def _refuse_ignored(config: DistillConfig, given: set[str]) -> None:
     if "gem_p" in given and not config.pooling.has_power:
         raise BadInputError(f"--gem-p: --pooling {config.pooling} has no exponent; leave it out")
     for name in sorted(unused & given):
-        raise BadInputError(f"--{name.replace('_', '-')}: --loss {config.loss} does not use it; leave it out")
+        loss = f"--loss {config.loss}" + (f" --order {config.order}" if own_alone else "")
+        raise BadInputError(f"--{name.replace('_', '-')}: {loss} does not use it; leave it out")
     if config.mining is not Mining.EXACT and config.anchors is not AnchorKind.TOPK:
         raise BadInputError(f"--mining {config.mining}: only --anchors topk are searched for, not {config.anchors}")
+
+
+OF_THE_NETWORK = ("accumulate", "backbone_lr", "batch_size", "ema", "freeze_norm", "precision", "projection_lr")
+
+
+def _refuse_stageless(config: DistillConfig, asked: set[str]) -> None:
+    """Raise BadInputError where nothing is trained, and for an option of a stage that is left out.
+
+    asked: what the command line says; a file may serve several runs.
+    """
+    if not (config.epochs or config.starts_closed or (config.has_head and config.head_steps)):
+        raise BadInputError(
+            f"nothing would be trained: --projection {config.projection} --init {config.init}, "
+            f"{config.head_steps} head steps and {config.epochs} epochs; give --epochs or --head-steps"
+        )
+    for name in OF_THE_NETWORK:
+        if name in asked and not config.epochs:
+            raise BadInputError(
+                f"--{name.replace('_', '-')}: belongs to the network's stage, and --epochs 0 leaves it out"
+            )
+    if "head_steps" in asked and config.head_steps and not config.has_head:
+        raise BadInputError(f"--head-steps {config.head_steps}: --projection none has no head to train; leave it out")
+    if "init" in asked and config.projection == "none":
+        raise BadInputError(f"--init {config.init}: --projection none has nothing to begin with; leave it out")
 
 
 def _check_together(config: DistillConfig) -> None:

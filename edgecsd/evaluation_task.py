@@ -80,7 +80,7 @@ class EvaluationTask:
             relevance=relevance,
             ignored=ignored,
             crop=self._crop_in_words(),
-            scales=f"gallery model {scales}; query model 1",
+            scales=f"gallery model {scales}; query model 1 unless its name says others",
             distractors=f"{behind} items, never relevant" if behind else "none",
             intervals=bootstrap.describe(),
         )

@@ -64,8 +64,7 @@ class HeadStage:
             start: self.data.held_out_overlap(form(held_out), self.config.overlap_k) for start, form in found.items()
         }
         best = max(overlaps, key=overlaps.__getitem__)
-        named = "rotation (Procrustes)" if best == "procrustes" else f"ridge regression, strength {best:.2g}"
-        self.reporter.message(f"best closed form on held-out photos: {named}")
+        self.reporter.message(f"best closed form on held-out photos: {_named(best)}")
         # For training not what is best by itself: that may have fitted details of the training photos that gradient
         # steps don't undo (docs/decisions/0004, 0010)
         self._start = self.config.head_start if self.config.head_steps else best
@@ -75,6 +74,11 @@ class HeadStage:
         self._origin_head = self._with_projection(_form(forms, self._origin))
         self.set_projection(found[best])
         return _form(forms, self._start)
+
+    @property
+    def begins_at(self) -> str:
+        """What training begins with, in words."""
+        return f"the {_named(self._start)}"
 
     def train(self, objective: Objective) -> None:
         """Train the head, or take the one that an earlier process of this run trained."""
@@ -165,3 +169,7 @@ class HeadStage:
 
 def _form(forms: ClosedForms, start: Start) -> Projection:
     return forms.ridge(start) if isinstance(start, float) else forms.procrustes()
+
+
+def _named(start: Start) -> str:
+    return f"ridge regression, strength {start:.2g}" if isinstance(start, float) else "rotation (Procrustes)"

@@ -126,6 +126,11 @@ def _read_npy(file: Path) -> Floats:
         vectors = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise BadInputError(f"{file}: not a plain .npy array: {error}") from None
+    if vectors.dtype.kind == "V":  # as numpy shows bfloat16 and 8-bit floats, which it has no names for
+        raise BadInputError(
+            f"{file}: holds {vectors.dtype} {vectors.shape}, a type that numpy does not know, such as bfloat16; "
+            "save them as float32"
+        )
     if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
         raise BadInputError(f"{file}: holds {vectors.dtype} {vectors.shape}; floats of shape (N, D) are needed")
     return _float(vectors)

@@ -101,7 +101,10 @@ def make_objective(
     """The loss of a configuration over `data.train`; anchors are kept in the folder `cache`, shared by `everyone`."""
     features, codebooks = chosen_views(data.features, data.train), None
     if config.loss is Loss.SSP:
-        books = product_codebooks(data.gallery, config.sub_spaces, config.centroids, seed=config.seed)
+        centroids = min(config.centroids, len(data.gallery))
+        if centroids < config.centroids:
+            reporter.message(f"the gallery offers only {centroids} centroids a sub-space, not {config.centroids}")
+        books = product_codebooks(data.gallery, config.sub_spaces, centroids, seed=config.seed)
         codebooks = torch.from_numpy(books)
     if config.loss not in ANCHORED_LOSSES:
         return Objective(features, config, codebooks=codebooks)

@@ -86,7 +86,7 @@ def _spectrum(store: FeatureStore, reporter: Reporter) -> Spectrum:
         raise BadInputError(f"{store.path}: is whitened already; give the store that it was made from")
     coded = store.dtype == INT8
     resolution = 1 / LARGEST if coded else float(np.finfo(store.dtype).eps)
-    with reporter.task("learning", 2 * store.count) as advance:
+    with reporter.task("learning, in two passes", 2 * store.count) as advance:
         return spectrum(lambda: (block for _, block in store.blocks()), resolution, advance, of_largest=coded)
 
 

@@ -224,12 +224,12 @@ def test_fewer_anchors_than_asked_for_and_what_to_know_about_them(
     run(photos, pixel_store.path, tmp_path / "many", config=settings, reporter=listener)
     text = "\n".join(listener.heard)
     assert "the gallery offers only 23 anchors an image; 512 were asked for" in text
-    assert "dimensions leave the query under-determined" not in text  # 23 anchors, 16 dimensions
+    assert "dimensions: along" not in text  # 23 anchors, 16 dimensions
     assert text.count("--tau-q 1 and --tau-g 0.1 differ: with only 23 anchors") == 1
     listener = Listener()
     run(photos, pixel_store.path, tmp_path / "few", config=config(head_steps=2, epochs=0), reporter=listener)
     text = "\n".join(listener.heard)
-    assert text.count("12 anchors < 16 dimensions leave the query under-determined") == 1
+    assert text.count("note: 12 anchors < 16 dimensions: along") == 1
     assert "--tau-q" not in text
 
 

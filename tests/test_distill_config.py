@@ -65,7 +65,11 @@ def test_settings_from_toml(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "others",
-    [{"init": "random", "epochs": 0}, {"head_steps": 0, "freeze_norm": False}, {"projection": "none", "epochs": 0}],
+    [
+        {"init": "random", "epochs": 0},
+        {"head_steps": 0, "freeze_norm": False},
+        {"projection": "none", "learn_gem_p": True, "epochs": 0},
+    ],
 )
 def test_interpolation_that_no_stage_would_do_is_refused(others: dict[str, Any]) -> None:
     with pytest.raises(BadInputError, match="--interpolate: neither a head"):
@@ -74,3 +78,27 @@ def test_interpolation_that_no_stage_would_do_is_refused(others: dict[str, Any])
     assert make_config(
         None, {"interpolate": True, **others, "init": "closed-form", "projection": "linear", "head_steps": 4}
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"epochs": 0, "ema": 0.9}, "--ema: belongs to the network's stage, and --epochs 0 leaves it out"),
+        ({"epochs": 0, "backbone_lr": 1e-4}, "--backbone-lr: belongs to the network's stage"),
+        ({"projection": "none", "head_steps": 20}, "--head-steps 20: --projection none has no head"),
+        ({"projection": "none", "init": "closed-form"}, "--init closed-form: --projection none has nothing"),
+        ({"projection": "none", "epochs": 0}, "nothing would be trained: --projection none"),
+        ({"init": "random", "head_steps": 0, "epochs": 0}, "nothing would be trained: .* --init random"),
+        ({"loss": "csd-l2", "order": "first", "k": 64}, "--k: --loss csd-l2 --order first does not use it"),
+        ({"loss": "HVS"}, "--loss hvs: .*label"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadInputError, match=told):
+        make_config(None, options)
+
+
+def test_a_file_may_hold_settings_of_a_stage_that_one_run_leaves_out(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("ema = 0.9\nbackbone_lr = 3e-5\n")
+    assert make_config(file, {"epochs": 0}).ema == 0.9

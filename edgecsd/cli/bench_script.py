@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgecsd.cli.console import Json, Overwrite, Split, finish
+from edgecsd.cli.console import Json, Overwrite, Split, finish, quoted
 
 
 def command(
@@ -28,5 +28,5 @@ def command(
 
     photos = None if images is None else find_images(images, split=split)
     write_program(file, out, images=photos, run=run, overwrite=overwrite)
-    following = f"on a Mac: python3 bench_coreml.py; here: edgecsd bench import coreml.json --artifact {file}"
+    following = f"on a Mac: python3 bench_coreml.py; here: edgecsd bench import coreml.json --artifact {quoted(file)}"
     finish(as_json, {"folder": out, "artifact": file}, wrote=out, following=following)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, finish, store_document
+from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, finish, quoted, store_document
 
 
 def command(
@@ -53,5 +53,6 @@ def command(
         f"{store.count} items, {store.space.dim}-d, weights {shares}; embedding space {store.space.fingerprint} "
         f"({store.space.gallery_model})"
     )
-    following = f"edgecsd index {out} --out gallery.index, or edgecsd whiten {out} --out {out}.whitened"
+    whitened = quoted(f"{out}.whitened")
+    following = f"edgecsd index {quoted(out)} --out gallery.index, or edgecsd whiten {quoted(out)} --out {whitened}"
     finish(as_json, document, text=text, wrote=out, following=following)

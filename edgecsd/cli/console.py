@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,6 +87,16 @@ def finish(
         print(f"wrote {wrote}")
     if following:
         print(f"next: {following}")
+
+
+def quoted(path: Path | str) -> str:
+    """As a shell takes it, for commands that are to be pasted."""
+    return shlex.quote(str(path))
+
+
+def quoted_photos(images: Path, split: str | None) -> str:
+    """The photos of a command as the next one is given them, its option among them."""
+    return quoted(images) if split is None else f"{quoted(images)} --split {quoted(split)}"
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, Workers, finish, require_there, table
+from edgecsd.cli.console import (
+    ConsoleReporter,
+    Json,
+    Overwrite,
+    Split,
+    Workers,
+    finish,
+    quoted,
+    quoted_photos,
+    require_there,
+    table,
+)
 
 
 def command(
@@ -192,5 +203,6 @@ def command(
         document,
         text=text,
         wrote=out,
-        following=f"edgecsd export {out} --target tflite --precision w8a8 --calibration {images}",
+        following=f"edgecsd export {quoted(out)} --target tflite --precision w8a8 "
+        f"--calibration {quoted_photos(images, split)}",
     )

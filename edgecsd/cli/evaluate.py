@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Split, Workers, finish, table
+from edgecsd.cli.console import ConsoleReporter, Json, Split, Workers, finish, quoted, table
 
 if TYPE_CHECKING:
     from edgecsd.benchmark import Figures
@@ -116,7 +116,7 @@ def command(
     )  # fmt: skip
     if per_query is not None:
         write_per_query(per_query, result.per_query)
-    following = f"edgecsd evaluate --compare {per_query} OTHER.parquet" if per_query else None
+    following = f"edgecsd evaluate --compare {quoted(per_query)} OTHER.parquet" if per_query else None
     document = {
         "queries": result.queries, "gallery": result.gallery, "relevance": result.relevance,
         "protocol": result.protocol.model_dump(), "rows": [row.as_dict() for row in result.rows],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgecsd.baking import baked_size
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish
+from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, quoted
 from edgecsd.cli.export_auto import Limits, search
 from edgecsd.errors import BadInputError
 from edgecsd.quantization import Precision, parse_precision
@@ -175,7 +175,7 @@ def command(
         document,
         text=text,
         wrote=result.path,
-        following=f"edgecsd check {result.path} --index gallery.index --images PHOTOS",
+        following=f"edgecsd check {quoted(result.path)} --index gallery.index --images PHOTOS",
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgecsd.cli.console import ConsoleReporter, finish, table
+from edgecsd.cli.console import ConsoleReporter, finish, quoted, table
 from edgecsd.cli.numbers import ratio_from_text, share_from_text, size_from_text
 from edgecsd.errors import BadInputError
 
@@ -82,7 +82,7 @@ def search(
         text=f"{_table(result)}\nchosen: {chosen.name}, loses {chosen.loss:.2%} of it; limit {most:.2%}: {sure}"
         f"{put.told}",
         wrote=result.export.path,
-        following=f"edgecsd check {result.export.path} --index gallery.index --images PHOTOS",
+        following=f"edgecsd check {quoted(result.export.path)} --index gallery.index --images PHOTOS",
     )
 
 

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, Workers, finish, store_document
+from edgecsd.cli.console import (
+    ConsoleReporter,
+    Json,
+    Overwrite,
+    Split,
+    Workers,
+    finish,
+    quoted,
+    quoted_photos,
+    store_document,
+)
 
 
 def command(
@@ -105,5 +115,6 @@ def command(
         store_document(store),
         text=text,
         wrote=out,
-        following=f"edgecsd index {out} --out gallery.index, or edgecsd distill {images} --gallery {out} --out run",
+        following=f"edgecsd index {quoted(out)} --out gallery.index, "
+        f"or edgecsd distill {quoted_photos(images, split)} --gallery {quoted(out)} --out run",
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import Json, finish, table
+from edgecsd.cli.console import Json, finish, quoted, table
 
 if TYPE_CHECKING:
     from edgecsd.gate import CheckResult
@@ -91,7 +91,7 @@ def _following(result: CheckResult, wrote: Path | None) -> str | None:
     if wrote is None:
         return None
     page = wrote / "check.html"
-    return f"open {page} in a browser" if page.is_file() else f"edgecsd gate {wrote}"
+    return f"open {page} in a browser" if page.is_file() else f"edgecsd gate {quoted(wrote)}"
 
 
 def summary(result: CheckResult) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Split, finish, require_there, table
+from edgecsd.cli.console import ConsoleReporter, Json, Split, finish, quoted, quoted_photos, require_there, table
 
 if TYPE_CHECKING:
     from edgecsd.golden import GoldenPack
@@ -44,7 +44,8 @@ def command(
         file, find_images(images, split=split), out, index=index, run=run, count=count, k=k, cost_images=cost_images,
         threads=threads, reporter=ConsoleReporter(),
     )  # fmt: skip
-    following = f"edgecsd check {file} --golden {out} --index {index or 'gallery.index'} --images {images}"
+    searched = f"--index {quoted(index or 'gallery.index')} --images {quoted_photos(images, split)}"
+    following = f"edgecsd check {quoted(file)} --golden {quoted(out)} {searched}"
     finish(as_json, pack.model_dump(mode="json"), text=_text(pack), wrote=out, following=following)
 
 

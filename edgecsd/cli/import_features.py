@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, finish, store_document
+from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, finish, quoted, store_document
 
 
 def command(
@@ -55,4 +55,5 @@ def command(
         reporter=ConsoleReporter(),
     )
     text = f"{store.count} vectors, {store.space.dim}-d; embedding space {store.space.fingerprint}"
-    finish(as_json, store_document(store), text=text, wrote=out, following=f"edgecsd index {out} --out gallery.index")
+    following = f"edgecsd index {quoted(out)} --out gallery.index"
+    finish(as_json, store_document(store), text=text, wrote=out, following=following)

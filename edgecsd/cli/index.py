@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, finish
+from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, finish, quoted
 from edgecsd.cli.default_command import DefaultsToBuild
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def build(
         overwrite=overwrite,
         reporter=ConsoleReporter(),
     )
-    following = f"edgecsd check FILE --index {out} --images PHOTOS"
+    following = f"edgecsd check FILE --index {quoted(out)} --images PHOTOS"
     finish(as_json, index_document(built), text=index_text(built), wrote=out, following=following)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, finish
+from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, finish, quoted
 from edgecsd.cli.index import index_document, index_text
 
 
@@ -28,5 +28,5 @@ def command(
 
     merged = merge_indexes(indexes, out, on_disk=on_disk, overwrite=overwrite, reporter=ConsoleReporter())
     document = {**index_document(merged), "merged": [str(path) for path in indexes]}
-    following = f"edgecsd check FILE --index {out} --images PHOTOS"
+    following = f"edgecsd check FILE --index {quoted(out)} --images PHOTOS"
     finish(as_json, document, text=index_text(merged), wrote=out, following=following)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, Workers, finish, require_there, table
+from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, Workers, finish, quoted, require_there, table
 
 if TYPE_CHECKING:
     from edgecsd.index_trials import Recall
@@ -68,7 +68,7 @@ def command(
     points = [(t.candidate, t.p50_ms, t.query_model.mean, t.gallery_model.mean) for t in result.trials]
     chosen = None if result.chosen is None else points[result.trials.index(result.chosen)]
     save(tuning_figure(points, recall, chosen), out / "recall")
-    following = f"edgecsd check FILE --index {out / CHOSEN} --images PHOTOS"
+    following = f"edgecsd check FILE --index {quoted(out / CHOSEN)} --images PHOTOS"
     finish(as_json, result.as_dict(), text=_text(result), wrote=out, following=None if chosen is None else following)
     if result.chosen is None:
         within = "" if max_ms is None else f" within {max_ms:g} ms"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import Json, finish, table
+from edgecsd.cli.console import Json, finish, quoted, table
 
 if TYPE_CHECKING:
     from edgecsd.inspecting import Inspection
@@ -28,7 +28,7 @@ def command(
     from edgecsd.inspecting import inspect
 
     result = inspect(file, sha256=sha256)
-    following = f"edgecsd check {file} --index gallery.index --images PHOTOS" if result.metadata else None
+    following = f"edgecsd check {quoted(file)} --index gallery.index --images PHOTOS" if result.metadata else None
     finish(as_json, result.as_dict(), text=_text(result), following=following)
     if not result.holds:
         raise typer.Exit(2)

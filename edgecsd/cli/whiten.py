@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, finish, store_document
+from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, finish, quoted, store_document
 
 
 def command(
@@ -51,7 +51,8 @@ def command(
     text = f"{made.count} vectors, {made.space.dim}-d; embedding space {made.space.fingerprint}"
     document = {**store_document(made), "whitening": made.space.whitening}
     following = (
-        f"edgecsd index {out} --out whitened.index, edgecsd whiten QUERIES --learnt-on {out} --out QUERIES.whitened, "
-        f"or edgecsd extract PHOTOS --gallery-model MODEL --whitening {out} --out more.store"
+        f"edgecsd index {quoted(out)} --out whitened.index, "
+        f"edgecsd whiten QUERIES --learnt-on {quoted(out)} --out QUERIES.whitened, "
+        f"or edgecsd extract PHOTOS --gallery-model MODEL --whitening {quoted(out)} --out more.store"
     )
     finish(as_json, document, text=text, wrote=out, following=following)

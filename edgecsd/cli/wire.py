@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, Workers, finish, require_there, table
+from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, Workers, finish, quoted, require_there, table
 from edgecsd.cli.numbers import whole_numbers
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def command(
         "k": result.k, "queries": result.queries, "overlap": vars(result.overlap),
         "codes": [cost.as_dict() for cost in result.costs], "codebooks": {str(n): str(f) for n, f in files.items()},
     }  # fmt: skip
-    following = f"edgecsd serve INDEX --codebook {next(iter(files.values()))}" if files else None
+    following = f"edgecsd serve INDEX --codebook {quoted(next(iter(files.values())))}" if files else None
     finish(as_json, document, text=_text(result), wrote=out if files else None, following=following)
 
 

@@ -91,7 +91,8 @@ def of_run(result: DistillResult, records: Sequence[dict[str, Any]]) -> Iterator
         said = "; ".join(f"{name} {overlap:.3f}" for name, overlap, _ in stages)
         yield DrawnFigure(
             RUN, "stages", "Stages",
-            "On images held out of the training set. Stages are chosen by overlap; the cosine is only told.",
+            "On images held out of the training set. Stages are chosen by overlap; the cosine is told alone, and a "
+            "lower one is not worse. The closed form is the best of several, and training may begin at another.",
             f"Overlap@{result.overlap_k} after each stage: {said}",
             stages_figure(stages, result.overlap_k),
         )  # fmt: skip
