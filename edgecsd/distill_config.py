@@ -85,6 +85,8 @@ class DistillConfig(BaseModel):
     head_batch_size: Annotated[int, Field(ge=2)] = 256
     # From the start of a stage to what it trained: only as far as held-out photos gain by it (edgecsd/interpolation.py)
     interpolate: bool = True
+    # False: the last weights of each stage, whatever held-out photos say; for studies
+    select: bool = True
     # At the end fit the head once more, as far as held-out photos said, to those photos too (edgecsd/head_stage.py)
     refit: bool = True
     epochs: Annotated[int, Field(ge=0)] = 4
@@ -109,6 +111,11 @@ class DistillConfig(BaseModel):
     def starts_closed(self) -> bool:
         """Whether the head's last matrix begins as a closed form."""
         return self.init is Init.CLOSED_FORM and self.projection != "none"
+
+    @property
+    def goes_part_way(self) -> bool:
+        """Whether held-out photos choose between a stage's start and its end."""
+        return self.interpolate and self.select
 
     @property
     def has_head(self) -> bool:
@@ -162,6 +169,8 @@ def _refuse_ignored(config: DistillConfig, given: set[str]) -> None:
         raise BadInputError(
             "--interpolate: neither a head from a closed form nor a network with --freeze-norm is trained; leave it out"
         )
+    if "interpolate" in given and config.interpolate and not config.select:
+        raise BadInputError("--interpolate: with select = false the last weights are kept; leave one of them out")
     if "refit" in given and config.refit and not (config.starts_closed or (config.has_head and config.head_steps)):
         raise BadInputError("--refit: there is no head to fit again; leave it out")
     if "gem_p" in given and not config.pooling.has_power:

@@ -69,7 +69,7 @@ class HeadStage:
         # steps don't undo (docs/decisions/0004, 0010)
         self._start = self.config.head_start if self.config.head_steps else best
         # The way to training's end undoes nothing: where single photos judge it, it begins at what is best by them
-        by_photos = self.config.interpolate and self.config.held_out_by is HeldOutBy.PHOTOS
+        by_photos = self.config.goes_part_way and self.config.held_out_by is HeldOutBy.PHOTOS
         self._origin = best if by_photos else self._start
         self._origin_head = self._with_projection(_form(forms, self._origin))
         self.set_projection(found[best])
@@ -83,7 +83,7 @@ class HeadStage:
     def train(self, objective: Objective) -> None:
         """Train the head, or take the one that an earlier process of this run trained."""
         file = self.out / "cache" / "head.safetensors"
-        origin = self._origin_head if self.config.interpolate else None
+        origin = self._origin_head if self.config.goes_part_way else None
         with self.everyone.one_ahead():
             if not file.is_file():
                 with closing(TrainingLog(self.out, "head")) as log:

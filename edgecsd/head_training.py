@@ -57,7 +57,7 @@ def train_head(
     origin: a head in closed form; not always the one that training begins with, which is the model's
     """
     config = objective.config
-    selection, start = Selection(config.held_out_by), copy_head(model)
+    selection, start = Selection(config.held_out_by, everything=not config.select), copy_head(model)
     overlaps = _overlaps(model, pooled, data, config)
     selection.takes(overlaps)
     kept, kept_at, way = start, 0, 1.0

@@ -22,15 +22,16 @@ class Selection:
     later weights are taken unless they are worse by more than one standard error of the paired difference: the
     one-standard-error rule of Breiman et al. ("Classification and Regression Trees", 1984) turned to more training.
     That is for held-out kinds. Single photos tell what queries like them will find: of them the best is taken.
+    everything: take whatever comes, for studies of what training does by itself.
     """
 
-    def __init__(self, by: HeldOutBy, best: NDArray[np.float64] | None = None) -> None:
-        self.best = best
+    def __init__(self, by: HeldOutBy, best: NDArray[np.float64] | None = None, *, everything: bool = False) -> None:
+        self.best, self._everything = best, everything
         self._errors = 1.0 if by is HeldOutBy.KINDS else 0.0  # standard errors that later weights may be worse by
 
     def takes(self, overlaps: NDArray[np.float64]) -> bool:
         """Whether the weights that gave these overlaps, image by image, replace those taken before."""
-        if self.best is None or overlaps.mean() >= self.best.mean():
+        if self._everything or self.best is None or overlaps.mean() >= self.best.mean():
             self.best = overlaps
             return True
         loss = self.best - overlaps

@@ -88,11 +88,14 @@ class NetworkTraining:
         self.batch_size = min(self.config.batch_size, len(data.train))
         self.steps_per_epoch = len(data.train) // self.batch_size
         self.total = self.config.epochs * self.steps_per_epoch
-        self.step, self.selection, self.start = 0, Selection(self.config.held_out_by), copy_state(model)
+        self.step, self.selection, self.start = 0, self._selection(), copy_state(model)
         self.kept = self.start
         self.average = MovingAverage(model, self.config.ema) if self.config.ema else None
         self.fabric = _fabric(self.config.precision, everyone)
         self._module, self._optimizer = self.fabric.setup(model, self._make_optimizer())
+
+    def _selection(self, best: NDArray[np.float64] | None = None) -> Selection:
+        return Selection(self.config.held_out_by, best, everything=not self.config.select)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         """AdamW, two rates, no decay on biases and norms."""
@@ -118,7 +121,7 @@ class NetworkTraining:
             with reporter.task("training the network", self.total, self.step) as advance:
                 while self.step < self.total:
                     self._train_epoch(log, advance, reporter)
-        if self.config.interpolate and self.config.freeze_norm and self.everyone.first:
+        if self.config.goes_part_way and self.config.freeze_norm and self.everyone.first:
             self.kept = self._part_of_the_way(reporter)
         self.model.load_state_dict(self.kept)
         self.model.eval()
@@ -284,5 +287,5 @@ class NetworkTraining:
             self.average.load_state_dict(state["average"])
         torch.set_rng_state(state["torch_rng"])
         self.step, self.kept = state["step"], state["kept"]
-        self.selection = Selection(self.config.held_out_by, state["best"].numpy())
+        self.selection = self._selection(state["best"].numpy())
         return True

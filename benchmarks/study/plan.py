@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +12,10 @@ HEAD = {
     "pooling": "average", "refit": False,  # the variants are told apart as well without it, in half the time
 }  # fmt: skip
 COLD = {"tau_q": 1.0, "tau_g": 0.01}  # unequal temperatures
-# Most losses keep the rotation that `distill` begins with, which does not tell one from another: what they make of a
-# worse start does.
-FROM_RIDGE = {"head_start": 1.0, "interpolate": False}
+# Of most losses held-out photos keep no step from the rotation that `distill` begins with, which does not tell one from
+# another: their last weights do, whatever they are worth, from a start that leaves room for better and for worse.
+LAST = {"select": False}
+FROM_RIDGE = {"head_start": 1.0, **LAST}
 ANCHORED = ("csd-kl", "csd-l2", "csd-l1", "rop", "d3still")
 
 
@@ -40,6 +42,22 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """An ordering of the article's: A's mAP is above B's, by `margin` and more; or no farther from it than `within`.
+
+    The article's words have no numbers: "much worse" is taken as 5 points and more, "as good" as 1 at most.
+    """
+
+    a: str
+    b: str
+    margin: float = 0.0
+    within: float | None = None
+
+
+MUCH, ALIKE = 0.05, 0.01
+
+
+@dataclass(frozen=True)
 class Question:
     """A comparison; the first variant is the one the others are compared with."""
 
@@ -47,7 +65,7 @@ class Question:
     title: str
     article: str  # what the article says, or "" where it is silent
     variants: tuple[Variant, ...]
-    claims: tuple[tuple[str, str], ...] = ()  # (better, worse), by the article
+    claims: tuple[Claim, ...] = ()  # the article's
     numbers: tuple[float, ...] = ()  # x of each variant, where it is a curve
     x_label: str = ""
 
@@ -72,24 +90,28 @@ def questions(
         Question(
             "loss", "Which form of the contextual loss, from a ridge regression?",
             "KL and L2 do well, L1 worst; KL is the default.",
-            tuple(_loss(name) for name in CSD), (("csd-kl", "csd-l1"), ("csd-l2", "csd-l1")),
+            tuple(_loss(name) for name in CSD),
+            (Claim("csd-kl", "csd-l2", within=ALIKE), Claim("csd-kl", "csd-l1"), Claim("csd-l2", "csd-l1")),
         ),
         Question(
             "terms", "First order, second order, or both, from a ridge regression?",
             "Both terms together serve retrieval best.",
             tuple(_loss(name, order) for name in CSD for order in ("both", "first", "second")),
-            tuple((name, f"{name}, {order}") for name in CSD for order in ("first", "second")),
+            tuple(Claim(name, f"{name}, {order}") for name in CSD for order in ("first", "second")),
         ),
         Question(
             "k", "How many anchors?", "mAP rises with K and is saturated from K = 1024 on.",
-            tuple(_count(k) for k in counts), (("K = 1024", "K = 64"), ("K = 1024", "K = 256")),
+            tuple(_count(k) for k in counts), (
+                Claim("K = 1024", "K = 64"), Claim("K = 1024", "K = 256"),
+                Claim("K = 2048", "K = 1024", within=ALIKE), Claim(f"K = {most}", "K = 1024", within=ALIKE),
+            ),
             tuple(map(float, counts)), "K",
         ),
         Question(
             "anchors", "Which anchors?", "Random and fixed anchors do much worse than the nearest.",
             tuple(_kind(kind, cold) for cold in (False, True) for kind in KINDS),
             tuple(
-                ("topk" + suffix, kind + suffix)
+                Claim("topk" + suffix, kind + suffix, margin=MUCH)
                 for suffix in (", tau 0.1 / 0.1", ", tau 1 / 0.01") for kind in ("random", "fixed")
             ),
         ),
@@ -102,6 +124,8 @@ def questions(
             (
                 BASE, _taus(0.05, 0.05), _taus(0.2, 0.2), _taus(0.1, 0.05), _taus(1.0, 0.01),
                 Variant("tau 1 / 0.01, K = 1024", {**COLD, "k": 1024}),
+                Variant("tau 1 / 0.01, K = 512, the last weights", {**COLD, **LAST}),
+                Variant("tau 1 / 0.01, K = 1024, the last weights", {**COLD, "k": 1024, **LAST}),
             ),
         ),
         Question(
@@ -112,7 +136,7 @@ def questions(
                 Variant("ssp + first order", {"loss": "ssp", "first_order": 1.0, **FROM_RIDGE}),
                 _loss("rop"), _loss("d3still"), _loss("raml"),
             ),
-            tuple(("csd-kl", other) for other in OTHERS),
+            tuple(Claim("csd-kl", other) for other in OTHERS),
         ),
         Question(
             "rotation", "Which loss, from the rotation that `distill` begins with?", "",
@@ -121,7 +145,7 @@ def questions(
         Question(
             "views", "How many cached views, how strong?", "",
             (
-                *(_views(f"{count} views", count, "wide") for count in (0, 1, 4, 16)),
+                *(_views(f"{count} view{'s' * (count != 1)}", count, "wide") for count in (0, 1, 4, 16)),
                 _views("1 mild view", 1, "mild"), _views("4 mild views", 4, "mild"),
             ),
         ),
@@ -136,12 +160,25 @@ def questions(
         ),
         Question(
             "way", "All of the way from the start, or part of it?", "",
-            (BASE, Variant("all of the way", {"interpolate": False})),
+            (
+                BASE, Variant("the latest not measurably worse", {"interpolate": False}),
+                Variant("the last weights", LAST),
+            ),
+        ),
+        Question(
+            "network", "The whole network after the head? Few photos, 16 strong views", "Trained is the whole network.",
+            (
+                _views("the head alone", 16, "wide"),
+                _views("4 epochs of the network", 16, "wide", {"epochs": 4}),
+                _views("4 epochs, the last weights", 16, "wide", {"epochs": 4, **LAST}),
+                _views("the head alone, its last weights", 16, "wide", LAST),
+            ),
+            (Claim("4 epochs of the network", "the head alone"),),
         ),
     ]  # fmt: skip
-    models = [Variant("EfficientNet-Lite0", {"views": 1})]
+    models = [Variant("tf_efficientnet_lite0", {"views": 1})]
     if mobilenet_weights:
-        models.append(Variant("MobileNetV2", _model("mobilenetv2_100", mobilenet_weights)))
+        models.append(Variant("mobilenetv2_100", _model("mobilenetv2_100", mobilenet_weights)))
     if third:
         models.append(Variant(third[0], _model(*third)))
     if len(models) > 1:
@@ -155,7 +192,7 @@ def questions(
                 "Training photos of the gallery's kind, or of another?",
                 "mAP falls when training photos and gallery differ in kind.",
                 (BASE, Variant("another domain", {}, "other"), Variant("both", {}, "both")),
-                (("csd-kl", "another domain"),),
+                (Claim("csd-kl", "another domain"),),
             )
         )  # fmt: skip
     return asked
@@ -176,13 +213,14 @@ def _count(k: int) -> Variant:
 
 
 def _kind(kind: str, cold: bool) -> Variant:
-    settings = {} if kind == "topk" else {"anchors": kind}
+    """The last weights of both: with unequal temperatures held-out photos keep no step."""
+    settings = LAST | ({} if kind == "topk" else {"anchors": kind})
     return Variant(f"{kind}, tau 1 / 0.01" if cold else f"{kind}, tau 0.1 / 0.1", settings | (COLD if cold else {}))
 
 
-def _views(name: str, count: int, data: str) -> Variant:
+def _views(name: str, count: int, data: str, more: Mapping[str, Any] = {}) -> Variant:
     """As many steps for few views as for many: `distill` would end earlier."""
-    return Variant(name, {"views": count, "head_passes": 10_000}, data)
+    return Variant(name, {"views": count, "head_passes": 10_000, **more}, data)
 
 
 def _taus(tau_q: float, tau_g: float) -> Variant:

@@ -12,14 +12,19 @@ import numpy as np
 import torch
 from data import StudyData
 from plan import Variant
+from safetensors import safe_open
 
+import edgecsd
 from edgecsd.backbones import to_input
 from edgecsd.distill import distill
-from edgecsd.distill_config import make_config
+from edgecsd.distill_config import DistillConfig
 from edgecsd.embedding import embed_images
 from edgecsd.evaluate import embed_store_items, make_benchmark, rank
+from edgecsd.features import FeatureStore
+from edgecsd.files import digest_of
 from edgecsd.head_training import project_all
 from edgecsd.metrics import average_precision, overlap_at
+from edgecsd.per_query import StoreIdentity
 from edgecsd.query_models import QueryModel, QueryModelEmbedder, load_query_model
 
 
@@ -29,7 +34,14 @@ class Runner:
     def __init__(self, data: StudyData, work: Path) -> None:
         self.data, self.work, self.file = data, work, work / "runs.jsonl"
         self.benchmark = make_benchmark(data.gallery, data.queries)
+        self._stores = {name: FeatureStore.open(store) for name, (_, store) in data.training.items()}
         self._query_features: dict[tuple[str, int, str], np.ndarray] = {}
+
+    def made_of(self, variant: Variant) -> str:
+        """Digest of the settings and of all stores: another one, and the run is another."""
+        config = DistillConfig.model_validate(variant.whole).model_dump(mode="json")
+        stores = (self._stores[variant.data], self.data.gallery, self.data.queries)
+        return digest_of([config, [StoreIdentity.of(store).digest for store in stores]])
 
     def results(self) -> dict[tuple[str, int], dict[str, Any]]:
         """Records by (variant's key, seed); half a line that an interruption left is no record."""
@@ -46,7 +58,7 @@ class Runner:
         """Distil and search; the run folder goes, its cache of pooled features is shared by all runs."""
         photos, store = self.data.training[variant.data]
         out, started = self.work / "runs" / f"{variant.key}-{seed}", time.monotonic()
-        config = make_config(None, {**variant.whole, "seed": seed})
+        config = DistillConfig.model_validate({**variant.whole, "seed": seed})
         result = distill(photos, store, out, config=config, cache=self.work / "cache")
         model = load_query_model(out)
         if config.epochs:
@@ -56,7 +68,8 @@ class Runner:
         else:
             vectors = self.project(model)
         record = {
-            "variant": variant.key, "seed": seed, "settings": config.model_dump(mode="json", exclude_defaults=True),
+            "variant": variant.key, "seed": seed, "made_of": self.made_of(variant), "edgecsd": edgecsd.__version__,
+            "head": head_plan(out), "settings": config.model_dump(mode="json", exclude_defaults=True),
             "stages": [vars(stage) for stage in result.stages], **self.score(vectors),
             "seconds": round(time.monotonic() - started, 1),
         }  # fmt: skip
@@ -99,3 +112,13 @@ class Frozen:
     def embed(self, pixels: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return self._model.pooled(to_input(pixels, self.preprocess)).float().numpy()
+
+
+def head_plan(run: Path) -> dict[str, float] | None:
+    """What was kept of the head's training: `trained` 0 means no step of it; None where no head was trained."""
+    file = run / "cache" / "head.safetensors"
+    if not file.is_file():
+        return None
+    with safe_open(file, "pt") as stored:
+        plan: dict[str, float] = json.loads(stored.metadata()["plan"])
+    return plan

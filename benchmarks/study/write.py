@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from plan import Question, Variant
+from intervals import difference_of, interval_of
+from plan import Claim, Question, Variant
 
-from edgecsd.bootstrap import PairedDifference, bootstrap_interval, paired_difference
+from edgecsd.bootstrap import PairedDifference, bootstrap_interval
 from edgecsd.files import replace_whole, write_json
 from edgecsd.report.plots import save
 from edgecsd.report.study_figures import Study, StudyPlot, StudyPoint, study_figure
@@ -22,34 +23,56 @@ class Answer:
     """What the runs of one variant say: mAP over queries and seeds, with its interval, and how seeds differ."""
 
     variant: Variant
-    seeds: int
-    ap: np.ndarray  # (Q,) of each query, mean over seeds
+    ap: dict[int, np.ndarray]  # by seed, (Q,) of each query
     mean: float
     low: float
     high: float
     spread: float  # standard deviation of the mAP over seeds
     overlap: float
     cosine: float
+    kept: int | None  # seeds in which a step of the training was kept; None: not recorded
+
+    @property
+    def kept_in_words(self) -> str:
+        return "" if self.kept is None else f"{self.kept} of {len(self.ap)}"
 
 
 def answer(variant: Variant, records: Records) -> Answer | None:
     """None if the variant was not run."""
-    found = [record for (key, _), record in records.items() if key == variant.key]
+    found = {seed: record for (key, seed), record in sorted(records.items()) if key == variant.key}
     if not found:
         return None
-    ap = np.mean([record["ap"] for record in found], axis=0)
-    interval = bootstrap_interval(ap)
-    maps = [record["mAP"] for record in found]
+    ap = {seed: np.array(record["ap"]) for seed, record in found.items()}
+    interval = interval_of(np.stack(list(ap.values())))
+    maps = [record["mAP"] for record in found.values()]
     spread = float(np.std(maps, ddof=1)) if len(maps) > 1 else float("nan")
-    overlap, cosine = (float(np.mean([record[name] for record in found])) for name in ("overlap@10", "cosine"))
-    return Answer(variant, len(found), ap, interval.mean, interval.low, interval.high, spread, overlap, cosine)
+    overlap, cosine = (float(np.mean([each[name] for each in found.values()])) for name in ("overlap@10", "cosine"))
+    plans = [record.get("head") for record in found.values()]
+    kept = None if None in plans else sum(plan["trained"] > 0 for plan in plans)
+    return Answer(variant, ap, interval.mean, interval.low, interval.high, spread, overlap, cosine, kept)
 
 
-def verdict(difference: PairedDifference) -> str:
+def against(a: Answer, b: Answer) -> PairedDifference:
+    """a - b over the seeds that both have."""
+    seeds = sorted(a.ap.keys() & b.ap.keys())
+    return difference_of(*(np.stack([each.ap[seed] for seed in seeds]) for each in (a, b)))
+
+
+def verdict(claim: Claim, difference: PairedDifference) -> str:
     """A claimed ordering against what was measured."""
-    if difference.low > 0:
-        return "agrees"
-    return "**disagrees**" if difference.high < 0 else "not shown either way"
+    low, high = difference.low, difference.high
+    if claim.within is None:
+        agrees, disagrees = low > claim.margin, high < claim.margin
+    else:
+        agrees, disagrees = -claim.within < low and high < claim.within, high < -claim.within or low > claim.within
+    return "agrees" if agrees else "**disagrees**" if disagrees else "not shown either way"
+
+
+def claimed(claim: Claim) -> str:
+    """The ordering in signs."""
+    if claim.within is not None:
+        return f"{claim.a} = {claim.b}, within {claim.within:g}"
+    return f"{claim.a} > {claim.b}" + (f" by {claim.margin:g} and more" if claim.margin else "")
 
 
 def signed(difference: PairedDifference) -> str:
@@ -64,22 +87,22 @@ def section(question: Question, answers: dict[str, Answer], picture: str) -> lis
         lines += [f"The article: {question.article}", ""]
     lines += [f"![{question.title}]({picture})", ""]
     lines += [
-        "| variant | mAP [95 % interval] | sd over seeds | seeds | overlap@10 | cosine "
+        "| variant | mAP [95 % interval] | sd over seeds | seeds | steps kept | overlap@10 | cosine "
         f"| against {first.variant.name} |",
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, each in answers.items():
-        against = "" if each is first else signed(paired_difference(each.ap, first.ap))
+        difference = "" if each is first else signed(against(each, first))
         lines.append(
-            f"| {name} | {each.mean:.4f} [{each.low:.4f}, {each.high:.4f}] | {each.spread:.4f} | {each.seeds} | "
-            f"{each.overlap:.3f} | {each.cosine:.3f} | {against} |"
+            f"| {name} | {each.mean:.4f} [{each.low:.4f}, {each.high:.4f}] | {each.spread:.4f} | {len(each.ap)} | "
+            f"{each.kept_in_words} | {each.overlap:.3f} | {each.cosine:.3f} | {difference} |"
         )
-    claims = [(a, b) for a, b in question.claims if a in answers and b in answers]
+    claims = [claim for claim in question.claims if claim.a in answers and claim.b in answers]
     if claims:
         lines += ["", "| the article's ordering | difference here | |", "|---|---|---|"]
-        for better, worse in claims:
-            difference = paired_difference(answers[better].ap, answers[worse].ap)
-            lines.append(f"| {better} > {worse} | {signed(difference)} | {verdict(difference)} |")
+        for claim in claims:
+            shown = against(answers[claim.a], answers[claim.b])
+            lines.append(f"| {claimed(claim)} | {signed(shown)} | {verdict(claim, shown)} |")
     return [*lines, ""]
 
 
@@ -121,7 +144,15 @@ def write_study(
         lines += section(question, found, f"study/{question.name}.svg")
         plots.append(drawn)
         raw[question.name] = {
-            name: {"mAP": each.mean, "low": each.low, "high": each.high, "seeds": each.seeds, "sd": each.spread}
+            name: {
+                "mAP": each.mean,
+                "low": each.low,
+                "high": each.high,
+                "seeds": len(each.ap),
+                "sd": each.spread,
+                "steps_kept": each.kept,
+                "mAP_of_seeds": [float(ap.mean()) for ap in each.ap.values()],
+            }
             for name, each in found.items()
         }
     write_json(out / "study.json", Study(schema_version=1, title="Study", plots=tuple(plots)).model_dump(mode="json"))
@@ -133,6 +164,8 @@ def write_study(
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
     if isinstance(value, float):
         return round(value, 5) if np.isfinite(value) else None
     return value
