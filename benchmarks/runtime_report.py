@@ -78,11 +78,22 @@ def _host_problem(row: dict[str, Any], precision: Precision) -> str:
 
 
 def joined(earlier: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Both, with the new row where the same file was in the same place before; by backbone, file and place."""
-    every = {tuple(row[name] for name in NAMES): row for row in [*earlier, *rows]}
+    """Both, with the new row where the same file was in the same place before; by backbone, file and place.
+
+    An earlier row of another file (by its digest) of a backbone, target and precision that are new goes: figures of two
+    files would stand side by side as if they were of one.
+    """
+    files = {_made(row): row["file"] for row in rows}
+    kept = [row for row in earlier if files.get(_made(row), row.get("file")) == row.get("file")]
+    every = {tuple(row[name] for name in NAMES): row for row in [*kept, *rows]}
     orders = [list(dict.fromkeys(key[place] for key in every)) for place in range(len(NAMES))]  # as they first came
     keys = sorted(every, key=lambda key: [order.index(word) for order, word in zip(orders, key, strict=True)])
     return [every[key] for key in keys]
+
+
+def _made(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Backbone, target and precision."""
+    return tuple(row[name] for name in NAMES[:3])
 
 
 def text(rows: Sequence[dict[str, Any]]) -> str:

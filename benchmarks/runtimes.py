@@ -6,7 +6,7 @@ The same files as benchmarks/export.py's, each run on photos by edgecsd/bench/be
 in each place and on this host. Numbers only: the emulated places tell nothing about time. A row fails where an
 embedding is not finite, where it is farther from the host's runtime than a golden pack lets an app be, or farther from
 torch than `edgecsd check` lets a file be; the exit code is 1 then. 4: something to install is missing. Runs are kept in
-WORK, and --out keeps the rows that were not asked for.
+WORK, and --out keeps the rows that were not asked for, if they are of the very files.
 """
 
 from __future__ import annotations
@@ -97,7 +97,10 @@ def verified(
                 file = subject.file(workshop, target, precision)
                 if not file.exists():
                     subject.export(workshop, target, precision, file)
-                row = {"backbone": subject.name, "target": str(target), "precision": precision}
+                row = {
+                    "backbone": subject.name, "target": str(target), "precision": precision,
+                    "file": sha256_file(file)[:16],
+                }  # fmt: skip
                 for found in _rows(workshop, _job(file, inputs, references), references, there):
                     workshop.reporter.message(f"{file.name}, {found['place']}: {found['problem'] or 'parity'}")
                     yield row | found

@@ -107,8 +107,8 @@ def test_rows_without_numbers_fail() -> None:
 def test_rows_that_were_not_asked_for_stay() -> None:
     from runtime_report import NAMES, joined
 
-    def row(*names: str, problem: str = "") -> dict[str, str]:
-        return {**dict(zip(NAMES, names, strict=True)), "problem": problem}
+    def row(*names: str, problem: str = "", file: str = "one") -> dict[str, str]:
+        return {**dict(zip(NAMES, names, strict=True)), "problem": problem, "file": file}
 
     earlier = [row("a", "tflite", "fp32", "host"), row("a", "tflite", "fp32", "old", problem="before")]
     earlier += [row("a", "tflite", "w8a8", "host"), row("b", "tflite", "fp32", "host")]
@@ -118,6 +118,9 @@ def test_rows_that_were_not_asked_for_stay() -> None:
         "a tflite fp32 host", "a tflite fp32 old", "a tflite fp32 arm", "a tflite w8a8 host", "b tflite fp32 host",
     ]  # fmt: skip
     assert all(each["problem"] == "" for each in joined(earlier, new))
+    new = [row("a", "tflite", "fp32", "host", file="another")]
+    found = [" ".join(each[name] for name in NAMES) for each in joined(earlier, new)]
+    assert sorted(found) == ["a tflite fp32 host", "a tflite w8a8 host", "b tflite fp32 host"], "not of two files"
 
 
 def test_files_in_another_python(run_folder: Path, onnx_file: Path, photos: Path, tmp_path: Path) -> None:
