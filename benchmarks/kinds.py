@@ -6,7 +6,8 @@ PHOTOS.csv has the columns path and label. Half of the labels, drawn by --seed, 
 fifth are queries and the rest the gallery. Trained on, without labels, are the photos of the labels left aside (kinds
 that are never searched) or the gallery's own photos. Compared, paired by query: the distilled model with the defaults,
 with --held-out-by photos, with --no-refit, with --no-interpolate, with --loss regression and without training (its
-closed form), and the untrained backbone among its own vectors. The head alone is trained unless --epochs says more.
+closed form), and the untrained backbone among its own vectors, with its own pooling and with GeM. The head alone is
+trained unless --epochs says more.
 Everything it makes stays in WORK: run it again and it goes on.
 """
 
@@ -29,9 +30,12 @@ from edgecsd.distill_config import make_config
 from edgecsd.errors import BadInputError
 from edgecsd.evaluate import OWN_ROW, evaluate
 from edgecsd.extract import extract
+from edgecsd.features import FeatureStore
 from edgecsd.files import write_json
+from edgecsd.head_kinds import Pooling, ProjectionKind
 from edgecsd.images import ImageSet, find_images
 from edgecsd.per_query import QueryScores
+from edgecsd.query_models import create_query_model, save_query_model
 
 REPORTER = ConsoleReporter()
 RUNS: dict[str, dict[str, Any]] = {
@@ -40,6 +44,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "distilled, --loss regression": {"loss": "regression"}, "closed form": {"head_steps": 0, "epochs": 0},
 }  # fmt: skip
 ALONE = "untrained query model among its own vectors"
+ALONE_GEM = f"{ALONE}, GeM"
 GALLERY = "gallery model"
 
 
@@ -64,7 +69,11 @@ def main() -> None:
         extract(images, given.gallery_model, given.work / name, views=views, reporter=REPORTER)
         if name != "train":
             extract(images, f"timm:{given.query_model}", given.work / f"own-{name}", reporter=REPORTER)
-    found = {ALONE: scores(given.work, parts["query"], "own-", None)[OWN_ROW]}
+    alone = untrained(given.query_model, given.work)
+    found = {
+        ALONE: scores(given.work, parts["query"], "own-", None)[OWN_ROW],
+        ALONE_GEM: scores(given.work, parts["query"], "own-", alone, parts["gallery"])["query model, symmetric"],
+    }
     for name, options in RUNS.items():
         run = given.work / f"run-{'-'.join(options) or 'default'}"
         config = make_config(None, {"query_model": given.query_model, "epochs": given.epochs, **options})
@@ -107,11 +116,23 @@ def split_by_kind(
     return named, {name: images.subset(rows.tolist()) for name, rows in places.items()}
 
 
-def scores(work: Path, queries: ImageSet, prefix: str, run: Path | None) -> dict[str, QueryScores]:
-    """By model, the one setting's values by query."""
+def untrained(name: str, work: Path) -> Path:
+    """A run folder with the backbone and GeM behind it, and no head, in the backbone's own space."""
+    run, space = work / "untrained-gem", FeatureStore.open(work / "own-gallery").space
+    if not (run / "query_model.json").is_file():
+        model = create_query_model(name, space, pooling=Pooling.GEM, projection=ProjectionKind.NONE)
+        save_query_model(model, run)
+    return run
+
+
+def scores(
+    work: Path, queries: ImageSet, prefix: str, run: Path | None, gallery: ImageSet | None = None
+) -> dict[str, QueryScores]:
+    """By model, the one setting's values by query. gallery: its photos, for a symmetric search by the run's model."""
     result = evaluate(
-        work / f"{prefix}gallery", work / f"{prefix}query", images=queries if run else None, run=run, reporter=REPORTER
-    )
+        work / f"{prefix}gallery", work / f"{prefix}query", images=queries if run else None, run=run,
+        gallery_images=gallery, reporter=REPORTER,
+    )  # fmt: skip
     return {score.model: score for score in result.per_query.scores}
 
 
@@ -139,7 +160,7 @@ def document(
 
 def figures(name: str) -> tuple[str, ...]:
     """Overlap is with the gallery model's own results: the others' own have none to compare."""
-    return ("AP",) if name in (ALONE, GALLERY) else ("AP", "overlap@10")
+    return ("AP",) if name in (ALONE, ALONE_GEM, GALLERY) else ("AP", "overlap@10")
 
 
 if __name__ == "__main__":

@@ -52,6 +52,32 @@ def test_the_gallery_is_trained_on_where_that_is_asked(listed: Path, monkeypatch
     assert kinds["trained on"] == kinds["searched"] == others_kinds["searched"]
 
 
+def test_the_small_model_alone_has_the_distilled_ones_pooling(
+    listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(PROGRAM.parent))
+    from kinds import split_by_kind, untrained
+
+    from edgecsd.evaluate import evaluate
+    from edgecsd.extract import extract
+    from edgecsd.query_models import load_query_model
+
+    _, parts = split_by_kind(find_images(listed), 3)
+    for name in ("gallery", "query"):
+        extract(parts[name], "timm:tf_efficientnet_lite0", tmp_path / f"own-{name}")
+    run = untrained("tf_efficientnet_lite0", tmp_path)
+    model = load_query_model(run)
+    assert model.config.pooling == "gem" and not model.head_parameters()
+    result = evaluate(
+        tmp_path / "own-gallery",
+        tmp_path / "own-query",
+        images=parts["query"],
+        run=run,
+        gallery_images=parts["gallery"],
+    )
+    assert [row.name for row in result.rows][-1] == "query model, symmetric"
+
+
 def test_the_program_says_what_is_asked_for(tmp_path: Path, photos: Path) -> None:
     """Photos without labels end it in words."""
     done = subprocess.run(
