@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -21,6 +22,7 @@ from edgecsd.inspecting import SCHEMA_VERSION, Outcome, inspect
 from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.artifact import METADATA_KEY
+from edgecsd.targets.embedder import ArtifactEmbedder
 
 TARGETS = {"onnx": "onnx", "tflite": "tflite", "coreml": "mlpackage"}
 KEYS = [
@@ -104,6 +106,21 @@ def changed(run: Path, path: Path, **changes: Any) -> Path:
     return path
 
 
+def test_a_file_of_the_first_version_is_read(run: Path, tmp_path: Path) -> None:
+    model = onnx.load(str(exported(run, "onnx")))
+    (entry,) = [entry for entry in model.metadata_props if entry.key == METADATA_KEY]
+    stated = json.loads(entry.value)
+    entry.value = json.dumps({**{k: v for k, v in stated.items() if k != "pixels"}, "schema_version": 1})
+    onnx.save(model, str(tmp_path / "old.onnx"))
+    result = inspect(tmp_path / "old.onnx")
+    assert result.holds and result.metadata is not None and "pixels" not in result.as_dict()["metadata"]
+    assert result.checks[0].reason == "schema version 1"
+    embedder = ArtifactEmbedder(tmp_path / "old.onnx")  # what check and bench run it by
+    assert embedder.embed(np.zeros((1, 48, 48, 3), np.uint8)).shape == (1, 16)
+    said = command(tmp_path / "old.onnx").stdout
+    assert "the other steps of the pixel contract are not stated (schema version 1)" in said
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -156,7 +173,10 @@ def test_the_command(run: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout) == inspect(path).as_dict() | {"file": str(path)}
     text = command(path).stdout
     for words in ("query model test_efficientnet, fp32, recipe float32", "input image: uint8 (1, 48, 48, 3)",
-                  f"SHA-256 {sha256_file(path)}", "fingerprint: ok", "0 of them on 8-bit activations"):  # fmt: skip
+                  f"SHA-256 {sha256_file(path)}", "fingerprint: ok", "0 of them on 8-bit activations",
+                  "pixels, in this order: 8-bit RGB, EXIF orientation applied, colour profile ignored, transparency "
+                  "over white; resize with antialias to uint8; in the file (value * scale - mean) / std, scale "
+                  "0.00392157"):  # fmt: skip
         assert words in text
     theirs = command(foreign(tmp_path / "theirs.onnx"))
     assert theirs.returncode == 0 and "no edgecsd metadata" in theirs.stdout and "next:" not in theirs.stdout

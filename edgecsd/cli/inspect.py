@@ -11,6 +11,7 @@ from edgecsd.cli.console import Json, finish, quoted, table
 
 if TYPE_CHECKING:
     from edgecsd.inspecting import Inspection
+    from edgecsd.pixel_steps import PixelSteps
     from edgecsd.targets.description import Description, Value
 
 KILO = 1000
@@ -86,6 +87,7 @@ def _metadata(result: Inspection) -> list[str]:
         f"{metadata.metric}",
         f"pixels: {pixels.size} x {pixels.size}, {pixels.resize}, crop {pixels.crop_pct:g}, {pixels.interpolation}, "
         f"mean {_list(pixels.mean)}, std {_list(pixels.std)}",
+        _steps(metadata.pixels),
         *([f"resize and crop are inside: it takes photos of {metadata.baked}"] if metadata.baked else []),
         f"made with {', '.join(f'{name} {version}' for name, version in metadata.versions.items())}",
         f"weights {metadata.weights_digest}",
@@ -93,6 +95,15 @@ def _metadata(result: Inspection) -> list[str]:
     if metadata.calibration_digest:
         lines.append(f"calibrated on {metadata.calibration_count} photos, {metadata.calibration_digest}")
     return [*lines, *([f"licence {metadata.licence}"] if metadata.licence else [])]
+
+
+def _steps(steps: PixelSteps | None) -> str:
+    if steps is None:
+        return "the other steps of the pixel contract are not stated (schema version 1): those of docs/file-formats.md"
+    return (
+        f"pixels, in this order: {steps.decoding}; resize {'with' if steps.antialias else 'without'} antialias to "
+        f"{steps.resized}; in the file {steps.normalised}, scale {steps.scale:.8f}"
+    )
 
 
 def _list(values: tuple[float, float, float]) -> str:
