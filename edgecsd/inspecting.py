@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgecsd.errors import BadInputError
+from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.files import read_json, sha256_file, size_bytes
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import ArtifactMetadata, Target, metadata_from_json, require_present, target_module
@@ -68,10 +68,13 @@ class Inspection:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """Weights by operator and type, edgecsd's metadata, and the graph, which is the rest: the whole size."""
+        """Weights by operator and type, edgecsd's metadata, and the graph, which is the rest.
+
+        They add up to the whole size, with that of weights in files beside it.
+        """
         weights = [Part(f"{each.operator}, {each.dtype}", each.size_bytes) for each in self.description.weights]
         metadata = len((self.description.metadata or "").encode())
-        rest = self.size_bytes - metadata - sum(part.size_bytes for part in weights)
+        rest = self.size_bytes + self.description.beside - metadata - sum(part.size_bytes for part in weights)
         return (*weights, Part("graph", rest), *([Part("edgecsd metadata", metadata)] if metadata else []))
 
     def as_dict(self) -> dict[str, Any]:
@@ -123,7 +126,18 @@ def inspect(path: Path, *, sha256: str | None = None) -> Inspection:
     if description.metadata is not None:
         metadata, found = _metadata(description.metadata, target, path)
         checks += found
-    return Inspection(path, target, size_bytes(path), digest, description, metadata, tuple(checks))
+    result = Inspection(path, target, size_bytes(path), digest, description, metadata, tuple(checks))
+    _require_room(result)
+    return result
+
+
+def _require_room(result: Inspection) -> None:
+    """DamagedFileError where the graph declares more weights than the file has bytes."""
+    room = min(part.size_bytes for part in result.parts)
+    if room < 0:
+        raise DamagedFileError(
+            f"{result.path}: not a whole {result.path.suffix}: its graph declares {-room} bytes more than there are"
+        )
 
 
 def _description(target: Target, path: Path) -> Description:

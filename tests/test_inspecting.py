@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,57 @@ def test_missing_and_damaged_files(run: Path, tmp_path: Path) -> None:
     broken.write_bytes(exported(run, "tflite").read_bytes()[:2000])
     with pytest.raises(DamagedFileError, match="broken"):
         inspect(broken)
+
+
+def cut(path: Path, count: int) -> None:
+    path.write_bytes(path.read_bytes()[:-count])
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (Path.unlink, "weights/weight.bin, which holds its weights, is missing"),
+        (lambda path: cut(path, 1000), r"weights/weight.bin has \d+ bytes, and a constant reaches to byte \d+"),
+        (lambda path: path.write_bytes(b""), "weights/weight.bin has 0 bytes, and a constant reaches to byte"),
+        (
+            lambda path: path.write_bytes(bytes(path.stat().st_size)),
+            r"weights/weight.bin has no constant of \d+ bytes at byte",
+        ),
+    ],
+    ids=["deleted", "cut", "empty", "zeros"],
+)
+def test_a_package_without_all_its_weights_is_not_whole(
+    damage: Callable[[Path], Any], said: str, run: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.mlpackage"
+    shutil.copytree(exported(run, "coreml"), path)
+    damage(path / "Data" / "com.apple.CoreML" / "weights" / "weight.bin")
+    with pytest.raises(DamagedFileError, match=rf"a\.mlpackage: not a whole \.mlpackage: {said}"):
+        inspect(path)
+
+
+def test_weights_beside_the_file_are_looked_for(run: Path, tmp_path: Path) -> None:
+    path, beside = tmp_path / "a.onnx", tmp_path / "a.data"
+    onnx.save(onnx.load(str(exported(run, "onnx"))), str(path), save_as_external_data=True, location="a.data")
+    result = inspect(path)
+    assert all(part.size_bytes > 0 for part in result.parts)
+    assert sum(part.size_bytes for part in result.parts) == size_bytes(path) + result.description.beside
+    assert 0 < result.description.beside <= size_bytes(beside)
+    cut(beside, size_bytes(beside) // 2)
+    with pytest.raises(DamagedFileError, match=r"not a whole ONNX file: a\.data beside it, which holds weights, has"):
+        inspect(path)
+    beside.unlink()
+    with pytest.raises(DamagedFileError, match=r"a\.data beside it, which holds weights, is missing"):
+        inspect(path)
+
+
+def test_more_weights_than_bytes_is_not_whole(tmp_path: Path) -> None:
+    path = foreign(tmp_path / "a.onnx")
+    model = onnx.load(str(path))
+    model.graph.initializer.append(TensorProto(name="w", dims=[1000], data_type=TensorProto.FLOAT, raw_data=b"1234"))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(DamagedFileError, match=r"a\.onnx: not a whole \.onnx: its graph declares \d+ bytes more than"):
+        inspect(path)
 
 
 def command(*arguments: Any) -> subprocess.CompletedProcess[str]:

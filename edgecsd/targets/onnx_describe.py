@@ -46,6 +46,7 @@ def describe(path: Path) -> Description:
         quantised_operators=by_count(_quantised(graph, stored)),
         weights=_weights(graph, stored).result(),
         metadata=metadata.get(METADATA_KEY),
+        beside=sum(_beside(path, tensor) for tensor in stored.values()),
     )
 
 
@@ -102,6 +103,19 @@ def _size(tensor: TensorProto) -> int:
     if kind in _BITS:
         return packed_bytes(prod(tensor.dims), _BITS[kind])
     return int(prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
+def _beside(path: Path, tensor: TensorProto) -> int:
+    """Bytes of a tensor in a file beside this one; 0 for one inside. DamagedFileError where they are not there."""
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return 0
+    about, size = {entry.key: entry.value for entry in tensor.external_data}, _size(tensor)
+    file = path.parent / about.get("location", "")
+    end = int(about.get("offset", 0)) + size
+    if not file.is_file() or file.stat().st_size < end:
+        found = f"has {file.stat().st_size} bytes of {end}" if file.is_file() else "is missing"
+        raise DamagedFileError(f"{path}: not a whole ONNX file: {file.name} beside it, which holds weights, {found}")
+    return size
 
 
 def _weights(graph: GraphProto, stored: dict[str, TensorProto]) -> WeightCount:
