@@ -12,6 +12,7 @@ from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.files import read_json, sha256_file, size_bytes
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import ArtifactMetadata, Target, metadata_from_json, require_present, target_module
+from edgecsd.targets.content_digest import content_digest
 
 if TYPE_CHECKING:
     from edgecsd.targets.description import Description
@@ -164,6 +165,7 @@ def _metadata(text: str, target: Target, path: Path) -> tuple[ArtifactMetadata |
         Check("metadata", Outcome.OK, f"schema version {metadata.schema_version}"),
         Check("fingerprint", Outcome.OK, "recomputed from the parts of the embedding space"),
         _compared("target", target.value, metadata.target.value, "its metadata"),
+        _content(metadata, path),
         _weights_of_the_run(metadata, path),
     ]
     if metadata.calibration_digest is not None:
@@ -172,8 +174,19 @@ def _metadata(text: str, target: Target, path: Path) -> tuple[ArtifactMetadata |
     return metadata, checks
 
 
+def _content(metadata: ArtifactMetadata, path: Path) -> Check:
+    """Whether the file's bytes are those that were written: weights, graph and metadata."""
+    name, stated = "content digest", metadata.content_digest
+    if stated is None:
+        return Check(name, Outcome.NOT_CHECKED, "the file states none: edgecsd wrote none before schema version 2")
+    found = content_digest(path)
+    if found == stated:
+        return Check(name, Outcome.OK, "recomputed from every byte of the file but its own")
+    return Check(name, Outcome.DIFFERS, f"{found}, but {stated} was written: the file was changed since; export again")
+
+
 def _weights_of_the_run(metadata: ArtifactMetadata, path: Path) -> Check:
-    """Against the run folder that the file stands in (RUN/exports/FILE); a converter changes the weights themselves."""
+    """The digest that the file names against its run folder's (RUN/exports/FILE); a converter changes the weights."""
     name, described = "weights digest", path.resolve().parent.parent / "query_model.json"
     if not described.is_file():
         return Check(name, Outcome.NOT_CHECKED, "needs the run folder that the file was exported from")

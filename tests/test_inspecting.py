@@ -16,16 +16,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgecsd.errors import BadInputError, DamagedFileError
+from edgecsd.errors import BadInputError, DamagedFileError, EdgecsdError
 from edgecsd.exporting import export
 from edgecsd.files import sha256_file, size_bytes, write_json
-from edgecsd.inspecting import SCHEMA_VERSION, Outcome, inspect
+from edgecsd.inspecting import SCHEMA_VERSION, Inspection, Outcome, inspect
 from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.artifact import METADATA_KEY
+from edgecsd.targets.content_digest import seal
 from edgecsd.targets.embedder import ArtifactEmbedder
 
 TARGETS = {"onnx": "onnx", "tflite": "tflite", "coreml": "mlpackage"}
+FILES = [*TARGETS, "ort"]
 KEYS = [
     "schema_version", "kind", "file", "target", "format", "size_bytes", "sha256", "written_by_edgecsd", "metadata",
     "inputs", "outputs", "operators", "quantised_operators", "quantised_operator_count", "weights", "parts", "checks",
@@ -42,11 +44,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_query_model(model, folder)
     for target in TARGETS:
         export(folder, target, "fp32")
+    export(folder, "onnx", "fp32", ort_format=True)
     return folder
 
 
 def exported(run: Path, target: str) -> Path:
-    return run / "exports" / f"test_efficientnet-fp32.{TARGETS[target]}"
+    return run / "exports" / f"test_efficientnet-fp32.{TARGETS.get(target, target)}"
 
 
 def foreign(path: Path, text: str | None = None) -> Path:
@@ -68,7 +71,8 @@ def test_everything_holds_in_what_export_wrote(target: str, run: Path) -> None:
     assert result.holds and result.written_by_edgecsd
     assert result.metadata is not None and result.metadata.dim == 16
     outcomes = {check.name: check.outcome for check in result.checks}
-    assert outcomes == dict.fromkeys(["SHA-256", "metadata", "fingerprint", "target", "weights digest"], Outcome.OK)
+    names = ["SHA-256", "metadata", "fingerprint", "target", "content digest", "weights digest"]
+    assert outcomes == dict.fromkeys(names, Outcome.OK)
     assert sum(part.size_bytes for part in result.parts) == size_bytes(path) == result.size_bytes
     assert all(part.size_bytes > 0 for part in result.parts)
     assert {"graph", "edgecsd metadata"} < {part.name for part in result.parts}
@@ -82,6 +86,43 @@ def test_the_json_document(target: str, run: Path) -> None:
     assert document["inputs"][0]["name"] == "image" and document["outputs"][0]["shape"] == [1, 16]
     assert document["metadata"]["recipe"] == "float32"
     assert document["quantised_operator_count"] == 0
+
+
+def outcome(result: Inspection, name: str) -> Outcome:
+    (found,) = [check.outcome for check in result.checks if check.name == name]
+    return found
+
+
+def weights_of(path: Path) -> Path:
+    """The file of an artifact that holds its weights: the largest."""
+    return path if path.is_file() else max((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+@pytest.mark.parametrize("target", FILES)
+def test_a_flipped_bit_of_a_weight_is_found(target: str, run: Path, tmp_path: Path) -> None:
+    source = exported(run, target)
+    path = tmp_path / source.name
+    shutil.copytree(source, path) if source.is_dir() else shutil.copy(source, path)
+    assert outcome(inspect(path), "content digest") is Outcome.OK
+    data = bytearray(weights_of(path).read_bytes())
+    data[len(data) // 2] ^= 4
+    weights_of(path).write_bytes(data)
+    result = inspect(path)
+    assert outcome(result, "content digest") is Outcome.DIFFERS and not result.holds
+    assert [check.name for check in result.checks if check.outcome is Outcome.DIFFERS] == ["content digest"]
+
+
+def test_metadata_that_was_edited_is_found(run: Path, tmp_path: Path) -> None:
+    result = inspect(changed(run, tmp_path / "a.onnx", licence="mine"))
+    assert outcome(result, "metadata") is Outcome.OK and outcome(result, "content digest") is Outcome.DIFFERS
+    twice = changed(run, tmp_path / "b.onnx", licence='content_digest":"' + "0" * 64)
+    assert outcome(inspect(twice), "content digest") is Outcome.DIFFERS
+
+
+def test_a_converter_that_writes_no_metadata_is_found_out(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"no metadata")
+    with pytest.raises(EdgecsdError, match=r"a\.onnx: the converter wrote 0 places"):
+        seal(tmp_path / "a.onnx")
 
 
 def test_a_file_of_somebody_else(tmp_path: Path) -> None:
@@ -111,11 +152,14 @@ def test_a_file_of_the_first_version_is_read(run: Path, tmp_path: Path) -> None:
     model = onnx.load(str(exported(run, "onnx")))
     (entry,) = [entry for entry in model.metadata_props if entry.key == METADATA_KEY]
     stated = json.loads(entry.value)
-    entry.value = json.dumps({**{k: v for k, v in stated.items() if k != "pixels"}, "schema_version": 1})
+    entry.value = json.dumps(
+        {**{k: v for k, v in stated.items() if k not in ("pixels", "content_digest")}, "schema_version": 1}
+    )
     onnx.save(model, str(tmp_path / "old.onnx"))
     result = inspect(tmp_path / "old.onnx")
     assert result.holds and result.metadata is not None and "pixels" not in result.as_dict()["metadata"]
     assert result.checks[0].reason == "schema version 1"
+    assert outcome(result, "content digest") is Outcome.NOT_CHECKED
     embedder = ArtifactEmbedder(tmp_path / "old.onnx")  # what check and bench run it by
     assert embedder.embed(np.zeros((1, 48, 48, 3), np.uint8)).shape == (1, 16)
     said = command(tmp_path / "old.onnx").stdout

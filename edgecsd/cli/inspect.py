@@ -90,7 +90,7 @@ def _metadata(result: Inspection) -> list[str]:
         _steps(metadata.pixels),
         *([f"resize and crop are inside: it takes photos of {metadata.baked}"] if metadata.baked else []),
         f"made with {', '.join(f'{name} {version}' for name, version in metadata.versions.items())}",
-        f"weights {metadata.weights_digest}",
+        f"weights of the query model {metadata.weights_digest}",
     ]
     if metadata.calibration_digest:
         lines.append(f"calibrated on {metadata.calibration_count} photos, {metadata.calibration_digest}")
