@@ -13,6 +13,7 @@ from edgecsd.files import read_json, sha256_file, size_bytes
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import ArtifactMetadata, Target, metadata_from_json, require_present, target_module
 from edgecsd.targets.content_digest import content_digest
+from edgecsd.targets.held_precision import held_precision
 
 if TYPE_CHECKING:
     from edgecsd.targets.description import Description
@@ -125,7 +126,7 @@ def inspect(path: Path, *, sha256: str | None = None) -> Inspection:
     checks = [] if sha256 is None else [_compared("SHA-256", digest, sha256.lower(), "the digest given")]
     metadata: ArtifactMetadata | None = None
     if description.metadata is not None:
-        metadata, found = _metadata(description.metadata, target, path)
+        metadata, found = _metadata(description, description.metadata, target, path)
         checks += found
     result = Inspection(path, target, size_bytes(path), digest, description, metadata, tuple(checks))
     _require_room(result)
@@ -155,7 +156,9 @@ def _compared(name: str, found: str, expected: str, source: str) -> Check:
     return Check(name, Outcome.DIFFERS, f"{found}, but {source} says {expected}")
 
 
-def _metadata(text: str, target: Target, path: Path) -> tuple[ArtifactMetadata | None, list[Check]]:
+def _metadata(
+    description: Description, text: str, target: Target, path: Path
+) -> tuple[ArtifactMetadata | None, list[Check]]:
     """The metadata where it is valid, and what became of its checks."""
     try:
         metadata = metadata_from_json(text, path.name)  # recomputes the fingerprint from the space's parts
@@ -165,6 +168,7 @@ def _metadata(text: str, target: Target, path: Path) -> tuple[ArtifactMetadata |
         Check("metadata", Outcome.OK, f"schema version {metadata.schema_version}"),
         Check("fingerprint", Outcome.OK, "recomputed from the parts of the embedding space"),
         _compared("target", target.value, metadata.target.value, "its metadata"),
+        _precision(metadata, description),
         _content(metadata, path),
         _weights_of_the_run(metadata, path),
     ]
@@ -172,6 +176,18 @@ def _metadata(text: str, target: Target, path: Path) -> tuple[ArtifactMetadata |
         reason = f"needs the {metadata.calibration_count} calibration photos"
         checks.append(Check("calibration digest", Outcome.NOT_CHECKED, reason))
     return metadata, checks
+
+
+def _precision(metadata: ArtifactMetadata, description: Description) -> Check:
+    """Whether constants and operators are those of the precision that is named."""
+    name, stated, held = "precision", metadata.precision, held_precision(description)
+    if held is None:
+        return Check(name, Outcome.NOT_CHECKED, "no convolution here has weights of a type that tells")
+    count = sum(description.quantised_operators.values())
+    seen = f"the convolutions' weights and {count} operators on 8-bit activations are those of {held}"
+    if held is stated:
+        return Check(name, Outcome.OK, seen)
+    return Check(name, Outcome.DIFFERS, f"{stated} by its metadata, but {seen}")
 
 
 def _content(metadata: ArtifactMetadata, path: Path) -> Check:

@@ -71,7 +71,7 @@ def test_everything_holds_in_what_export_wrote(target: str, run: Path) -> None:
     assert result.holds and result.written_by_edgecsd
     assert result.metadata is not None and result.metadata.dim == 16
     outcomes = {check.name: check.outcome for check in result.checks}
-    names = ["SHA-256", "metadata", "fingerprint", "target", "content digest", "weights digest"]
+    names = ["SHA-256", "metadata", "fingerprint", "target", "precision", "content digest", "weights digest"]
     assert outcomes == dict.fromkeys(names, Outcome.OK)
     assert sum(part.size_bytes for part in result.parts) == size_bytes(path) == result.size_bytes
     assert all(part.size_bytes > 0 for part in result.parts)
@@ -117,6 +117,14 @@ def test_metadata_that_was_edited_is_found(run: Path, tmp_path: Path) -> None:
     assert outcome(result, "metadata") is Outcome.OK and outcome(result, "content digest") is Outcome.DIFFERS
     twice = changed(run, tmp_path / "b.onnx", licence='content_digest":"' + "0" * 64)
     assert outcome(inspect(twice), "content digest") is Outcome.DIFFERS
+
+
+@pytest.mark.parametrize("named", ["fp16", "w8a32", "w8a8"])
+def test_a_precision_that_the_file_does_not_hold_is_found(named: str, run: Path, tmp_path: Path) -> None:
+    result = inspect(changed(run, tmp_path / "a.onnx", precision=named))
+    (check,) = [check for check in result.checks if check.name == "precision"]
+    assert check.outcome is Outcome.DIFFERS and not result.holds
+    assert check.reason.startswith(f"{named} by its metadata, but") and check.reason.endswith("those of fp32")
 
 
 def test_a_converter_that_writes_no_metadata_is_found_out(tmp_path: Path) -> None:

@@ -15,8 +15,11 @@ from target_models import DIM, SIZE, Make
 
 from edgecsd.errors import DamagedFileError
 from edgecsd.exporting import export
+from edgecsd.inspecting import Outcome, _precision
+from edgecsd.quantization import Precision
 from edgecsd.targets import coreml_describe, onnx_describe, tflite_describe
-from edgecsd.targets.description import SCALES, Description, WeightCount, packed_bytes
+from edgecsd.targets.description import SCALES, Description, WeightCount, Weights, packed_bytes
+from edgecsd.targets.held_precision import held_precision
 
 DESCRIBE = {"onnx": onnx_describe, "tflite": tflite_describe, "coreml": coreml_describe}
 INPUTS = {
@@ -64,6 +67,31 @@ def test_convolutions_of_w8a8_read_8_bit_values(target: str, convolution: str, a
     assert not {"DIV", "Div", "real_div", "SQRT", "Sqrt", "sqrt", "Gemm", "linear"} & set(
         description.quantised_operators
     )
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+@pytest.mark.parametrize("target", DESCRIBE)
+def test_the_precision_that_is_named_is_held(target: str, precision: Precision, artifact: Make) -> None:
+    made = artifact(target, precision)
+    description = described(target, precision, artifact)
+    assert held_precision(description) is precision
+    for named in Precision:
+        check = _precision(made.metadata.model_copy(update={"precision": named}), description)
+        assert (check.outcome is Outcome.OK) == (named is precision), check
+        assert check.outcome is not Outcome.NOT_CHECKED
+
+
+def test_without_convolutions_nothing_is_held() -> None:
+    def of(*weights: Weights, **quantised: int) -> Description:
+        return Description("f", (), (), {}, quantised, weights, None)
+
+    assert held_precision(of()) is None
+    assert held_precision(of(Weights("Gemm", "float", 1, 900))) is None
+    assert held_precision(of(Weights("Conv", "int4", 1, 900))) is None
+    few = Weights("Conv", "int8", 1, 10)
+    assert held_precision(of(Weights("Conv", "float", 1, 900), few)) is Precision.FP32
+    assert held_precision(of(Weights("Conv", "float", 1, 900), few, Conv=1)) is Precision.W8A8
+    assert held_precision(of(Weights("FULLY_CONNECTED", "float32", 2, 9000), few)) is Precision.W8A32
 
 
 @pytest.mark.parametrize("precision", ["fp32", "w8a32", "w8a8"])
