@@ -35,7 +35,7 @@ class Description:
 
     format               name and version of the format
     operators            how often each operator occurs, constants apart
-    quantised_operators  those of them that read an 8-bit value which was computed; quantising and dequantising apart
+    quantised_operators  those of them that compute on 8-bit activations; quantising and dequantising apart
     weights              stored constants by operator and type; the rest of the file is graph and metadata
     metadata             the text under the key "edgecsd", or None where there is none
     beside               bytes of those weights that stand in other files beside it

@@ -141,12 +141,17 @@ def _reader(name: str, readers: dict[str, tuple[NodeProto, int]]) -> str:
 
 
 def _quantised(graph: GraphProto, stored: dict[str, TensorProto]) -> Counter[str]:
-    """Operators behind a DequantizeLinear of something computed, and those that take 8-bit values themselves."""
-    computed = {
+    """Operators between roundings, and those that take 8-bit values themselves.
+
+    The runtime has 8-bit kernels for what reads and writes rounded values. What only reads one runs in float.
+    """
+    rounded = {
         node.output[0] for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] not in stored
     }
+    rounded |= {node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
     return Counter(
         node.op_type
         for node in graph.node
-        if node.op_type not in _PAIR and (computed & set(node.input) or node.op_type.startswith("QLinear"))
+        if node.op_type.startswith("QLinear")
+        or (node.op_type not in _PAIR and rounded & set(node.input) and rounded & set(node.output))
     )
