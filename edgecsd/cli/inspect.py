@@ -18,7 +18,7 @@ KILO = 1000
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="A .onnx or .tflite file, a .mlpackage or .aimodel folder.")],
+    file: Annotated[Path, typer.Argument(help="A .onnx, .ort or .tflite file, a .mlpackage or .aimodel folder.")],
     sha256: Annotated[str | None, typer.Option(help="The digest that the file should have.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -47,7 +47,8 @@ def _text(result: Inspection) -> str:
             *(f"output {_value(each)}" for each in description.outputs),
             "",
             table(("part", "kB"), [(part.name, _kilobytes(part.size_bytes)) for part in result.parts]),
-            *(["", *_operators(description)] if description.operators else []),  # of .ort files they are not known
+            "",
+            *_operators(description),
             *([""] if result.checks else []),
             *(f"{check.name}: {check.outcome} ({check.reason})" for check in result.checks),
         ]

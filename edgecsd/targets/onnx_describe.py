@@ -19,13 +19,17 @@ except ImportError as error:
     raise missing_extra(error.name or "onnx", "onnx") from None
 
 _PAIR = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_TO_FLOAT = _PAIR | {"Cast"}  # what may stand between weights and the operator that reads them
+# These take x, scale, zero point, w, scale, zero point, and scale and zero point of what they give
+_IN_INTEGERS = frozenset({"QLinearConv", "QLinearMatMul", "QLinearAdd", "QLinearMul"})
+_SCALE_PLACES = frozenset({1, 2, 4, 5, 6, 7})
 _BITS = {"uint4": 4, "int4": 4, "float4e2m1": 4, "uint2": 2, "int2": 2}
 
 
 def describe(path: Path) -> Description:
-    """The description of an ONNX file, its weights inside it or beside it; DamagedFileError for what is none.
+    """The description of an ONNX or .ort file, its weights inside it or beside it; DamagedFileError for what is none.
 
-    Of an .ort file, onnxruntime's own format, only inputs, outputs and metadata: nothing public lists its operators.
+    An .ort file, onnxruntime's own format, holds the graph as onnxruntime optimised it.
     """
     if path.suffix == ORT_SUFFIX:
         return _describe_ort(path)
@@ -42,7 +46,7 @@ def describe(path: Path) -> Description:
         format=_format(proto),
         inputs=tuple(_value(given) for given in graph.input if given.name not in stored),
         outputs=tuple(_value(result) for result in graph.output),
-        operators=by_count(Counter(node.op_type for node in graph.node if node.op_type != "Constant")),
+        operators=_operators(graph),
         quantised_operators=by_count(_quantised(graph, stored)),
         weights=_weights(graph, stored).result(),
         metadata=metadata.get(METADATA_KEY),
@@ -51,19 +55,23 @@ def describe(path: Path) -> Description:
 
 
 def _describe_ort(path: Path) -> Description:
+    from edgecsd.targets.ort_file import read_graph  # onnxruntime.tools loads torch
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors reach us as exceptions
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        graph = read_graph(path)
     except Exception as error:  # onnxruntime has one exception class a status code, without a public base
         raise DamagedFileError(f"{path}: not a whole .ort file: {first_line(error)}") from None
+    stored = {tensor.name: tensor for tensor in graph.initializer}
     return Description(
-        format="ONNX Runtime format (.ort), operators and weights not listed",
+        format="ONNX Runtime format (.ort)",
         inputs=tuple(_session_value(each) for each in session.get_inputs()),
         outputs=tuple(_session_value(each) for each in session.get_outputs()),
-        operators={},
-        quantised_operators={},
-        weights=(),
+        operators=_operators(graph),
+        quantised_operators=by_count(_quantised(graph, stored)),
+        weights=_weights(graph, stored).result(),
         metadata=session.get_modelmeta().custom_metadata_map.get(METADATA_KEY),
     )
 
@@ -71,6 +79,10 @@ def _describe_ort(path: Path) -> Description:
 def _session_value(given: Any) -> Value:
     kind = str(given.type).removeprefix("tensor(").removesuffix(")")
     return Value(given.name, kind, tuple(side if isinstance(side, int) else -1 for side in given.shape))
+
+
+def _operators(graph: GraphProto) -> dict[str, int]:
+    return by_count(Counter(node.op_type for node in graph.node if node.op_type != "Constant"))
 
 
 def _format(proto: ModelProto) -> str:
@@ -119,7 +131,7 @@ def _beside(path: Path, tensor: TensorProto) -> int:
 
 
 def _weights(graph: GraphProto, stored: dict[str, TensorProto]) -> WeightCount:
-    """By the operator that reads them; behind a DequantizeLinear, by the one that reads its output."""
+    """By the operator that reads them; behind a DequantizeLinear or a Cast, by the one that reads its output."""
     readers: dict[str, tuple[NodeProto, int]] = {}
     for node in graph.node:
         for place, name in enumerate(node.input):
@@ -135,7 +147,9 @@ def _reader(name: str, readers: dict[str, tuple[NodeProto, int]]) -> str:
     if name not in readers:
         return UNREAD
     node, place = readers[name]
-    if node.op_type not in _PAIR:
+    if node.op_type in _IN_INTEGERS and place in _SCALE_PLACES:
+        return SCALES
+    if node.op_type not in _TO_FLOAT:
         return str(node.op_type)
     return SCALES if place > 0 else _reader(node.output[0], readers)
 
