@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from edgecsd.files import sha256_file, size_bytes, write_json
 from edgecsd.inspecting import SCHEMA_VERSION, Inspection, Outcome, inspect
 from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.space import EmbeddingSpace
-from edgecsd.targets.artifact import METADATA_KEY
+from edgecsd.targets.artifact import METADATA_KEY, load_runner
 from edgecsd.targets.content_digest import seal
 from edgecsd.targets.embedder import ArtifactEmbedder
 
@@ -183,8 +184,6 @@ def test_a_file_of_the_first_version_is_read(run: Path, tmp_path: Path) -> None:
     ],
 )
 def test_metadata_that_contradicts_itself(changes: dict[str, Any], reason: str, run: Path, tmp_path: Path) -> None:
-    import re
-
     result = inspect(changed(run, tmp_path / "a.onnx", **changes))
     (check,) = result.checks
     assert check.outcome is Outcome.DIFFERS and re.search(reason, check.reason)
@@ -240,6 +239,42 @@ def test_a_package_without_all_its_weights_is_not_whole(
         inspect(path)
 
 
+INTERNALS = re.compile(r"Error|Errno|unpack|flatbuffer|\.cc:|://|0x[0-9a-f]|Exception|\n")
+DAMAGES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
+    "onnx": ("onnx", lambda path: cut(path, 50_000), "ONNX file: its protobuf message cannot be read to its end"),
+    "tflite": ("tflite", lambda path: cut(path, 50_000), r"TFLite file: its tables point beyond its \d+ bytes"),
+    "ort": ("ort", lambda path: cut(path, 50_000), r"\.ort file: ORT model verification failed"),
+    "manifest": ("coreml", lambda path: (path / "Manifest.json").unlink(), r"\.mlpackage: Manifest\.json is missing"),
+    "listed": (
+        "coreml", lambda path: (path / "Manifest.json").write_text("{}"),
+        r"\.mlpackage: Manifest\.json does not list the package's parts",
+    ),
+    "part": (
+        "coreml", lambda path: shutil.rmtree(path / "Data" / "com.apple.CoreML" / "weights"),
+        r"\.mlpackage: Data/com\.apple\.CoreML/weights, which Manifest\.json names, is missing",
+    ),
+    "program": (
+        "coreml", lambda path: cut(path / "Data" / "com.apple.CoreML" / "model.mlmodel", 3000),
+        r"\.mlpackage: its program cannot be read",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_said_in_plain_words(damage: str, run: Path, tmp_path: Path) -> None:
+    target, do, said = DAMAGES[damage]
+    source = exported(run, target)
+    path = tmp_path / f"a{source.suffix}"
+    shutil.copytree(source, path) if source.is_dir() else shutil.copy(source, path)
+    do(path)
+    with pytest.raises(DamagedFileError, match=rf"a{re.escape(source.suffix)}: not a whole {said}") as caught:
+        inspect(path)
+    assert not INTERNALS.search(str(caught.value))
+    with pytest.raises(DamagedFileError) as caught:
+        load_runner(path)
+    assert not INTERNALS.search(str(caught.value))
+
+
 def test_weights_beside_the_file_are_looked_for(run: Path, tmp_path: Path) -> None:
     path, beside = tmp_path / "a.onnx", tmp_path / "a.data"
     onnx.save(onnx.load(str(exported(run, "onnx"))), str(path), save_as_external_data=True, location="a.data")
@@ -282,6 +317,7 @@ def test_the_command(run: Path, tmp_path: Path) -> None:
                   "over white; resize with antialias to uint8; in the file (value * scale - mean) / std, scale "
                   "0.00392157"):  # fmt: skip
         assert words in text
+    assert not re.search(r" 0\.0+$", text, re.MULTILINE)  # every part has a size that can be seen
     theirs = command(foreign(tmp_path / "theirs.onnx"))
     assert theirs.returncode == 0 and "no edgecsd metadata" in theirs.stdout and "next:" not in theirs.stdout
     wrong = command(changed(run, tmp_path / "a.onnx", dim=99))

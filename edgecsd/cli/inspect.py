@@ -68,7 +68,7 @@ def _operators(description: Description) -> list[str]:
 
 
 def _kilobytes(size: int) -> str:
-    return f"{size / KILO:.1f}"
+    return f"{size / KILO:.1f}" if size >= KILO / 10 or not size else f"{size / KILO:.3f}"
 
 
 def _value(value: Value) -> str:

@@ -29,9 +29,8 @@ def describe(path: Path) -> Description:
     package = open_package(path)
     try:
         spec = package.get_spec()
+        require_weights(path, package)
         operations = list(_operations(spec))
-        weights = Path(package.weights_dir or path / WEIGHTS)
-        require_whole(path, weights.parent, [_blob(value) for _, _, value in _stored(operations)])
         return Description(
             format=f"Core ML {spec.WhichOneof('Type')}, specification {spec.specificationVersion}",
             inputs=tuple(_value(each, operations) for each in spec.description.input),
@@ -43,8 +42,16 @@ def describe(path: Path) -> Description:
         )
     except EdgecsdError:
         raise
-    except Exception as error:
-        raise damaged(path, error) from None
+    except Exception:
+        raise damaged(path) from None
+
+
+def require_weights(path: Path, package: Any) -> None:
+    """DamagedFileError unless the weights that the program names are where it names them."""
+    weights = Path(package.weights_dir or path / WEIGHTS)
+    require_whole(
+        path, weights.parent, [_blob(value) for _, _, value in _stored(list(_operations(package.get_spec())))]
+    )
 
 
 def _operations(spec: Any) -> Iterator[Any]:

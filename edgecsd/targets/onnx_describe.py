@@ -7,9 +7,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from edgecsd.errors import DamagedFileError, first_line, missing_extra
+from edgecsd.errors import DamagedFileError, missing_extra
 from edgecsd.targets.artifact import METADATA_KEY, ORT_SUFFIX
 from edgecsd.targets.description import SCALES, UNREAD, Description, Value, WeightCount, by_count, packed_bytes
+from edgecsd.targets.onnx_target import reason
 
 try:
     import onnx
@@ -36,7 +37,7 @@ def describe(path: Path) -> Description:
     try:
         proto = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's DecodeError, or onnx's own
-        raise DamagedFileError(f"{path}: not a whole ONNX file: {first_line(error)}") from None
+        raise DamagedFileError(f"{path}: not a whole ONNX file: {reason(error)}") from None
     if not proto.graph.node:
         raise DamagedFileError(f"{path}: not a whole ONNX file: it has no graph")
     graph = proto.graph
@@ -63,7 +64,7 @@ def _describe_ort(path: Path) -> Description:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         graph = read_graph(path)
     except Exception as error:  # onnxruntime has one exception class a status code, without a public base
-        raise DamagedFileError(f"{path}: not a whole .ort file: {first_line(error)}") from None
+        raise DamagedFileError(f"{path}: not a whole .ort file: {reason(error)}") from None
     stored = {tensor.name: tensor for tensor in graph.initializer}
     return Description(
         format="ONNX Runtime format (.ort)",
