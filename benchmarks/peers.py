@@ -30,6 +30,11 @@ class Peer:
     make: Callable[[QueryModel, Path, Path, Pixels], None]
 
 
+def _metadata_of(like: Path) -> str:
+    """Of another file: without the digest of its content."""
+    return read_metadata(like).model_copy(update={"content_digest": None}).model_dump_json()
+
+
 def onnxruntime_static(model: QueryModel, out: Path, like: Path, calibration: Pixels) -> None:
     """torch.onnx.export, then onnxruntime.quantization.quantize_static, nothing given but the photos."""
     import onnx
@@ -54,7 +59,7 @@ def onnxruntime_static(model: QueryModel, out: Path, like: Path, calibration: Pi
         quantize_static(str(exported), str(quantised), Photos())
         proto = onnx.load(str(quantised))
         entry = proto.metadata_props.add()
-        entry.key, entry.value = METADATA_KEY, read_metadata(like).model_dump_json()
+        entry.key, entry.value = METADATA_KEY, _metadata_of(like)
         onnx.save(proto, str(out))
 
 
@@ -137,7 +142,7 @@ def coremltools_weights(model: QueryModel, out: Path, like: Path, calibration: P
         )  # fmt: skip
         config = optimize.OptimizationConfig(optimize.OpLinearQuantizerConfig())
         package = optimize.linear_quantize_weights(package, config)
-        package.user_defined_metadata[METADATA_KEY] = read_metadata(like).model_dump_json()
+        package.user_defined_metadata[METADATA_KEY] = _metadata_of(like)
         package.save(str(out))
 
 

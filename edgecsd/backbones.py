@@ -16,6 +16,7 @@ from edgecsd.engine import Engine, frozen_forward
 from edgecsd.errors import BadInputError, MissingBackendError, first_line, missing_extra
 from edgecsd.gallery_models import Floats, Pixels, named_space, normalise
 from edgecsd.multi_scale import SINGLE_SCALE, multi_scale, scaled_sides
+from edgecsd.pixel_steps import BRIGHTEST
 from edgecsd.preprocess import Interpolation, Preprocess, Resize
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.weights import PACKAGED, load_weights, packaged_weights, weights_digest
@@ -110,7 +111,7 @@ def to_input(pixels: Pixels, preprocess: Preprocess) -> Tensor:
     """(B, S, S, 3) uint8 -> (B, 3, S, S) float32 normalised, channels last in memory."""
     whole = np.require(pixels, np.uint8, ["C", "W"])  # torch takes no read-only memory, which Pillow's is
     batch = torch.from_numpy(whole).permute(0, 3, 1, 2).float()  # a view: NHWC memory is channels-last NCHW
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (preprocess.mean, preprocess.std))
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) * BRIGHTEST for values in (preprocess.mean, preprocess.std))
     return batch.sub_(mean).div_(std)
 
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from edgecsd import jpeg
 from edgecsd.errors import ImageReadError, first_line
+from edgecsd.pixel_steps import BACKGROUND, CHANNELS, GREY_16
 from edgecsd.preprocess import Box
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # whatever the name says; EPS would start Ghostscript
@@ -107,9 +108,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels have no defined range")
     if image.mode.startswith("I"):
-        grey = (np.asarray(image, dtype=np.float64) / 257.0).round().clip(0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
+        grey = (np.asarray(image, dtype=np.float64) / GREY_16).round().clip(0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert(CHANNELS)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, BACKGROUND), rgba).convert(CHANNELS)
+    return image if image.mode == CHANNELS else image.convert(CHANNELS)

@@ -30,6 +30,7 @@ from edgecsd.targets.artifact import (
     read_metadata,
     target_module,
 )
+from edgecsd.targets.content_digest import UNSEALED, seal
 from edgecsd.whole_photo import PhotoSize, WholePhoto
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def export(
     reporter.message(f"converting {model.config.backbone} to {target}, {precision}")
     with replace_whole(path) as temporary:
         _convert(module, deploy, temporary, precision, photos, metadata, how)
+        seal(temporary)
         written = read_metadata(temporary)
         vectors, reference = _both(temporary, written, model, images, photos, seed, reporter)
         require_unit(vectors, path.name)
@@ -235,6 +237,7 @@ def _metadata(
         weights_digest=config.weights_digest,
         calibration_digest=photos.digest if calibrated else None,
         calibration_count=len(photos.pixels) if calibrated else 0,
+        content_digest=UNSEALED,
         versions={"edgecsd": edgecsd.__version__, "torch": str(torch.__version__), **module.versions()},
         licence=licence,
     )

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from edgecsd.engine import Engine
 from edgecsd.errors import BadInputError, IncompatibleError, first_line, missing_extra
 from edgecsd.files import digest_of, read_json, sha256_file
+from edgecsd.pixel_steps import BRIGHTEST
 from edgecsd.preprocess import Preprocess, preprocess_from_json, validation_text
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.space import EmbeddingSpace, require_same_space
@@ -176,7 +177,7 @@ class OnnxGalleryModel:
         if self._nhwc:
             return self._run(pixels)
         mean, std = (np.asarray(v, np.float32) for v in (self.preprocess.mean, self.preprocess.std))
-        batch = np.ascontiguousarray(((pixels.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2))
+        batch = np.ascontiguousarray(((pixels.astype(np.float32) / BRIGHTEST - mean) / std).transpose(0, 3, 1, 2))
         if self._scales == (1.0,):
             return self._run(batch)
         import torch

@@ -8,10 +8,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgecsd.errors import BadInputError
+from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.files import read_json, sha256_file, size_bytes
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import ArtifactMetadata, Target, metadata_from_json, require_present, target_module
+from edgecsd.targets.content_digest import content_digest
+from edgecsd.targets.held_precision import held_precision
 
 if TYPE_CHECKING:
     from edgecsd.targets.description import Description
@@ -68,10 +70,13 @@ class Inspection:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """Weights by operator and type, edgecsd's metadata, and the graph, which is the rest: the whole size."""
+        """Weights by operator and type, edgecsd's metadata, and the graph, which is the rest.
+
+        They add up to the whole size, with that of weights in files beside it.
+        """
         weights = [Part(f"{each.operator}, {each.dtype}", each.size_bytes) for each in self.description.weights]
         metadata = len((self.description.metadata or "").encode())
-        rest = self.size_bytes - metadata - sum(part.size_bytes for part in weights)
+        rest = self.size_bytes + self.description.beside - metadata - sum(part.size_bytes for part in weights)
         return (*weights, Part("graph", rest), *([Part("edgecsd metadata", metadata)] if metadata else []))
 
     def as_dict(self) -> dict[str, Any]:
@@ -121,9 +126,20 @@ def inspect(path: Path, *, sha256: str | None = None) -> Inspection:
     checks = [] if sha256 is None else [_compared("SHA-256", digest, sha256.lower(), "the digest given")]
     metadata: ArtifactMetadata | None = None
     if description.metadata is not None:
-        metadata, found = _metadata(description.metadata, target, path)
+        metadata, found = _metadata(description, description.metadata, target, path)
         checks += found
-    return Inspection(path, target, size_bytes(path), digest, description, metadata, tuple(checks))
+    result = Inspection(path, target, size_bytes(path), digest, description, metadata, tuple(checks))
+    _require_room(result)
+    return result
+
+
+def _require_room(result: Inspection) -> None:
+    """DamagedFileError where the graph declares more weights than the file has bytes."""
+    room = min(part.size_bytes for part in result.parts)
+    if room < 0:
+        raise DamagedFileError(
+            f"{result.path}: not a whole {result.path.suffix}: its graph declares {-room} bytes more than there are"
+        )
 
 
 def _description(target: Target, path: Path) -> Description:
@@ -140,7 +156,9 @@ def _compared(name: str, found: str, expected: str, source: str) -> Check:
     return Check(name, Outcome.DIFFERS, f"{found}, but {source} says {expected}")
 
 
-def _metadata(text: str, target: Target, path: Path) -> tuple[ArtifactMetadata | None, list[Check]]:
+def _metadata(
+    description: Description, text: str, target: Target, path: Path
+) -> tuple[ArtifactMetadata | None, list[Check]]:
     """The metadata where it is valid, and what became of its checks."""
     try:
         metadata = metadata_from_json(text, path.name)  # recomputes the fingerprint from the space's parts
@@ -150,6 +168,8 @@ def _metadata(text: str, target: Target, path: Path) -> tuple[ArtifactMetadata |
         Check("metadata", Outcome.OK, f"schema version {metadata.schema_version}"),
         Check("fingerprint", Outcome.OK, "recomputed from the parts of the embedding space"),
         _compared("target", target.value, metadata.target.value, "its metadata"),
+        _precision(metadata, description),
+        _content(metadata, path),
         _weights_of_the_run(metadata, path),
     ]
     if metadata.calibration_digest is not None:
@@ -158,8 +178,31 @@ def _metadata(text: str, target: Target, path: Path) -> tuple[ArtifactMetadata |
     return metadata, checks
 
 
+def _precision(metadata: ArtifactMetadata, description: Description) -> Check:
+    """Whether constants and operators are those of the precision that is named."""
+    name, stated, held = "precision", metadata.precision, held_precision(description)
+    if held is None:
+        return Check(name, Outcome.NOT_CHECKED, "no convolution here has weights of a type that tells")
+    count = sum(description.quantised_operators.values())
+    seen = f"the convolutions' weights and {count} operators on 8-bit activations are those of {held}"
+    if held is stated:
+        return Check(name, Outcome.OK, seen)
+    return Check(name, Outcome.DIFFERS, f"{stated} by its metadata, but {seen}")
+
+
+def _content(metadata: ArtifactMetadata, path: Path) -> Check:
+    """Whether the file's bytes are those that were written: weights, graph and metadata."""
+    name, stated = "content digest", metadata.content_digest
+    if stated is None:
+        return Check(name, Outcome.NOT_CHECKED, "the file states none: edgecsd wrote none before schema version 2")
+    found = content_digest(path)
+    if found == stated:
+        return Check(name, Outcome.OK, "recomputed from every byte of the file but its own")
+    return Check(name, Outcome.DIFFERS, f"{found}, but {stated} was written: the file was changed since; export again")
+
+
 def _weights_of_the_run(metadata: ArtifactMetadata, path: Path) -> Check:
-    """Against the run folder that the file stands in (RUN/exports/FILE); a converter changes the weights themselves."""
+    """The digest that the file names against its run folder's (RUN/exports/FILE); a converter changes the weights."""
     name, described = "weights digest", path.resolve().parent.parent / "query_model.json"
     if not described.is_file():
         return Check(name, Outcome.NOT_CHECKED, "needs the run folder that the file was exported from")

@@ -13,6 +13,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgecsd.errors import BadInputError, IncompatibleError
+from edgecsd.pixel_steps import CHANNELS, RESIZED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -110,7 +111,8 @@ class Preprocess(BaseModel):
     """Everything between a decoded RGB image and the network, frozen so that it can be part of a fingerprint.
 
     The order is: EXIF orientation, conversion to sRGB-coded RGB, resize, crop (all by Pillow, result uint8),
-    then (value / 255 - mean) / std per channel, which the model itself does.
+    then (value / 255 - mean) / std per channel, which the model itself does. What no contract changes stands in
+    `pixel_steps`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -128,7 +130,7 @@ class Preprocess(BaseModel):
         scale: what share of the whole image's longer side this image has, where it is a crop. LONGER_SIDE brings it to
         size * scale, so that things are as large in it as in the whole image; the squares don't heed it.
         """
-        if image.mode != "RGB":
+        if image.mode != CHANNELS:
             raise BadInputError(f"the pixel contract starts from an RGB image, not mode {image.mode}")
         resampling = _FILTERS[self.interpolation]
         if self.resize is Resize.SQUASH:
@@ -137,7 +139,7 @@ class Preprocess(BaseModel):
             resized = image.resize((self.size, self.size), resampling, box=self._centre_box(image.width, image.height))
         else:
             resized = image.resize(self._fitted(image.width, image.height, scale), resampling)
-        return np.asarray(resized, dtype=np.uint8)
+        return np.asarray(resized, dtype=RESIZED)
 
     def _fitted(self, width: int, height: int, scale: float) -> tuple[int, int]:
         """(width, height) of an image whose longer side becomes floor(size * scale), which never enlarges it.
@@ -201,6 +203,8 @@ def preprocess_from_json(data: Any, where: str) -> Preprocess:
 def validation_text(error: ValidationError) -> str:
     """What pydantic found wrong, one line: field, value and reason of each."""
     return "; ".join(
-        f"{'.'.join(map(str, entry['loc'])) or 'value'} = {entry['input']!r:.60}: {entry['msg']}"
+        entry["msg"].removeprefix("Value error, ")
+        if entry["type"] == "value_error" and not entry["loc"]  # of the whole: its message says what differs
+        else f"{'.'.join(map(str, entry['loc'])) or 'value'} = {entry['input']!r:.60}: {entry['msg']}"
         for entry in error.errors()
     )

@@ -79,7 +79,7 @@ def search(
             "figures": [str(path) for path in figures],
             **put.as_dict(),
         },
-        text=f"{_table(result)}\nchosen: {chosen.name}, loses {chosen.loss:.2%} of it; limit {most:.2%}: {sure}"
+        text=f"{_table(result)}\nchosen: {chosen.name}, loses {chosen.loss:z.2%} of it; limit {most:.2%}: {sure}"
         f"{put.told}",
         wrote=result.export.path,
         following=f"edgecsd check {quoted(result.export.path)} --index gallery.index --images PHOTOS",
@@ -89,8 +89,8 @@ def search(
 def _table(searched: Searched) -> str:
     """Every trial, and what it lacks."""
     rows = [
-        (trial.name, f"{trial.size_bytes / 1e6:.2f}", _cpu(trial), f"{trial.loss:.2%}",
-         f"{trial.low:.2%} to {trial.high:.2%}", f"{trial.held_out_cosine:.4f}",
+        (trial.name, f"{trial.size_bytes / 1e6:.2f}", _cpu(trial), f"{trial.loss:z.2%}",
+         f"{trial.low:z.2%} to {trial.high:z.2%}", f"{trial.held_out_cosine:.4f}",
          "; ".join(searched.objectives.lacks(trial)) or "nothing")
         for trial in searched.trials
     ]  # fmt: skip

@@ -11,13 +11,14 @@ from edgecsd.cli.console import Json, finish, quoted, table
 
 if TYPE_CHECKING:
     from edgecsd.inspecting import Inspection
+    from edgecsd.pixel_steps import PixelSteps
     from edgecsd.targets.description import Description, Value
 
 KILO = 1000
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="A .onnx or .tflite file, a .mlpackage or .aimodel folder.")],
+    file: Annotated[Path, typer.Argument(help="A .onnx, .ort or .tflite file, a .mlpackage or .aimodel folder.")],
     sha256: Annotated[str | None, typer.Option(help="The digest that the file should have.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -46,7 +47,8 @@ def _text(result: Inspection) -> str:
             *(f"output {_value(each)}" for each in description.outputs),
             "",
             table(("part", "kB"), [(part.name, _kilobytes(part.size_bytes)) for part in result.parts]),
-            *(["", *_operators(description)] if description.operators else []),  # of .ort files they are not known
+            "",
+            *_operators(description),
             *([""] if result.checks else []),
             *(f"{check.name}: {check.outcome} ({check.reason})" for check in result.checks),
         ]
@@ -66,7 +68,7 @@ def _operators(description: Description) -> list[str]:
 
 
 def _kilobytes(size: int) -> str:
-    return f"{size / KILO:.1f}"
+    return f"{size / KILO:.1f}" if size >= KILO / 10 or not size else f"{size / KILO:.3f}"
 
 
 def _value(value: Value) -> str:
@@ -86,13 +88,23 @@ def _metadata(result: Inspection) -> list[str]:
         f"{metadata.metric}",
         f"pixels: {pixels.size} x {pixels.size}, {pixels.resize}, crop {pixels.crop_pct:g}, {pixels.interpolation}, "
         f"mean {_list(pixels.mean)}, std {_list(pixels.std)}",
+        _steps(metadata.pixels),
         *([f"resize and crop are inside: it takes photos of {metadata.baked}"] if metadata.baked else []),
         f"made with {', '.join(f'{name} {version}' for name, version in metadata.versions.items())}",
-        f"weights {metadata.weights_digest}",
+        f"weights of the query model {metadata.weights_digest}",
     ]
     if metadata.calibration_digest:
         lines.append(f"calibrated on {metadata.calibration_count} photos, {metadata.calibration_digest}")
     return [*lines, *([f"licence {metadata.licence}"] if metadata.licence else [])]
+
+
+def _steps(steps: PixelSteps | None) -> str:
+    if steps is None:
+        return "the other steps of the pixel contract are not stated (schema version 1): those of docs/file-formats.md"
+    return (
+        f"pixels, in this order: {steps.decoding}; resize {'with' if steps.antialias else 'without'} antialias to "
+        f"{steps.resized}; in the file {steps.normalised}, scale {steps.scale:.8f}"
+    )
 
 
 def _list(values: tuple[float, float, float]) -> str:

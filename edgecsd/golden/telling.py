@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgecsd.golden.costs import Costs
 from edgecsd.golden.pack import GoldenPack
+from edgecsd.pixel_steps import PIXEL_STEPS
 
 
 def read_me(pack: GoldenPack) -> str:
@@ -19,7 +20,7 @@ def read_me(pack: GoldenPack) -> str:
         "- Copy this folder into the resources of the app's tests, and the file of your language from `selftest/` into "
         "the tests.",
         f"- Implement `preprocess`: encoded photo -> {size} x {size} x 3 bytes, RGB, rows from the top, 0 to 255. "
-        "Apply the EXIF orientation; leave colour profiles alone.",
+        f"Decoded: {PIXEL_STEPS.decoding}.",
         f"- Resize as `{contract.resize}`{crop}, {contract.interpolation} with antialias. The file normalises by "
         "itself.",
         f"- Implement `embed`: those bytes through the file -> {metadata.dim} numbers of length 1.",

@@ -62,7 +62,7 @@ class Attempts:
             cpu = "" if trial.cpu_ratio is None else f", CPU {trial.cpu_ratio:.2f} of fp32's"
             self.reporter.message(
                 f"{trial.name}: {trial.size_bytes / 1e6:.2f} MB{cpu}, "
-                f"loses {trial.loss:.2%} [{trial.low:.2%}, {trial.high:.2%}]"
+                f"loses {trial.loss:z.2%} [{trial.low:z.2%}, {trial.high:z.2%}]"
             )
         return trial
 

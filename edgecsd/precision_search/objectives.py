@@ -58,7 +58,7 @@ class Objectives:
         """What the trial lacks, each in a few words; nothing for one that fits."""
         told = []
         if not trial.fits(self.max_loss):
-            told.append(f"loses {trial.loss:.2%}, limit {self.max_loss:.2%}")
+            told.append(f"loses {trial.loss:z.2%}, limit {self.max_loss:.2%}")
         if self.too_large(trial):
             told.append(f"{trial.size_bytes / 1e6:.2f} MB, limit {(self.max_bytes or 0) / 1e6:.2f}")
         if self.too_slow(trial):

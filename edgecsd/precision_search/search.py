@@ -256,7 +256,7 @@ class _Search:
         if after.loss < before.loss and (self._fits(after) or not self._fits(before)):
             return after
         attempts.reporter.message(
-            f"{name} is left out: it loses {after.loss:.2%}, without it {before.loss:.2%} is lost"
+            f"{name} is left out: it loses {after.loss:z.2%}, without it {before.loss:z.2%} is lost"
         )
         return before
 

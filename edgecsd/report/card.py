@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgecsd.pixel_steps import PIXEL_STEPS
 from edgecsd.targets.artifact import ArtifactMetadata, Target
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _input_and_output(metadata: ArtifactMetadata) -> Iterator[tuple[str, str]]:
     crop = f", the centre {contract.crop_pct:g} of the shorter side" if contract.resize == "shorter-side" else ""
     filter_name = f"{contract.interpolation} with antialias, as Pillow"
     resized = f"{contract.resize}{crop}, to {contract.size} x {contract.size}, {filter_name}"
-    decoded = "EXIF orientation applied, colour profile left alone, transparency over white"
+    decoded = PIXEL_STEPS.decoding
     yield "pixels", f"{decoded}; then {resized}{' (inside the file: give it the whole photo)' if inside else ''}"
     yield "output", f"`embedding`, (1, {metadata.dim}) float32, length 1, compared by {metadata.metric}"
 

@@ -1,60 +1,33 @@
-"""Artifacts: exported files, the metadata inside them, and the door to their targets. Loads no converter."""
+"""Artifacts: exported files and the door to their targets. Loads no converter."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import platform
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.preprocess import Preprocess
 from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
-from edgecsd.space import EmbeddingSpace, Metric
+from edgecsd.targets.metadata import (
+    METADATA_KEY,
+    ORT_SUFFIX,
+    SCHEMA_VERSION,
+    ArtifactMetadata,
+    Target,
+    metadata_from_json,
+)
 from edgecsd.targets.processor import multiplies_bytes_exactly
-from edgecsd.whole_photo import PhotoSize, WholePhoto
 
 if TYPE_CHECKING:
     from edgecsd.targets.deploy import DeployModel
 
-SCHEMA_VERSION = 1
-# ONNX metadata_props, TFLite metadata entry, Core ML user_defined_metadata, Core AI creatorDefinedMetadata
-METADATA_KEY = "edgecsd"
+__all__ = ["METADATA_KEY", "ORT_SUFFIX", "SCHEMA_VERSION", "ArtifactMetadata", "Target", "metadata_from_json"]
 INPUT_NAME, OUTPUT_NAME = "image", "embedding"
-ORT_SUFFIX = ".ort"  # of an ONNX artifact in onnxruntime's own format, for its reduced builds on phones
-
-
-class Target(StrEnum):
-    """The file formats that edgecsd writes."""
-
-    ONNX = "onnx"
-    TFLITE = "tflite"
-    COREML = "coreml"
-    COREAI = "coreai"  # experimental: docs/core-ai.md
-
-    @property
-    def suffix(self) -> str:
-        """The file's ending, with its dot."""
-        return {Target.COREML: ".mlpackage", Target.COREAI: ".aimodel"}.get(self, f".{self}")
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether an artifact is a folder."""
-        return self in (Target.COREML, Target.COREAI)
-
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """Every ending that its files may have."""
-        return (self.suffix, ORT_SUFFIX) if self is Target.ONNX else (self.suffix,)
-
-
 _ALIASES = {"litert": Target.TFLITE}
 # Which photos a target's artifacts can take whose resize is inside: of any size, or of one that is declared
 BAKES_ANY_SIZE, BAKES_ONE_SIZE = frozenset({Target.ONNX}), frozenset({Target.ONNX, Target.TFLITE})
@@ -69,86 +42,6 @@ def parse_target(name: str) -> Target:
     except ValueError:
         known = ", ".join([*Target, *(f"{alias} (= {target})" for alias, target in _ALIASES.items())])
         raise BadInputError(f"target {name!r} is not known; choose one of: {known}") from None
-
-
-class ArtifactMetadata(BaseModel):
-    """What an artifact says about itself, so that no app can feed or search it wrongly.
-
-    recipe       name of the quantisation recipe that made it
-    space        where its embeddings live; fingerprint is that space's, in words an app can compare
-    preprocess   the pixel contract of the query model: what the (1, S, S, 3) uint8 input is made by
-    baked        the photos that it takes, (1, h, w, 3) uint8, where resize and crop are inside it; else None, and left
-                 out of the JSON, so that an edgecsd from before it does not feed such a file wrongly but refuses it
-    weights_digest, calibration_digest   SHA-256 of the query model's weights and of the calibration pixels
-    versions     edgecsd, torch, converter, runtime
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    schema_version: int = SCHEMA_VERSION
-    kind: Literal["edgecsd artifact"] = "edgecsd artifact"
-    target: Target
-    precision: Precision
-    recipe: str
-    space: EmbeddingSpace
-    fingerprint: str
-    dim: Annotated[int, Field(ge=2)]
-    metric: Metric
-    normalised: bool = True
-    preprocess: Preprocess
-    baked: PhotoSize | None = None
-    backbone: str
-    weights_digest: str
-    calibration_digest: str | None = None
-    calibration_count: Annotated[int, Field(ge=0)] = 0
-    versions: dict[str, str]
-    licence: str | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields = handler(self)
-        return {name: value for name, value in fields.items() if name != "baked" or value is not None}
-
-    @property
-    def input(self) -> Preprocess:
-        """What makes the artifact's input of an upright photo: the pixel contract, or nothing where that is inside."""
-        if self.baked is None:
-            return self.preprocess
-        return WholePhoto(**self.preprocess.model_dump(), photo=self.baked)
-
-
-def metadata_from_json(text: str, where: str) -> ArtifactMetadata:
-    """Checked metadata; `where` names the artifact in a DamagedFileError."""
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise DamagedFileError(f"{where}: its edgecsd metadata is not JSON: {error}") from None
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != SCHEMA_VERSION:
-        raise DamagedFileError(
-            f"{where}: metadata schema_version {version!r} is unknown to this edgecsd, which reads {SCHEMA_VERSION}; "
-            "use the edgecsd that wrote it or export again"
-        )
-    try:
-        metadata = ArtifactMetadata.model_validate(data)
-    except ValidationError as error:
-        raise DamagedFileError(f"{where}: its edgecsd metadata is not valid: {error}") from None
-    _require_consistent(metadata, where)
-    return metadata
-
-
-def _require_consistent(metadata: ArtifactMetadata, where: str) -> None:
-    pairs = {
-        "fingerprint": (metadata.fingerprint, metadata.space.fingerprint),
-        "dim": (metadata.dim, metadata.space.dim),
-        "metric": (metadata.metric, metadata.space.metric),
-    }
-    for name, (stated, actual) in pairs.items():
-        if stated != actual:
-            raise DamagedFileError(
-                f"{where}: {name} {stated} is not that of the embedding space it names ({actual}): "
-                "the metadata was edited or mixed; export again"
-            )
 
 
 class Runner(Protocol):

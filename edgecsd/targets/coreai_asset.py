@@ -18,16 +18,25 @@ def read_about(path: Path) -> dict[str, Any]:
 
     The program is compared with its SHA-256 in main.hash first: Core AI aborts the process on one that is not whole.
     """
+    text, stated, program = (_read(path, name) for name in (ABOUT, DIGEST, PROGRAM))
     try:
-        about = json.loads((path / ABOUT).read_bytes())
-        stated, program = (path / DIGEST).read_bytes(), (path / PROGRAM).read_bytes()
-    except (OSError, ValueError) as error:
-        raise damaged(path, error) from None
+        about = json.loads(text)
+    except ValueError:
+        raise damaged(path, f"{ABOUT} is not JSON") from None
     if not isinstance(about, dict):
-        raise damaged(path, ValueError(f"{ABOUT} is not an object"))
+        raise damaged(path, f"{ABOUT} is not an object")
     if hashlib.sha256(program).digest() != stated:
-        raise damaged(path, ValueError(f"{PROGRAM} does not have the SHA-256 that {DIGEST} states"))
+        raise damaged(path, f"{PROGRAM} does not have the SHA-256 that {DIGEST} states")
     return about
+
+
+def _read(path: Path, name: str) -> bytes:
+    try:
+        return (path / name).read_bytes()
+    except FileNotFoundError:
+        raise damaged(path, f"{name} is missing") from None
+    except OSError as error:
+        raise damaged(path, f"{name}: {error.strerror or error}") from None
 
 
 def own_metadata(about: dict[str, Any]) -> str | None:
@@ -37,7 +46,6 @@ def own_metadata(about: dict[str, Any]) -> str | None:
     return None if text is None else str(text)
 
 
-def damaged(path: Path, error: Exception) -> DamagedFileError:
+def damaged(path: Path, reason: str) -> DamagedFileError:
     """The one error for an asset that cannot be read."""
-    reason = next(iter(str(error).strip().splitlines()), "")[:160]
-    return DamagedFileError(f"{path}: not a whole .aimodel: {type(error).__name__}: {reason}")
+    return DamagedFileError(f"{path}: not a whole .aimodel: {reason}")

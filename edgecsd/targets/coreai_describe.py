@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from edgecsd.targets.coreai_asset import damaged, own_metadata, read_about
+from edgecsd.targets.coreai_asset import PROGRAM, damaged, own_metadata, read_about
 from edgecsd.targets.description import SCALES, UNREAD, Description, Value, WeightCount, Weights, by_count
 
 READER = Path(__file__).with_name("coreai_reading.py")
@@ -23,7 +23,7 @@ def describe(path: Path) -> Description:
     done = subprocess.run([sys.executable, "-P", str(READER), str(path)], capture_output=True, check=False)
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise damaged(path, RuntimeError(said[0] if said else f"its reader ended with code {done.returncode}"))
+        raise damaged(path, f"Core AI cannot read {PROGRAM}: {said[0][:160] if said else f'code {done.returncode}'}")
     found: dict[str, Any] = json.loads(done.stdout)
     return Description(
         format=f"Core AI, asset version {about.get('assetVersion', 'unknown')}, by {about.get('producer', 'unknown')}",

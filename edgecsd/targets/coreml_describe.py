@@ -10,10 +10,12 @@ from typing import Any
 
 from edgecsd.errors import EdgecsdError
 from edgecsd.targets.artifact import METADATA_KEY
+from edgecsd.targets.coreml_blobs import Blob, require_whole
 from edgecsd.targets.coreml_target import damaged, open_package
 from edgecsd.targets.coreml_weights import PREFIX
 from edgecsd.targets.description import SCALES, UNREAD, Description, Value, WeightCount, by_count, packed_bytes
 
+WEIGHTS = "Data/com.apple.CoreML/weights"  # where coremltools puts them
 _TYPES = {
     "float64": "fp64", "float32": "fp32", "float16": "fp16", "bfloat16": "bf16",
 }  # fmt: skip
@@ -27,6 +29,7 @@ def describe(path: Path) -> Description:
     package = open_package(path)
     try:
         spec = package.get_spec()
+        require_weights(path, package)
         operations = list(_operations(spec))
         return Description(
             format=f"Core ML {spec.WhichOneof('Type')}, specification {spec.specificationVersion}",
@@ -39,8 +42,16 @@ def describe(path: Path) -> Description:
         )
     except EdgecsdError:
         raise
-    except Exception as error:
-        raise damaged(path, error) from None
+    except Exception:
+        raise damaged(path) from None
+
+
+def require_weights(path: Path, package: Any) -> None:
+    """DamagedFileError unless the weights that the program names are where it names them."""
+    weights = Path(package.weights_dir or path / WEIGHTS)
+    require_whole(
+        path, weights.parent, [_blob(value) for _, _, value in _stored(list(_operations(package.get_spec())))]
+    )
 
 
 def _operations(spec: Any) -> Iterator[Any]:
@@ -96,6 +107,13 @@ def _weights(operations: list[Any]) -> WeightCount:
             for name in _names(argument):
                 readers.setdefault(name, (operation, key))
     counted = WeightCount()
+    for operation, key, value in _stored(operations):
+        counted.add(_reader(operation, key, readers), _type(value.type), _size(value.type))
+    return counted
+
+
+def _stored(operations: list[Any]) -> Iterator[tuple[Any, str, Any]]:
+    """Values in the weight file: the operation that holds each, under which name, and the value."""
     for operation in operations:
         stored = {**operation.attributes}
         for key, argument in operation.inputs.items():
@@ -103,8 +121,11 @@ def _weights(operations: list[Any]) -> WeightCount:
             stored |= {key: values[-1]} if values else {}
         for key, value in stored.items():
             if value.WhichOneof("value") == "blobFileValue":
-                counted.add(_reader(operation, key, readers), _type(value.type), _size(value.type))
-    return counted
+                yield operation, key, value
+
+
+def _blob(value: Any) -> Blob:
+    return Blob(value.blobFileValue.fileName, value.blobFileValue.offset, _size(value.type))
 
 
 def _reader(operation: Any, key: str, readers: dict[str, tuple[Any, str]]) -> str:

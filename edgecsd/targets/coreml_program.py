@@ -14,6 +14,7 @@ from torch import Tensor
 
 from edgecsd.errors import BadInputError, EdgecsdError, missing_extra
 from edgecsd.targets.coreml_arguments import TYPES, Arguments, Operator
+from edgecsd.targets.coreml_describe import require_weights
 from edgecsd.targets.coreml_operators import OPERATORS
 from edgecsd.targets.coreml_target import damaged, open_package
 from edgecsd.targets.coreml_weights import PREFIX, expanded, is_compressed
@@ -57,6 +58,7 @@ class CoremlProgram:
     def __init__(self, path: Path) -> None:
         package = open_package(path)
         try:
+            require_weights(path, package)
             spec = package.get_spec()
             function = load_program(spec, spec.specificationVersion, package.weights_dir).functions["main"]
             (given,) = function.inputs.values()
@@ -65,8 +67,8 @@ class CoremlProgram:
             self.steps = [step for operation in function.operations if (step := _step(operation)) is not None]
         except EdgecsdError:
             raise
-        except Exception as error:  # the loader raises whatever a missing weight or a wrong field leads to
-            raise damaged(path, error) from None
+        except Exception:  # the loader raises whatever a wrong field leads to
+            raise damaged(path) from None
         self.path = path
         self.input = _declared(given)
         self.output = _declared(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.errors import BadInputError, DamagedFileError, EdgecsdError, missing_extra
+from edgecsd.errors import BadInputError, DamagedFileError, EdgecsdError, first_line, missing_extra
 from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import (
@@ -31,6 +32,7 @@ except ImportError as error:
     raise missing_extra(error.name or "coremltools", "coreml") from None
 
 PRECISIONS = frozenset(Precision)
+MANIFEST = "Manifest.json"
 _RECIPES = {
     Precision.FP32: "float32",
     Precision.FP16: "float16",
@@ -69,16 +71,30 @@ def convert(
 
 def open_package(path: Path) -> Any:
     """The coremltools model of a folder, not compiled; DamagedFileError if its parts are not all there."""
+    if problem := _missing(path):
+        raise damaged(path, problem)
     try:
         return coremltools.models.MLModel(str(path), skip_model_load=True)
-    except Exception as error:  # protobuf, C++ and plain RuntimeErrors
-        raise damaged(path, error) from None
+    except Exception:  # protobuf, C++ and plain RuntimeErrors
+        raise damaged(path) from None
 
 
-def damaged(path: Path, error: Exception) -> DamagedFileError:
+def _missing(path: Path) -> str:
+    """Which part that its manifest names is not there; "" if all are."""
+    manifest = path / MANIFEST
+    if not manifest.is_file():
+        return f"{MANIFEST} is missing"
+    try:
+        parts = [str(item["path"]) for item in json.loads(manifest.read_bytes())["itemInfoEntries"].values()]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} does not list the package's parts"
+    absent = [part for part in parts if not (path / "Data" / part).exists()]
+    return f"Data/{absent[0]}, which {MANIFEST} names, is missing" if absent else ""
+
+
+def damaged(path: Path, reason: str = "its program cannot be read; it was cut or changed") -> DamagedFileError:
     """The one error for a package that cannot be read."""
-    reason = next(iter(str(error).strip().splitlines()), "")[:160]
-    return DamagedFileError(f"{path}: not a whole .mlpackage: {type(error).__name__}: {reason}")
+    return DamagedFileError(f"{path}: not a whole .mlpackage: {reason}")
 
 
 def read_metadata_json(path: Path) -> str:
@@ -96,7 +112,7 @@ class CoremlRunner(OneByOne):
         try:
             self._model = coremltools.models.MLModel(str(path))
         except Exception as error:
-            raise damaged(path, error) from None
+            raise damaged(path, f"macOS cannot load it: {first_line(error)}") from None
         super().__init__(int(self._model.get_spec().description.input[0].type.imageType.width))
         self.kind = f"Core ML on macOS {platform.mac_ver()[0]}, all compute units"
 

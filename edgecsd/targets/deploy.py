@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from edgecsd.pixel_steps import BRIGHTEST
 from edgecsd.query_models import QueryModel
 
 
@@ -26,8 +27,8 @@ class DeployModel(nn.Module):
         self.query_model = copy.deepcopy(query_model).eval().requires_grad_(False)
         preprocess = query_model.config.preprocess
         self.size, self.dim = preprocess.size, query_model.config.dim
-        self.register_buffer("mean255", torch.tensor(preprocess.mean) * 255)
-        self.register_buffer("std255", torch.tensor(preprocess.std) * 255)
+        self.register_buffer("mean255", torch.tensor(preprocess.mean) * BRIGHTEST)
+        self.register_buffer("std255", torch.tensor(preprocess.std) * BRIGHTEST)
         self.eval()
 
     def forward(self, image: Tensor) -> Tensor:

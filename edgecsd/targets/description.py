@@ -35,9 +35,10 @@ class Description:
 
     format               name and version of the format
     operators            how often each operator occurs, constants apart
-    quantised_operators  those of them that read an 8-bit value which was computed; quantising and dequantising apart
+    quantised_operators  those of them that compute on 8-bit activations; quantising and dequantising apart
     weights              stored constants by operator and type; the rest of the file is graph and metadata
     metadata             the text under the key "edgecsd", or None where there is none
+    beside               bytes of those weights that stand in other files beside it
     """
 
     format: str
@@ -47,6 +48,7 @@ class Description:
     quantised_operators: dict[str, int]
     weights: tuple[Weights, ...]
     metadata: str | None
+    beside: int = 0
 
 
 @dataclass

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.errors import DamagedFileError, missing_extra
+from edgecsd.errors import DamagedFileError, first_line, missing_extra
 from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import (
@@ -32,6 +33,7 @@ except ImportError as error:
     raise missing_extra(error.name or "onnxruntime", "onnx") from None
 
 PRECISIONS = frozenset(Precision)
+_OF_THE_RUNTIME = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (?:\S+\.(?:cc|h):\d+ \S+ )?")
 _RECIPES = {
     Precision.FP32: "float32",
     Precision.FP16: "float16",
@@ -72,7 +74,7 @@ def _read(path: Path) -> onnx.ModelProto:
     try:
         proto = onnx.load(str(path))
     except Exception as error:  # protobuf's DecodeError, or onnx's own for what follows it
-        raise DamagedFileError(f"{path}: not a whole ONNX file: {_first_line(error)}") from None
+        raise DamagedFileError(f"{path}: not a whole ONNX file: {reason(error)}") from None
     if not proto.HasField("graph") or not proto.graph.node:
         raise DamagedFileError(f"{path}: not a whole ONNX file: it has no graph")
     return proto
@@ -103,7 +105,7 @@ def _session(path: Path, threads: int, settings: dict[str, str]) -> onnxruntime.
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has one exception class a status code, without a public base
-        raise DamagedFileError(f"{path}: onnxruntime cannot load it: {_first_line(error)}") from None
+        raise DamagedFileError(f"{path}: onnxruntime cannot load it: {reason(error)}") from None
 
 
 class OnnxRunner(OneByOne):
@@ -129,5 +131,8 @@ def load_runner(path: Path, threads: int) -> OnnxRunner:
     return OnnxRunner(path, threads, metadata_from_json(read_metadata_json(path), str(path)))
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+def reason(error: Exception) -> str:
+    """What protobuf, onnx or onnxruntime found wrong, without the names and numbers of their own errors."""
+    if type(error).__name__ == "DecodeError":
+        return "its protobuf message cannot be read to its end; it was cut or changed, or is of another program"
+    return _OF_THE_RUNTIME.sub("", first_line(error))

@@ -10,6 +10,7 @@ from typing import Any
 from edgecsd.errors import BadInputError, DamagedFileError, missing_extra
 from edgecsd.targets.artifact import METADATA_KEY
 from edgecsd.targets.description import UNREAD, Description, Value, WeightCount, by_count, packed_bytes
+from edgecsd.targets.tflite_target import damaged
 
 try:
     from ai_edge_litert import schema_py_generated as schema
@@ -31,8 +32,8 @@ def describe(path: Path) -> Description:
         raise DamagedFileError(f"{path}: not a TFLite file: {_IDENTIFIER.decode()} is missing at byte 4")
     try:
         return _describe(schema.ModelT.InitFromPackedBuf(data, 0))
-    except Exception as error:  # flatbuffers reads wherever an offset points: struct, index, value and type errors
-        raise DamagedFileError(f"{path}: not a whole TFLite file: {type(error).__name__}: {error}"[:300]) from None
+    except Exception:  # flatbuffers reads wherever an offset points: struct, index, value and type errors
+        raise damaged(path, len(data)) from None
 
 
 def _describe(model: Any) -> Description:

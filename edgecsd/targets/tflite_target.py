@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.errors import BadInputError, DamagedFileError, missing_extra
+from edgecsd.errors import BadInputError, DamagedFileError, first_line, missing_extra
 from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ArtifactMetadata, OneByOne, no_metadata
@@ -72,8 +72,8 @@ def read_metadata_json(path: Path) -> str:
         for entry in (model.Metadata(i) for i in range(model.MetadataLength())):
             if entry.Name() == METADATA_KEY.encode():
                 return bytes(model.Buffers(entry.Buffer()).DataAsNumpy()).decode()
-    except Exception as error:  # flatbuffers reads wherever an offset points: struct, index, value and type errors
-        raise _damaged(path, error) from None
+    except Exception:  # flatbuffers reads wherever an offset points: struct, index, value and type errors
+        raise damaged(path, len(data)) from None
     raise no_metadata(path)
 
 
@@ -89,8 +89,8 @@ def _read_whole(path: Path) -> bytes:
         model = schema.Model.GetRootAs(data, 0)
         ends = [_end_of_buffer(model.Buffers(i)) for i in range(model.BuffersLength())]
         whole = model.SubgraphsLength() > 0 and bool(ends) and max(ends) <= len(data)
-    except Exception as error:
-        raise _damaged(path, error) from None
+    except Exception:
+        raise damaged(path, len(data)) from None
     if not whole:
         raise DamagedFileError(f"{path}: not a whole TFLite file: its tensors reach beyond its {len(data)} bytes")
     return data
@@ -102,8 +102,11 @@ def _end_of_buffer(buffer: Any) -> int:
     return int(buffer._tab.Vector(field) + buffer._tab.VectorLen(field)) if field else 0
 
 
-def _damaged(path: Path, error: Exception) -> DamagedFileError:
-    return DamagedFileError(f"{path}: not a whole TFLite file: {type(error).__name__}: {str(error)[:120]}")
+def damaged(path: Path, length: int) -> DamagedFileError:
+    """The error for a file whose tables cannot be followed."""
+    return DamagedFileError(
+        f"{path}: not a whole TFLite file: its tables point beyond its {length} bytes; it was cut or changed"
+    )
 
 
 class TfliteRunner(OneByOne):
@@ -118,7 +121,9 @@ class TfliteRunner(OneByOne):
                 self._run = self._interpreter.get_signature_runner()
                 inputs, outputs = self._run.get_input_details(), self._run.get_output_details()
             except (ValueError, RuntimeError) as error:
-                raise _damaged(path, error) from None
+                raise DamagedFileError(
+                    f"{path}: not a whole TFLite file: its runtime cannot load it: {first_line(error)}"
+                ) from None
         if list(inputs) != [INPUT_NAME] or list(outputs) != [OUTPUT_NAME]:
             raise DamagedFileError(f"{path}: its input and output are not {INPUT_NAME!r} and {OUTPUT_NAME!r}")
         _, height, width, _ = inputs[INPUT_NAME]["shape"]

@@ -142,6 +142,16 @@ def test_a_changed_pack_is_not_read(golden: Path, tmp_path: Path) -> None:
         read_pack(folder)
 
 
+def test_a_pack_with_metadata_of_the_first_version_is_read(golden: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pack"
+    shutil.copytree(golden / "pack", folder)
+    manifest = json.loads((folder / "golden.json").read_text())
+    del manifest["artifact"]["metadata"]["pixels"]
+    manifest["artifact"]["metadata"]["schema_version"] = 1
+    (folder / "golden.json").write_text(json.dumps(manifest))
+    assert read_pack(folder).artifact.metadata.pixels is None
+
+
 def test_photos_that_cannot_be_read_are_passed_over(golden: Path, photo: Image.Image, tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no photo")
     with pytest.raises(BadInputError, match="no photo in it can be read"):

@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgecsd.errors import BadInputError, DamagedFileError
+from edgecsd.pixel_steps import PIXEL_STEPS
 from edgecsd.preprocess import Preprocess
 from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.artifact import (
@@ -45,7 +46,7 @@ def test_metadata_survives_json() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 2}, "schema_version 2 is unknown to this edgecsd, which reads 1"),
+        ({"schema_version": 3}, "schema_version 3 is unknown to this edgecsd, which reads 1 and 2"),
         ({"schema_version": None}, "schema_version None is unknown"),
         ({"fingerprint": "es1-" + "0" * 32}, "fingerprint es1-0+ is not that of the embedding space"),
         ({"dim": 17}, "dim 17 is not that of the embedding space it names .16."),
@@ -53,11 +54,35 @@ def test_metadata_survives_json() -> None:
         ({"colour": "red"}, "not valid.*colour"),
         ({"preprocess": {"size": 4}}, "not valid.*size"),
         ({"kind": "something else"}, "not valid.*kind"),
+        ({"pixels": None}, "not valid: pixels are not stated in schema version 2"),
+        ({"schema_version": 1}, "not valid: pixels are stated in schema version 1"),
+        (
+            {"pixels": {**PIXEL_STEPS.model_dump(), "transparency": "over black"}},
+            "not valid: this edgecsd makes pixels by other steps: transparency 'over black', not 'over white'$",
+        ),
     ],
 )
 def test_wrong_metadata_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DamagedFileError, match=f"(?s)a.onnx.*{message}"):
         metadata_from_json(json.dumps(metadata(**changes)), "a.onnx")
+
+
+def first_version() -> dict[str, Any]:
+    """As edgecsd wrote metadata before it stated the steps of the pixel contract."""
+    return {name: value for name, value in metadata(schema_version=1).items() if name != "pixels"}
+
+
+def test_metadata_of_the_first_version_is_read_and_written_as_it_was() -> None:
+    read = metadata_from_json(json.dumps(first_version()), "a.onnx")
+    assert read.pixels is None and read.preprocess == Preprocess(size=32)
+    assert read.model_dump(mode="json") == first_version()
+
+
+def test_what_is_wrong_is_said_in_a_line() -> None:
+    with pytest.raises(DamagedFileError) as caught:
+        metadata_from_json(json.dumps(metadata(precision="int8", dim="many")), "a.onnx")
+    assert "\n" not in str(caught.value) and "://" not in str(caught.value)
+    assert "precision = 'int8'" in str(caught.value) and "dim = 'many'" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '"x"'])

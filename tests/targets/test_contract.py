@@ -87,6 +87,22 @@ def test_metadata_comes_back_from_the_file(target: str, precision: str, artifact
     assert {"edgecsd", "torch"} < set(metadata.versions)
 
 
+@pytest.mark.parametrize(("target", "precision"), ARTIFACTS)
+def test_every_step_from_encoded_photo_to_network_stands_in_the_file(
+    target: str, precision: str, artifact: Make
+) -> None:
+    text = target_module(Target(target)).read_metadata_json(artifact(target, precision).path)
+    found = json.loads(text)
+    assert found["schema_version"] == 2
+    assert found["pixels"] == {
+        "frame": "first", "orientation": "applied", "colour_profile": "ignored", "transparency": "over white",
+        "channels": "RGB", "bits": 8, "grey_16_divisor": 257,
+        "crop": "none for squash; centre square of crop_pct x shorter side for shorter-side",
+        "antialias": True, "resized": "uint8", "scale": 1 / 255, "normalised": "(value * scale - mean) / std",
+    }  # fmt: skip
+    assert set(found["preprocess"]) == {"size", "resize", "crop_pct", "interpolation", "mean", "std"}
+
+
 @pytest.mark.parametrize(("target", "precision"), LACKS)
 def test_a_precision_that_it_lacks_is_refused_with_those_it_has(
     target: str, precision: str, run: Path, photos: Path, tmp_path: Path

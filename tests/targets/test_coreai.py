@@ -84,6 +84,15 @@ def test_what_the_compiler_aborts_on_is_an_error(artifact: Make, tmp_path: Path)
         inspect(path)
 
 
+def test_a_flipped_bit_is_found(artifact: Make, tmp_path: Path) -> None:
+    path = copied(artifact("coreai", "fp32").path, tmp_path)
+    assert ("content digest", "ok") in {(check.name, check.outcome) for check in inspect(path).checks}
+    data = bytearray((path / "main.mlirb").read_bytes())
+    data[len(data) // 2] ^= 4
+    with_program(path, bytes(data))  # its own digest does not tell
+    assert ("content digest", "differs") in {(check.name, check.outcome) for check in inspect(path).checks}
+
+
 @pytest.mark.parametrize("lost", ["main.hash", "main.mlirb", "metadata.json"])
 def test_a_lost_part_is_damage(lost: str, artifact: Make, tmp_path: Path) -> None:
     path = copied(artifact("coreai", "fp32").path, tmp_path)

@@ -15,8 +15,11 @@ from target_models import DIM, SIZE, Make
 
 from edgecsd.errors import DamagedFileError
 from edgecsd.exporting import export
+from edgecsd.inspecting import Outcome, _precision
+from edgecsd.quantization import Precision
 from edgecsd.targets import coreml_describe, onnx_describe, tflite_describe
-from edgecsd.targets.description import SCALES, Description, WeightCount, packed_bytes
+from edgecsd.targets.description import SCALES, Description, WeightCount, Weights, packed_bytes
+from edgecsd.targets.held_precision import held_precision
 
 DESCRIBE = {"onnx": onnx_describe, "tflite": tflite_describe, "coreml": coreml_describe}
 INPUTS = {
@@ -64,6 +67,31 @@ def test_convolutions_of_w8a8_read_8_bit_values(target: str, convolution: str, a
     assert not {"DIV", "Div", "real_div", "SQRT", "Sqrt", "sqrt", "Gemm", "linear"} & set(
         description.quantised_operators
     )
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+@pytest.mark.parametrize("target", DESCRIBE)
+def test_the_precision_that_is_named_is_held(target: str, precision: Precision, artifact: Make) -> None:
+    made = artifact(target, precision)
+    description = described(target, precision, artifact)
+    assert held_precision(description) is precision
+    for named in Precision:
+        check = _precision(made.metadata.model_copy(update={"precision": named}), description)
+        assert (check.outcome is Outcome.OK) == (named is precision), check
+        assert check.outcome is not Outcome.NOT_CHECKED
+
+
+def test_without_convolutions_nothing_is_held() -> None:
+    def of(*weights: Weights, **quantised: int) -> Description:
+        return Description("f", (), (), {}, quantised, weights, None)
+
+    assert held_precision(of()) is None
+    assert held_precision(of(Weights("Gemm", "float", 1, 900))) is None
+    assert held_precision(of(Weights("Conv", "int4", 1, 900))) is None
+    few = Weights("Conv", "int8", 1, 10)
+    assert held_precision(of(Weights("Conv", "float", 1, 900), few)) is Precision.FP32
+    assert held_precision(of(Weights("Conv", "float", 1, 900), few, Conv=1)) is Precision.W8A8
+    assert held_precision(of(Weights("FULLY_CONNECTED", "float32", 2, 9000), few)) is Precision.W8A32
 
 
 @pytest.mark.parametrize("precision", ["fp32", "w8a32", "w8a8"])
@@ -117,7 +145,7 @@ def test_coreml_weights_behind_two_expansions_belong_to_the_convolution(tmp_path
 
 
 def quantised_graph() -> onnx.ModelProto:
-    """8-bit values into a convolution, a convolution in integers, and one in float behind 8-bit weights."""
+    """A convolution between roundings, one in integers, and one, a maximum and a sum that only read 8-bit values."""
 
     def stored(name: str, array: Any) -> TensorProto:
         return numpy_helper.from_array(np.asarray(array), name)
@@ -132,18 +160,39 @@ def quantised_graph() -> onnx.ModelProto:
         helper.make_node("Conv", ["d", "wd"], ["a"]),
         helper.make_node("QLinearConv", ["q", "s", "z", "w", "sw", "zw", "s", "z"], ["b"]),
         helper.make_node("DequantizeLinear", ["b", "s", "z"], ["bd"]),
-        helper.make_node("Conv", ["a", "wd"], ["c"]),
-        helper.make_node("Add", ["c", "bd"], ["y"]),
+        helper.make_node("QuantizeLinear", ["a", "s", "z"], ["aq"]),
+        helper.make_node("DequantizeLinear", ["aq", "s", "z"], ["ad"]),
+        helper.make_node("ReduceMax", ["ad"], ["m"]),
+        helper.make_node("Conv", ["ad", "wd"], ["c"]),
+        helper.make_node("Add", ["c", "bd"], ["e"]),
+        helper.make_node("Div", ["e", "m"], ["y"]),
     ]
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2, "h", 4]) for name in ("x", "y")]
     graph = helper.make_graph(nodes, "g", values[:1], values[1:], [*scales, weight])
     return helper.make_model(graph)
 
 
+def test_8_bit_is_the_same_by_the_graph_and_by_the_description(artifact: Make) -> None:
+    from test_8_bit_body import onnx_steps
+
+    path = artifact("onnx", "w8a8").path
+    counted = Counter(step.kind for step in onnx_steps(path) if step.eight_bit)
+    assert onnx_describe.describe(path).quantised_operators == counted
+
+
+def test_onnx_has_as_many_convolutions_and_sums_in_8_bit_as_tflite(artifact: Make) -> None:
+    words = {"onnx": ("Conv", "Add"), "tflite": ("CONV_2D", "DEPTHWISE_CONV_2D", "ADD")}
+    found = {target: described(target, "w8a8", artifact).quantised_operators for target in words}
+    counts = {target: sum(found[target].get(name, 0) for name in names) for target, names in words.items()}
+    assert len(set(counts.values())) == 1, found
+    float_everywhere = {"div", "reducemax", "reduce_max", "reducemean", "mean", "sqrt", "pow"}
+    assert not float_everywhere & {name.lower() for names in found.values() for name in names}
+
+
 def test_what_counts_as_8_bit_in_onnx(tmp_path: Path) -> None:
     onnx.save(quantised_graph(), str(tmp_path / "a.onnx"))
     description = onnx_describe.describe(tmp_path / "a.onnx")
-    assert description.quantised_operators == {"Add": 1, "Conv": 1, "QLinearConv": 1}
+    assert description.quantised_operators == {"Conv": 1, "QLinearConv": 1}
     assert description.inputs[0].shape == (1, 2, -1, 4)
     assert {(each.operator, each.tensors) for each in description.weights} >= {(SCALES, 1), ("Conv", 1)}
     assert description.metadata is None

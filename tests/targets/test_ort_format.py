@@ -11,6 +11,7 @@ from target_models import DIM, PHOTOS, Make, Pixels
 
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.exporting import export
+from edgecsd.inspecting import Inspection, Outcome, inspect
 from edgecsd.targets.artifact import load_runner, read_metadata
 
 
@@ -33,7 +34,35 @@ def test_the_file_is_of_that_format_and_not_much_larger(pair: tuple[Path, Path])
 
 def test_metadata_comes_back(pair: tuple[Path, Path]) -> None:
     plain, ort = (read_metadata(path) for path in pair)
-    assert ort == plain.model_copy(update={"licence": None})
+    assert ort == plain.model_copy(update={"licence": None, "content_digest": ort.content_digest})
+    assert ort.content_digest != plain.content_digest
+
+
+def test_its_operators_and_weights_are_listed(pair: tuple[Path, Path]) -> None:
+    plain, ort = (inspect(path) for path in pair)
+    assert ort.holds and {check.name: check.outcome for check in ort.checks}["precision"] is Outcome.OK
+    assert sum(part.size_bytes for part in ort.parts) == ort.size_bytes
+    assert all(part.size_bytes > 0 for part in ort.parts)
+
+    def convolutions(result: Inspection) -> tuple[int, int]:
+        """How many there are, and the bytes of their weights."""
+        found = result.description
+        counts = sum(count for name, count in found.operators.items() if "Conv" in name)
+        kinds = ("int8", "uint8", "float")
+        return counts, sum(w.size_bytes for w in found.weights if "Conv" in w.operator and w.dtype in kinds)
+
+    assert convolutions(ort)[0] == convolutions(plain)[0] > 10
+    assert abs(convolutions(ort)[1] - convolutions(plain)[1]) < 0.1 * convolutions(plain)[1]
+    eight_bit = {name for name in ort.description.quantised_operators if "Conv" in name}
+    assert eight_bit == ({"QLinearConv"} if plain.description.quantised_operators else set())
+
+
+def test_weights_in_half_are_those_of_the_convolutions(run: Path, tmp_path: Path) -> None:
+    """Processors without half precision read them through a Cast."""
+    made = export(run, "onnx", "fp16", out=tmp_path / "a.ort", ort_format=True)
+    result = inspect(made.path)
+    assert result.holds and {check.name: check.outcome for check in result.checks}["precision"] is Outcome.OK
+    assert "Cast" not in {each.operator for each in result.description.weights}
 
 
 def test_numbers_are_those_of_the_onnx_file(pair: tuple[Path, Path], pixels: Pixels) -> None:
