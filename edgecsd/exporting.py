@@ -131,7 +131,6 @@ def export(
     reporter.message(f"converting {model.config.backbone} to {target}, {precision}")
     with replace_whole(path) as temporary:
         _convert(module, deploy, temporary, precision, photos, metadata, how)
-        seal(temporary)
         written = read_metadata(temporary)
         vectors, reference = _both(temporary, written, model, images, photos, seed, reporter)
         require_unit(vectors, path.name)
@@ -244,18 +243,14 @@ def _metadata(
 
 
 def _convert(
-    module: TargetModule,
-    deploy: DeployModel,
-    out: Path,
-    precision: Precision,
-    photos: _Photos,
-    metadata: ArtifactMetadata,
-    how: EightBit,
-) -> None:
+    module: TargetModule, deploy: DeployModel, out: Path, precision: Precision, photos: _Photos,
+    metadata: ArtifactMetadata, how: EightBit,
+) -> None:  # fmt: skip
     pixels = photos.pixels if precision is Precision.W8A8 else None
     module.convert(deploy, out, precision, pixels, metadata, how)
     if not out.exists():
         raise EdgecsdError(f"the {metadata.target} converter ended without an error and without a file")
+    seal(out)
 
 
 def _both(
