@@ -182,7 +182,7 @@ class _Distillation:
 
     def _tell_if_in_vain(self) -> None:
         """Say so where held-out photos rate no trained stage as high as the closed form that no gradient made."""
-        first, *_, last = self.stages
+        first, last = self.stages[0], self.stages[-1]
         if self.config.starts_closed and last.overlap < first.overlap:
             rather = " or --held-out-by photos" if self.config.held_out_by is HeldOutBy.KINDS else ""
             self.reporter.message(
