@@ -10,16 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgecsd
-from edgecsd.baking import embed_both, photos_to_compare
 from edgecsd.errors import BadInputError, EdgecsdError, GateFailedError
+from edgecsd.export_photos import ExportPhotos, embed_by_both, find_photos, read_photos
 from edgecsd.files import replace_whole, sha256_file, size_bytes
-from edgecsd.images import ImageSet, find_images
+from edgecsd.images import ImageSet
 from edgecsd.locks import holding_out
 from edgecsd.metrics import cosines
-from edgecsd.preprocess import Preprocess
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.quantization import STANDARD, EightBit, Precision, calibration_pixels, parse_precision, synthetic_pixels
-from edgecsd.range_guard import RangeReport, guard_ranges, require_half_precision
+from edgecsd.quantization import STANDARD, EightBit, Precision, parse_precision
+from edgecsd.range_guard import FEW, RangeReport, guard_ranges, require_half_precision
 from edgecsd.targets.artifact import (
     ORT_SUFFIX,
     ArtifactMetadata,
@@ -30,7 +29,7 @@ from edgecsd.targets.artifact import (
     read_metadata,
     target_module,
 )
-from edgecsd.whole_photo import PhotoSize, WholePhoto
+from edgecsd.whole_photo import PhotoSize
 
 if TYPE_CHECKING:
     from edgecsd.query_models import QueryModel
@@ -59,14 +58,6 @@ class ExportResult:
     compared_on: str
     sha256: str
     half_precision: RangeReport | None = None
-
-
-@dataclass(frozen=True)
-class _Photos:
-    """(n, S, S, 3) uint8 pixels, and their digest; None where no images were given and the pixels are synthetic."""
-
-    pixels: NDArray[np.uint8]
-    digest: str | None
 
 
 @holding_out
@@ -98,9 +89,10 @@ def export(
                  of this size, or of any
     how          of w8a8 (edgecsd.precision_search finds one); the other precisions have one recipe each
 
-    Nothing is written unless the artifact, read back from disk, gives finite unit embeddings, and, for fp16, unless the
-    network survives half precision as GPUs compute it (edgecsd.range_guard): GateFailedError else. The other
-    precisions tell the reporter if it would not. Raises BadInputError for a precision that the target lacks, for w8a8
+    Nothing is written unless the artifact, read back from disk, gives finite unit embeddings, and, of a file that
+    computes in fp16 (Core ML's 8-bit ones too), unless the network survives half precision as GPUs compute it on all
+    of those images (edgecsd.range_guard): GateFailedError else. Of other files the reporter is told if it would not,
+    on 16 of them. Raises BadInputError for a precision that the target lacks, for w8a8
     without calibration, and for an `out` that is there already without `overwrite`; MissingBackendError where the
     target's converter is not installed.
     """
@@ -118,20 +110,21 @@ def export(
     model = load_query_model(run)
     model.config.preprocess.require_square("export")
     path = _output(run, model, target, precision, suffix, out, overwrite, baked)
-    images = _images(calibration, split)
-    photos = _photos(images, model.config.preprocess, calibration_count, seed)
+    images = find_photos(calibration, split)
+    photos = read_photos(images, model.config.preprocess, calibration_count, seed)
     metadata = _metadata(model, module, target, precision, photos, how, licence, baked)
     deploy = DeployModel(model)
     if how.equalisation:
         equalise(deploy, photos.pixels)
     if precision is Precision.W8A8 and how.bias_correction:
         correct_biases(deploy, photos.pixels, how)
-    ranges = _guard(deploy, photos.pixels, precision, path.name, reporter)
+    ranges = _guard(deploy, photos.pixels, module, precision, path.name, reporter)
     reporter.message(f"converting {model.config.backbone} to {target}, {precision}")
     with replace_whole(path) as temporary:
         _convert(module, deploy, temporary, precision, photos, metadata, how)
         written = read_metadata(temporary)
-        vectors, reference = _both(temporary, written, model, images, photos, seed, reporter)
+        runner = load_runner(temporary)
+        vectors, reference = embed_by_both(runner, written, model, images, photos, seed, reporter)
         require_unit(vectors, path.name)
         parity = compare(vectors, reference)
     compared_on = f"{len(vectors)} {'made-up images' if images is None else 'photos'}"
@@ -141,14 +134,17 @@ def export(
 
 
 def _guard(
-    deploy: DeployModel, pixels: NDArray[np.uint8], precision: Precision, name: str, reporter: Reporter
-) -> RangeReport | None:
-    """Refuse an fp16 artifact of a network that half precision breaks; for other precisions only tell of it."""
-    report = guard_ranges(deploy, pixels)
+    deploy: DeployModel, pixels: NDArray[np.uint8], module: TargetModule, precision: Precision, name: str,
+    reporter: Reporter,
+) -> RangeReport | None:  # fmt: skip
+    """Refuse a file that computes in fp16 of a network that half precision breaks; of other files only tell of it."""
+    computes_in_half = precision in module.HALF_PRECISIONS
+    report = guard_ranges(deploy, pixels, most=len(pixels) if computes_in_half else FEW)
     if report is None:
         return None
-    if precision is Precision.FP16:
-        require_half_precision(report, name)
+    if computes_in_half:
+        others = module.PRECISIONS - module.HALF_PRECISIONS
+        require_half_precision(report, name, [each for each in Precision if each in others])
     for problem in report.failures[:3]:
         reporter.message(f"warning: this model will fail on a GPU in half precision: {problem}")
     for warning in report.warnings[:3]:
@@ -195,26 +191,8 @@ def _output(
     return path
 
 
-def _images(calibration: Path | ImageSet | None, split: str | None) -> ImageSet | None:
-    if calibration is None:
-        if split is not None:
-            raise BadInputError(f"--split {split} needs --calibration with a CSV list")
-        return None
-    if isinstance(calibration, ImageSet):
-        if split is not None:
-            raise BadInputError(f"split {split!r} goes with a CSV list; these images are chosen already")
-        return calibration
-    return find_images(calibration, split=split)
-
-
-def _photos(images: ImageSet | None, preprocess: Preprocess, count: int, seed: int) -> _Photos:
-    if images is None:
-        return _Photos(synthetic_pixels(preprocess.size, seed=seed), None)
-    return _Photos(*calibration_pixels(images, preprocess, count, seed))
-
-
 def _metadata(
-    model: QueryModel, module: TargetModule, target: Target, precision: Precision, photos: _Photos,
+    model: QueryModel, module: TargetModule, target: Target, precision: Precision, photos: ExportPhotos,
     how: EightBit, licence: str | None, baked: PhotoSize | None,
 ) -> ArtifactMetadata:  # fmt: skip
     import torch
@@ -245,7 +223,7 @@ def _convert(
     deploy: DeployModel,
     out: Path,
     precision: Precision,
-    photos: _Photos,
+    photos: ExportPhotos,
     metadata: ArtifactMetadata,
     how: EightBit,
 ) -> None:
@@ -253,21 +231,6 @@ def _convert(
     module.convert(deploy, out, precision, pixels, metadata, how)
     if not out.exists():
         raise EdgecsdError(f"the {metadata.target} converter ended without an error and without a file")
-
-
-def _both(
-    artifact: Path, metadata: ArtifactMetadata, model: QueryModel, images: ImageSet | None, photos: _Photos, seed: int,
-    reporter: Reporter,
-) -> tuple[Floats, Floats]:  # fmt: skip
-    """(n, dim) embeddings of the written artifact, and of the query model."""
-    said, runner, contract = "comparing the written file with the query model on", load_runner(artifact), metadata.input
-    if isinstance(contract, WholePhoto):
-        whole = photos_to_compare(images, contract, seed)
-        reporter.message(f"{said} {len(whole)} whole images")
-        return embed_both(runner, model.embed, whole, contract)
-    reporter.message(f"{said} {len(photos.pixels)} images")
-    one_by_one = [model.embed(photos.pixels[i : i + 1]) for i in range(len(photos.pixels))]
-    return runner.embed(photos.pixels), np.concatenate(one_by_one)
 
 
 def require_unit(vectors: Floats, name: str) -> None:

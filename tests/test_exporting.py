@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgecsd import exporting
 from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.exporting import compare, export, require_unit
 from edgecsd.files import sha256_file, size_bytes
@@ -128,13 +129,39 @@ def overflowing(folder: Path) -> Path:
 
 def test_fp16_of_a_network_that_overflows_is_refused_and_the_operator_named(tmp_path: Path) -> None:
     run = overflowing(tmp_path)
-    with pytest.raises(GateFailedError, match=r"test_byobnet-fp16\.onnx must not ship in fp16: .*backbone.* reaches "):
+    with pytest.raises(GateFailedError, match=r"fp16\.onnx computes in fp16 and must not ship: .*backbone.* reaches "):
         export(run, "onnx", "fp16")
     assert left_behind(run) == []
     heard = Heard()
     made = export(run, "onnx", "fp32", reporter=heard)
     assert made.half_precision is not None and not made.half_precision.safe
     assert any("will fail on a GPU in half precision: " in text and "reaches" in text for text in heard.messages)
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "use"),
+    [
+        ("coreml", "w8a32", "Use fp32 on the CPU"),
+        ("coreml", "w8a8", "Use fp32 on the CPU"),
+        ("tflite", "fp16", "Use fp32, w8a32 or w8a8 on the CPU"),
+    ],
+)
+def test_the_guard_goes_by_what_the_file_computes_in(
+    target: str, precision: str, use: str, photos: Path, tmp_path: Path
+) -> None:
+    """Core ML's 8-bit weights go with fp16: there is one precision to fall back to."""
+    run = overflowing(tmp_path)
+    with pytest.raises(GateFailedError, match=rf"computes in fp16 and must not ship: .*{use};"):
+        export(run, target, precision, calibration=photos, calibration_count=8)
+    assert left_behind(run) == []
+
+
+def test_fp16_is_tried_on_every_photo_and_what_computes_in_float_on_few(
+    fresh: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "FEW", 4)
+    tried = [export(fresh, "onnx", each, calibration=photos).half_precision for each in ("fp16", "w8a32")]
+    assert [report.images for report in tried if report is not None] == [24, 4]
 
 
 def test_fp16_of_a_sound_network_carries_its_ranges(fresh: Path) -> None:

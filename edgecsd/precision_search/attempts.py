@@ -53,7 +53,7 @@ class Attempts:
                 return None
             try:
                 trial = self._made(precision, how, tuned)
-            except GateFailedError as error:  # fp16 of a network that overflows
+            except GateFailedError as error:  # a network that overflows in a file that computes in fp16
                 self.reporter.message(f"{precision} is out: {error}")
                 return None
             self.log.add(trial)

@@ -174,7 +174,8 @@ class _Search:
         """The first trial that fits, tuned where that was asked and brings something; None where none fits."""
         if self.objectives.need_fp32:
             reference = self.attempts.attempt(Precision.FP32)
-            assert reference is not None
+            if reference is None:
+                return None
             self.objectives = self.objectives.against(reference.size_bytes)
         found = self._eight_bit()
         if self.tune is not None and (start := found or self._least_lost()):
@@ -252,7 +253,8 @@ class _Search:
                 attempts.run, folder, asked, judge.gallery, judge.names, before.how, self._ranges, attempts.reporter
             )  # fmt: skip
         after = attempts.attempt(Precision.W8A8, before.how, name)
-        assert after is not None
+        if after is None:
+            return before
         if after.loss < before.loss and (self._fits(after) or not self._fits(before)):
             return after
         attempts.reporter.message(
@@ -262,6 +264,8 @@ class _Search:
 
 
 def _nothing(target: Target, objectives: Objectives, tried: list[Trial]) -> str:
+    if not tried:
+        return f"no file for target {target} could be made: see above"
     nearest = min(tried, key=lambda trial: (len(objectives.lacks(trial)), trial.loss))
     return (
         f"nothing that was tried for target {target} {objectives.words}; "

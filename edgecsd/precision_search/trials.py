@@ -14,7 +14,8 @@ from edgecsd.json_lines import JsonLog
 from edgecsd.precision_search.held_out import HeldOut
 from edgecsd.quantization import EightBit, Precision
 
-SCHEMA_VERSION = 3  # 1 knew no equalisation, no float weights and no CPU time; 2 was of one limit
+# 1 knew no equalisation, no float weights and no CPU time; 2 was of one limit; 3 had Core ML files that overflow
+SCHEMA_VERSION = 4
 TrialKey = tuple[Precision, EightBit, str]
 
 

@@ -31,6 +31,7 @@ except ImportError as error:
     raise missing_extra(error.name or "coremltools", "coreml") from None
 
 PRECISIONS = frozenset(Precision)
+HALF_PRECISIONS = PRECISIONS - {Precision.FP32}  # 8-bit weights go with 16-bit computing: coreml_convert
 _RECIPES = {
     Precision.FP32: "float32",
     Precision.FP16: "float16",

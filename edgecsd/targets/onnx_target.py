@@ -32,6 +32,7 @@ except ImportError as error:
     raise missing_extra(error.name or "onnxruntime", "onnx") from None
 
 PRECISIONS = frozenset(Precision)
+HALF_PRECISIONS = frozenset({Precision.FP16})
 _RECIPES = {
     Precision.FP32: "float32",
     Precision.FP16: "float16",

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from distillations import config, run
 from typer.testing import CliRunner
 
@@ -33,7 +34,7 @@ from edgecsd.precision_search import (
 from edgecsd.precision_search.held_out import HeldOut
 from edgecsd.precision_search.trials import TrialLog, measure
 from edgecsd.quantization import STANDARD, EightBit, Precision
-from edgecsd.query_models import load_query_model
+from edgecsd.query_models import load_query_model, save_query_model
 from edgecsd.targets.artifact import read_metadata
 
 CALIBRATION = 8  # of 24 photos; the other 16 are searched with
@@ -114,6 +115,19 @@ def test_a_limit_that_8_bit_misses(made: Path, photos: Path, pixel_store: Featur
     assert result.chosen.how.changes in recipe
 
 
+def test_core_ml_of_a_network_that_overflows_is_fp32(
+    made: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path
+) -> None:
+    """Its 8-bit files compute in fp16 too: the search passes over them."""
+    model = load_query_model(made)
+    norms = [module for module in model.backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    with torch.no_grad():
+        norms[-1].weight.fill_(1e7)
+    save_query_model(model, tmp_path)
+    result = search_precision(tmp_path, "coreml", photos, pixel_store.path, calibration_count=CALIBRATION)
+    assert [trial.precision for trial in result.trials] == [Precision.FP32]
+
+
 def test_trials_are_not_made_twice(
     made: Path, photos: Path, pixel_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,7 +159,7 @@ def test_a_log_of_an_earlier_schema_is_begun_anew(held_out: HeldOut, tmp_path: P
     del line["cpu_ratio"], line["cpu_low"], line["cpu_high"]
     file.write_text(json.dumps({"settings": {"a": 1}}) + "\n" + json.dumps(line) + "\n")
     assert not TrialLog(file, {"a": 1}).known
-    assert json.loads(file.read_text()) == {"schema_version": 3, "settings": {"a": 1}}
+    assert json.loads(file.read_text()) == {"schema_version": 4, "settings": {"a": 1}}
 
 
 def test_errors(
