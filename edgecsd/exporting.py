@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import edgecsd
 from edgecsd.errors import BadInputError, EdgecsdError, GateFailedError
 from edgecsd.export_photos import ExportPhotos, embed_by_both, find_photos, read_photos
+from edgecsd.export_places import default_place, require_place, suffix_of
 from edgecsd.files import replace_whole, sha256_file, size_bytes
 from edgecsd.images import ImageSet
 from edgecsd.locks import holding_out
@@ -20,7 +21,6 @@ from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantization import STANDARD, EightBit, Precision, parse_precision
 from edgecsd.range_guard import FEW, RangeReport, guard_ranges, require_half_precision
 from edgecsd.targets.artifact import (
-    ORT_SUFFIX,
     ArtifactMetadata,
     Target,
     TargetModule,
@@ -101,7 +101,7 @@ def export(
         raise BadInputError(f"precision {precision} has one recipe; {how.changes} goes with w8a8")
     module = target_module(target)
     _require_precision(module, target, precision, calibration)
-    suffix = _suffix(target, ort_format)
+    suffix = suffix_of(target, ort_format)
     from edgecsd.bias_correction import correct_biases
     from edgecsd.equalisation import equalise
     from edgecsd.query_models import load_query_model
@@ -109,7 +109,8 @@ def export(
 
     model = load_query_model(run)
     model.config.preprocess.require_square("export")
-    path = _output(run, model, target, precision, suffix, out, overwrite, baked)
+    path = out or default_place(run, model.config.backbone, precision, suffix, baked)
+    require_place(path, target, suffix, overwrite=overwrite)
     images = find_photos(calibration, split)
     photos = read_photos(images, model.config.preprocess, calibration_count, seed)
     metadata = _metadata(model, module, target, precision, photos, how, licence, baked)
@@ -152,12 +153,6 @@ def _guard(
     return report
 
 
-def _suffix(target: Target, ort_format: bool) -> str:
-    if ort_format and target is not Target.ONNX:
-        raise BadInputError(f"--ort-format is a form of target onnx; target {target} has none: leave it out")
-    return ORT_SUFFIX if ort_format else target.suffix
-
-
 def _require_precision(
     module: TargetModule, target: Target, precision: Precision, calibration: Path | ImageSet | None
 ) -> None:
@@ -169,26 +164,6 @@ def _require_precision(
             "precision w8a8 takes the ranges of its activations from photos: give --calibration with a folder or a CSV "
             "list of images like those the app will see (64 are enough)"
         )
-
-
-def _output(
-    run: Path,
-    model: QueryModel,
-    target: Target,
-    precision: Precision,
-    suffix: str,
-    out: Path | None,
-    overwrite: bool,
-    baked: PhotoSize | None,
-) -> Path:
-    inside = "" if baked is None else "-whole-photo"
-    path = out or run / "exports" / f"{model.config.backbone}-{precision}{inside}{suffix}"
-    if path.suffix != suffix:
-        other = "; .ort is written with --ort-format" if path.suffix == ORT_SUFFIX else ""
-        raise BadInputError(f"--out {path}: the name of a {target} artifact ends in {suffix}{other}")
-    if path.exists() and not overwrite:
-        raise BadInputError(f"{path}: already there; choose another --out or add --overwrite")
-    return path
 
 
 def _metadata(

@@ -68,9 +68,12 @@ def test_what_cannot_be_exported_is_said_before_anything_is_written(fresh: Path,
         (("onnx", "int8"), {}, "choose one of: fp32, fp16, w8a32, w8a8"),
         (("tensorrt", "fp32"), {}, "choose one of: onnx"),
         (("onnx", "fp32"), {"out": tmp_path / "a.tflite"}, r"a onnx artifact ends in \.onnx"),
+        (("onnx", "fp32"), {"out": Path("/proc/a.onnx")}, r"a\.onnx: cannot be written .*; choose another --out"),
+        (("onnx", "fp32"), {"out": fresh / "run.json" / "a.onnx"}, r"run\.json is a file, not a folder\); choose"),
         (("onnx", "fp32"), {"split": "train"}, "--split train needs --calibration"),
         (("onnx", "fp32"), {"calibration": tmp_path / "none"}, "no such folder"),
     ]
+    (fresh / "run.json").write_text("{}")
     for names, options, message in cases:
         with pytest.raises(BadInputError, match=message):
             export(fresh, *names, **options)  # type: ignore[arg-type]

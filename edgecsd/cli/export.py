@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgecsd.baking import baked_size
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, quoted
+from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, quoted, require_there
 from edgecsd.cli.export_auto import Limits, search
 from edgecsd.errors import BadInputError
+from edgecsd.export_places import AUTO, default_place, suffix_of
 from edgecsd.quantization import Precision, parse_precision
 from edgecsd.recipes import RECIPES, Recipe, find_recipe
 from edgecsd.targets.artifact import parse_target
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from edgecsd.accompanying import Beside
     from edgecsd.exporting import ExportResult
     from edgecsd.images import ImageSet
-
-AUTO = "auto"
 
 
 def command(
@@ -114,6 +113,7 @@ def command(
         "--held-out": held_out, "--tune": tune, "--tune-images": tune_images, "--tune-features": tune_features,
     }  # fmt: skip
 
+    require_there(None if index is None else Path(index))
     photos = _pack_photos(golden, no_golden, index, calibration, split)
 
     def beside(exported: ExportResult) -> Beside:
@@ -123,9 +123,16 @@ def command(
             exported, photos, run=run, index=index, asked=(golden or index) is not None, reporter=ConsoleReporter()
         )
 
+    if precision == AUTO and baked is not None:
+        raise BadInputError("--bake: not with --precision auto; export again with the precision that it chooses")
+    if golden is not None or index is not None:
+        from edgecsd.accompanying import require_beside
+        from edgecsd.query_models import read_config
+
+        suffix = suffix_of(target, ort_format)
+        file = out or default_place(run, read_config(run).backbone, precision, suffix, baked)
+        require_beside(run, file, index=index, baked=baked is not None)
     if precision == AUTO:
-        if baked is not None:
-            raise BadInputError("--bake: not with --precision auto; export again with the precision that it chooses")
         limits = Limits(max_loss or "1%", max_size, max_cpu_ratio)
         search(
             run, target, calibration, gallery, limits, held_out or 300, split, calibration_count, seed, out, licence,

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgecsd.bench.ratio import interleaved_ratio
 from edgecsd.errors import GateFailedError
+from edgecsd.export_places import AUTO, default_place
 from edgecsd.exporting import ExportResult, export
 from edgecsd.files import digest_of, size_bytes
 from edgecsd.gallery_vectors import Floats
@@ -87,9 +88,13 @@ class Attempts:
 
     def deliver(self, chosen: Trial, out: Path | None, *, overwrite: bool) -> ExportResult:
         """The chosen recipe's file where the user wants it."""
-        name = f"{read_config(self.run).backbone}-auto{self.target.suffix}"
-        path = out or (self.folder / chosen.tuned if chosen.tuned else self.run) / "exports" / name
+        path = self.place(out, chosen.tuned)
         return self._export(chosen.precision, chosen.how, path, overwrite=overwrite, tuned=chosen.tuned)
+
+    def place(self, out: Path | None, tuned: str) -> Path:
+        """Where the chosen file goes: `out`, or the exports of the run whose weights it has."""
+        run = self.folder / tuned if tuned else self.run
+        return out or default_place(run, read_config(self.run).backbone, AUTO, self.target.suffix, None)
 
     def discard(self) -> None:
         """Remove the trials' files, and those that an earlier search was stopped over."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.equalisation import equalise
-from edgecsd.errors import BadInputError, GateFailedError
-from edgecsd.exporting import ExportResult
+from edgecsd.errors import BadInputError
+from edgecsd.export_places import AUTO, default_place, require_place
 from edgecsd.features import FeatureStore
 from edgecsd.files import digest_of, write_json
 from edgecsd.gallery_vectors import store_rows
 from edgecsd.images import ImageSet, find_images
+from edgecsd.overwriting import require_writable
 from edgecsd.precision_search.attempts import Attempts
 from edgecsd.precision_search.held_out import HeldOut, held_out_photos
 from edgecsd.precision_search.objectives import Objectives
+from edgecsd.precision_search.results import NothingFitsError, Searched, SearchResult, nothing_fits, recipe_of
 from edgecsd.precision_search.sensitivity import LayerCost, layer_costs
 from edgecsd.precision_search.trials import SCHEMA_VERSION, Trial, TrialLog
 from edgecsd.precision_search.tuning import Tune, tune
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantization import STANDARD, EightBit, Precision, calibration_pixels
 from edgecsd.query_models import QueryModel, load_query_model
-from edgecsd.recipes import Recipe, write_recipe
+from edgecsd.recipes import write_recipe
 from edgecsd.space import require_same_space
 from edgecsd.targets.artifact import Target, latency_measurable, parse_target, target_module
 from edgecsd.targets.deploy import DeployModel
@@ -34,54 +36,6 @@ from edgecsd.targets.deploy import DeployModel
 PERCENTILES = (99.9, 100.0)  # tried beside the default
 FLOAT_SHARES = (0.04, 0.08, 0.16, 0.32)  # of the convolutions, the costliest first; more float is no 8 bit any more
 TRIALS, LAYER_LOG, LAYERS, RECIPE = "trials.jsonl", "layers.jsonl", "layers.json", "recipe.toml"
-
-
-@dataclass(frozen=True)
-class Searched:
-    """All that was tried, in the order of trying. layers: empty where they were not needed."""
-
-    trials: tuple[Trial, ...]
-    layers: tuple[LayerCost, ...]
-    objectives: Objectives
-    held_out: int
-    torch_overlap: float
-    folder: Path
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            **self.objectives.as_dict(), "held_out": self.held_out, "torch_overlap": self.torch_overlap,
-            "trials": [{**trial.as_dict(), "lacks": list(self.objectives.lacks(trial))} for trial in self.trials],
-            "layers": [layer.as_dict() for layer in self.layers], "folder": str(self.folder),
-        }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class SearchResult(Searched):
-    """What was chosen too."""
-
-    chosen: Trial
-    export: ExportResult
-
-    @property
-    def sure(self) -> bool:
-        """Whether the whole interval of the chosen one's loss is within the limit."""
-        return self.chosen.surely(self.objectives.max_loss)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            **super().as_dict(), "chosen": self.chosen.as_dict(), "sure": self.sure,
-            "needed": self.chosen.needed(self.objectives.max_loss),
-        }  # fmt: skip
-
-
-class NothingFitsError(GateFailedError):
-    """No recipe keeps every limit; `searched` has what each lacks."""
-
-    def __init__(self, message: str, searched: Searched) -> None:
-        super().__init__(message)
-        self.searched = searched
 
 
 def search_precision(
@@ -122,7 +76,12 @@ def search_precision(
     kind, limits = parse_target(target), objectives or Objectives()
     if limits.max_cpu_ratio is not None and not latency_measurable(kind):
         raise BadInputError(f"--max-cpu-ratio: target {kind} runs on Apple's systems only, not on this machine")
-    model, store = load_query_model(run), FeatureStore.open(gallery, verify=True)
+    model, folder = load_query_model(run), run / "exports" / f"auto-{kind}"
+    target_module(kind)  # MissingBackendError at once
+    place = out or default_place(run, model.config.backbone, AUTO, kind.suffix, None)
+    require_place(place, kind, kind.suffix, overwrite=overwrite)
+    require_writable(folder / RECIPE)
+    store = FeatureStore.open(gallery, verify=True)
     require_same_space(model.config.space, store.space, str(run), str(gallery))
     photos = calibration if isinstance(calibration, ImageSet) else find_images(calibration, split=split)
     ranges, digest = calibration_pixels(photos, model.config.preprocess, calibration_count, seed)
@@ -131,7 +90,6 @@ def search_precision(
     judge.start_from(model)
     if judge.torch_overlap == 0:
         raise BadInputError(f"{run}: the torch model itself finds nothing in {gallery}: there is nothing to lose")
-    folder = run / "exports" / f"auto-{kind}"
     settings = {
         "weights": model.config.weights_digest, "calibration": digest, "held_out": digest_of(rows.tolist()),
         "gallery": digest_of(list(store.items.ids)),
@@ -146,15 +104,18 @@ def search_precision(
     if tune_steps:
         more = find_images(tune_images) if isinstance(tune_images, Path) else tune_images or photos
         work.tune = Tune(tune_steps, more, FeatureStore.open(tune_features) if tune_features else store)
+        work.require_tuned_place = lambda name: require_place(
+            attempts.place(out, name), kind, kind.suffix, overwrite=overwrite
+        )
     chosen = work.choose()
     write_json(folder / LAYERS, [layer.as_dict() for layer in work.layers])
     tried = (tuple(attempts.tried), tuple(work.layers), work.objectives, len(asked), judge.torch_overlap, folder)
     if chosen is None:
         attempts.discard()
-        raise NothingFitsError(_nothing(kind, work.objectives, attempts.tried), Searched(*tried))
+        raise NothingFitsError(nothing_fits(kind, work.objectives, attempts.tried), Searched(*tried))
     result = attempts.deliver(chosen, out, overwrite=overwrite)
     attempts.discard()
-    write_recipe(folder / RECIPE, _recipe_of(kind, chosen))
+    write_recipe(folder / RECIPE, recipe_of(kind, chosen))
     return SearchResult(*tried, replace(chosen, file=str(result.path)), result)
 
 
@@ -166,6 +127,7 @@ class _Search:
     ) -> None:
         self.attempts, self.objectives = attempts, objectives
         self.tune: Tune | None = None
+        self.require_tuned_place: Callable[[str], None] = lambda name: None
         self.layers: list[LayerCost] = []
         self.layer_settings: dict[str, Any] = {}
         self._model, self._ranges = model, ranges
@@ -248,6 +210,7 @@ class _Search:
         made_of = [before.how.changes, asked.steps, list(asked.images.ids), str(asked.features.path)]
         name = f"tuned-{asked.steps}-{digest_of(made_of)[:8]}"
         folder = attempts.folder / name
+        self.require_tuned_place(name)
         if (Precision.W8A8, before.how, name) not in attempts.log.known or not folder.is_dir():
             tune(
                 attempts.run, folder, asked, judge.gallery, judge.names, before.how, self._ranges, attempts.reporter
@@ -261,25 +224,6 @@ class _Search:
             f"{name} is left out: it loses {after.loss:.2%}, without it {before.loss:.2%} is lost"
         )
         return before
-
-
-def _nothing(target: Target, objectives: Objectives, tried: list[Trial]) -> str:
-    if not tried:
-        return f"no file for target {target} could be made: see above"
-    nearest = min(tried, key=lambda trial: (len(objectives.lacks(trial)), trial.loss))
-    return (
-        f"nothing that was tried for target {target} {objectives.words}; "
-        f"the nearest is {nearest.name}: {', '.join(objectives.lacks(nearest))}"
-    )
-
-
-def _recipe_of(target: Target, chosen: Trial) -> Recipe:
-    how = chosen.how
-    return Recipe(
-        target=target, precision=chosen.precision, percentile=how.percentile, bias_correction=how.bias_correction,
-        float_convolutions=tuple(sorted(how.float_convolutions)), equalisation=how.equalisation,
-        float_weights=how.float_weights,
-    )  # fmt: skip
 
 
 def _costliest(layers: list[LayerCost]) -> Iterator[frozenset[int]]:

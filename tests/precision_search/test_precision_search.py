@@ -128,6 +128,26 @@ def test_core_ml_of_a_network_that_overflows_is_fp32(
     assert [trial.precision for trial in result.trials] == [Precision.FP32]
 
 
+def test_a_place_that_cannot_be_written_is_said_before_the_first_trial(
+    made: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts.Attempts, "attempt", lambda *_: pytest.fail("it was tried"))
+    there = tmp_path / "a.onnx"
+    there.write_text("a file")
+    for out, said in (
+        (there, "already there; choose another --out or add --overwrite"),
+        (tmp_path / "a.tflite", r"a onnx artifact ends in \.onnx"),
+        (there / "b.onnx", r"a\.onnx is a file, not a folder"),
+        (Path("/proc/a.onnx"), "cannot be written"),
+    ):
+        with pytest.raises(BadInputError, match=said):
+            search_precision(made, "onnx", photos, pixel_store.path, out=out)
+    command = ["export", str(made), "--target", "onnx", "--precision", "auto", "--calibration", str(photos)]
+    ready = [*command, "--gallery", str(pixel_store.path), "--index", str(tmp_path / "none")]
+    refused = CliRunner().invoke(app, ready)
+    assert isinstance(refused.exception, BadInputError) and "none: no such" in str(refused.exception)
+
+
 def test_trials_are_not_made_twice(
     made: Path, photos: Path, pixel_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,7 +196,7 @@ def test_errors(
     with pytest.raises(BadInputError, match="--max-cpu-ratio: target coreml runs on Apple's systems only"):
         search_precision(made, "coreml", photos, pixel_store.path, objectives=Objectives(max_cpu_ratio=0.5))
     with pytest.raises(BadInputError, match="beside 16 photos for the ranges, 8 have features"):
-        search_precision(made, "onnx", photos, pixel_store.path, calibration_count=16)
+        search_precision(made, "onnx", photos, pixel_store.path, calibration_count=16, overwrite=True)
     few_trials(monkeypatch)
     monkeypatch.setattr(attempts.Attempts, "_made", lambda _, *key: Trial(*key[:2], 1, 0.5, 0.4, 0.6, 0.1, "f"))
     bad = Path(shutil.copytree(made, tmp_path / "bad", ignore=shutil.ignore_patterns("exports")))
