@@ -30,6 +30,11 @@ def require_place(path: Path, target: Target, suffix: str, *, overwrite: bool) -
     if path.suffix != suffix:
         other = "; .ort is written with --ort-format" if path.suffix == ORT_SUFFIX else ""
         raise BadInputError(f"--out {path}: the name of a {target} artifact ends in {suffix}{other}")
+    require_not_taken(path, overwrite=overwrite)
+    require_writable(path)
+
+
+def require_not_taken(path: Path, *, overwrite: bool) -> None:
+    """BadInputError for what is there already."""
     if path.exists() and not overwrite:
         raise BadInputError(f"{path}: already there; choose another --out or add --overwrite")
-    require_writable(path)

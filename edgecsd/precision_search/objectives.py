@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
+from edgecsd.bootstrap import paired_difference
 from edgecsd.errors import BadInputError
 from edgecsd.precision_search.trials import Trial
 
@@ -53,6 +56,18 @@ class Objectives:
     def too_slow(self, trial: Trial) -> bool:
         """Whether the trial's file takes more than its share of CPU time."""
         return self.max_cpu_ratio is not None and (trial.cpu_ratio is None or trial.cpu_ratio > self.max_cpu_ratio)
+
+    def gained(self, before: Trial, after: Trial) -> tuple[bool, str]:
+        """Whether tuning brought something, and the difference in words.
+
+        It did if the limits were missed before and are kept after, or if the same photos show that less is lost (a
+        paired test) and nothing that was kept is missed.
+        """
+        change = paired_difference(np.array(after.losses), np.array(before.losses))
+        kept, was_kept = not self.lacks(after), not self.lacks(before)
+        interval = f"[{change.low:+.2%}, {change.high:+.2%}]"
+        words = f"the loss changes by {change.mean:+.2%} {interval} over {change.queries} photos"
+        return (kept and not was_kept) or (change.shown and change.mean < 0 and (kept or not was_kept)), words
 
     def lacks(self, trial: Trial) -> tuple[str, ...]:
         """What the trial lacks, each in a few words; nothing for one that fits."""

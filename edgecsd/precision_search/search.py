@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgecsd.equalisation import equalise
 from edgecsd.errors import BadInputError
-from edgecsd.export_places import AUTO, default_place, require_place
+from edgecsd.export_places import AUTO, default_place, require_not_taken, require_place
 from edgecsd.features import FeatureStore
 from edgecsd.files import digest_of, write_json
 from edgecsd.gallery_vectors import store_rows
@@ -65,7 +65,8 @@ def search_precision(
                   first 10
     tune_steps    of quantisation-aware distillation (edgecsd.precision_search.tuning) of the best w8a8 recipe, on
                   `tune_images` (those of `calibration` that are not searched with), whose gallery features are in
-                  `tune_features` (the gallery); what it gives is kept if it loses less than before
+                  `tune_features` (the gallery); what it gives is kept if the held-out photos show that less is lost,
+                  or if the objectives are kept only with it
 
     Tried in this order, and the first that fits is taken: w8a8 with its default ranges, with others, without bias
     correction and equalised, the best of them with its costliest layers in float, then w8a32, fp16, fp32; fp32 first
@@ -104,9 +105,7 @@ def search_precision(
     if tune_steps:
         more = find_images(tune_images) if isinstance(tune_images, Path) else tune_images or photos
         work.tune = Tune(tune_steps, more, FeatureStore.open(tune_features) if tune_features else store)
-        work.require_tuned_place = lambda name: require_place(
-            attempts.place(out, name), kind, kind.suffix, overwrite=overwrite
-        )
+        work.require_free = lambda name: require_not_taken(attempts.place(out, name), overwrite=overwrite)
     chosen = work.choose()
     write_json(folder / LAYERS, [layer.as_dict() for layer in work.layers])
     tried = (tuple(attempts.tried), tuple(work.layers), work.objectives, len(asked), judge.torch_overlap, folder)
@@ -127,7 +126,7 @@ class _Search:
     ) -> None:
         self.attempts, self.objectives = attempts, objectives
         self.tune: Tune | None = None
-        self.require_tuned_place: Callable[[str], None] = lambda name: None
+        self.require_free: Callable[[str], None] = lambda name: None  # the place of a tuned model's file
         self.layers: list[LayerCost] = []
         self.layer_settings: dict[str, Any] = {}
         self._model, self._ranges = model, ranges
@@ -205,12 +204,12 @@ class _Search:
         return sorted(costs, key=lambda layer: -layer.loss)
 
     def _tuned(self, asked: Tune, before: Trial) -> Trial:
-        """The recipe of `before` after a quantisation-aware distillation, or `before` where that loses no less."""
+        """The recipe of `before` after a quantisation-aware distillation, or `before` where no gain is shown."""
         attempts, judge = self.attempts, self.attempts.judge
         made_of = [before.how.changes, asked.steps, list(asked.images.ids), str(asked.features.path)]
         name = f"tuned-{asked.steps}-{digest_of(made_of)[:8]}"
         folder = attempts.folder / name
-        self.require_tuned_place(name)
+        self.require_free(name)
         if (Precision.W8A8, before.how, name) not in attempts.log.known or not folder.is_dir():
             tune(
                 attempts.run, folder, asked, judge.gallery, judge.names, before.how, self._ranges, attempts.reporter
@@ -218,12 +217,10 @@ class _Search:
         after = attempts.attempt(Precision.W8A8, before.how, name)
         if after is None:
             return before
-        if after.loss < before.loss and (self._fits(after) or not self._fits(before)):
-            return after
-        attempts.reporter.message(
-            f"{name} is left out: it loses {after.loss:.2%}, without it {before.loss:.2%} is lost"
-        )
-        return before
+        gained, change = self.objectives.gained(before, after)
+        said = "is kept" if gained else "is left out, no gain is shown; the weights stay as they were"
+        attempts.reporter.message(f"{name} {said}: {change}")
+        return after if gained else before
 
 
 def _costliest(layers: list[LayerCost]) -> Iterator[frozenset[int]]:
