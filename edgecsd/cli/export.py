@@ -30,8 +30,8 @@ def command(
     precision: Annotated[
         str | None,
         typer.Option(
-            help="fp32, fp16, w8a32 (8-bit weights), w8a8 (8-bit weights and activations), or auto: the smallest that "
-            "keeps retrieval (fp32)."
+            help="fp32, fp16, w8a32 (8-bit weights), w8a8 (8-bit weights and activations), or auto: from w8a8 up to "
+            "fp32, until one keeps retrieval and the other limits (fp32)."
         ),
     ] = None,
     recipe: Annotated[
@@ -54,6 +54,9 @@ def command(
     held_out: Annotated[
         int | None, typer.Option(min=16, help="auto: photos to search with, beside those that calibrate (300).")
     ] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="auto: measure what each layer costs in 8 bit, whatever fits; minutes.")
+    ] = False,
     tune: Annotated[
         int | None,
         typer.Option(min=1, help="auto: steps of quantisation-aware distillation behind the search, such as 300."),
@@ -107,10 +110,11 @@ def command(
     chosen = _recipe(recipe, target, precision, ort_format)
     target, precision, ort_format, how = chosen.target, precision or chosen.precision, chosen.ort_format, chosen.how
     baked = baked_size(target, bake, bake_size)
-    tuning = {"tune_steps": tune or 0, "tune_images": tune_images, "tune_features": tune_features}
+    tuning = {"layers": layers, "tune_steps": tune or 0, "tune_images": tune_images, "tune_features": tune_features}
     auto = {
         "--max-loss": max_loss, "--max-size": max_size, "--max-cpu-ratio": max_cpu_ratio, "--gallery": gallery,
-        "--held-out": held_out, "--tune": tune, "--tune-images": tune_images, "--tune-features": tune_features,
+        "--held-out": held_out, "--layers": layers or None, "--tune": tune, "--tune-images": tune_images,
+        "--tune-features": tune_features,
     }  # fmt: skip
 
     require_there(None if index is None else Path(index))

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from edgecsd.precision_search import Objectives, Searched, Trial
 
 
+COSTLIEST = 8  # layers that are printed
+
+
 @dataclass(frozen=True)
 class Limits:
     """What the options say."""
@@ -97,7 +100,21 @@ def _table(searched: Searched) -> str:
     return (
         table(("tried", "MB", "CPU", "lost", "95 %", "cosine", "lacks"), rows)
         + f"\n{searched.held_out} held-out photos; the torch model's overlap@10 is {searched.torch_overlap:.3f}"
+        + _layers(searched)
     )
+
+
+def _layers(searched: Searched) -> str:
+    """The costliest layers, where they were measured."""
+    if not searched.layers:
+        return ""
+    rows = [
+        (layer.name, str(layer.place), f"{layer.weights:,}", f"{layer.loss:.2%}", f"{layer.cosine:.4f}")
+        for layer in searched.layers[:COSTLIEST]
+    ]
+    header = ("alone in 8 bit, the costliest first", "place", "weights", "lost", "cosine")
+    more = len(searched.layers) - len(rows)
+    return f"\n\n{table(header, rows)}" + (f"\n{more} more in {searched.folder / 'layers.json'}\n" if more else "\n")
 
 
 def _cpu(trial: Trial) -> str:

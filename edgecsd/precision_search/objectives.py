@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgecsd.bootstrap import paired_difference
 from edgecsd.errors import BadInputError
 from edgecsd.precision_search.trials import Trial
+from edgecsd.quantization import Precision
+
+if TYPE_CHECKING:
+    from edgecsd.query_models import QueryModel
+
+
+BYTES = {Precision.W8A8: 1, Precision.W8A32: 1, Precision.FP16: 2, Precision.FP32: 4}  # of a weight
+ALIKE = 0.98  # of a w8a8 file's size: recipes that differ in ranges and biases alone make no smaller one
+
+
+def weight_count(model: QueryModel) -> int:
+    """Weights of convolutions and linear layers, which every file of the model holds."""
+    from torch import nn
+
+    return sum(each.weight.numel() for each in model.modules() if isinstance(each, nn.Conv2d | nn.Linear))
+
+
+def least_bytes(precision: Precision, weights: int, tried: Iterable[Trial]) -> int:
+    """What a file of this precision takes at least, given how many weights there are and what was tried."""
+    sizes = {trial.precision: trial.size_bytes for trial in tried}
+    alike = {Precision.W8A8: ALIKE * sizes.get(Precision.W8A8, 0), Precision.FP32: sizes.get(Precision.FP16, 0)}
+    return max(BYTES[precision] * weights, int(alike.get(precision, 0)))
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from edgecsd.equalisation import equalise
 from edgecsd.errors import BadInputError
 from edgecsd.export_places import AUTO, default_place, require_not_taken, require_place
 from edgecsd.features import FeatureStore
-from edgecsd.files import digest_of, write_json
+from edgecsd.files import digest_of, remove, write_json
 from edgecsd.gallery_vectors import store_rows
 from edgecsd.images import ImageSet, find_images
 from edgecsd.overwriting import require_writable
 from edgecsd.precision_search.attempts import Attempts
 from edgecsd.precision_search.held_out import HeldOut, held_out_photos
-from edgecsd.precision_search.objectives import Objectives
+from edgecsd.precision_search.objectives import Objectives, least_bytes, weight_count
 from edgecsd.precision_search.results import NothingFitsError, Searched, SearchResult, nothing_fits, recipe_of
 from edgecsd.precision_search.sensitivity import LayerCost, layer_costs
 from edgecsd.precision_search.trials import SCHEMA_VERSION, Trial, TrialLog
@@ -46,6 +46,7 @@ def search_precision(
     *,
     objectives: Objectives | None = None,
     held_out: int = 300,
+    layers: bool = False,
     tune_steps: int = 0,
     tune_images: Path | ImageSet | None = None,
     tune_features: Path | None = None,
@@ -57,26 +58,30 @@ def search_precision(
     overwrite: bool = False,
     reporter: Reporter = SILENT,
 ) -> SearchResult:
-    """Export in the smallest precision whose file keeps the objectives (by default, loses at most 1 %).
+    """Export in a precision whose file keeps the objectives (by default, loses at most 1 %), the smallest tried first.
 
     calibration   unlabelled photos whose gallery features are in `gallery`: `calibration_count` give the ranges, up to
                   `held_out` others are searched with
     objectives    the loss is relative: 0.01 = a hundredth of what the torch query model finds of the gallery model's
                   first 10
+    layers        measure what each layer costs in 8 bit, whatever fits
     tune_steps    of quantisation-aware distillation (edgecsd.precision_search.tuning) of the best w8a8 recipe, on
                   `tune_images` (those of `calibration` that are not searched with), whose gallery features are in
                   `tune_features` (the gallery); what it gives is kept if the held-out photos show that less is lost,
                   or if the objectives are kept only with it
 
-    Tried in this order, and the first that fits is taken: w8a8 with its default ranges, with others, without bias
-    correction and equalised, the best of them with its costliest layers in float, then w8a32, fp16, fp32; fp32 first
-    where a limit is told by it. Every trial is kept in <run>/exports/auto-<target>/ and not made again; recipe.toml
+    Tried in this order, until one fits: w8a8 with its default ranges, with others, without bias correction and
+    equalised, the best of them with its costliest layers in float, then w8a32, fp16, fp32; fp32 first where a limit is
+    told by it. Of those tried that fit the smallest is taken, then the fastest. What cannot be small enough is not
+    tried. Every trial is kept in <run>/exports/auto-<target>/ and not made again; recipe.toml
     there is what was chosen. Raises BadInputError for too few photos with features, photos of another space and CPU
     time that cannot be measured here; IncompatibleError for a gallery of another space; NothingFitsError.
     """
     kind, limits = parse_target(target), objectives or Objectives()
     if limits.max_cpu_ratio is not None and not latency_measurable(kind):
         raise BadInputError(f"--max-cpu-ratio: target {kind} runs on Apple's systems only, not on this machine")
+    if layers and kind not in (Target.ONNX, Target.TFLITE):
+        raise BadInputError(f"--layers: target {kind} can leave no layer of w8a8 in float; onnx and tflite can")
     model, folder = load_query_model(run), run / "exports" / f"auto-{kind}"
     target_module(kind)  # MissingBackendError at once
     place = out or default_place(run, model.config.backbone, AUTO, kind.suffix, None)
@@ -107,7 +112,11 @@ def search_precision(
         work.tune = Tune(tune_steps, more, FeatureStore.open(tune_features) if tune_features else store)
         work.require_free = lambda name: require_not_taken(attempts.place(out, name), overwrite=overwrite)
     chosen = work.choose()
-    write_json(folder / LAYERS, [layer.as_dict() for layer in work.layers])
+    if layers:
+        work.require_layers()
+    remove(folder / LAYERS)  # an earlier search's
+    if work.layers:
+        write_json(folder / LAYERS, [layer.as_dict() for layer in work.layers])
     tried = (tuple(attempts.tried), tuple(work.layers), work.objectives, len(asked), judge.torch_overlap, folder)
     if chosen is None:
         attempts.discard()
@@ -130,9 +139,13 @@ class _Search:
         self.layers: list[LayerCost] = []
         self.layer_settings: dict[str, Any] = {}
         self._model, self._ranges = model, ranges
+        self._weights = weight_count(model)
 
     def choose(self) -> Trial | None:
-        """The first trial that fits, tuned where that was asked and brings something; None where none fits."""
+        """Of the trials that fit the smallest, tuned where that was asked and brings something; None where none fits.
+
+        Nothing is tried behind the first that fits.
+        """
         if self.objectives.need_fp32:
             reference = self.attempts.attempt(Precision.FP32)
             if reference is None:
@@ -141,13 +154,41 @@ class _Search:
         found = self._eight_bit()
         if self.tune is not None and (start := found or self._least_lost()):
             found = self._tuned(self.tune, start)
-        if found is not None and self._fits(found):
-            return found
+        if found is None or not self._fits(found):
+            found = self._more_bits()
+        if found is None:
+            return None
+        others = [
+            t for t in self.attempts.tried if self._fits(t) and (t.precision, t.how) != (found.precision, found.how)
+        ]
+        return min([found, *others], key=lambda trial: (trial.size_bytes, trial.cpu_ratio or 0.0))
+
+    def require_layers(self) -> None:
+        """Measure what each layer costs where the search did not."""
+        best = self._least_lost()
+        how = STANDARD if best is None else replace(best.how, float_convolutions=frozenset(), float_weights=False)
+        self.layers = self.layers or self._costs(how)
+
+    def _more_bits(self) -> Trial | None:
+        """The first of w8a32, fp16 and fp32 that fits."""
         for precision in (Precision.W8A32, Precision.FP16, Precision.FP32):
+            if self._told_hopeless(precision):
+                continue
             trial = self.attempts.attempt(precision)
             if trial is not None and self._fits(trial):
                 return trial
         return None
+
+    def _told_hopeless(self, precision: Precision) -> bool:
+        """Whether no file of this precision can be small enough, by its weights and by what was tried; it is told."""
+        most = self.objectives.max_bytes
+        least = least_bytes(precision, self._weights, self.attempts.tried)
+        if most is None or least <= most:
+            return False
+        self.attempts.reporter.message(
+            f"{precision}: nothing more is tried, it takes {least / 1e6:.2f} MB or more, limit {most / 1e6:.2f}"
+        )
+        return True
 
     def _fits(self, trial: Trial) -> bool:
         return not self.objectives.lacks(trial)
@@ -161,6 +202,8 @@ class _Search:
     def _eight_bit(self) -> Trial | None:
         """The first recipe of w8a8 that fits."""
         for how in self._recipes():
+            if how != STANDARD and self._told_hopeless(Precision.W8A8):
+                return None
             trial = self.attempts.attempt(Precision.W8A8, how)
             if trial is not None and self._fits(trial):
                 return trial

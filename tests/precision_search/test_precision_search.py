@@ -27,6 +27,7 @@ from edgecsd.precision_search import (
     Objectives,
     Trial,
     attempts,
+    objectives,
     search,
     search_precision,
     sensitivity,
@@ -92,6 +93,7 @@ def test_the_first_that_fits_is_taken(made: Path, photos: Path, pixel_store: Fea
     assert [trial.precision for trial in result.trials] == [Precision.W8A8] and result.chosen.how == STANDARD
     assert read_metadata(result.export.path).precision is Precision.W8A8
     assert result.held_out == 16 and not list(result.folder.glob("*.onnx")), "the trials' files are gone"
+    assert not result.layers and not (result.folder / search.LAYERS).exists()
 
 
 def test_a_limit_that_8_bit_misses(made: Path, photos: Path, pixel_store: FeatureStore) -> None:
@@ -113,6 +115,31 @@ def test_a_limit_that_8_bit_misses(made: Path, photos: Path, pixel_store: Featur
     )
     recipe = read_metadata(result.export.path).recipe
     assert result.chosen.how.changes in recipe
+
+
+def test_what_no_file_can_be_small_enough_for_is_not_tried() -> None:
+    """1, 2 and 4 bytes a weight; w8a8 recipes are alike in size; fp32 is no smaller than fp16."""
+
+    def trial(precision: Precision, size: int) -> Trial:
+        return Trial(precision, STANDARD, size, 0, 0, 0, 1, "f")
+
+    def least(*tried: Trial) -> list[int]:
+        return [objectives.least_bytes(precision, 1000, tried) for precision in objectives.BYTES]
+
+    assert least() == [1000, 1000, 2000, 4000]
+    assert least(trial(Precision.W8A8, 5000), trial(Precision.FP16, 4500)) == [4900, 1000, 2000, 4500]
+
+
+def test_of_those_that_fit_the_smallest_is_taken(
+    made: Path, photos: Path, pixel_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where fp32 was tried as what limits are told by, and its file is the smaller one."""
+    sizes = {Precision.FP32: 500_000, Precision.W8A8: 600_000}
+    monkeypatch.setattr(attempts.Attempts, "_made", lambda _, *key: Trial(*key[:2], sizes[key[0]], 0, 0, 0, 1, "f"))
+    monkeypatch.setattr(search, "TRIALS", "other-trials.jsonl")
+    result = searched(made, photos, pixel_store, max_size_share=2.0)
+    assert [t.precision for t in result.trials] == [Precision.FP32, Precision.W8A8]
+    assert result.chosen.precision is Precision.FP32
 
 
 def test_core_ml_of_a_network_that_overflows_is_fp32(
@@ -227,7 +254,7 @@ def test_the_size_is_a_limit_too(
         )  # other w8a8 files may be a few bytes less
     given = failed.value.searched
     assert given.trials and all(given.objectives.lacks(trial) for trial in given.trials) and not given.layers
-    assert {Precision.W8A8, Precision.W8A32, Precision.FP16, Precision.FP32} == {t.precision for t in given.trials}
+    assert [t.how for t in given.trials if t.precision is Precision.W8A8] == [STANDARD], "others are as large"
     assert not list(given.folder.glob("*.onnx"))
 
 
@@ -264,15 +291,26 @@ def test_the_command(made: Path, photos: Path, pixel_store: FeatureStore, tmp_pa
     base = ["export", str(made), "--target", "onnx", "--precision"]
     ready = [*base, "auto", "--calibration", str(photos), "--gallery", str(pixel_store.path)]
     options = ["--calibration-count", "8", "--max-loss", "90%", "--out", str(tmp_path / "auto.onnx"), "--json"]
+    options.append("--layers")
     done = CliRunner().invoke(app, [*ready, *options])
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
     assert document["chosen"]["precision"] == "w8a8" and document["max_loss"] == 0.9
+    costs = [layer["loss"] for layer in document["layers"]]
+    assert len(costs) > 10 and costs == sorted(costs, reverse=True)
+    assert json.loads((Path(document["folder"]) / "layers.json").read_text()) == document["layers"]
+    again = CliRunner().invoke(app, [*ready, *[o for o in options if o != "--json"], "--overwrite"]).stdout
+    told_layers = again[again.index("alone in 8 bit, the costliest first") :].splitlines()
+    assert told_layers[2].split()[0] == document["layers"][0]["name"] and told_layers[10].startswith(
+        f"{len(costs) - 8} more"
+    )
     assert all(Path(figure).stat().st_size > 1000 for figure in document["figures"]) and document["figures"]
     too_small = [*ready, "--calibration-count", "8", "--max-loss", "90%", "--max-size", "1kB"]
+    too_small += ["--out", str(tmp_path / "small.onnx")]
     failed = CliRunner().invoke(app, [*too_small, "--json"])
     assert isinstance(failed.exception, NothingFitsError) and failed.exception.exit_code == 1
     told = json.loads(failed.stdout)
+    assert [trial["name"] for trial in told["trials"]] == ["w8a8"], "nothing else can be smaller"
     assert told["chosen"] is None and all("limit 0.00" in trial["lacks"][0] for trial in told["trials"])
     table = CliRunner().invoke(app, too_small).stdout
     assert "lacks" in table.splitlines()[0] and "MB, limit 0.00" in table.splitlines()[2]
@@ -282,6 +320,8 @@ def test_the_command(made: Path, photos: Path, pixel_store: FeatureStore, tmp_pa
         ([*base, "fp16", "--max-size", "6MB"], "--max-size goes with --precision auto"),
         ([*base, "auto"], "give --calibration PHOTOS and --gallery STORE"),
         ([*ready, "--max-loss", "much"], "a share from 0 to 1"),
+        ([*base, "fp16", "--layers"], "--layers goes with --precision auto"),
+        ([*ready, "--layers", "--target", "coreml"], "--layers: target coreml can leave no layer"),
         ([*ready, "--ort-format"], "not with --precision auto"),
         ([*base, "fp16", "--max-loss", "1%"], "--max-loss goes with --precision auto"),
     ):
