@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError
 from edgecsd.quantization import EightBit, Precision
-from edgecsd.recipes import RECIPES, Recipe, find_recipe, write_recipe
+from edgecsd.recipes import RECIPES, Found, Recipe, find_recipe, write_recipe
 from edgecsd.targets.artifact import Target, target_module
 
 
@@ -25,10 +25,18 @@ def test_a_written_recipe_reads_back(tmp_path: Path) -> None:
     chosen = Recipe(
         target=Target.TFLITE, precision=Precision.W8A8, percentile=99.9, float_convolutions=(2, 7),
         bias_correction=False, equalisation=True, float_weights=True,
+        found=Found(
+            run='a "run"', weights_digest="0" * 64, calibration="photos/é.csv", split="train", calibration_count=32,
+            seed=3, calibration_digest="1" * 64,
+        ),
     )  # fmt: skip
     for number, recipe in enumerate((chosen, *RECIPES.values())):
         write_recipe(tmp_path / f"{number}.toml", recipe)
         assert find_recipe(str(tmp_path / f"{number}.toml")) == recipe
+    assert chosen.found is not None and chosen.found.command(tmp_path / "a b.toml") == (
+        f"""edgecsd export 'a "run"' --recipe '{tmp_path}/a b.toml' --calibration 'photos/é.csv' --split train """
+        "--calibration-count 32 --seed 3"
+    )
     assert chosen.how == EightBit(99.9, frozenset({2, 7}), False, True, True)
 
 

@@ -163,6 +163,8 @@ def command(
         overwrite=overwrite,
         reporter=ConsoleReporter(),
     )
+    for difference in chosen.found.differences(result.metadata) if chosen.found else ():
+        ConsoleReporter().message(f"warning: not the file that the search chose: {difference}")
     put = beside(result)
     parity = result.parity
     text = (

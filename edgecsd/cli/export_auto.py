@@ -83,7 +83,7 @@ def search(
             **put.as_dict(),
         },
         text=f"{_table(result)}\nchosen: {chosen.name}, loses {chosen.loss:.2%} of it; limit {most:.2%}: {sure}"
-        f"{put.told}",
+        f"{put.told}\nthe same file again: {result.again}",
         wrote=result.export.path,
         following=f"edgecsd check {quoted(result.export.path)} --index gallery.index --images PHOTOS",
     )

@@ -91,9 +91,13 @@ class Attempts:
         path = self.place(out, chosen.tuned)
         return self._export(chosen.precision, chosen.how, path, overwrite=overwrite, tuned=chosen.tuned)
 
+    def run_of(self, tuned: str) -> Path:
+        """The run folder of these weights."""
+        return self.folder / tuned if tuned else self.run
+
     def place(self, out: Path | None, tuned: str) -> Path:
         """Where the chosen file goes: `out`, or the exports of the run whose weights it has."""
-        run = self.folder / tuned if tuned else self.run
+        run = self.run_of(tuned)
         return out or default_place(run, read_config(self.run).backbone, AUTO, self.target.suffix, None)
 
     def discard(self) -> None:
@@ -112,5 +116,6 @@ class Attempts:
     def _export(
         self, precision: Precision, how: EightBit, out: Path, *, overwrite: bool, tuned: str = ""
     ) -> ExportResult:
-        source = self.folder / tuned if tuned else self.run
-        return export(source, self.target, precision, out=out, how=how, overwrite=overwrite, **self._options)
+        return export(
+            self.run_of(tuned), self.target, precision, out=out, how=how, overwrite=overwrite, **self._options
+        )

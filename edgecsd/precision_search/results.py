@@ -11,8 +11,10 @@ from edgecsd.exporting import ExportResult
 from edgecsd.precision_search.objectives import Objectives
 from edgecsd.precision_search.sensitivity import LayerCost
 from edgecsd.precision_search.trials import Trial
-from edgecsd.recipes import Recipe
+from edgecsd.recipes import Found, Recipe
 from edgecsd.targets.artifact import Target
+
+RECIPE = "recipe.toml"
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,13 @@ class SearchResult(Searched):
 
     chosen: Trial
     export: ExportResult
+    recipe: Recipe
+
+    @property
+    def again(self) -> str:
+        """The command that makes the same file."""
+        assert self.recipe.found is not None
+        return self.recipe.found.command(self.folder / RECIPE)
 
     @property
     def sure(self) -> bool:
@@ -50,7 +59,7 @@ class SearchResult(Searched):
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
-            **super().as_dict(), "chosen": self.chosen.as_dict(), "sure": self.sure,
+            **super().as_dict(), "chosen": self.chosen.as_dict(), "again": self.again, "sure": self.sure,
             "needed": self.chosen.needed(self.objectives.max_loss),
         }  # fmt: skip
 
@@ -74,11 +83,11 @@ def nothing_fits(target: Target, objectives: Objectives, tried: list[Trial]) -> 
     )
 
 
-def recipe_of(target: Target, chosen: Trial) -> Recipe:
-    """The trial's precision and how its 8 bit is made."""
+def recipe_of(target: Target, chosen: Trial, found: Found) -> Recipe:
+    """The trial's precision, how its 8 bit is made, and of what."""
     how = chosen.how
     return Recipe(
         target=target, precision=chosen.precision, percentile=how.percentile, bias_correction=how.bias_correction,
         float_convolutions=tuple(sorted(how.float_convolutions)), equalisation=how.equalisation,
-        float_weights=how.float_weights,
+        float_weights=how.float_weights, found=found,
     )  # fmt: skip

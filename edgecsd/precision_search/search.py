@@ -21,21 +21,21 @@ from edgecsd.overwriting import require_writable
 from edgecsd.precision_search.attempts import Attempts
 from edgecsd.precision_search.held_out import HeldOut, held_out_photos
 from edgecsd.precision_search.objectives import Objectives, least_bytes, weight_count
-from edgecsd.precision_search.results import NothingFitsError, Searched, SearchResult, nothing_fits, recipe_of
+from edgecsd.precision_search.results import RECIPE, NothingFitsError, Searched, SearchResult, nothing_fits, recipe_of
 from edgecsd.precision_search.sensitivity import LayerCost, layer_costs
 from edgecsd.precision_search.trials import SCHEMA_VERSION, Trial, TrialLog
 from edgecsd.precision_search.tuning import Tune, tune
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantization import STANDARD, EightBit, Precision, calibration_pixels
 from edgecsd.query_models import QueryModel, load_query_model
-from edgecsd.recipes import write_recipe
+from edgecsd.recipes import Found, write_recipe
 from edgecsd.space import require_same_space
 from edgecsd.targets.artifact import Target, latency_measurable, parse_target, target_module
 from edgecsd.targets.deploy import DeployModel
 
 PERCENTILES = (99.9, 100.0)  # tried beside the default
 FLOAT_SHARES = (0.04, 0.08, 0.16, 0.32)  # of the convolutions, the costliest first; more float is no 8 bit any more
-TRIALS, LAYER_LOG, LAYERS, RECIPE = "trials.jsonl", "layers.jsonl", "layers.json", "recipe.toml"
+TRIALS, LAYER_LOG, LAYERS = "trials.jsonl", "layers.jsonl", "layers.json"
 
 
 def search_precision(
@@ -73,8 +73,8 @@ def search_precision(
     Tried in this order, until one fits: w8a8 with its default ranges, with others, without bias correction and
     equalised, the best of them with its costliest layers in float, then w8a32, fp16, fp32; fp32 first where a limit is
     told by it. Of those tried that fit the smallest is taken, then the fastest. What cannot be small enough is not
-    tried. Every trial is kept in <run>/exports/auto-<target>/ and not made again; recipe.toml
-    there is what was chosen. Raises BadInputError for too few photos with features, photos of another space and CPU
+    tried. Every trial is kept in <run>/exports/auto-<target>/ and not made again; recipe.toml there is what was chosen,
+    and of what it was made. Raises BadInputError for too few photos with features, photos of another space and CPU
     time that cannot be measured here; IncompatibleError for a gallery of another space; NothingFitsError.
     """
     kind, limits = parse_target(target), objectives or Objectives()
@@ -123,8 +123,15 @@ def search_precision(
         raise NothingFitsError(nothing_fits(kind, work.objectives, attempts.tried), Searched(*tried))
     result = attempts.deliver(chosen, out, overwrite=overwrite)
     attempts.discard()
-    write_recipe(folder / RECIPE, recipe_of(kind, chosen))
-    return SearchResult(*tried, replace(chosen, file=str(result.path)), result)
+    found = Found(
+        run=str(attempts.run_of(chosen.tuned)), weights_digest=result.metadata.weights_digest,
+        calibration=str(photos.root if isinstance(calibration, ImageSet) else calibration), split=split,
+        calibration_count=calibration_count, seed=seed, calibration_digest=result.metadata.calibration_digest,
+        licence=licence,
+    )  # fmt: skip
+    recipe = recipe_of(kind, chosen, found)
+    write_recipe(folder / RECIPE, recipe)
+    return SearchResult(*tried, replace(chosen, file=str(result.path)), result, recipe)
 
 
 class _Search:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,15 @@ import pytest
 import torch
 from distillations import config, run
 from PIL import Image
+from typer.testing import CliRunner
 
 from edgecsd.backbones import to_input
 from edgecsd.bias_correction import rounded_weights
+from edgecsd.cli import app
 from edgecsd.errors import BadInputError
 from edgecsd.exporting import export
 from edgecsd.features import FeatureStore
+from edgecsd.files import sha256_file
 from edgecsd.images import find_images
 from edgecsd.precision_search import Objectives, Trial, attempts, search, search_precision, tuning
 from edgecsd.precision_search.rounding import RoundedLayers, plain_state, rounded_values
@@ -226,16 +230,21 @@ def test_what_was_tuned_is_kept_only_if_less_is_lost(
     digest = read_metadata(result.export.path).weights_digest
     assert (digest != read_config(own).weights_digest) is kept
     assert digest == read_config(result.export.path.parent.parent).weights_digest
+    again = ["--out", str(tmp_path / "again.onnx"), "--no-golden"]
+    done = CliRunner().invoke(app, [*shlex.split(result.again)[1:], *again])
+    assert done.exit_code == 0 and "warning: not the file" not in done.output
+    assert sha256_file(tmp_path / "again.onnx") == result.export.sha256
+    if helps:  # the recipe alone is of the tuned weights and of those photos
+        other = ["export", str(own), "--recipe", str(result.folder / "recipe.toml"), "--calibration", str(photos)]
+        told = CliRunner().invoke(app, [*other, *again, "--overwrite"]).output.replace("\n", "")
+        assert f"found with other weights, those in {result.export.path.parent.parent}" in told
+        assert "other photos for the ranges: --calibration" in told and "--calibration-count 8 --seed 0" in told
 
 
 def test_the_option(
     made: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """--tune STEPS reaches the training with its photos and features; without STEPS they are refused."""
-    from typer.testing import CliRunner
-
-    from edgecsd.cli import app
-
     own = tmp_path / "run"
     shutil.copytree(made, own)
     asked: list[Tune] = []
