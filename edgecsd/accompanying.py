@@ -11,7 +11,7 @@ from edgecsd.exporting import ExportResult
 from edgecsd.files import read_json, remove, replace_whole
 from edgecsd.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.report.card import Measured, card
+from edgecsd.report.card import HeldOut, Measured, card
 from edgecsd.targets.artifact import latency_measurable
 
 if TYPE_CHECKING:
@@ -68,10 +68,12 @@ def put_beside(
     run: Path,
     index: Path | None = None,
     asked: bool = False,
+    held_out: HeldOut | None = None,
     reporter: Reporter = SILENT,
 ) -> Beside:
     """FILE.golden and FILE.card.md; earlier ones of this name are replaced.
 
+    held_out   what a search measured, for the card
     photos   that the pack's are chosen from; None: no pack
     index    adds the results that an app must find, and what wrong pixels cost (about a minute more)
     asked    the pack was asked for: what stands in its way is an error. Else it is told, and the card alone written.
@@ -79,10 +81,10 @@ def put_beside(
     out = _pack_of(exported.path)
     _remove_stale(out, exported, reporter)
     if photos is None:
-        return Beside(_write_card(exported, None), None)
+        return Beside(_write_card(exported, None, held_out), None)
     if not asked and (reason := _in_the_way(exported)):
         reporter.message(f"no golden pack: {reason}")
-        return Beside(_write_card(exported, None), None)
+        return Beside(_write_card(exported, None, held_out), None)
     try:
         from edgecsd.golden import COST_IMAGES, write_golden_pack
 
@@ -91,12 +93,12 @@ def put_beside(
             exported.path, photos, out, index=index, run=run, cost_images=asked_of, reporter=reporter
         )
     except EdgecsdError as error:
-        made = Beside(_write_card(exported, None), None)
+        made = Beside(_write_card(exported, None, held_out), None)
         if asked or not isinstance(error, BadInputError | MissingBackendError):
             raise
         reporter.message(f"no golden pack: {error}")
         return made
-    return Beside(_write_card(exported, pack.costs), out)
+    return Beside(_write_card(exported, pack.costs, held_out), out)
 
 
 def _pack_of(file: Path) -> Path:
@@ -124,10 +126,10 @@ def _in_the_way(exported: ExportResult) -> str:
     return ""
 
 
-def _write_card(exported: ExportResult, costs: Costs | None) -> Path:
+def _write_card(exported: ExportResult, costs: Costs | None, held_out: HeldOut | None) -> Path:
     measured = Measured(
         exported.size_bytes, exported.sha256, exported.parity, exported.compared_on,
-        half_precision=exported.half_precision, costs=costs,
+        half_precision=exported.half_precision, costs=costs, held_out=held_out,
     )  # fmt: skip
     path = exported.path.with_name(exported.path.name + CARD_SUFFIX)
     with replace_whole(path) as temporary:

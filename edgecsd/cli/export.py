@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgecsd.accompanying import Beside
     from edgecsd.exporting import ExportResult
     from edgecsd.images import ImageSet
+    from edgecsd.report.card import HeldOut
 
 
 def command(
@@ -120,12 +121,13 @@ def command(
     require_there(None if index is None else Path(index))
     photos = _pack_photos(golden, no_golden, index, calibration, split)
 
-    def beside(exported: ExportResult) -> Beside:
+    def beside(exported: ExportResult, held_out: HeldOut | None = None, made_of: Path = run) -> Beside:
         from edgecsd.accompanying import put_beside
 
         return put_beside(
-            exported, photos, run=run, index=index, asked=(golden or index) is not None, reporter=ConsoleReporter()
-        )
+            exported, photos, run=made_of, index=index, asked=(golden or index) is not None, held_out=held_out,
+            reporter=ConsoleReporter(),
+        )  # fmt: skip
 
     if precision == AUTO and baked is not None:
         raise BadInputError("--bake: not with --precision auto; export again with the precision that it chooses")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgecsd.accompanying import Beside
     from edgecsd.exporting import ExportResult
     from edgecsd.precision_search import Objectives, Searched, Trial
+    from edgecsd.report.card import HeldOut
 
 
 COSTLIEST = 8  # layers that are printed
@@ -42,7 +43,7 @@ class Limits:
 def search(
     run: Path, target: str, calibration: Path | None, gallery: Path | None, limits: Limits, held_out: int,
     split: str | None, calibration_count: int, seed: int, out: Path | None, licence: str | None, ort_format: bool,
-    overwrite: bool, as_json: bool, tuning: dict[str, Any], beside: Callable[[ExportResult], Beside],
+    overwrite: bool, as_json: bool, tuning: dict[str, Any], beside: Callable[[ExportResult, HeldOut, Path], Beside],
 ) -> None:  # fmt: skip
     """Tell every trial, and what was chosen and why, or what each lacks."""
     if calibration is None or gallery is None:
@@ -67,7 +68,7 @@ def search(
         document = {**error.searched.as_dict(), "chosen": None, "figures": [str(path) for path in figures]}
         finish(as_json, document, text=_table(error.searched))
         raise
-    put = beside(result.export)
+    put = beside(result.export, result.on_card, result.run)
     figures, chosen, most = _draw(result, result.chosen), result.chosen, result.objectives.max_loss
     sure = (
         "the whole interval is within it" if result.sure else

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgecsd.bootstrap import Interval
 from edgecsd.errors import GateFailedError
 from edgecsd.exporting import ExportResult
 from edgecsd.precision_search.objectives import Objectives
 from edgecsd.precision_search.sensitivity import LayerCost
 from edgecsd.precision_search.trials import Trial
 from edgecsd.recipes import Found, Recipe
+from edgecsd.report.card import HeldOut
 from edgecsd.targets.artifact import Target
 
 RECIPE = "recipe.toml"
@@ -44,6 +46,18 @@ class SearchResult(Searched):
     chosen: Trial
     export: ExportResult
     recipe: Recipe
+
+    @property
+    def on_card(self) -> HeldOut:
+        """What was measured of the chosen file, for its model card."""
+        trial = self.chosen
+        return HeldOut(self.torch_overlap, Interval(trial.loss, trial.low, trial.high), self.held_out)
+
+    @property
+    def run(self) -> Path:
+        """The run folder whose weights were exported: the tuned one's, where tuning brought something."""
+        assert self.recipe.found is not None
+        return Path(self.recipe.found.run)
 
     @property
     def again(self) -> str:

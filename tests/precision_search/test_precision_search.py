@@ -296,6 +296,12 @@ def test_the_command(made: Path, photos: Path, pixel_store: FeatureStore, tmp_pa
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
     assert document["chosen"]["precision"] == "w8a8" and document["max_loss"] == 0.9
+    card, chosen = Path(document["card"]).read_text(), document["chosen"]
+    kept = document["torch_overlap"] * (1 - chosen["loss"])
+    where = "16 held-out photos, by which the precision was chosen"
+    assert f"results | {kept:.3f}, torch {document['torch_overlap']:.3f} | {where} |" in card
+    assert f"lost | {chosen['loss']:.2%} [{chosen['low']:.2%}, {chosen['high']:.2%}] | {where} |" in card
+    assert "Not measured: retrieval on other photos (`edgecsd check" in card
     costs = [layer["loss"] for layer in document["layers"]]
     assert len(costs) > 10 and costs == sorted(costs, reverse=True)
     assert json.loads((Path(document["folder"]) / "layers.json").read_text()) == document["layers"]

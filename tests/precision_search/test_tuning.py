@@ -234,7 +234,16 @@ def test_what_was_tuned_is_kept_only_if_less_is_lost(
     done = CliRunner().invoke(app, [*shlex.split(result.again)[1:], *again])
     assert done.exit_code == 0 and "warning: not the file" not in done.output
     assert sha256_file(tmp_path / "again.onnx") == result.export.sha256
-    if helps:  # the recipe alone is of the tuned weights and of those photos
+    if helps:  # the command's golden pack is compared with the tuned weights
+        searched = [
+            "export", own, "--target", "onnx", "--precision", "auto", "--calibration", photos, "--gallery",
+            pixel_store.path, "--calibration-count", 8, "--max-loss", "90%", "--tune", 2, "--tune-images", more,
+            "--tune-features", features.path, "--overwrite",
+        ]  # fmt: skip
+        made_again = CliRunner().invoke(app, list(map(str, searched)))
+        assert made_again.exit_code == 0 and f"wrote {result.export.path}" in made_again.output
+        assert result.export.path.with_name(f"{result.export.path.name}.golden").is_dir()
+        # the recipe alone is of the tuned weights and of those photos
         other = ["export", str(own), "--recipe", str(result.folder / "recipe.toml"), "--calibration", str(photos)]
         told = CliRunner().invoke(app, [*other, *again, "--overwrite"]).output.replace("\n", "")
         assert f"found with other weights, those in {result.export.path.parent.parent}" in told
