@@ -14,7 +14,7 @@ from edgecsd.errors import BadInputError
 from edgecsd.images import ImageSet, find_images
 from edgecsd.preprocess import Preprocess
 from edgecsd.progress import Reporter
-from edgecsd.quantization import calibration_pixels, synthetic_pixels
+from edgecsd.quantization import calibration_split, first_pixels, synthetic_pixels
 from edgecsd.targets.artifact import ArtifactMetadata, Runner
 from edgecsd.whole_photo import WholePhoto
 
@@ -26,10 +26,20 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ExportPhotos:
-    """(n, S, S, 3) uint8 pixels, and their digest; None where no images were given and the pixels are synthetic."""
+    """pixels of the photos that an export goes by, and of those that its file is compared with the query model on.
+
+    pixels     (n, S, S, 3) uint8, of which w8a8 takes its ranges; made up where no images were given
+    digest     of them; None of made-up ones
+    compared   (m, S, S, 3) uint8
+    whole      the images to compare a file on whose resize is inside; None: made-up ones
+    words      what `compared` and `whole` are
+    """
 
     pixels: NDArray[np.uint8]
     digest: str | None
+    compared: NDArray[np.uint8]
+    whole: ImageSet | None
+    words: str
 
 
 def find_photos(calibration: Path | ImageSet | None, split: str | None) -> ImageSet | None:
@@ -45,23 +55,34 @@ def find_photos(calibration: Path | ImageSet | None, split: str | None) -> Image
     return find_images(calibration, split=split)
 
 
-def read_photos(images: ImageSet | None, preprocess: Preprocess, count: int, seed: int) -> ExportPhotos:
-    """`count` of the images, chosen by `seed`, or made-up ones."""
+def read_photos(
+    images: ImageSet | None, preprocess: Preprocess, count: int, seed: int, *, calibrate: bool
+) -> ExportPhotos:
+    """`count` of the images, chosen by `seed`, or made-up ones.
+
+    calibrate: they give ranges, so that up to `count` others are compared on; where there are none, they themselves
+    """
     if images is None:
-        return ExportPhotos(synthetic_pixels(preprocess.size, seed=seed), None)
-    return ExportPhotos(*calibration_pixels(images, preprocess, count, seed))
+        pixels = synthetic_pixels(preprocess.size, seed=seed)
+        return ExportPhotos(pixels, None, pixels, None, "made-up images")
+    pixels, digest, others = calibration_split(images, preprocess, count, seed)
+    if not calibrate:
+        return ExportPhotos(pixels, digest, pixels, images, "photos")
+    compared = first_pixels(others, preprocess, count)
+    if not len(compared):
+        return ExportPhotos(pixels, digest, pixels, images, "photos, the calibration photos")
+    return ExportPhotos(pixels, digest, compared, others, "photos that did not calibrate it")
 
 
 def embed_by_both(
-    runner: Runner, metadata: ArtifactMetadata, model: QueryModel, images: ImageSet | None, photos: ExportPhotos,
-    seed: int, reporter: Reporter,
-) -> tuple[Floats, Floats]:  # fmt: skip
+    runner: Runner, metadata: ArtifactMetadata, model: QueryModel, photos: ExportPhotos, seed: int, reporter: Reporter
+) -> tuple[Floats, Floats]:
     """(n, dim) embeddings of the written artifact, and of the query model."""
     said, contract = "comparing the written file with the query model on", metadata.input
     if isinstance(contract, WholePhoto):
-        whole = photos_to_compare(images, contract, seed)
-        reporter.message(f"{said} {len(whole)} whole images")
+        whole = photos_to_compare(photos.whole, contract, seed)
+        reporter.message(f"{said} {len(whole)} whole {photos.words}")
         return embed_both(runner, model.embed, whole, contract)
-    reporter.message(f"{said} {len(photos.pixels)} images")
-    one_by_one = [model.embed(photos.pixels[i : i + 1]) for i in range(len(photos.pixels))]
-    return runner.embed(photos.pixels), np.concatenate(one_by_one)
+    reporter.message(f"{said} {len(photos.compared)} {photos.words}")
+    one_by_one = [model.embed(photos.compared[i : i + 1]) for i in range(len(photos.compared))]
+    return runner.embed(photos.compared), np.concatenate(one_by_one)

@@ -24,6 +24,7 @@ from edgecsd.targets.artifact import (
     ArtifactMetadata,
     Target,
     TargetModule,
+    latency_measurable,
     load_runner,
     parse_target,
     read_metadata,
@@ -82,8 +83,8 @@ def export(
 
     out          by default <run>/exports/<backbone>-<precision>.<suffix>
     calibration  images (folder, CSV list or ImageSet) like those the app will see. w8a8 needs them: its ranges come
-                 from `calibration_count` of them, chosen by `seed`. The other precisions only compare on them, and
-                 without them compare on eight synthetic images.
+                 from `calibration_count` of them, chosen by `seed`, and it is compared on as many others, if there are
+                 any. The other precisions only compare on them, and without them compare on eight synthetic images.
     ort_format   target onnx: write onnxruntime's own format (.ort), which its reduced builds for phones load
     baked        put resize and crop inside (edgecsd.baking says which target can): the file takes whole upright photos
                  of this size, or of any
@@ -111,8 +112,10 @@ def export(
     model.config.preprocess.require_square("export")
     path = out or default_place(run, model.config.backbone, precision, suffix, baked)
     require_place(path, target, suffix, overwrite=overwrite)
-    images = find_photos(calibration, split)
-    photos = read_photos(images, model.config.preprocess, calibration_count, seed)
+    photos = read_photos(
+        find_photos(calibration, split), model.config.preprocess, calibration_count, seed,
+        calibrate=precision is Precision.W8A8,
+    )  # fmt: skip
     metadata = _metadata(model, module, target, precision, photos, how, licence, baked)
     deploy = DeployModel(model)
     if how.equalisation:
@@ -125,10 +128,12 @@ def export(
         _convert(module, deploy, temporary, precision, photos, metadata, how)
         written = read_metadata(temporary)
         runner = load_runner(temporary)
-        vectors, reference = embed_by_both(runner, written, model, images, photos, seed, reporter)
+        vectors, reference = embed_by_both(runner, written, model, photos, seed, reporter)
         require_unit(vectors, path.name)
         parity = compare(vectors, reference)
-    compared_on = f"{len(vectors)} {'made-up images' if images is None else 'photos'}"
+    compared_on = f"{len(vectors)} {photos.words}"
+    if not latency_measurable(target):  # not what a device runs
+        compared_on += f"; {runner.kind}"
     return ExportResult(
         path, target, precision, size_bytes(path), written, parity, compared_on, sha256_file(path), ranges
     )

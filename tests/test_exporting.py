@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from edgecsd import exporting
+from edgecsd.cli import app
 from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.exporting import compare, export, require_unit
 from edgecsd.files import sha256_file, size_bytes
+from edgecsd.images import find_images
 from edgecsd.progress import SILENT, TaskContext
 from edgecsd.quantization import Precision
 from edgecsd.query_models import create_query_model, load_query_model, save_query_model
@@ -60,6 +63,18 @@ def test_calibration_is_in_the_metadata_of_w8a8_alone(fresh: Path, photos: Path)
     assert calibrated.calibration_count == 12 and len(str(calibrated.calibration_digest)) == 64
     compared = export(fresh, "onnx", "fp16", calibration=photos, calibration_count=12).metadata
     assert (compared.calibration_count, compared.calibration_digest) == (0, None)
+
+
+def test_w8a8_is_compared_on_photos_that_gave_no_ranges_where_there_are_any(fresh: Path, photos: Path) -> None:
+    some = export(fresh, "onnx", "w8a8", calibration=photos, calibration_count=16)
+    assert some.compared_on == "8 photos that did not calibrate it"
+    images, model = find_images(photos), load_query_model(fresh)
+    order = np.random.default_rng(0).permutation(24)[16:]
+    pixels = np.stack([model.config.preprocess.pixels(images.read(int(p)).image) for p in order])
+    one_by_one = np.concatenate([model.embed(pixels[i : i + 1]) for i in range(8)])
+    assert some.parity == compare(load_runner(some.path).embed(pixels), one_by_one)
+    every = export(fresh, "onnx", "w8a8", calibration=photos, calibration_count=24, overwrite=True)
+    assert every.compared_on == "24 photos, the calibration photos"
 
 
 def test_what_cannot_be_exported_is_said_before_anything_is_written(fresh: Path, tmp_path: Path) -> None:
@@ -187,10 +202,14 @@ def test_a_failing_overwrite_keeps_the_old_file(fresh: Path) -> None:
 def test_a_folder_artifact_is_replaced_whole(fresh: Path) -> None:
     first = export(fresh, "coreml", "fp16")
     (first.path / "stray").write_text("left by somebody")
-    second = export(fresh, "coreml", "fp16", overwrite=True)
-    assert not (second.path / "stray").exists()
-    assert left_behind(fresh) == ["test_byobnet-fp16.mlpackage"]
-    assert load_runner(second.path).kind.startswith("Core ML")
+    second = CliRunner().invoke(app, ["export", str(fresh), "--target", "coreml", "--precision", "fp16", "--overwrite"])
+    assert second.exit_code == 0 and not (first.path / "stray").exists()
+    card = f"{first.path.name}.card.md"
+    assert left_behind(fresh) == [first.path.name, card] and first.path.name == "test_byobnet-fp16.mlpackage"
+    assert load_runner(first.path).kind.startswith("Core ML")
+    words = "8 made-up images; Core ML reference semantics evaluated in torch, not the Neural Engine"
+    assert f"against the torch model, on {words}: cosine mean" in second.stdout
+    assert f"| {words} |" in (first.path.parent / card).read_text()
 
 
 def test_stdout_carries_the_result_alone(fresh: Path) -> None:

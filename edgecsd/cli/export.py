@@ -170,7 +170,8 @@ def command(
     put = beside(result)
     parity = result.parity
     text = (
-        f"{result.target} {result.precision}: {result.size_bytes / 1e6:.2f} MB; against the torch model: "
+        f"{result.target} {result.precision}: {result.size_bytes / 1e6:.2f} MB; against the torch model, on "
+        f"{result.compared_on}: "
         f"cosine mean {parity['cosine_mean']:.6f}, lowest {parity['cosine_min']:.6f}, "
         f"largest difference {parity['max_difference']:.2e}{put.told}"
     )
@@ -181,6 +182,7 @@ def command(
         "size_bytes": result.size_bytes,
         "sha256": result.sha256,
         "parity": parity,
+        "compared_on": result.compared_on,
         "half_precision": result.half_precision.as_dict() if result.half_precision else None,
         "metadata": result.metadata.model_dump(mode="json"),
         **put.as_dict(),
