@@ -103,7 +103,7 @@ def export(
     module = target_module(target)
     _require_precision(module, target, precision, calibration)
     suffix = suffix_of(target, ort_format)
-    from edgecsd.bias_correction import correct_biases
+    from edgecsd.bias_correction import correct_biases, require_places
     from edgecsd.equalisation import equalise
     from edgecsd.query_models import load_query_model
     from edgecsd.targets.deploy import DeployModel
@@ -118,6 +118,7 @@ def export(
     )  # fmt: skip
     metadata = _metadata(model, module, target, precision, photos, how, licence, baked)
     deploy = DeployModel(model)
+    require_places(deploy, photos.pixels[:1], how.float_convolutions)
     if how.equalisation:
         equalise(deploy, photos.pixels)
     if precision is Precision.W8A8 and how.bias_correction:

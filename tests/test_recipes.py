@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError
+from edgecsd.exporting import export
 from edgecsd.quantization import EightBit, Precision
+from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.recipes import RECIPES, Found, Recipe, find_recipe, write_recipe
+from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.artifact import Target, target_module
 
 
@@ -59,6 +65,19 @@ def test_files_that_are_no_recipe(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"--recipe .*wrong\.toml: ") as error:
         find_recipe(str(tmp_path / "wrong.toml"))
     assert said in str(error.value)
+
+
+def test_a_convolution_that_the_network_has_not(tmp_path: Path) -> None:
+    model = create_query_model("test_byobnet", EmbeddingSpace(gallery_model="g", dim=16), size=64, pretrained=False)
+    save_query_model(model, tmp_path / "run")
+    count = sum(isinstance(module, torch.nn.Conv2d) for module in model.modules())
+    how = EightBit(float_convolutions=frozenset({0, count, 9999}))
+    Image.new("RGB", (64, 64)).save(tmp_path / "0.png")
+    for number in range(1, 8):
+        shutil.copy(tmp_path / "0.png", tmp_path / f"{number}.png")
+    said = rf"float_convolutions \[{count}, 9999\]: this network has {count} convolutions, from 0 to {count - 1} "
+    with pytest.raises(BadInputError, match=said):
+        export(tmp_path / "run", "onnx", "w8a8", calibration=tmp_path, how=how)
 
 
 def test_unknown_names() -> None:

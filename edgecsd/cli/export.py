@@ -53,7 +53,8 @@ def command(
         Path | None, typer.Option(help="auto: store with the gallery features of the calibration photos, searched in.")
     ] = None,
     held_out: Annotated[
-        int | None, typer.Option(min=16, help="auto: photos to search with, beside those that calibrate (300).")
+        int | None,
+        typer.Option(help="auto: photos to search with, 16 or more, beside those that calibrate (300)."),
     ] = None,
     layers: Annotated[
         bool, typer.Option("--layers", help="auto: measure what each layer costs in 8 bit, whatever fits; minutes.")
@@ -141,8 +142,8 @@ def command(
     if precision == AUTO:
         limits = Limits(max_loss or "1%", max_size, max_cpu_ratio)
         search(
-            run, target, calibration, gallery, limits, held_out or 300, split, calibration_count, seed, out, licence,
-            ort_format, overwrite, as_json, tuning, beside,
+            run, target, calibration, gallery, limits, 300 if held_out is None else held_out, split, calibration_count,
+            seed, out, licence, ort_format, overwrite, as_json, tuning, beside,
         )  # fmt: skip
         return
     if given := [name for name, value in auto.items() if value is not None]:

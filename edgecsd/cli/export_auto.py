@@ -69,6 +69,7 @@ def search(
         finish(as_json, document, text=_table(error.searched))
         raise
     put = beside(result.export, result.on_card, result.run)
+    parity = result.export.parity
     figures, chosen, most = _draw(result, result.chosen), result.chosen, result.objectives.max_loss
     sure = (
         "the whole interval is within it" if result.sure else
@@ -84,6 +85,8 @@ def search(
             **put.as_dict(),
         },
         text=f"{_table(result)}\nchosen: {chosen.name}, loses {chosen.loss:.2%} of it; limit {most:.2%}: {sure}"
+        f"\nagainst the torch model, on {result.export.compared_on}: cosine mean {parity['cosine_mean']:.6f}, lowest "
+        f"{parity['cosine_min']:.6f}"
         f"{put.told}\nthe same file again: {result.again}",
         wrote=result.export.path,
         following=f"edgecsd check {quoted(result.export.path)} --index gallery.index --images PHOTOS",

@@ -222,7 +222,15 @@ def test_errors(
             Objectives(**limits)
     with pytest.raises(BadInputError, match="--max-cpu-ratio: target coreml runs on Apple's systems only"):
         search_precision(made, "coreml", photos, pixel_store.path, objectives=Objectives(max_cpu_ratio=0.5))
-    with pytest.raises(BadInputError, match="beside 16 photos for the ranges, 8 have features"):
+    with pytest.raises(BadInputError, match="--held-out 5: 16 photos or more are needed"):
+        search_precision(made, "onnx", photos, pixel_store.path, held_out=5, overwrite=True)
+    few = find_images(photos).subset(range(20))
+    with pytest.raises(BadInputError, match="of 20 photos 64 give the ranges, which leaves 0 to search with; 16 or"):
+        search_precision(made, "onnx", few, pixel_store.path, overwrite=True)
+    alien = shutil.copytree(photos, tmp_path / "alien" / "under another id").parent
+    with pytest.raises(BadInputError, match="beside the 8 photos that give the ranges, 0 of 16 have features in"):
+        search_precision(made, "onnx", alien, pixel_store.path, calibration_count=8, overwrite=True)
+    with pytest.raises(BadInputError, match="of 24 photos 16 give the ranges, which leaves 8"):
         search_precision(made, "onnx", photos, pixel_store.path, calibration_count=16, overwrite=True)
     few_trials(monkeypatch)
     monkeypatch.setattr(attempts.Attempts, "_made", lambda _, *key: Trial(*key[:2], 1, 0.5, 0.4, 0.6, 0.1, "f"))
