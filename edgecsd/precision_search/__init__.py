@@ -1,4 +1,4 @@
-"""Which precision may an export have? The smallest whose retrieval on held-out photos stays near the torch model's.
+"""Which precision may an export have? From w8a8 up, until retrieval on held-out photos stays near the torch model's.
 
 held_out.py      the photos that it is judged by
 trials.py        what one recipe costs; kept line by line, so that a search resumes

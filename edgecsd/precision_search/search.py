@@ -58,7 +58,7 @@ def search_precision(
     overwrite: bool = False,
     reporter: Reporter = SILENT,
 ) -> SearchResult:
-    """Export in a precision whose file keeps the objectives (by default, loses at most 1 %), the smallest tried first.
+    """Export in a precision whose file keeps the objectives (by default, loses at most 1 %), from w8a8 up.
 
     calibration   unlabelled photos whose gallery features are in `gallery`: `calibration_count` give the ranges, up to
                   `held_out` others are searched with

@@ -113,7 +113,8 @@ def _kept(held_out: HeldOut) -> Iterator[tuple[str, str, str]]:
     lost, torch = held_out.lost, held_out.torch_overlap
     where = f"{held_out.photos} held-out photos, by which the precision was chosen"
     yield "overlap@10 with the gallery model's results", f"{torch * (1 - lost.mean):.3f}, torch {torch:.3f}", where
-    yield "of that of the torch query model lost", f"{lost.mean:.2%} [{lost.low:.2%}, {lost.high:.2%}]", where
+    spread = f"{lost.mean:.2%} [{lost.low:.2%}, {lost.high:.2%}]"
+    yield "share of the torch query model's overlap@10 that is lost", spread, where
 
 
 def _retrieval(checked: CheckResult) -> Iterator[tuple[str, str, str]]:
