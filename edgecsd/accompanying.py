@@ -6,18 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgecsd.errors import BadInputError, MissingBackendError
+from edgecsd.errors import BadInputError, EdgecsdError, MissingBackendError
 from edgecsd.exporting import ExportResult
-from edgecsd.files import replace_whole
+from edgecsd.files import read_json, remove, replace_whole
 from edgecsd.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.report.card import Measured, card
+from edgecsd.report.card import HeldOut, Measured, card
 from edgecsd.targets.artifact import latency_measurable
 
 if TYPE_CHECKING:
     from edgecsd.golden import Costs
 
 PACK_SUFFIX, CARD_SUFFIX = ".golden", ".card.md"
+PACK_MANIFEST, PACK_KIND = "golden.json", "golden pack"  # as edgecsd.golden has them, which needs faiss
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,29 @@ class Beside:
         return {"card": str(self.card), "golden": None if self.pack is None else str(self.pack)}
 
 
+def require_beside(run: Path, file: Path, *, index: Path | None, baked: bool) -> None:
+    """Raise what stands in the way of a golden pack that is asked for, before `file` is made.
+
+    BadInputError for an index that is not there, for a file whose resize is inside and for something else at
+    FILE.golden; IncompatibleError for an index of another space than the run's.
+    """
+    if baked:
+        raise BadInputError(
+            f"--bake: its golden pack would hold whole photos; leave out {'--golden' if index is None else '--index'}, "
+            "and make the pack of the file without --bake"
+        )
+    from edgecsd.golden import require_free_for_pack
+
+    require_free_for_pack(_pack_of(file))
+    if index is None:
+        return
+    from edgecsd.index_places import open_index
+    from edgecsd.query_models import read_config
+    from edgecsd.space import require_same_space
+
+    require_same_space(read_config(run).space, open_index(index).space, str(run), str(index))
+
+
 def put_beside(
     exported: ExportResult,
     photos: ImageSet | None,
@@ -44,20 +68,23 @@ def put_beside(
     run: Path,
     index: Path | None = None,
     asked: bool = False,
+    held_out: HeldOut | None = None,
     reporter: Reporter = SILENT,
 ) -> Beside:
     """FILE.golden and FILE.card.md; earlier ones of this name are replaced.
 
+    held_out   what a search measured, for the card
     photos   that the pack's are chosen from; None: no pack
     index    adds the results that an app must find, and what wrong pixels cost (about a minute more)
     asked    the pack was asked for: what stands in its way is an error. Else it is told, and the card alone written.
     """
+    out = _pack_of(exported.path)
+    _remove_stale(out, exported, reporter)
     if photos is None:
-        return Beside(_write_card(exported, None), None)
+        return Beside(_write_card(exported, None, held_out), None)
     if not asked and (reason := _in_the_way(exported)):
         reporter.message(f"no golden pack: {reason}")
-        return Beside(_write_card(exported, None), None)
-    out = exported.path.with_name(exported.path.name + PACK_SUFFIX)
+        return Beside(_write_card(exported, None, held_out), None)
     try:
         from edgecsd.golden import COST_IMAGES, write_golden_pack
 
@@ -65,12 +92,27 @@ def put_beside(
         pack = write_golden_pack(
             exported.path, photos, out, index=index, run=run, cost_images=asked_of, reporter=reporter
         )
-    except (BadInputError, MissingBackendError) as error:
-        if asked:
+    except EdgecsdError as error:
+        made = Beside(_write_card(exported, None, held_out), None)
+        if asked or not isinstance(error, BadInputError | MissingBackendError):
             raise
         reporter.message(f"no golden pack: {error}")
-        return Beside(_write_card(exported, None), None)
-    return Beside(_write_card(exported, pack.costs), out)
+        return made
+    return Beside(_write_card(exported, pack.costs, held_out), out)
+
+
+def _pack_of(file: Path) -> Path:
+    return file.with_name(file.name + PACK_SUFFIX)
+
+
+def _remove_stale(pack: Path, exported: ExportResult, reporter: Reporter) -> None:
+    """Remove the golden pack of another file of this name: an app's self-test would hold the new file to it."""
+    found = read_json(pack / PACK_MANIFEST) if (pack / PACK_MANIFEST).is_file() else None
+    if not isinstance(found, dict) or found.get("kind") != PACK_KIND:
+        return
+    if found.get("artifact", {}).get("sha256") != exported.sha256:
+        remove(pack)
+        reporter.message(f"removed {pack.name}: it was the golden pack of the former {exported.path.name}")
 
 
 def _in_the_way(exported: ExportResult) -> str:
@@ -84,10 +126,10 @@ def _in_the_way(exported: ExportResult) -> str:
     return ""
 
 
-def _write_card(exported: ExportResult, costs: Costs | None) -> Path:
+def _write_card(exported: ExportResult, costs: Costs | None, held_out: HeldOut | None) -> Path:
     measured = Measured(
         exported.size_bytes, exported.sha256, exported.parity, exported.compared_on,
-        half_precision=exported.half_precision, costs=costs,
+        half_precision=exported.half_precision, costs=costs, held_out=held_out,
     )  # fmt: skip
     path = exported.path.with_name(exported.path.name + CARD_SUFFIX)
     with replace_whole(path) as temporary:

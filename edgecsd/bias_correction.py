@@ -6,7 +6,7 @@ Nagel, van Baalen, Blankevoort, Welling: Data-Free Quantization Through Weight E
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgecsd.errors import BadInputError
 from edgecsd.quantization import STANDARD, EightBit
 
 LEVELS = 127  # of a weight in 8 bit, on either side of 0
@@ -83,6 +84,16 @@ def convolutions_in_order(network: nn.Module, photo: NDArray[np.uint8]) -> list[
     with torch.inference_mode(), hooked(layers, lambda layer, inputs: found.append(layer)):
         network(torch.from_numpy(photo))
     return found
+
+
+def require_places(network: nn.Module, photo: NDArray[np.uint8], places: Collection[int]) -> None:
+    """BadInputError unless the network has a convolution at each of `places` in the order of execution."""
+    count = len(convolutions_in_order(network, photo)) if places else 0
+    if missing := sorted(place for place in places if place >= count):
+        raise BadInputError(
+            f"float_convolutions {missing}: this network has {count} convolutions, from 0 to {count - 1} in the order "
+            "in which it runs them"
+        )
 
 
 @contextmanager

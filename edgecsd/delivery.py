@@ -10,7 +10,7 @@ FOLDER/
 
 from __future__ import annotations
 
-import shutil
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +18,22 @@ from edgecsd.bench.run import bench
 from edgecsd.bench.schema import BenchRow
 from edgecsd.check import CheckResult, check
 from edgecsd.errors import BadInputError, GateFailedError
+from edgecsd.export_places import suffix_of
 from edgecsd.exporting import export
 from edgecsd.files import replace_whole, write_json
 from edgecsd.golden import COST_IMAGES, write_golden_pack
-from edgecsd.images import find_images
+from edgecsd.images import ImageSet, find_images
+from edgecsd.overwriting import require_writable
+from edgecsd.preprocess import Preprocess
 from edgecsd.progress import SILENT, Reporter
+from edgecsd.quantization import Precision, calibration_split
+from edgecsd.query_models import read_config
 from edgecsd.recipes import Recipe
 from edgecsd.report.card import CARD, Measured, card
 from edgecsd.targets.artifact import latency_measurable
+
+FEWEST, CALIBRATION = 16, 64  # photos that give ranges: `check` asks for 16
+FEWEST_CHECKED = 8
 
 
 @dataclass(frozen=True)
@@ -48,23 +56,35 @@ def deliver(
     calibration: Path | None = None,
     reference: Path | None = None,
     bench_seconds: float | None = None,
+    licence: str | None = None,
     how_to: str = "",
     reporter: Reporter = SILENT,
 ) -> Delivery:
     """Export by the recipe, check, measure and pack. A failed gate raises GateFailedError and delivers nothing.
 
-    calibration photos that w8a8 measures its ranges on (the images, if none are given)
+    calibration photos that w8a8 measures its ranges on; without them a third of the images (16 to 64), which are then
+                neither checked on nor measured with
     reference   a store with the gallery model's features of the images; without it the gallery model is run on them
+    licence     text or SPDX name for the file's metadata
     how_to      lines for the card that say how this device class loads the file
+
+    Nothing is written beside `out`. Raises BadInputError for an `out` that is there, and for too few images.
     """
     if out.exists():
         raise BadInputError(f"{out}: already there; choose another folder")
-    photos = find_images(images)
+    require_writable(out)
+    config = read_config(run)
+    given = find_images(images)
+    count, photos = CALIBRATION, given
+    if recipe.precision is Precision.W8A8 and calibration is None:
+        count, photos = _split(given, config.preprocess, reporter)
     with replace_whole(out) as folder:
         folder.mkdir()
+        suffix = suffix_of(recipe.target, recipe.ort_format)
         exported = export(
-            run, recipe.target, recipe.precision, calibration=calibration or photos, ort_format=recipe.ort_format,
-            how=recipe.how, overwrite=True, reporter=reporter,
+            run, recipe.target, recipe.precision, out=folder / f"{config.backbone}-{recipe.precision}{suffix}",
+            calibration=calibration or given, calibration_count=count, ort_format=recipe.ort_format, how=recipe.how,
+            licence=licence, reporter=reporter,
         )  # fmt: skip
         checked = check(exported.path, index, photos, run=run, reference=reference, reporter=reporter)
         if not checked.passed:
@@ -76,17 +96,40 @@ def deliver(
             [exported.path], images=photos, run=run, threads=(1,), min_seconds=bench_seconds,
             out=folder / "bench.jsonl", reporter=reporter,
         ).rows[0]  # fmt: skip
-        artifact = folder / exported.path.name
-        (shutil.copytree if exported.path.is_dir() else shutil.copy2)(exported.path, artifact)
         # Core ML runs op by op here, about ten times slower, and mistakes cost nearly the same in every target.
         asked = COST_IMAGES if latency_measurable(exported.target) else 0
         pack = write_golden_pack(
-            artifact, photos, folder / "golden", index=index, run=run, cost_images=asked, reporter=reporter
+            exported.path, photos, folder / "golden", index=index, run=run, cost_images=asked, reporter=reporter
         )
         measured = Measured(
             exported.size_bytes, exported.sha256, exported.parity, exported.compared_on, exported.half_precision,
             checked, row, pack.costs,
         )  # fmt: skip
         write_json(folder / "check.json", checked.as_dict())
-        (folder / CARD).write_text(card(artifact.name, exported.metadata, measured, how_to), encoding="utf-8")
-    return Delivery(out, out / exported.path.name, checked, row)
+        (folder / CARD).write_text(card(exported.path.name, exported.metadata, measured, how_to), encoding="utf-8")
+        for file in (folder / "check.json", folder / "bench.jsonl"):
+            _name_the_final_place(file, folder, out)
+    artifact = out / exported.path.name
+    return Delivery(out, artifact, checked, row.model_copy(update={"file": str(artifact)}))
+
+
+def _split(images: ImageSet, preprocess: Preprocess, reporter: Reporter) -> tuple[int, ImageSet]:
+    """How many of the images give ranges, and the others, which it is checked on: else a file is judged by its own."""
+    count = min(CALIBRATION, max(FEWEST, len(images) // 3))
+    if len(images) - count < FEWEST_CHECKED:
+        raise BadInputError(
+            f"{images.root}: {len(images)} photos are too few to measure the ranges of w8a8 and to check it on others: "
+            f"give {FEWEST + FEWEST_CHECKED} or more, or photos for the ranges with --calibration"
+        )
+    others = calibration_split(images, preprocess, count)[2]
+    reporter.message(
+        f"{count} of the {len(images)} photos measure the ranges of w8a8, and it is checked on the other "
+        f"{len(others)}; to check it on all, give photos for the ranges with --calibration"
+    )
+    return count, others
+
+
+def _name_the_final_place(file: Path, temporary: Path, out: Path) -> None:
+    """Paths in a JSON file as they are once the folder stands where it belongs."""
+    before, after = (json.dumps(str(path), ensure_ascii=False)[1:-1] for path in (temporary, out))
+    file.write_text(file.read_text("utf-8").replace(before, after), encoding="utf-8")

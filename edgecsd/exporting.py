@@ -10,28 +10,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgecsd
-from edgecsd.baking import embed_both, photos_to_compare
 from edgecsd.errors import BadInputError, EdgecsdError, GateFailedError
+from edgecsd.export_photos import ExportPhotos, embed_by_both, find_photos, read_photos
+from edgecsd.export_places import default_place, require_place, suffix_of
 from edgecsd.files import replace_whole, sha256_file, size_bytes
-from edgecsd.images import ImageSet, find_images
+from edgecsd.images import ImageSet
 from edgecsd.locks import holding_out
 from edgecsd.metrics import cosines
-from edgecsd.preprocess import Preprocess
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.quantization import STANDARD, EightBit, Precision, calibration_pixels, parse_precision, synthetic_pixels
-from edgecsd.range_guard import RangeReport, guard_ranges, require_half_precision
+from edgecsd.quantization import STANDARD, EightBit, Precision, parse_precision
+from edgecsd.range_guard import FEW, RangeReport, guard_ranges, require_half_precision
 from edgecsd.targets.artifact import (
-    ORT_SUFFIX,
     ArtifactMetadata,
     Target,
     TargetModule,
+    latency_measurable,
     load_runner,
     parse_target,
     read_metadata,
     target_module,
 )
 from edgecsd.targets.content_digest import UNSEALED, seal
-from edgecsd.whole_photo import PhotoSize, WholePhoto
+from edgecsd.whole_photo import PhotoSize
 
 if TYPE_CHECKING:
     from edgecsd.query_models import QueryModel
@@ -62,14 +62,6 @@ class ExportResult:
     half_precision: RangeReport | None = None
 
 
-@dataclass(frozen=True)
-class _Photos:
-    """(n, S, S, 3) uint8 pixels, and their digest; None where no images were given and the pixels are synthetic."""
-
-    pixels: NDArray[np.uint8]
-    digest: str | None
-
-
 @holding_out
 def export(
     run: Path,
@@ -92,16 +84,17 @@ def export(
 
     out          by default <run>/exports/<backbone>-<precision>.<suffix>
     calibration  images (folder, CSV list or ImageSet) like those the app will see. w8a8 needs them: its ranges come
-                 from `calibration_count` of them, chosen by `seed`. The other precisions only compare on them, and
-                 without them compare on eight synthetic images.
+                 from `calibration_count` of them, chosen by `seed`, and it is compared on as many others, if there are
+                 any. The other precisions only compare on them, and without them compare on eight synthetic images.
     ort_format   target onnx: write onnxruntime's own format (.ort), which its reduced builds for phones load
     baked        put resize and crop inside (edgecsd.baking says which target can): the file takes whole upright photos
                  of this size, or of any
     how          of w8a8 (edgecsd.precision_search finds one); the other precisions have one recipe each
 
-    Nothing is written unless the artifact, read back from disk, gives finite unit embeddings, and, for fp16, unless the
-    network survives half precision as GPUs compute it (edgecsd.range_guard): GateFailedError else. The other
-    precisions tell the reporter if it would not. Raises BadInputError for a precision that the target lacks, for w8a8
+    Nothing is written unless the artifact, read back from disk, gives finite unit embeddings, and, of a file that
+    computes in fp16 (Core ML's 8-bit ones too), unless the network survives half precision as GPUs compute it on all
+    of those images (edgecsd.range_guard): GateFailedError else. Of other files the reporter is told if it would not,
+    on 16 of them. Raises BadInputError for a precision that the target lacks, for w8a8
     without calibration, and for an `out` that is there already without `overwrite`; MissingBackendError where the
     target's converter is not installed.
     """
@@ -110,57 +103,61 @@ def export(
         raise BadInputError(f"precision {precision} has one recipe; {how.changes} goes with w8a8")
     module = target_module(target)
     _require_precision(module, target, precision, calibration)
-    suffix = _suffix(target, ort_format)
-    from edgecsd.bias_correction import correct_biases
+    suffix = suffix_of(target, ort_format)
+    from edgecsd.bias_correction import correct_biases, require_places
     from edgecsd.equalisation import equalise
     from edgecsd.query_models import load_query_model
     from edgecsd.targets.deploy import DeployModel
 
     model = load_query_model(run)
     model.config.preprocess.require_square("export")
-    path = _output(run, model, target, precision, suffix, out, overwrite, baked)
-    images = _images(calibration, split)
-    photos = _photos(images, model.config.preprocess, calibration_count, seed)
+    path = out or default_place(run, model.config.backbone, precision, suffix, baked)
+    require_place(path, target, suffix, overwrite=overwrite)
+    photos = read_photos(
+        find_photos(calibration, split), model.config.preprocess, calibration_count, seed,
+        calibrate=precision is Precision.W8A8,
+    )  # fmt: skip
     metadata = _metadata(model, module, target, precision, photos, how, licence, baked)
     deploy = DeployModel(model)
+    require_places(deploy, photos.pixels[:1], how.float_convolutions)
     if how.equalisation:
         equalise(deploy, photos.pixels)
     if precision is Precision.W8A8 and how.bias_correction:
         correct_biases(deploy, photos.pixels, how)
-    ranges = _guard(deploy, photos.pixels, precision, path.name, reporter)
+    ranges = _guard(deploy, photos.pixels, module, precision, path.name, reporter)
     reporter.message(f"converting {model.config.backbone} to {target}, {precision}")
     with replace_whole(path) as temporary:
         _convert(module, deploy, temporary, precision, photos, metadata, how)
         written = read_metadata(temporary)
-        vectors, reference = _both(temporary, written, model, images, photos, seed, reporter)
+        runner = load_runner(temporary)
+        vectors, reference = embed_by_both(runner, written, model, photos, seed, reporter)
         require_unit(vectors, path.name)
         parity = compare(vectors, reference)
-    compared_on = f"{len(vectors)} {'made-up images' if images is None else 'photos'}"
+    compared_on = f"{len(vectors)} {photos.words}"
+    if not latency_measurable(target):  # not what a device runs
+        compared_on += f"; {runner.kind}"
     return ExportResult(
         path, target, precision, size_bytes(path), written, parity, compared_on, sha256_file(path), ranges
     )
 
 
 def _guard(
-    deploy: DeployModel, pixels: NDArray[np.uint8], precision: Precision, name: str, reporter: Reporter
-) -> RangeReport | None:
-    """Refuse an fp16 artifact of a network that half precision breaks; for other precisions only tell of it."""
-    report = guard_ranges(deploy, pixels)
+    deploy: DeployModel, pixels: NDArray[np.uint8], module: TargetModule, precision: Precision, name: str,
+    reporter: Reporter,
+) -> RangeReport | None:  # fmt: skip
+    """Refuse a file that computes in fp16 of a network that half precision breaks; of other files only tell of it."""
+    computes_in_half = precision in module.HALF_PRECISIONS
+    report = guard_ranges(deploy, pixels, most=len(pixels) if computes_in_half else FEW)
     if report is None:
         return None
-    if precision is Precision.FP16:
-        require_half_precision(report, name)
+    if computes_in_half:
+        others = module.PRECISIONS - module.HALF_PRECISIONS
+        require_half_precision(report, name, [each for each in Precision if each in others])
     for problem in report.failures[:3]:
         reporter.message(f"warning: this model will fail on a GPU in half precision: {problem}")
     for warning in report.warnings[:3]:
         reporter.message(f"warning: in half precision {warning}")
     return report
-
-
-def _suffix(target: Target, ort_format: bool) -> str:
-    if ort_format and target is not Target.ONNX:
-        raise BadInputError(f"--ort-format is a form of target onnx; target {target} has none: leave it out")
-    return ORT_SUFFIX if ort_format else target.suffix
 
 
 def _require_precision(
@@ -176,46 +173,8 @@ def _require_precision(
         )
 
 
-def _output(
-    run: Path,
-    model: QueryModel,
-    target: Target,
-    precision: Precision,
-    suffix: str,
-    out: Path | None,
-    overwrite: bool,
-    baked: PhotoSize | None,
-) -> Path:
-    inside = "" if baked is None else "-whole-photo"
-    path = out or run / "exports" / f"{model.config.backbone}-{precision}{inside}{suffix}"
-    if path.suffix != suffix:
-        other = "; .ort is written with --ort-format" if path.suffix == ORT_SUFFIX else ""
-        raise BadInputError(f"--out {path}: the name of a {target} artifact ends in {suffix}{other}")
-    if path.exists() and not overwrite:
-        raise BadInputError(f"{path}: already there; choose another --out or add --overwrite")
-    return path
-
-
-def _images(calibration: Path | ImageSet | None, split: str | None) -> ImageSet | None:
-    if calibration is None:
-        if split is not None:
-            raise BadInputError(f"--split {split} needs --calibration with a CSV list")
-        return None
-    if isinstance(calibration, ImageSet):
-        if split is not None:
-            raise BadInputError(f"split {split!r} goes with a CSV list; these images are chosen already")
-        return calibration
-    return find_images(calibration, split=split)
-
-
-def _photos(images: ImageSet | None, preprocess: Preprocess, count: int, seed: int) -> _Photos:
-    if images is None:
-        return _Photos(synthetic_pixels(preprocess.size, seed=seed), None)
-    return _Photos(*calibration_pixels(images, preprocess, count, seed))
-
-
 def _metadata(
-    model: QueryModel, module: TargetModule, target: Target, precision: Precision, photos: _Photos,
+    model: QueryModel, module: TargetModule, target: Target, precision: Precision, photos: ExportPhotos,
     how: EightBit, licence: str | None, baked: PhotoSize | None,
 ) -> ArtifactMetadata:  # fmt: skip
     import torch
@@ -243,7 +202,7 @@ def _metadata(
 
 
 def _convert(
-    module: TargetModule, deploy: DeployModel, out: Path, precision: Precision, photos: _Photos,
+    module: TargetModule, deploy: DeployModel, out: Path, precision: Precision, photos: ExportPhotos,
     metadata: ArtifactMetadata, how: EightBit,
 ) -> None:  # fmt: skip
     pixels = photos.pixels if precision is Precision.W8A8 else None
@@ -251,21 +210,6 @@ def _convert(
     if not out.exists():
         raise EdgecsdError(f"the {metadata.target} converter ended without an error and without a file")
     seal(out)
-
-
-def _both(
-    artifact: Path, metadata: ArtifactMetadata, model: QueryModel, images: ImageSet | None, photos: _Photos, seed: int,
-    reporter: Reporter,
-) -> tuple[Floats, Floats]:  # fmt: skip
-    """(n, dim) embeddings of the written artifact, and of the query model."""
-    said, runner, contract = "comparing the written file with the query model on", load_runner(artifact), metadata.input
-    if isinstance(contract, WholePhoto):
-        whole = photos_to_compare(images, contract, seed)
-        reporter.message(f"{said} {len(whole)} whole images")
-        return embed_both(runner, model.embed, whole, contract)
-    reporter.message(f"{said} {len(photos.pixels)} images")
-    one_by_one = [model.embed(photos.pixels[i : i + 1]) for i in range(len(photos.pixels))]
-    return runner.embed(photos.pixels), np.concatenate(one_by_one)
 
 
 def require_unit(vectors: Floats, name: str) -> None:

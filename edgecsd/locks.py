@@ -21,6 +21,7 @@ from typing import ParamSpec, TypeVar
 
 from edgecsd.distributed import ranks
 from edgecsd.errors import BadInputError
+from edgecsd.overwriting import unwritable
 
 if sys.platform != "win32":  # Windows has no flock: there nothing is held
     import fcntl
@@ -67,9 +68,12 @@ def holding(place: Path) -> Iterator[None]:
 
 def _acquire(file: Path, place: Path) -> int:
     """The descriptor of the file, locked; `place` is for the message."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise unwritable(place, error) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(descriptor), file.stat()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 from edgecsd.errors import BadInputError
@@ -15,6 +17,26 @@ def require_free(out: Path, kind: str, *, overwrite: bool, manifest: str = "mani
     if not overwrite:
         raise BadInputError(f"{out}: already there; choose another --out or add --overwrite")
     require_kind(out, kind, manifest=manifest)
+
+
+def require_writable(out: Path) -> None:
+    """Make the folder of `out`, and a file there that is deleted again; BadInputError where that cannot be done."""
+    probe = out.with_name(f".{out.name}.{os.getpid()}.probe")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise unwritable(out, error) from None
+
+
+def unwritable(out: Path, error: OSError) -> BadInputError | OSError:
+    """The error for a place that cannot be written to; that of a full disk is left as it is."""
+    if error.errno == errno.ENOSPC:
+        return error
+    file = next((each for each in out.parents if each.exists() and not each.is_dir()), None)
+    why = f"{file} is a file, not a folder" if file else f"{error.strerror or error}: {error.filename or out.parent}"
+    return BadInputError(f"{out}: cannot be written ({why}); choose another --out, in a folder that you may write to")
 
 
 def require_kind(out: Path, kind: str, *, manifest: str = "manifest.json") -> None:

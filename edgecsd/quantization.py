@@ -93,36 +93,53 @@ def calibration_pixels(images: ImageSet, preprocess: Preprocess, count: int = 64
     Unreadable images are skipped and the next in the seeded order takes their place; a set smaller than `count` gives
     all it has. Raises BadInputError if fewer than 8 can be read.
     """
+    pixels, digest, _ = calibration_split(images, preprocess, count, seed)
+    return pixels, digest
+
+
+def calibration_split(
+    images: ImageSet, preprocess: Preprocess, count: int = 64, seed: int = 0
+) -> tuple[Pixels, str, ImageSet]:
+    """`calibration_pixels`, and the images behind those in the seeded order: they calibrate nothing."""
     if count < MINIMUM_CALIBRATION:
         raise BadInputError(f"{count} calibration images are too few: at least {MINIMUM_CALIBRATION} are needed")
-    chosen, problem = _read(images, preprocess, count, seed)
+    order = [int(position) for position in np.random.default_rng(seed).permutation(len(images))]
+    chosen, gone_through, problem = _read(images.subset(order), preprocess, count)
     if len(chosen) < MINIMUM_CALIBRATION:
         reason = f"; the last unreadable one: {problem}" if problem else ""
         raise BadInputError(
             f"{images.root}: {MINIMUM_CALIBRATION} or more readable images are needed, it has {len(chosen)}{reason}"
         )
     pixels = np.stack(chosen)
-    return pixels, hashlib.sha256(f"{pixels.shape}\0".encode() + pixels.tobytes()).hexdigest()
+    digest = hashlib.sha256(f"{pixels.shape}\0".encode() + pixels.tobytes()).hexdigest()
+    return pixels, digest, images.subset(order[gone_through:])
 
 
-def _read(images: ImageSet, preprocess: Preprocess, count: int, seed: int) -> tuple[list[Pixels], str]:
+def first_pixels(images: ImageSet, preprocess: Preprocess, count: int) -> Pixels:
+    """(n, S, S, 3) uint8 of the first `count` images that can be read, or of all; n may be 0."""
+    chosen, _, _ = _read(images, preprocess, count)
+    return np.stack(chosen) if chosen else np.empty((0, preprocess.size, preprocess.size, 3), np.uint8)
+
+
+def _read(images: ImageSet, preprocess: Preprocess, count: int) -> tuple[list[Pixels], int, str]:
+    """The first `count` that can be read, how many were gone through, and what the last unreadable one lacks."""
     from edgecsd.images import load_in_order
 
     def transform(position: int, image: Image.Image) -> tuple[Pixels, ...]:
         del position
         return (preprocess.pixels(image),)
 
-    order = [int(position) for position in np.random.default_rng(seed).permutation(len(images))]
     chosen: list[Pixels] = []
-    problem = ""
-    for loaded in load_in_order(images, order, transform, ahead=4):
+    problem, gone_through = "", 0
+    for loaded in load_in_order(images, range(len(images)), transform, ahead=4):
+        gone_through += 1
         if loaded.problem:
             problem = loaded.problem
             continue
         chosen.append(loaded.arrays[0])
         if len(chosen) == count:
             break
-    return chosen, problem
+    return chosen, gone_through, problem
 
 
 def synthetic_pixels(size: int, count: int = 8, seed: int = 0) -> Pixels:

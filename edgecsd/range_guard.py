@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 HALF_MAX = 65504.0  # the largest finite number of IEEE 754 binary16
 WARN_ABOVE = HALF_MAX / 4  # other photos reach further than the few that are tried
 LOWEST_COSINE = 0.999
-IMAGES, BATCH = 16, 4  # tried, and at once: memory
+FEW, BATCH = 16, 4  # tried where nothing hangs on it (Lite0: 0.27 s of CPU time an image), and at once: memory
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def guard_ranges(module: nn.Module, pixels: NDArray[np.uint8]) -> RangeReport | None:
-    """Try up to 16 of the (n, S, S, 3) uint8 `pixels` on `module`: (B, S, S, 3) uint8 -> (B, dim), as is exported.
+def guard_ranges(module: nn.Module, pixels: NDArray[np.uint8], *, most: int = FEW) -> RangeReport | None:
+    """Try up to `most` of the (n, S, S, 3) uint8 `pixels` on `module`: (B, S, S, 3) uint8 -> (B, dim), as is exported.
 
     None if the embeddings are zero or not finite in float already: that is no matter of half precision.
     """
@@ -66,7 +67,7 @@ def guard_ranges(module: nn.Module, pixels: NDArray[np.uint8]) -> RangeReport | 
 
     from edgecsd.fp16_emulation import emulate
 
-    chosen = np.array(pixels[np.linspace(0, len(pixels) - 1, min(IMAGES, len(pixels))).round().astype(int)])
+    chosen = np.array(pixels[np.linspace(0, len(pixels) - 1, min(most, len(pixels))).round().astype(int)])
     emulation = emulate(module, [torch.from_numpy(chosen[i : i + BATCH]) for i in range(0, len(chosen), BATCH)])
     norms = emulation.floats.norm(dim=1)
     if not torch.isfinite(emulation.floats).all() or (norms == 0).any():
@@ -126,12 +127,16 @@ def _warnings(emulation: Emulation) -> tuple[str, ...]:
     )
 
 
-def require_half_precision(report: RangeReport, name: str) -> None:
-    """GateFailedError, naming operators and values, unless the network survives half precision."""
+def require_half_precision(report: RangeReport, name: str, instead: Sequence[str]) -> None:
+    """GateFailedError, naming operators and values, unless the network survives half precision.
+
+    instead: the precisions of the file's target that compute in float
+    """
     if report.safe:
         return
     more = f" (and {len(report.failures) - 3} more)" if len(report.failures) > 3 else ""
+    named = " or ".join(filter(None, (", ".join(instead[:-1]), instead[-1])))
     raise GateFailedError(
-        f"{name} must not ship in fp16: {'; '.join(report.failures[:3])}{more}. Nothing was written. Use fp32, w8a32 "
-        "or w8a8 on the CPU; or train with smaller weights in front of that operator, or scale what it divides"
+        f"{name} computes in fp16 and must not ship: {'; '.join(report.failures[:3])}{more}. Nothing was written. "
+        f"Use {named} on the CPU; or train with smaller weights in front of that operator, or scale what it divides"
     )

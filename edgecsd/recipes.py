@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Annotated
@@ -12,11 +14,55 @@ from edgecsd.errors import BadInputError
 from edgecsd.files import replace_whole
 from edgecsd.preprocess import validation_text
 from edgecsd.quantization import STANDARD_PERCENTILE, EightBit, Precision
-from edgecsd.targets.artifact import Target, parse_target
+from edgecsd.targets.artifact import ArtifactMetadata, Target, parse_target
+
+
+class Found(BaseModel):
+    """What a search made the recipe's file of: with the same, the recipe makes the same file.
+
+    run           the run folder, which is that of the tuned model where `--tune` brought something
+    calibration   folder or list of photos; calibration_digest is of the pixels that were chosen, None beside w8a8
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    weights_digest: str
+    calibration: str
+    split: str | None = None
+    calibration_count: int
+    seed: int
+    calibration_digest: str | None = None
+    licence: str | None = None
+
+    def command(self, file: Path) -> str:
+        """What makes the same file again of the recipe in `file`."""
+        given = {
+            "--recipe": file, "--calibration": self.calibration, "--split": self.split,
+            "--calibration-count": self.calibration_count, "--seed": self.seed, "--licence": self.licence,
+        }  # fmt: skip
+        words = [word for name, value in given.items() if value is not None for word in (name, str(value))]
+        return shlex.join(["edgecsd", "export", self.run, *words])
+
+    def differences(self, metadata: ArtifactMetadata) -> tuple[str, ...]:
+        """Why an export by the recipe is not the file that was found, in words that say what to do; () if it is."""
+        told = []
+        if metadata.weights_digest != self.weights_digest:
+            told.append(f"the recipe was found with other weights, those in {self.run}: export that folder")
+        if metadata.calibration_digest != self.calibration_digest:
+            split = "" if self.split is None else f" --split {self.split}"
+            told.append(
+                f"the recipe was found with other photos for the ranges: --calibration {self.calibration}{split} "
+                f"--calibration-count {self.calibration_count} --seed {self.seed}"
+            )
+        return tuple(told)
 
 
 class Recipe(BaseModel):
-    """One way to export; the fields below `precision` are of w8a8 alone (edgecsd.quantization.EightBit)."""
+    """One way to export; those from `percentile` to `float_weights` are of w8a8 alone (quantization.EightBit).
+
+    found: what the search had that wrote it
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,6 +74,7 @@ class Recipe(BaseModel):
     equalisation: bool = False
     float_weights: bool = False
     ort_format: bool = False
+    found: Found | None = None
 
     @property
     def how(self) -> EightBit:
@@ -87,5 +134,9 @@ def write_recipe(file: Path, recipe: Recipe) -> None:
         ]
     if recipe.ort_format:
         lines.append("ort_format = true")
+    if recipe.found is not None:
+        found = recipe.found.model_dump(exclude_none=True)  # JSON's numbers and strings are TOML's too
+        said = " ".join(recipe.found.command(file).splitlines())
+        lines += ["", f"# {said}", "[found]", *(f"{n} = {json.dumps(v, ensure_ascii=False)}" for n, v in found.items())]
     with replace_whole(file) as temporary:
-        temporary.write_text("\n".join(lines) + "\n")
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -11,10 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from edgecsd import exporting
+from edgecsd.cli import app
 from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.exporting import compare, export, require_unit
 from edgecsd.files import sha256_file, size_bytes
+from edgecsd.images import find_images
 from edgecsd.progress import SILENT, TaskContext
 from edgecsd.quantization import Precision
 from edgecsd.query_models import create_query_model, load_query_model, save_query_model
@@ -61,15 +65,30 @@ def test_calibration_is_in_the_metadata_of_w8a8_alone(fresh: Path, photos: Path)
     assert (compared.calibration_count, compared.calibration_digest) == (0, None)
 
 
+def test_w8a8_is_compared_on_photos_that_gave_no_ranges_where_there_are_any(fresh: Path, photos: Path) -> None:
+    some = export(fresh, "onnx", "w8a8", calibration=photos, calibration_count=16)
+    assert some.compared_on == "8 photos that did not calibrate it"
+    images, model = find_images(photos), load_query_model(fresh)
+    order = np.random.default_rng(0).permutation(24)[16:]
+    pixels = np.stack([model.config.preprocess.pixels(images.read(int(p)).image) for p in order])
+    one_by_one = np.concatenate([model.embed(pixels[i : i + 1]) for i in range(8)])
+    assert some.parity == compare(load_runner(some.path).embed(pixels), one_by_one)
+    every = export(fresh, "onnx", "w8a8", calibration=photos, calibration_count=24, overwrite=True)
+    assert every.compared_on == "24 photos, the calibration photos"
+
+
 def test_what_cannot_be_exported_is_said_before_anything_is_written(fresh: Path, tmp_path: Path) -> None:
     cases = [
         (("onnx", "w8a8"), {}, "give --calibration"),
         (("onnx", "int8"), {}, "choose one of: fp32, fp16, w8a32, w8a8"),
         (("tensorrt", "fp32"), {}, "choose one of: onnx"),
         (("onnx", "fp32"), {"out": tmp_path / "a.tflite"}, r"a onnx artifact ends in \.onnx"),
+        (("onnx", "fp32"), {"out": Path("/proc/a.onnx")}, r"a\.onnx: cannot be written .*; choose another --out"),
+        (("onnx", "fp32"), {"out": fresh / "run.json" / "a.onnx"}, r"run\.json is a file, not a folder\); choose"),
         (("onnx", "fp32"), {"split": "train"}, "--split train needs --calibration"),
         (("onnx", "fp32"), {"calibration": tmp_path / "none"}, "no such folder"),
     ]
+    (fresh / "run.json").write_text("{}")
     for names, options, message in cases:
         with pytest.raises(BadInputError, match=message):
             export(fresh, *names, **options)  # type: ignore[arg-type]
@@ -128,13 +147,39 @@ def overflowing(folder: Path) -> Path:
 
 def test_fp16_of_a_network_that_overflows_is_refused_and_the_operator_named(tmp_path: Path) -> None:
     run = overflowing(tmp_path)
-    with pytest.raises(GateFailedError, match=r"test_byobnet-fp16\.onnx must not ship in fp16: .*backbone.* reaches "):
+    with pytest.raises(GateFailedError, match=r"fp16\.onnx computes in fp16 and must not ship: .*backbone.* reaches "):
         export(run, "onnx", "fp16")
     assert left_behind(run) == []
     heard = Heard()
     made = export(run, "onnx", "fp32", reporter=heard)
     assert made.half_precision is not None and not made.half_precision.safe
     assert any("will fail on a GPU in half precision: " in text and "reaches" in text for text in heard.messages)
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "use"),
+    [
+        ("coreml", "w8a32", "Use fp32 on the CPU"),
+        ("coreml", "w8a8", "Use fp32 on the CPU"),
+        ("tflite", "fp16", "Use fp32, w8a32 or w8a8 on the CPU"),
+    ],
+)
+def test_the_guard_goes_by_what_the_file_computes_in(
+    target: str, precision: str, use: str, photos: Path, tmp_path: Path
+) -> None:
+    """Core ML's 8-bit weights go with fp16: there is one precision to fall back to."""
+    run = overflowing(tmp_path)
+    with pytest.raises(GateFailedError, match=rf"computes in fp16 and must not ship: .*{use};"):
+        export(run, target, precision, calibration=photos, calibration_count=8)
+    assert left_behind(run) == []
+
+
+def test_fp16_is_tried_on_every_photo_and_what_computes_in_float_on_few(
+    fresh: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "FEW", 4)
+    tried = [export(fresh, "onnx", each, calibration=photos).half_precision for each in ("fp16", "w8a32")]
+    assert [report.images for report in tried if report is not None] == [24, 4]
 
 
 def test_fp16_of_a_sound_network_carries_its_ranges(fresh: Path) -> None:
@@ -157,10 +202,14 @@ def test_a_failing_overwrite_keeps_the_old_file(fresh: Path) -> None:
 def test_a_folder_artifact_is_replaced_whole(fresh: Path) -> None:
     first = export(fresh, "coreml", "fp16")
     (first.path / "stray").write_text("left by somebody")
-    second = export(fresh, "coreml", "fp16", overwrite=True)
-    assert not (second.path / "stray").exists()
-    assert left_behind(fresh) == ["test_byobnet-fp16.mlpackage"]
-    assert load_runner(second.path).kind.startswith("Core ML")
+    second = CliRunner().invoke(app, ["export", str(fresh), "--target", "coreml", "--precision", "fp16", "--overwrite"])
+    assert second.exit_code == 0 and not (first.path / "stray").exists()
+    card = f"{first.path.name}.card.md"
+    assert left_behind(fresh) == [first.path.name, card] and first.path.name == "test_byobnet-fp16.mlpackage"
+    assert load_runner(first.path).kind.startswith("Core ML")
+    words = "8 made-up images; Core ML reference semantics evaluated in torch, not the Neural Engine"
+    assert f"against the torch model, on {words}: cosine mean" in second.stdout
+    assert f"| {words} |" in (first.path.parent / card).read_text()
 
 
 def test_stdout_carries_the_result_alone(fresh: Path) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError
+from edgecsd.exporting import export
 from edgecsd.quantization import EightBit, Precision
-from edgecsd.recipes import RECIPES, Recipe, find_recipe, write_recipe
+from edgecsd.query_models import create_query_model, save_query_model
+from edgecsd.recipes import RECIPES, Found, Recipe, find_recipe, write_recipe
+from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.artifact import Target, target_module
 
 
@@ -25,10 +31,18 @@ def test_a_written_recipe_reads_back(tmp_path: Path) -> None:
     chosen = Recipe(
         target=Target.TFLITE, precision=Precision.W8A8, percentile=99.9, float_convolutions=(2, 7),
         bias_correction=False, equalisation=True, float_weights=True,
+        found=Found(
+            run='a "run"', weights_digest="0" * 64, calibration="photos/é.csv", split="train", calibration_count=32,
+            seed=3, calibration_digest="1" * 64,
+        ),
     )  # fmt: skip
     for number, recipe in enumerate((chosen, *RECIPES.values())):
         write_recipe(tmp_path / f"{number}.toml", recipe)
         assert find_recipe(str(tmp_path / f"{number}.toml")) == recipe
+    assert chosen.found is not None and chosen.found.command(tmp_path / "a b.toml") == (
+        f"""edgecsd export 'a "run"' --recipe '{tmp_path}/a b.toml' --calibration 'photos/é.csv' --split train """
+        "--calibration-count 32 --seed 3"
+    )
     assert chosen.how == EightBit(99.9, frozenset({2, 7}), False, True, True)
 
 
@@ -51,6 +65,19 @@ def test_files_that_are_no_recipe(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"--recipe .*wrong\.toml: ") as error:
         find_recipe(str(tmp_path / "wrong.toml"))
     assert said in str(error.value)
+
+
+def test_a_convolution_that_the_network_has_not(tmp_path: Path) -> None:
+    model = create_query_model("test_byobnet", EmbeddingSpace(gallery_model="g", dim=16), size=64, pretrained=False)
+    save_query_model(model, tmp_path / "run")
+    count = sum(isinstance(module, torch.nn.Conv2d) for module in model.modules())
+    how = EightBit(float_convolutions=frozenset({0, count, 9999}))
+    Image.new("RGB", (64, 64)).save(tmp_path / "0.png")
+    for number in range(1, 8):
+        shutil.copy(tmp_path / "0.png", tmp_path / f"{number}.png")
+    said = rf"float_convolutions \[{count}, 9999\]: this network has {count} convolutions, from 0 to {count - 1} "
+    with pytest.raises(BadInputError, match=said):
+        export(tmp_path / "run", "onnx", "w8a8", calibration=tmp_path, how=how)
 
 
 def test_unknown_names() -> None:

@@ -164,7 +164,7 @@ def gallery_features(
 
 
 def fp32_beside(pair: Pair, given: Path | None) -> Path | None:
-    """The fp32 artifact of the same weights and target: the file itself, the one given, or one beside it."""
+    """The fp32 artifact of the same weights and target: the file, the one given, or one beside it or in the run."""
     mine = pair.artifact.metadata
     if mine.precision is Precision.FP32:
         return pair.file
@@ -173,7 +173,8 @@ def fp32_beside(pair: Pair, given: Path | None) -> Path | None:
         if (other.precision, other.weights_digest) != (Precision.FP32, mine.weights_digest):
             raise BadInputError(f"--fp32 {given}: is {other.precision} or of other weights than {pair.file}")
         return given
-    for path in sorted(pair.file.resolve().parent.glob(f"*{pair.file.suffix}")):
+    folders = dict.fromkeys(folder.resolve() for folder in (pair.file.resolve().parent, pair.run / "exports"))
+    for path in [file for folder in folders for file in sorted(folder.glob(f"*{pair.file.suffix}"))]:
         try:
             other = read_metadata(path)
         except BadInputError:  # somebody else's file

@@ -9,7 +9,7 @@ from edgecsd.cli.console import ConsoleReporter
 
 
 def delivery_program(description: str, *, recipe: str, how_to: str) -> None:
-    """Parse RUN --index --images --out --recipe, deliver, and say what was written."""
+    """Parse RUN --index --images --out and options, deliver, and say what was written."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder of the distilled query model")
     parser.add_argument("--index", type=Path, required=True, help="gallery index that the app will search")
@@ -20,9 +20,10 @@ def delivery_program(description: str, *, recipe: str, how_to: str) -> None:
         default=recipe,
         help="a name that edgecsd export --recipe knows, or FILE.toml (default: %(default)s)",
     )
-    parser.add_argument("--calibration", type=Path, help="photos that w8a8 measures its ranges on (those of --images)")
+    parser.add_argument("--calibration", type=Path, help="photos that w8a8 measures its ranges on (some of --images)")
     parser.add_argument("--reference", type=Path, help="store with the gallery model's features of the photos")
     parser.add_argument("--bench-seconds", type=float, help="how long each series of the measured row takes at least")
+    parser.add_argument("--licence", help="licence text or SPDX name to put into the file's metadata")
     given = parser.parse_args()
     from edgecsd.delivery import deliver
     from edgecsd.errors import EdgecsdError
@@ -32,7 +33,7 @@ def delivery_program(description: str, *, recipe: str, how_to: str) -> None:
         delivery = deliver(
             given.run, given.index, given.images, given.out, recipe=find_recipe(given.recipe),
             calibration=given.calibration, reference=given.reference, bench_seconds=given.bench_seconds,
-            how_to=how_to, reporter=ConsoleReporter(),
+            licence=given.licence, how_to=how_to, reporter=ConsoleReporter(),
         )  # fmt: skip
     except EdgecsdError as error:
         parser.exit(error.exit_code, f"{parser.prog}: error: {error}\n")

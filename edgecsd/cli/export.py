@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgecsd.baking import baked_size
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, quoted
+from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, quoted, require_there
 from edgecsd.cli.export_auto import Limits, search
 from edgecsd.errors import BadInputError
+from edgecsd.export_places import AUTO, default_place, suffix_of
 from edgecsd.quantization import Precision, parse_precision
 from edgecsd.recipes import RECIPES, Recipe, find_recipe
 from edgecsd.targets.artifact import parse_target
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from edgecsd.accompanying import Beside
     from edgecsd.exporting import ExportResult
     from edgecsd.images import ImageSet
-
-AUTO = "auto"
+    from edgecsd.report.card import HeldOut
 
 
 def command(
@@ -31,8 +31,8 @@ def command(
     precision: Annotated[
         str | None,
         typer.Option(
-            help="fp32, fp16, w8a32 (8-bit weights), w8a8 (8-bit weights and activations), or auto: the smallest that "
-            "keeps retrieval (fp32)."
+            help="fp32, fp16, w8a32 (8-bit weights), w8a8 (8-bit weights and activations), or auto: from w8a8 up to "
+            "fp32, until one keeps retrieval and the other limits (fp32)."
         ),
     ] = None,
     recipe: Annotated[
@@ -53,8 +53,12 @@ def command(
         Path | None, typer.Option(help="auto: store with the gallery features of the calibration photos, searched in.")
     ] = None,
     held_out: Annotated[
-        int | None, typer.Option(min=16, help="auto: photos to search with, beside those that calibrate (300).")
+        int | None,
+        typer.Option(help="auto: photos to search with, 16 or more, beside those that calibrate (300)."),
     ] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="auto: measure what each layer costs in 8 bit, whatever fits; minutes.")
+    ] = False,
     tune: Annotated[
         int | None,
         typer.Option(min=1, help="auto: steps of quantisation-aware distillation behind the search, such as 300."),
@@ -108,28 +112,38 @@ def command(
     chosen = _recipe(recipe, target, precision, ort_format)
     target, precision, ort_format, how = chosen.target, precision or chosen.precision, chosen.ort_format, chosen.how
     baked = baked_size(target, bake, bake_size)
-    tuning = {"tune_steps": tune or 0, "tune_images": tune_images, "tune_features": tune_features}
+    tuning = {"layers": layers, "tune_steps": tune or 0, "tune_images": tune_images, "tune_features": tune_features}
     auto = {
         "--max-loss": max_loss, "--max-size": max_size, "--max-cpu-ratio": max_cpu_ratio, "--gallery": gallery,
-        "--held-out": held_out, "--tune": tune, "--tune-images": tune_images, "--tune-features": tune_features,
+        "--held-out": held_out, "--layers": layers or None, "--tune": tune, "--tune-images": tune_images,
+        "--tune-features": tune_features,
     }  # fmt: skip
 
+    require_there(None if index is None else Path(index))
     photos = _pack_photos(golden, no_golden, index, calibration, split)
 
-    def beside(exported: ExportResult) -> Beside:
+    def beside(exported: ExportResult, held_out: HeldOut | None = None, made_of: Path = run) -> Beside:
         from edgecsd.accompanying import put_beside
 
         return put_beside(
-            exported, photos, run=run, index=index, asked=(golden or index) is not None, reporter=ConsoleReporter()
-        )
+            exported, photos, run=made_of, index=index, asked=(golden or index) is not None, held_out=held_out,
+            reporter=ConsoleReporter(),
+        )  # fmt: skip
 
+    if precision == AUTO and baked is not None:
+        raise BadInputError("--bake: not with --precision auto; export again with the precision that it chooses")
+    if golden is not None or index is not None:
+        from edgecsd.accompanying import require_beside
+        from edgecsd.query_models import read_config
+
+        suffix = suffix_of(target, ort_format)
+        file = out or default_place(run, read_config(run).backbone, precision, suffix, baked)
+        require_beside(run, file, index=index, baked=baked is not None)
     if precision == AUTO:
-        if baked is not None:
-            raise BadInputError("--bake: not with --precision auto; export again with the precision that it chooses")
         limits = Limits(max_loss or "1%", max_size, max_cpu_ratio)
         search(
-            run, target, calibration, gallery, limits, held_out or 300, split, calibration_count, seed, out, licence,
-            ort_format, overwrite, as_json, tuning, beside,
+            run, target, calibration, gallery, limits, 300 if held_out is None else held_out, split, calibration_count,
+            seed, out, licence, ort_format, overwrite, as_json, tuning, beside,
         )  # fmt: skip
         return
     if given := [name for name, value in auto.items() if value is not None]:
@@ -152,10 +166,13 @@ def command(
         overwrite=overwrite,
         reporter=ConsoleReporter(),
     )
+    for difference in chosen.found.differences(result.metadata) if chosen.found else ():
+        ConsoleReporter().message(f"warning: not the file that the search chose: {difference}")
     put = beside(result)
     parity = result.parity
     text = (
-        f"{result.target} {result.precision}: {result.size_bytes / 1e6:.2f} MB; against the torch model: "
+        f"{result.target} {result.precision}: {result.size_bytes / 1e6:.2f} MB; against the torch model, on "
+        f"{result.compared_on}: "
         f"cosine mean {parity['cosine_mean']:.6f}, lowest {parity['cosine_min']:.6f}, "
         f"largest difference {parity['max_difference']:.2e}{put.told}"
     )
@@ -166,6 +183,7 @@ def command(
         "size_bytes": result.size_bytes,
         "sha256": result.sha256,
         "parity": parity,
+        "compared_on": result.compared_on,
         "half_precision": result.half_precision.as_dict() if result.half_precision else None,
         "metadata": result.metadata.model_dump(mode="json"),
         **put.as_dict(),

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from edgecsd.accompanying import Beside
     from edgecsd.exporting import ExportResult
     from edgecsd.precision_search import Objectives, Searched, Trial
+    from edgecsd.report.card import HeldOut
+
+
+COSTLIEST = 8  # layers that are printed
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Limits:
 def search(
     run: Path, target: str, calibration: Path | None, gallery: Path | None, limits: Limits, held_out: int,
     split: str | None, calibration_count: int, seed: int, out: Path | None, licence: str | None, ort_format: bool,
-    overwrite: bool, as_json: bool, tuning: dict[str, Any], beside: Callable[[ExportResult], Beside],
+    overwrite: bool, as_json: bool, tuning: dict[str, Any], beside: Callable[[ExportResult, HeldOut, Path], Beside],
 ) -> None:  # fmt: skip
     """Tell every trial, and what was chosen and why, or what each lacks."""
     if calibration is None or gallery is None:
@@ -64,7 +68,8 @@ def search(
         document = {**error.searched.as_dict(), "chosen": None, "figures": [str(path) for path in figures]}
         finish(as_json, document, text=_table(error.searched))
         raise
-    put = beside(result.export)
+    put = beside(result.export, result.on_card, result.run)
+    parity = result.export.parity
     figures, chosen, most = _draw(result, result.chosen), result.chosen, result.objectives.max_loss
     sure = (
         "the whole interval is within it" if result.sure else
@@ -80,7 +85,9 @@ def search(
             **put.as_dict(),
         },
         text=f"{_table(result)}\nchosen: {chosen.name}, loses {chosen.loss:z.2%} of it; limit {most:.2%}: {sure}"
-        f"{put.told}",
+        f"\nagainst the torch model, on {result.export.compared_on}: cosine mean {parity['cosine_mean']:.6f}, lowest "
+        f"{parity['cosine_min']:.6f}"
+        f"{put.told}\nthe same file again: {result.again}",
         wrote=result.export.path,
         following=f"edgecsd check {quoted(result.export.path)} --index gallery.index --images PHOTOS",
     )
@@ -97,7 +104,21 @@ def _table(searched: Searched) -> str:
     return (
         table(("tried", "MB", "CPU", "lost", "95 %", "cosine", "lacks"), rows)
         + f"\n{searched.held_out} held-out photos; the torch model's overlap@10 is {searched.torch_overlap:.3f}"
+        + _layers(searched)
     )
+
+
+def _layers(searched: Searched) -> str:
+    """The costliest layers, where they were measured."""
+    if not searched.layers:
+        return ""
+    rows = [
+        (layer.name, str(layer.place), f"{layer.weights:,}", f"{layer.loss:z.2%}", f"{layer.cosine:.4f}")
+        for layer in searched.layers[:COSTLIEST]
+    ]
+    header = ("alone in 8 bit, the costliest first", "place", "weights", "lost", "cosine")
+    more = len(searched.layers) - len(rows)
+    return f"\n\n{table(header, rows)}" + (f"\n{more} more in {searched.folder / 'layers.json'}\n" if more else "\n")
 
 
 def _cpu(trial: Trial) -> str:

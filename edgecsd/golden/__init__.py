@@ -14,9 +14,9 @@ from edgecsd.golden.choosing import COUNT
 from edgecsd.golden.costs import COST_IMAGES, Costs, MistakeCost
 from edgecsd.golden.pack import GoldenItem, GoldenPack, Tolerances, read_pack
 from edgecsd.golden.verifying import verify
-from edgecsd.golden.writing import write_golden_pack
+from edgecsd.golden.writing import require_free_for_pack, write_golden_pack
 
 __all__ = [
-    "COST_IMAGES", "COUNT", "Costs", "GoldenItem", "GoldenPack", "MistakeCost", "Tolerances", "read_pack", "verify",
-    "write_golden_pack",
+    "COST_IMAGES", "COUNT", "Costs", "GoldenItem", "GoldenPack", "MistakeCost", "Tolerances", "read_pack",
+    "require_free_for_pack", "verify", "write_golden_pack",
 ]  # fmt: skip

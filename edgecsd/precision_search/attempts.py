@@ -9,6 +9,7 @@ from typing import Any
 
 from edgecsd.bench.ratio import interleaved_ratio
 from edgecsd.errors import GateFailedError
+from edgecsd.export_places import AUTO, default_place
 from edgecsd.exporting import ExportResult, export
 from edgecsd.files import digest_of, size_bytes
 from edgecsd.gallery_vectors import Floats
@@ -53,7 +54,7 @@ class Attempts:
                 return None
             try:
                 trial = self._made(precision, how, tuned)
-            except GateFailedError as error:  # fp16 of a network that overflows
+            except GateFailedError as error:  # a network that overflows in a file that computes in fp16
                 self.reporter.message(f"{precision} is out: {error}")
                 return None
             self.log.add(trial)
@@ -87,9 +88,17 @@ class Attempts:
 
     def deliver(self, chosen: Trial, out: Path | None, *, overwrite: bool) -> ExportResult:
         """The chosen recipe's file where the user wants it."""
-        name = f"{read_config(self.run).backbone}-auto{self.target.suffix}"
-        path = out or (self.folder / chosen.tuned if chosen.tuned else self.run) / "exports" / name
+        path = self.place(out, chosen.tuned)
         return self._export(chosen.precision, chosen.how, path, overwrite=overwrite, tuned=chosen.tuned)
+
+    def run_of(self, tuned: str) -> Path:
+        """The run folder of these weights."""
+        return self.folder / tuned if tuned else self.run
+
+    def place(self, out: Path | None, tuned: str) -> Path:
+        """Where the chosen file goes: `out`, or the exports of the run whose weights it has."""
+        run = self.run_of(tuned)
+        return out or default_place(run, read_config(self.run).backbone, AUTO, self.target.suffix, None)
 
     def discard(self) -> None:
         """Remove the trials' files, and those that an earlier search was stopped over."""
@@ -107,5 +116,6 @@ class Attempts:
     def _export(
         self, precision: Precision, how: EightBit, out: Path, *, overwrite: bool, tuned: str = ""
     ) -> ExportResult:
-        source = self.folder / tuned if tuned else self.run
-        return export(source, self.target, precision, out=out, how=how, overwrite=overwrite, **self._options)
+        return export(
+            self.run_of(tuned), self.target, precision, out=out, how=how, overwrite=overwrite, **self._options
+        )

@@ -65,7 +65,20 @@ class HeldOut:
 def held_out_photos(
     photos: ImageSet, store: FeatureStore, model: QueryModel, most: int, calibration_count: int, seed: int
 ) -> tuple[np.ndarray, Rows]:
-    """Pixels and store rows of photos that do not calibrate; the calibration takes the first of the same order."""
+    """Pixels and store rows of photos that do not calibrate; the calibration takes the first of the same order.
+
+    Raises BadInputError for fewer than 16.
+    """
+    if most < FEWEST:
+        raise BadInputError(
+            f"--held-out {most}: {FEWEST} photos or more are needed to measure what is lost (300 are good)"
+        )
+    if len(photos) < calibration_count + FEWEST:
+        left = max(0, len(photos) - calibration_count)
+        raise BadInputError(
+            f"{photos.root}: of {len(photos)} photos {calibration_count} give the ranges, which leaves {left} to "
+            f"search with; {FEWEST} or more are needed (300 are good): give more, or a smaller --calibration-count"
+        )
     order = [int(position) for position in np.random.default_rng(seed).permutation(len(photos))]
     candidates = [p for p in order[calibration_count:] if photos.ids[p] in store.row_of]
     pixels: list[np.ndarray] = []
@@ -81,7 +94,8 @@ def held_out_photos(
         rows.append(store.row_of[photos.ids[position]])
     if len(rows) < FEWEST:
         raise BadInputError(
-            f"{photos.root}: beside {calibration_count} photos for the ranges, {len(rows)} have features in "
-            f"{store.path}; {FEWEST} or more are needed to measure what is lost (300 are good)"
+            f"{photos.root}: beside the {calibration_count} photos that give the ranges, {len(rows)} of "
+            f"{len(photos) - calibration_count} have features in {store.path}; {FEWEST} or more are needed to measure "
+            "what is lost (300 are good)"
         )
     return np.stack(pixels), np.array(rows, np.int64)

@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from edgecsd.bootstrap import paired_difference
 from edgecsd.errors import BadInputError
 from edgecsd.precision_search.trials import Trial
+from edgecsd.quantization import Precision
+
+if TYPE_CHECKING:
+    from edgecsd.query_models import QueryModel
+
+
+BYTES = {Precision.W8A8: 1, Precision.W8A32: 1, Precision.FP16: 2, Precision.FP32: 4}  # of a weight
+ALIKE = 0.98  # of a w8a8 file's size: recipes that differ in ranges and biases alone make no smaller one
+
+
+def weight_count(model: QueryModel) -> int:
+    """Weights of convolutions and linear layers, which every file of the model holds."""
+    from torch import nn
+
+    return sum(each.weight.numel() for each in model.modules() if isinstance(each, nn.Conv2d | nn.Linear))
+
+
+def least_bytes(precision: Precision, weights: int, tried: Iterable[Trial]) -> int:
+    """What a file of this precision takes at least, given how many weights there are and what was tried."""
+    sizes = {trial.precision: trial.size_bytes for trial in tried}
+    alike = {Precision.W8A8: ALIKE * sizes.get(Precision.W8A8, 0), Precision.FP32: sizes.get(Precision.FP16, 0)}
+    return max(BYTES[precision] * weights, int(alike.get(precision, 0)))
 
 
 @dataclass(frozen=True)
@@ -53,6 +79,18 @@ class Objectives:
     def too_slow(self, trial: Trial) -> bool:
         """Whether the trial's file takes more than its share of CPU time."""
         return self.max_cpu_ratio is not None and (trial.cpu_ratio is None or trial.cpu_ratio > self.max_cpu_ratio)
+
+    def gained(self, before: Trial, after: Trial) -> tuple[bool, str]:
+        """Whether tuning brought something, and the difference in words.
+
+        It did if the limits were missed before and are kept after, or if the same photos show that less is lost (a
+        paired test) and nothing that was kept is missed.
+        """
+        change = paired_difference(np.array(after.losses), np.array(before.losses))
+        kept, was_kept = not self.lacks(after), not self.lacks(before)
+        interval = f"[{change.low:+.2%}, {change.high:+.2%}]"
+        words = f"the loss changes by {change.mean:+.2%} {interval} over {change.queries} photos"
+        return (kept and not was_kept) or (change.shown and change.mean < 0 and (kept or not was_kept)), words
 
     def lacks(self, trial: Trial) -> tuple[str, ...]:
         """What the trial lacks, each in a few words; nothing for one that fits."""

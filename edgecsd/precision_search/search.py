@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,77 +11,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.equalisation import equalise
-from edgecsd.errors import BadInputError, GateFailedError
-from edgecsd.exporting import ExportResult
+from edgecsd.errors import BadInputError
+from edgecsd.export_places import AUTO, default_place, require_not_taken, require_place
 from edgecsd.features import FeatureStore
-from edgecsd.files import digest_of, write_json
+from edgecsd.files import digest_of, remove, write_json
 from edgecsd.gallery_vectors import store_rows
 from edgecsd.images import ImageSet, find_images
+from edgecsd.overwriting import require_writable
 from edgecsd.precision_search.attempts import Attempts
 from edgecsd.precision_search.held_out import HeldOut, held_out_photos
-from edgecsd.precision_search.objectives import Objectives
+from edgecsd.precision_search.objectives import Objectives, least_bytes, weight_count
+from edgecsd.precision_search.results import RECIPE, NothingFitsError, Searched, SearchResult, nothing_fits, recipe_of
 from edgecsd.precision_search.sensitivity import LayerCost, layer_costs
 from edgecsd.precision_search.trials import SCHEMA_VERSION, Trial, TrialLog
 from edgecsd.precision_search.tuning import Tune, tune
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantization import STANDARD, EightBit, Precision, calibration_pixels
 from edgecsd.query_models import QueryModel, load_query_model
-from edgecsd.recipes import Recipe, write_recipe
+from edgecsd.recipes import Found, write_recipe
 from edgecsd.space import require_same_space
 from edgecsd.targets.artifact import Target, latency_measurable, parse_target, target_module
 from edgecsd.targets.deploy import DeployModel
 
 PERCENTILES = (99.9, 100.0)  # tried beside the default
 FLOAT_SHARES = (0.04, 0.08, 0.16, 0.32)  # of the convolutions, the costliest first; more float is no 8 bit any more
-TRIALS, LAYER_LOG, LAYERS, RECIPE = "trials.jsonl", "layers.jsonl", "layers.json", "recipe.toml"
-
-
-@dataclass(frozen=True)
-class Searched:
-    """All that was tried, in the order of trying. layers: empty where they were not needed."""
-
-    trials: tuple[Trial, ...]
-    layers: tuple[LayerCost, ...]
-    objectives: Objectives
-    held_out: int
-    torch_overlap: float
-    folder: Path
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            **self.objectives.as_dict(), "held_out": self.held_out, "torch_overlap": self.torch_overlap,
-            "trials": [{**trial.as_dict(), "lacks": list(self.objectives.lacks(trial))} for trial in self.trials],
-            "layers": [layer.as_dict() for layer in self.layers], "folder": str(self.folder),
-        }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class SearchResult(Searched):
-    """What was chosen too."""
-
-    chosen: Trial
-    export: ExportResult
-
-    @property
-    def sure(self) -> bool:
-        """Whether the whole interval of the chosen one's loss is within the limit."""
-        return self.chosen.surely(self.objectives.max_loss)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            **super().as_dict(), "chosen": self.chosen.as_dict(), "sure": self.sure,
-            "needed": self.chosen.needed(self.objectives.max_loss),
-        }  # fmt: skip
-
-
-class NothingFitsError(GateFailedError):
-    """No recipe keeps every limit; `searched` has what each lacks."""
-
-    def __init__(self, message: str, searched: Searched) -> None:
-        super().__init__(message)
-        self.searched = searched
+TRIALS, LAYER_LOG, LAYERS = "trials.jsonl", "layers.jsonl", "layers.json"
 
 
 def search_precision(
@@ -92,6 +46,7 @@ def search_precision(
     *,
     objectives: Objectives | None = None,
     held_out: int = 300,
+    layers: bool = False,
     tune_steps: int = 0,
     tune_images: Path | ImageSet | None = None,
     tune_features: Path | None = None,
@@ -103,26 +58,36 @@ def search_precision(
     overwrite: bool = False,
     reporter: Reporter = SILENT,
 ) -> SearchResult:
-    """Export in the smallest precision whose file keeps the objectives (by default, loses at most 1 %).
+    """Export in a precision whose file keeps the objectives (by default, loses at most 1 %), from w8a8 up.
 
     calibration   unlabelled photos whose gallery features are in `gallery`: `calibration_count` give the ranges, up to
                   `held_out` others are searched with
     objectives    the loss is relative: 0.01 = a hundredth of what the torch query model finds of the gallery model's
                   first 10
+    layers        measure what each layer costs in 8 bit, whatever fits
     tune_steps    of quantisation-aware distillation (edgecsd.precision_search.tuning) of the best w8a8 recipe, on
                   `tune_images` (those of `calibration` that are not searched with), whose gallery features are in
-                  `tune_features` (the gallery); what it gives is kept if it loses less than before
+                  `tune_features` (the gallery); what it gives is kept if the held-out photos show that less is lost,
+                  or if the objectives are kept only with it
 
-    Tried in this order, and the first that fits is taken: w8a8 with its default ranges, with others, without bias
-    correction and equalised, the best of them with its costliest layers in float, then w8a32, fp16, fp32; fp32 first
-    where a limit is told by it. Every trial is kept in <run>/exports/auto-<target>/ and not made again; recipe.toml
-    there is what was chosen. Raises BadInputError for too few photos with features, photos of another space and CPU
+    Tried in this order, until one fits: w8a8 with its default ranges, with others, without bias correction and
+    equalised, the best of them with its costliest layers in float, then w8a32, fp16, fp32; fp32 first where a limit is
+    told by it. Of those tried that fit the smallest is taken, then the fastest. What cannot be small enough is not
+    tried. Every trial is kept in <run>/exports/auto-<target>/ and not made again; recipe.toml there is what was chosen,
+    and of what it was made. Raises BadInputError for too few photos with features, photos of another space and CPU
     time that cannot be measured here; IncompatibleError for a gallery of another space; NothingFitsError.
     """
     kind, limits = parse_target(target), objectives or Objectives()
     if limits.max_cpu_ratio is not None and not latency_measurable(kind):
         raise BadInputError(f"--max-cpu-ratio: target {kind} runs on Apple's systems only, not on this machine")
-    model, store = load_query_model(run), FeatureStore.open(gallery, verify=True)
+    if layers and kind not in (Target.ONNX, Target.TFLITE):
+        raise BadInputError(f"--layers: target {kind} can leave no layer of w8a8 in float; onnx and tflite can")
+    model, folder = load_query_model(run), run / "exports" / f"auto-{kind}"
+    target_module(kind)  # MissingBackendError at once
+    place = out or default_place(run, model.config.backbone, AUTO, kind.suffix, None)
+    require_place(place, kind, kind.suffix, overwrite=overwrite)
+    require_writable(folder / RECIPE)
+    store = FeatureStore.open(gallery, verify=True)
     require_same_space(model.config.space, store.space, str(run), str(gallery))
     photos = calibration if isinstance(calibration, ImageSet) else find_images(calibration, split=split)
     ranges, digest = calibration_pixels(photos, model.config.preprocess, calibration_count, seed)
@@ -131,7 +96,6 @@ def search_precision(
     judge.start_from(model)
     if judge.torch_overlap == 0:
         raise BadInputError(f"{run}: the torch model itself finds nothing in {gallery}: there is nothing to lose")
-    folder = run / "exports" / f"auto-{kind}"
     settings = {
         "weights": model.config.weights_digest, "calibration": digest, "held_out": digest_of(rows.tolist()),
         "gallery": digest_of(list(store.items.ids)),
@@ -146,16 +110,28 @@ def search_precision(
     if tune_steps:
         more = find_images(tune_images) if isinstance(tune_images, Path) else tune_images or photos
         work.tune = Tune(tune_steps, more, FeatureStore.open(tune_features) if tune_features else store)
+        work.require_free = lambda name: require_not_taken(attempts.place(out, name), overwrite=overwrite)
     chosen = work.choose()
-    write_json(folder / LAYERS, [layer.as_dict() for layer in work.layers])
+    if layers:
+        work.require_layers()
+    remove(folder / LAYERS)  # an earlier search's
+    if work.layers:
+        write_json(folder / LAYERS, [layer.as_dict() for layer in work.layers])
     tried = (tuple(attempts.tried), tuple(work.layers), work.objectives, len(asked), judge.torch_overlap, folder)
     if chosen is None:
         attempts.discard()
-        raise NothingFitsError(_nothing(kind, work.objectives, attempts.tried), Searched(*tried))
+        raise NothingFitsError(nothing_fits(kind, work.objectives, attempts.tried), Searched(*tried))
     result = attempts.deliver(chosen, out, overwrite=overwrite)
     attempts.discard()
-    write_recipe(folder / RECIPE, _recipe_of(kind, chosen))
-    return SearchResult(*tried, replace(chosen, file=str(result.path)), result)
+    found = Found(
+        run=str(attempts.run_of(chosen.tuned)), weights_digest=result.metadata.weights_digest,
+        calibration=str(photos.root if isinstance(calibration, ImageSet) else calibration), split=split,
+        calibration_count=calibration_count, seed=seed, calibration_digest=result.metadata.calibration_digest,
+        licence=licence,
+    )  # fmt: skip
+    recipe = recipe_of(kind, chosen, found)
+    write_recipe(folder / RECIPE, recipe)
+    return SearchResult(*tried, replace(chosen, file=str(result.path)), result, recipe)
 
 
 class _Search:
@@ -166,26 +142,60 @@ class _Search:
     ) -> None:
         self.attempts, self.objectives = attempts, objectives
         self.tune: Tune | None = None
+        self.require_free: Callable[[str], None] = lambda name: None  # the place of a tuned model's file
         self.layers: list[LayerCost] = []
         self.layer_settings: dict[str, Any] = {}
         self._model, self._ranges = model, ranges
+        self._weights = weight_count(model)
 
     def choose(self) -> Trial | None:
-        """The first trial that fits, tuned where that was asked and brings something; None where none fits."""
+        """Of the trials that fit the smallest, tuned where that was asked and brings something; None where none fits.
+
+        Nothing is tried behind the first that fits.
+        """
         if self.objectives.need_fp32:
             reference = self.attempts.attempt(Precision.FP32)
-            assert reference is not None
+            if reference is None:
+                return None
             self.objectives = self.objectives.against(reference.size_bytes)
         found = self._eight_bit()
         if self.tune is not None and (start := found or self._least_lost()):
             found = self._tuned(self.tune, start)
-        if found is not None and self._fits(found):
-            return found
+        if found is None or not self._fits(found):
+            found = self._more_bits()
+        if found is None:
+            return None
+        others = [
+            t for t in self.attempts.tried if self._fits(t) and (t.precision, t.how) != (found.precision, found.how)
+        ]
+        return min([found, *others], key=lambda trial: (trial.size_bytes, trial.cpu_ratio or 0.0))
+
+    def require_layers(self) -> None:
+        """Measure what each layer costs where the search did not."""
+        best = self._least_lost()
+        how = STANDARD if best is None else replace(best.how, float_convolutions=frozenset(), float_weights=False)
+        self.layers = self.layers or self._costs(how)
+
+    def _more_bits(self) -> Trial | None:
+        """The first of w8a32, fp16 and fp32 that fits."""
         for precision in (Precision.W8A32, Precision.FP16, Precision.FP32):
+            if self._told_hopeless(precision):
+                continue
             trial = self.attempts.attempt(precision)
             if trial is not None and self._fits(trial):
                 return trial
         return None
+
+    def _told_hopeless(self, precision: Precision) -> bool:
+        """Whether no file of this precision can be small enough, by its weights and by what was tried; it is told."""
+        most = self.objectives.max_bytes
+        least = least_bytes(precision, self._weights, self.attempts.tried)
+        if most is None or least <= most:
+            return False
+        self.attempts.reporter.message(
+            f"{precision}: nothing more is tried, it takes {least / 1e6:.2f} MB or more, limit {most / 1e6:.2f}"
+        )
+        return True
 
     def _fits(self, trial: Trial) -> bool:
         return not self.objectives.lacks(trial)
@@ -199,6 +209,8 @@ class _Search:
     def _eight_bit(self) -> Trial | None:
         """The first recipe of w8a8 that fits."""
         for how in self._recipes():
+            if how != STANDARD and self._told_hopeless(Precision.W8A8):
+                return None
             trial = self.attempts.attempt(Precision.W8A8, how)
             if trial is not None and self._fits(trial):
                 return trial
@@ -242,40 +254,23 @@ class _Search:
         return sorted(costs, key=lambda layer: -layer.loss)
 
     def _tuned(self, asked: Tune, before: Trial) -> Trial:
-        """The recipe of `before` after a quantisation-aware distillation, or `before` where that loses no less."""
+        """The recipe of `before` after a quantisation-aware distillation, or `before` where no gain is shown."""
         attempts, judge = self.attempts, self.attempts.judge
         made_of = [before.how.changes, asked.steps, list(asked.images.ids), str(asked.features.path)]
         name = f"tuned-{asked.steps}-{digest_of(made_of)[:8]}"
         folder = attempts.folder / name
+        self.require_free(name)
         if (Precision.W8A8, before.how, name) not in attempts.log.known or not folder.is_dir():
             tune(
                 attempts.run, folder, asked, judge.gallery, judge.names, before.how, self._ranges, attempts.reporter
             )  # fmt: skip
         after = attempts.attempt(Precision.W8A8, before.how, name)
-        assert after is not None
-        if after.loss < before.loss and (self._fits(after) or not self._fits(before)):
-            return after
-        attempts.reporter.message(
-            f"{name} is left out: it loses {after.loss:z.2%}, without it {before.loss:z.2%} is lost"
-        )
-        return before
-
-
-def _nothing(target: Target, objectives: Objectives, tried: list[Trial]) -> str:
-    nearest = min(tried, key=lambda trial: (len(objectives.lacks(trial)), trial.loss))
-    return (
-        f"nothing that was tried for target {target} {objectives.words}; "
-        f"the nearest is {nearest.name}: {', '.join(objectives.lacks(nearest))}"
-    )
-
-
-def _recipe_of(target: Target, chosen: Trial) -> Recipe:
-    how = chosen.how
-    return Recipe(
-        target=target, precision=chosen.precision, percentile=how.percentile, bias_correction=how.bias_correction,
-        float_convolutions=tuple(sorted(how.float_convolutions)), equalisation=how.equalisation,
-        float_weights=how.float_weights,
-    )  # fmt: skip
+        if after is None:
+            return before
+        gained, change = self.objectives.gained(before, after)
+        said = "is kept" if gained else "is left out, no gain is shown; the weights stay as they were"
+        attempts.reporter.message(f"{name} {said}: {change}")
+        return after if gained else before
 
 
 def _costliest(layers: list[LayerCost]) -> Iterator[frozenset[int]]:

@@ -14,7 +14,8 @@ from edgecsd.json_lines import JsonLog
 from edgecsd.precision_search.held_out import HeldOut
 from edgecsd.quantization import EightBit, Precision
 
-SCHEMA_VERSION = 3  # 1 knew no equalisation, no float weights and no CPU time; 2 was of one limit
+# 1 knew no equalisation, no float weights and no CPU time; 2 was of one limit; 3 had Core ML files that overflow
+SCHEMA_VERSION = 4
 TrialKey = tuple[Precision, EightBit, str]
 
 
@@ -24,6 +25,7 @@ class Trial:
 
     held_out_cosine   mean cosine to the torch model's embeddings
     deviation         standard deviation of the photos' losses
+    losses            (photos,) of the single photos, whose mean is `loss`: for paired comparisons
     tuned             of which quantisation-aware distillation its weights are: the name of its folder; "" of none
     cpu_ratio         CPU time by the fp32 file's, one thread, measured by turns: median, 10th and 90th percentile of
     cpu_low, cpu_high the blocks; None where it was not asked for
@@ -42,6 +44,7 @@ class Trial:
     cpu_ratio: float | None = None
     cpu_low: float | None = None
     cpu_high: float | None = None
+    losses: tuple[float, ...] = ()
 
     @property
     def key(self) -> TrialKey:
@@ -67,9 +70,14 @@ class Trial:
         return None if decided else queries_to_show(self.loss - most, self.deviation)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Plain values for JSON, without the single photos'."""
+        return {name: value for name, value in self.as_line().items() if name != "losses"}
+
+    def as_line(self) -> dict[str, Any]:
+        """Plain values for the log."""
         how = {**asdict(self.how), "float_convolutions": sorted(self.how.float_convolutions)}
-        return {**asdict(self), "precision": str(self.precision), "how": how, "name": self.name}
+        plain = {**asdict(self), "precision": str(self.precision), "how": how, "name": self.name}
+        return {**plain, "losses": list(self.losses)}
 
 
 def measure(
@@ -80,7 +88,7 @@ def measure(
     interval = bootstrap_intervals({"": values})[""]
     return Trial(
         precision, how, size, interval.mean, interval.low, interval.high, held_out.cosine(vectors), file,
-        float(np.std(values, ddof=1)), tuned,
+        float(np.std(values, ddof=1)), tuned, losses=tuple(values.tolist()),
     )  # fmt: skip
 
 
@@ -99,7 +107,7 @@ class TrialLog:
 
     def add(self, trial: Trial) -> None:
         self.known[trial.key] = trial
-        self._log.add(trial.as_dict())
+        self._log.add(trial.as_line())
 
 
 def trial_from(line: dict[str, Any]) -> Trial:
@@ -107,4 +115,4 @@ def trial_from(line: dict[str, Any]) -> Trial:
     how = line["how"]
     recipe = EightBit(**{**how, "float_convolutions": frozenset(how["float_convolutions"])})
     named = {field.name: line[field.name] for field in fields(Trial)}
-    return Trial(**{**named, "precision": Precision(line["precision"]), "how": recipe})
+    return Trial(**{**named, "precision": Precision(line["precision"]), "how": recipe, "losses": tuple(line["losses"])})

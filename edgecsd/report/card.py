@@ -22,6 +22,15 @@ CARD = "card.md"
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """What a search of precisions measured. lost: of the torch model's overlap@10, 0 to 1; photos: that told it."""
+
+    torch_overlap: float
+    lost: Interval
+    photos: int
+
+
+@dataclass(frozen=True)
 class Measured:
     """What is known of a file: None where it was not measured, which the card says.
 
@@ -36,6 +45,7 @@ class Measured:
     checked: CheckResult | None = None
     row: BenchRow | None = None
     costs: Costs | None = None
+    held_out: HeldOut | None = None
 
 
 def card(name: str, metadata: ArtifactMetadata, measured: Measured, how_to: str = "") -> str:
@@ -92,10 +102,20 @@ def _figures(measured: Measured) -> Iterator[tuple[str, str, str]]:
         safe = f"cosine mean {report.cosine_mean:.5f}, lowest {report.cosine_min:.5f}"
         said = safe if report.safe else f"**breaks**: {report.failures[0]}"
         yield "the network in half precision, as GPUs compute", said, f"{report.images} images, emulated"
+    if measured.held_out is not None:
+        yield from _kept(measured.held_out)
     if measured.checked is not None:
         yield from _retrieval(measured.checked)
     if measured.row is not None:
         yield from _speed(measured.row)
+
+
+def _kept(held_out: HeldOut) -> Iterator[tuple[str, str, str]]:
+    lost, torch = held_out.lost, held_out.torch_overlap
+    where = f"{held_out.photos} held-out photos, by which the precision was chosen"
+    yield "overlap@10 with the gallery model's results", f"{torch * (1 - lost.mean):.3f}, torch {torch:.3f}", where
+    spread = f"{lost.mean:.2%} [{lost.low:.2%}, {lost.high:.2%}]"
+    yield "share of the torch query model's overlap@10 that is lost", spread, where
 
 
 def _retrieval(checked: CheckResult) -> Iterator[tuple[str, str, str]]:
@@ -132,7 +152,8 @@ def _spread(interval: Interval) -> str:
 def _not_measured(name: str, measured: Measured) -> list[str]:
     missing = []
     if measured.checked is None:
-        missing.append(f"retrieval (`edgecsd check {name} --index INDEX --images PHOTOS`)")
+        others = "" if measured.held_out is None else " on other photos"
+        missing.append(f"retrieval{others} (`edgecsd check {name} --index INDEX --images PHOTOS`)")
     if measured.row is None:
         missing.append(f"latency (`edgecsd bench {name} --device DEVICE`)")
     if measured.costs is None:

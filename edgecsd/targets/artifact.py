@@ -94,6 +94,7 @@ class TargetModule(Protocol):
     """What every `edgecsd.targets.<target>_target` offers; tests/targets/test_contract.py holds them to it."""
 
     PRECISIONS: frozenset[Precision]
+    HALF_PRECISIONS: frozenset[Precision]  # those whose file computes in fp16, whatever its weights are
 
     def recipe(self, precision: Precision) -> str:
         """The name of the recipe that `convert` follows for this precision."""

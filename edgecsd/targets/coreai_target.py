@@ -24,6 +24,7 @@ except ImportError:
     raise missing_extra("coreai-core", "coreai") from None
 
 PRECISIONS = frozenset({Precision.FP32, Precision.FP16, Precision.W8A32})
+HALF_PRECISIONS = frozenset({Precision.FP16})
 _RECIPES = {
     Precision.FP32: "float32-experimental",
     Precision.FP16: "float16-experimental",

@@ -33,6 +33,7 @@ except ImportError as error:
 
 PRECISIONS = frozenset(Precision)
 MANIFEST = "Manifest.json"
+HALF_PRECISIONS = PRECISIONS - {Precision.FP32}  # 8-bit weights go with 16-bit computing: coreml_convert
 _RECIPES = {
     Precision.FP32: "float32",
     Precision.FP16: "float16",

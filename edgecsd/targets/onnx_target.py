@@ -34,6 +34,7 @@ except ImportError as error:
 
 PRECISIONS = frozenset(Precision)
 _OF_THE_RUNTIME = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (?:\S+\.(?:cc|h):\d+ \S+ )?")
+HALF_PRECISIONS = frozenset({Precision.FP16})
 _RECIPES = {
     Precision.FP32: "float32",
     Precision.FP16: "float16",

@@ -24,6 +24,7 @@ except ImportError as error:
     raise missing_extra(error.name or "ai-edge-litert", "tflite") from None
 
 PRECISIONS = frozenset(Precision)
+HALF_PRECISIONS = frozenset({Precision.FP16})
 FILE_IDENTIFIER = b"TFL3"
 _RECIPES = {
     Precision.FP32: "float32",

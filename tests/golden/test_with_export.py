@@ -6,16 +6,21 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from edgecsd import exporting
 from edgecsd.accompanying import put_beside
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.exporting import export
+from edgecsd.features import Items, write_store
 from edgecsd.files import sha256_file
 from edgecsd.golden import read_pack
 from edgecsd.images import find_images
+from edgecsd.index import build_index
+from edgecsd.space import EmbeddingSpace
 from edgecsd.whole_photo import ANY_SIZE
 
 
@@ -64,6 +69,47 @@ def test_no_pack_where_there_are_no_photos_or_none_is_wanted(golden: Path, photo
     ):
         result = runner.invoke(app, ["export", str(golden / "run"), "--target", "onnx", "--overwrite", *wrong])
         assert isinstance(result.exception, BadInputError) and said in str(result.exception)
+
+
+def test_what_stands_in_the_way_of_a_pack_is_said_before_anything_is_converted(
+    golden: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "_convert", lambda *_: pytest.fail("it was converted"))
+    (tmp_path / "taken.onnx.golden").mkdir()
+    vectors = np.eye(12, 16, dtype=np.float32)
+    space = EmbeddingSpace(gallery_model="another", dim=16)
+    items = Items([f"item {n}" for n in range(12)], [""] * 12)
+    other = write_store(tmp_path / "other.store", space, items, vectors)
+    build_index(other.path, tmp_path / "other.index")
+    out, index = str(tmp_path / "a.onnx"), str(golden / "gallery.index")
+    for options, error, said in (
+        (["--out", out, "--index", str(tmp_path / "none")], BadInputError, "none: no such file or folder"),
+        (["--out", out, "--index", str(tmp_path / "other.index")], IncompatibleError, "different embedding spaces"),
+        (["--out", out, "--bake", "resize"], BadInputError, "leave out --golden, and make"),
+        (["--out", out, "--bake", "resize", "--index", index], BadInputError, "leave out --index, and make"),
+        (["--out", str(tmp_path / "taken.onnx")], BadInputError, "is no golden pack"),
+    ):
+        command = ["export", str(golden / "run"), "--target", "onnx", "--golden", str(photos), *options]
+        refused = CliRunner().invoke(app, command)
+        assert isinstance(refused.exception, error) and said in str(refused.exception), refused.exception
+    assert not (tmp_path / "a.onnx").exists()
+
+
+def test_the_pack_of_the_former_file_is_removed_and_that_of_the_same_file_kept(
+    golden: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "a.onnx"
+    images, runner = find_images(photos), CliRunner()
+    put = put_beside(export(golden / "run", "onnx", "fp32", out=out), images, run=golden / "run", asked=True)
+    command = ["export", str(golden / "run"), "--target", "onnx", "--out", str(out), "--overwrite", "--no-golden"]
+    same = runner.invoke(app, command)
+    assert same.exit_code == 0 and put.pack is not None and put.pack.exists() and "removed" not in same.output
+    other = runner.invoke(app, [*command, "--licence", "CC0-1.0"])
+    assert other.exit_code == 0 and not put.pack.exists()
+    assert "removed a.onnx.golden: it was the golden pack of the former a.onnx" in other.output
+    put.pack.mkdir()
+    (put.pack / "mine").write_text("somebody's")
+    assert runner.invoke(app, command).exit_code == 0 and (put.pack / "mine").exists()
 
 
 def test_a_file_that_resizes_inside_has_no_pack(golden: Path, photos: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from distillations import config, run
 from typer.testing import CliRunner
 
@@ -26,6 +27,7 @@ from edgecsd.precision_search import (
     Objectives,
     Trial,
     attempts,
+    objectives,
     search,
     search_precision,
     sensitivity,
@@ -33,7 +35,7 @@ from edgecsd.precision_search import (
 from edgecsd.precision_search.held_out import HeldOut
 from edgecsd.precision_search.trials import TrialLog, measure
 from edgecsd.quantization import STANDARD, EightBit, Precision
-from edgecsd.query_models import load_query_model
+from edgecsd.query_models import load_query_model, save_query_model
 from edgecsd.targets.artifact import read_metadata
 
 CALIBRATION = 8  # of 24 photos; the other 16 are searched with
@@ -91,6 +93,7 @@ def test_the_first_that_fits_is_taken(made: Path, photos: Path, pixel_store: Fea
     assert [trial.precision for trial in result.trials] == [Precision.W8A8] and result.chosen.how == STANDARD
     assert read_metadata(result.export.path).precision is Precision.W8A8
     assert result.held_out == 16 and not list(result.folder.glob("*.onnx")), "the trials' files are gone"
+    assert not result.layers and not (result.folder / search.LAYERS).exists()
 
 
 def test_a_limit_that_8_bit_misses(made: Path, photos: Path, pixel_store: FeatureStore) -> None:
@@ -112,6 +115,64 @@ def test_a_limit_that_8_bit_misses(made: Path, photos: Path, pixel_store: Featur
     )
     recipe = read_metadata(result.export.path).recipe
     assert result.chosen.how.changes in recipe
+
+
+def test_what_no_file_can_be_small_enough_for_is_not_tried() -> None:
+    """1, 2 and 4 bytes a weight; w8a8 recipes are alike in size; fp32 is no smaller than fp16."""
+
+    def trial(precision: Precision, size: int) -> Trial:
+        return Trial(precision, STANDARD, size, 0, 0, 0, 1, "f")
+
+    def least(*tried: Trial) -> list[int]:
+        return [objectives.least_bytes(precision, 1000, tried) for precision in objectives.BYTES]
+
+    assert least() == [1000, 1000, 2000, 4000]
+    assert least(trial(Precision.W8A8, 5000), trial(Precision.FP16, 4500)) == [4900, 1000, 2000, 4500]
+
+
+def test_of_those_that_fit_the_smallest_is_taken(
+    made: Path, photos: Path, pixel_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where fp32 was tried as what limits are told by, and its file is the smaller one."""
+    sizes = {Precision.FP32: 500_000, Precision.W8A8: 600_000}
+    monkeypatch.setattr(attempts.Attempts, "_made", lambda _, *key: Trial(*key[:2], sizes[key[0]], 0, 0, 0, 1, "f"))
+    monkeypatch.setattr(search, "TRIALS", "other-trials.jsonl")
+    result = searched(made, photos, pixel_store, max_size_share=2.0)
+    assert [t.precision for t in result.trials] == [Precision.FP32, Precision.W8A8]
+    assert result.chosen.precision is Precision.FP32
+
+
+def test_core_ml_of_a_network_that_overflows_is_fp32(
+    made: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path
+) -> None:
+    """Its 8-bit files compute in fp16 too: the search passes over them."""
+    model = load_query_model(made)
+    norms = [module for module in model.backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    with torch.no_grad():
+        norms[-1].weight.fill_(1e7)
+    save_query_model(model, tmp_path)
+    result = search_precision(tmp_path, "coreml", photos, pixel_store.path, calibration_count=CALIBRATION)
+    assert [trial.precision for trial in result.trials] == [Precision.FP32]
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_first_trial(
+    made: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts.Attempts, "attempt", lambda *_: pytest.fail("it was tried"))
+    there = tmp_path / "a.onnx"
+    there.write_text("a file")
+    for out, said in (
+        (there, "already there; choose another --out or add --overwrite"),
+        (tmp_path / "a.tflite", r"a onnx artifact ends in \.onnx"),
+        (there / "b.onnx", r"a\.onnx is a file, not a folder"),
+        (Path("/proc/a.onnx"), "cannot be written"),
+    ):
+        with pytest.raises(BadInputError, match=said):
+            search_precision(made, "onnx", photos, pixel_store.path, out=out)
+    command = ["export", str(made), "--target", "onnx", "--precision", "auto", "--calibration", str(photos)]
+    ready = [*command, "--gallery", str(pixel_store.path), "--index", str(tmp_path / "none")]
+    refused = CliRunner().invoke(app, ready)
+    assert isinstance(refused.exception, BadInputError) and "none: no such" in str(refused.exception)
 
 
 def test_trials_are_not_made_twice(
@@ -145,7 +206,7 @@ def test_a_log_of_an_earlier_schema_is_begun_anew(held_out: HeldOut, tmp_path: P
     del line["cpu_ratio"], line["cpu_low"], line["cpu_high"]
     file.write_text(json.dumps({"settings": {"a": 1}}) + "\n" + json.dumps(line) + "\n")
     assert not TrialLog(file, {"a": 1}).known
-    assert json.loads(file.read_text()) == {"schema_version": 3, "settings": {"a": 1}}
+    assert json.loads(file.read_text()) == {"schema_version": 4, "settings": {"a": 1}}
 
 
 def test_errors(
@@ -161,8 +222,16 @@ def test_errors(
             Objectives(**limits)
     with pytest.raises(BadInputError, match="--max-cpu-ratio: target coreml runs on Apple's systems only"):
         search_precision(made, "coreml", photos, pixel_store.path, objectives=Objectives(max_cpu_ratio=0.5))
-    with pytest.raises(BadInputError, match="beside 16 photos for the ranges, 8 have features"):
-        search_precision(made, "onnx", photos, pixel_store.path, calibration_count=16)
+    with pytest.raises(BadInputError, match="--held-out 5: 16 photos or more are needed"):
+        search_precision(made, "onnx", photos, pixel_store.path, held_out=5, overwrite=True)
+    few = find_images(photos).subset(range(20))
+    with pytest.raises(BadInputError, match="of 20 photos 64 give the ranges, which leaves 0 to search with; 16 or"):
+        search_precision(made, "onnx", few, pixel_store.path, overwrite=True)
+    alien = shutil.copytree(photos, tmp_path / "alien" / "under another id").parent
+    with pytest.raises(BadInputError, match="beside the 8 photos that give the ranges, 0 of 16 have features in"):
+        search_precision(made, "onnx", alien, pixel_store.path, calibration_count=8, overwrite=True)
+    with pytest.raises(BadInputError, match="of 24 photos 16 give the ranges, which leaves 8"):
+        search_precision(made, "onnx", photos, pixel_store.path, calibration_count=16, overwrite=True)
     few_trials(monkeypatch)
     monkeypatch.setattr(attempts.Attempts, "_made", lambda _, *key: Trial(*key[:2], 1, 0.5, 0.4, 0.6, 0.1, "f"))
     bad = Path(shutil.copytree(made, tmp_path / "bad", ignore=shutil.ignore_patterns("exports")))
@@ -193,7 +262,7 @@ def test_the_size_is_a_limit_too(
         )  # other w8a8 files may be a few bytes less
     given = failed.value.searched
     assert given.trials and all(given.objectives.lacks(trial) for trial in given.trials) and not given.layers
-    assert {Precision.W8A8, Precision.W8A32, Precision.FP16, Precision.FP32} == {t.precision for t in given.trials}
+    assert [t.how for t in given.trials if t.precision is Precision.W8A8] == [STANDARD], "others are as large"
     assert not list(given.folder.glob("*.onnx"))
 
 
@@ -230,15 +299,32 @@ def test_the_command(made: Path, photos: Path, pixel_store: FeatureStore, tmp_pa
     base = ["export", str(made), "--target", "onnx", "--precision"]
     ready = [*base, "auto", "--calibration", str(photos), "--gallery", str(pixel_store.path)]
     options = ["--calibration-count", "8", "--max-loss", "90%", "--out", str(tmp_path / "auto.onnx"), "--json"]
+    options.append("--layers")
     done = CliRunner().invoke(app, [*ready, *options])
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
     assert document["chosen"]["precision"] == "w8a8" and document["max_loss"] == 0.9
+    card, chosen = Path(document["card"]).read_text(), document["chosen"]
+    kept = document["torch_overlap"] * (1 - chosen["loss"])
+    where = "16 held-out photos, by which the precision was chosen"
+    assert f"results | {kept:.3f}, torch {document['torch_overlap']:.3f} | {where} |" in card
+    assert f"lost | {chosen['loss']:.2%} [{chosen['low']:.2%}, {chosen['high']:.2%}] | {where} |" in card
+    assert "Not measured: retrieval on other photos (`edgecsd check" in card
+    costs = [layer["loss"] for layer in document["layers"]]
+    assert len(costs) > 10 and costs == sorted(costs, reverse=True)
+    assert json.loads((Path(document["folder"]) / "layers.json").read_text()) == document["layers"]
+    again = CliRunner().invoke(app, [*ready, *[o for o in options if o != "--json"], "--overwrite"]).stdout
+    told_layers = again[again.index("alone in 8 bit, the costliest first") :].splitlines()
+    assert told_layers[2].split()[0] == document["layers"][0]["name"] and told_layers[10].startswith(
+        f"{len(costs) - 8} more"
+    )
     assert all(Path(figure).stat().st_size > 1000 for figure in document["figures"]) and document["figures"]
     too_small = [*ready, "--calibration-count", "8", "--max-loss", "90%", "--max-size", "1kB"]
+    too_small += ["--out", str(tmp_path / "small.onnx")]
     failed = CliRunner().invoke(app, [*too_small, "--json"])
     assert isinstance(failed.exception, NothingFitsError) and failed.exception.exit_code == 1
     told = json.loads(failed.stdout)
+    assert [trial["name"] for trial in told["trials"]] == ["w8a8"], "nothing else can be smaller"
     assert told["chosen"] is None and all("limit 0.00" in trial["lacks"][0] for trial in told["trials"])
     table = CliRunner().invoke(app, too_small).stdout
     assert "lacks" in table.splitlines()[0] and "MB, limit 0.00" in table.splitlines()[2]
@@ -248,6 +334,8 @@ def test_the_command(made: Path, photos: Path, pixel_store: FeatureStore, tmp_pa
         ([*base, "fp16", "--max-size", "6MB"], "--max-size goes with --precision auto"),
         ([*base, "auto"], "give --calibration PHOTOS and --gallery STORE"),
         ([*ready, "--max-loss", "much"], "a share from 0 to 1"),
+        ([*base, "fp16", "--layers"], "--layers goes with --precision auto"),
+        ([*ready, "--layers", "--target", "coreml"], "--layers: target coreml can leave no layer"),
         ([*ready, "--ort-format"], "not with --precision auto"),
         ([*base, "fp16", "--max-loss", "1%"], "--max-loss goes with --precision auto"),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,18 +14,21 @@ import pytest
 import torch
 from distillations import config, run
 from PIL import Image
+from typer.testing import CliRunner
 
 from edgecsd.backbones import to_input
 from edgecsd.bias_correction import rounded_weights
+from edgecsd.cli import app
 from edgecsd.errors import BadInputError
 from edgecsd.exporting import export
 from edgecsd.features import FeatureStore
+from edgecsd.files import sha256_file
 from edgecsd.images import find_images
 from edgecsd.precision_search import Objectives, Trial, attempts, search, search_precision, tuning
 from edgecsd.precision_search.rounding import RoundedLayers, plain_state, rounded_values
 from edgecsd.precision_search.tuning import Tune, rounds_of, tune
 from edgecsd.progress import SILENT
-from edgecsd.quantization import STANDARD, EightBit
+from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.query_models import QueryModel, create_query_model, load_query_model, read_config, save_query_model
 from edgecsd.selection import Selection
 from edgecsd.space import EmbeddingSpace
@@ -165,6 +169,29 @@ def test_photos_that_are_searched_with_are_not_trained_on(photos: Path, pixel_st
     assert other.held_out.tolist() != data.held_out.tolist(), "held out as the run did"
 
 
+def trial(losses: np.ndarray) -> Trial:
+    mean = float(losses.mean())
+    return Trial(Precision.W8A8, STANDARD, 1, mean, mean, mean, 0.9, "f", losses=tuple(losses.tolist()))
+
+
+def test_a_gain_is_one_that_the_photos_show_or_that_keeps_the_limits() -> None:
+    """A mean that is lower by chance is no gain; the mean of the noise is 0.01 below 0."""
+    random = np.random.default_rng(1)
+    noise = random.normal(0, 0.2, 60)
+    noise += -0.01 - noise.mean()
+    before = trial(random.normal(0.3, 0.1, 60))
+    start = np.array(before.losses)
+    by_chance, clearly, worse = (trial(start + change) for change in (noise, 0.1 * noise - 0.05, 0.05 - noise))
+    limits = Objectives(0.9)
+    assert by_chance.loss < before.loss and not limits.gained(before, by_chance)[0]
+    gained, words = limits.gained(before, clearly)
+    assert gained and words == "the loss changes by -5.10% [-5.55%, -4.67%] over 60 photos"
+    assert not limits.gained(before, worse)[0]
+    between = Objectives((before.loss + by_chance.loss) / 2)
+    assert between.gained(before, by_chance)[0], "missed before, kept after"
+    assert not between.gained(by_chance, before)[0]
+
+
 @pytest.mark.parametrize(("helps", "kept"), [(True, True), (False, False)])
 def test_what_was_tuned_is_kept_only_if_less_is_lost(
     made: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -187,7 +214,9 @@ def test_what_was_tuned_is_kept_only_if_less_is_lost(
 
     def told(*arguments: Any) -> Trial:
         trial = real(*arguments)
-        return replace(trial, loss=(-0.5 if helps else 0.89) if trial.tuned else 0.3)
+        loss = (-0.5 if helps else 0.29) if trial.tuned else 0.3
+        spread = np.where(np.arange(len(trial.losses)) % 2, 0.2, -0.2) * bool(trial.tuned)
+        return replace(trial, loss=loss, losses=tuple((loss + spread).tolist()))
 
     monkeypatch.setattr(attempts, "measure", told)
     result = search_precision(
@@ -201,16 +230,30 @@ def test_what_was_tuned_is_kept_only_if_less_is_lost(
     digest = read_metadata(result.export.path).weights_digest
     assert (digest != read_config(own).weights_digest) is kept
     assert digest == read_config(result.export.path.parent.parent).weights_digest
+    again = ["--out", str(tmp_path / "again.onnx"), "--no-golden"]
+    done = CliRunner().invoke(app, [*shlex.split(result.again)[1:], *again])
+    assert done.exit_code == 0 and "warning: not the file" not in done.output
+    assert sha256_file(tmp_path / "again.onnx") == result.export.sha256
+    if helps:  # the command's golden pack is compared with the tuned weights
+        searched = [
+            "export", own, "--target", "onnx", "--precision", "auto", "--calibration", photos, "--gallery",
+            pixel_store.path, "--calibration-count", 8, "--max-loss", "90%", "--tune", 2, "--tune-images", more,
+            "--tune-features", features.path, "--overwrite",
+        ]  # fmt: skip
+        made_again = CliRunner().invoke(app, list(map(str, searched)))
+        assert made_again.exit_code == 0 and f"wrote {result.export.path}" in made_again.output
+        assert result.export.path.with_name(f"{result.export.path.name}.golden").is_dir()
+        # the recipe alone is of the tuned weights and of those photos
+        other = ["export", str(own), "--recipe", str(result.folder / "recipe.toml"), "--calibration", str(photos)]
+        told = CliRunner().invoke(app, [*other, *again, "--overwrite"]).output.replace("\n", "")
+        assert f"found with other weights, those in {result.export.path.parent.parent}" in told
+        assert "other photos for the ranges: --calibration" in told and "--calibration-count 8 --seed 0" in told
 
 
 def test_the_option(
     made: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """--tune STEPS reaches the training with its photos and features; without STEPS they are refused."""
-    from typer.testing import CliRunner
-
-    from edgecsd.cli import app
-
     own = tmp_path / "run"
     shutil.copytree(made, own)
     asked: list[Tune] = []

@@ -57,6 +57,14 @@ def test_module_keeps_the_contract(target: str) -> None:
         assert list(inspect.signature(getattr(module, name)).parameters) == wanted, name
 
 
+def test_core_ml_computes_in_half_precision_where_it_is_said_to() -> None:
+    from edgecsd.targets import coreml_convert
+
+    half = coreml_convert.coremltools.precision.FLOAT16
+    said = target_module(Target.COREML).HALF_PRECISIONS
+    assert {each for each in Precision if coreml_convert._compute_precision(each) is half} == said
+
+
 @pytest.mark.parametrize(("target", "precision"), ARTIFACTS)
 def test_numbers_are_those_of_the_query_model(
     target: str, precision: str, artifact: Make, model: QueryModel, pixels: Pixels

@@ -1,0 +1,40 @@
+"""Where an export is written, and whether it can be: asked before anything is converted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgecsd.errors import BadInputError
+from edgecsd.overwriting import require_writable
+from edgecsd.quantization import Precision
+from edgecsd.targets.artifact import ORT_SUFFIX, Target
+from edgecsd.whole_photo import PhotoSize
+
+AUTO = "auto"
+
+
+def suffix_of(target: Target, ort_format: bool) -> str:
+    """The ending of the file's name; BadInputError for --ort-format of a target that has none."""
+    if ort_format and target is not Target.ONNX:
+        raise BadInputError(f"--ort-format is a form of target onnx; target {target} has none: leave it out")
+    return ORT_SUFFIX if ort_format else target.suffix
+
+
+def default_place(run: Path, backbone: str, precision: Precision | str, suffix: str, baked: PhotoSize | None) -> Path:
+    """RUN/exports/BACKBONE-PRECISION.SUFFIX; precision "auto" is one that a search chooses."""
+    return run / "exports" / f"{backbone}-{precision}{'' if baked is None else '-whole-photo'}{suffix}"
+
+
+def require_place(path: Path, target: Target, suffix: str, *, overwrite: bool) -> None:
+    """BadInputError for a name that no file of the target has, for what is there already, and for a closed folder."""
+    if path.suffix != suffix:
+        other = "; .ort is written with --ort-format" if path.suffix == ORT_SUFFIX else ""
+        raise BadInputError(f"--out {path}: the name of a {target} artifact ends in {suffix}{other}")
+    require_not_taken(path, overwrite=overwrite)
+    require_writable(path)
+
+
+def require_not_taken(path: Path, *, overwrite: bool) -> None:
+    """BadInputError for what is there already."""
+    if path.exists() and not overwrite:
+        raise BadInputError(f"{path}: already there; choose another --out or add --overwrite")
