@@ -47,7 +47,7 @@ class Listener(Silent):
 class TakesAll:
     """A Selection that takes the latest weights, whatever they reach."""
 
-    def __init__(self, by: HeldOutBy, best: NDArray[np.float64] | None = None) -> None:
+    def __init__(self, by: HeldOutBy, best: NDArray[np.float64] | None = None, *, everything: bool = False) -> None:
         self.best = best
 
     def takes(self, overlaps: NDArray[np.float64]) -> bool:
@@ -108,9 +108,9 @@ def test_what_is_held_out_is_told_and_judges_every_stage(
     asked: list[str] = []
 
     class Recorded(Selection):
-        def __init__(self, by: HeldOutBy, best: NDArray[np.float64] | None = None) -> None:
+        def __init__(self, by: HeldOutBy, best: NDArray[np.float64] | None = None, *, everything: bool = False) -> None:
             asked.append(by)
-            super().__init__(by, best)
+            super().__init__(by, best, everything=everything)
 
     for module in ("head_training", "training", "interpolation"):
         monkeypatch.setattr(f"edgecsd.{module}.Selection", Recorded)

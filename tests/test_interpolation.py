@@ -199,6 +199,19 @@ def test_the_network_is_on_the_line(runs: dict[bool, tuple[DistillResult, Listen
         assert not torch.allclose(found[name], start[name], atol=1e-6)
 
 
+def test_without_selection_the_last_weights_are_kept(
+    runs: dict[bool, tuple[DistillResult, Listener]], photos: Path, pixel_store: FeatureStore, tmp_path: Path
+) -> None:
+    """Of both stages, whatever held-out photos say: those of the run whose Selection took everything."""
+    settings, listener = config(head_lr=3e-2, projection_lr=1e-2, select=False), Listener()
+    result = run(photos, pixel_store.path, tmp_path / "run", config=settings, reporter=listener)
+    assert torch.equal(head(result)["projection.weight"], head(runs[False][0])["projection.weight"])
+    end = torch.load(result.path / "checkpoints" / "last.pt", weights_only=True)["model"]
+    found = load_query_model(result.path).state_dict()
+    assert all(torch.equal(tensor, end[name]) for name, tensor in found.items() if tensor.is_floating_point())
+    assert not told(listener)
+
+
 def test_the_stage_tells_of_what_was_kept(runs: dict[bool, tuple[DistillResult, Listener]]) -> None:
     result, listener = runs[True]
     for stage, text in zip(result.stages[1:], told(listener), strict=True):
