@@ -30,6 +30,7 @@ from seeded.workshop import Workshop
 from subjects import PRECISIONS, SUBJECTS, Subject, chosen_subjects
 
 from edgecsd.bench.ratio import interleaved_ratio
+from edgecsd.bootstrap import paired_difference
 from edgecsd.cli.console import ConsoleReporter, table
 from edgecsd.embedding import embed_images
 from edgecsd.errors import EdgecsdError
@@ -152,11 +153,12 @@ def _retrieval(benchmark: Benchmark, vectors: np.ndarray, reference: np.ndarray)
     lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     made = benchmark.score("file", np.asarray(np.nan_to_num(vectors / lengths), np.float32))
     before = benchmark.score("torch", reference)
-    return {
-        "mAP": round(made.mean_average_precision, 4),
-        "mAP_loss": round(1 - made.mean_average_precision / before.mean_average_precision, 4),
-        "overlap_loss": round(1 - made.overlap[OVERLAP_K] / before.overlap[OVERLAP_K], 4),
-    }
+    found = {"mAP": round(made.mean_average_precision, 4)}
+    for name, figure in (("mAP_loss", "AP"), ("overlap_loss", f"overlap@{OVERLAP_K}")):
+        change, mean = paired_difference(made.values[figure], before.values[figure]), np.nanmean(before.values[figure])
+        losses = {name: change.mean, f"{name}_low": change.high, f"{name}_high": change.low}
+        found |= {key: round(float(-value / mean), 4) for key, value in losses.items()}
+    return found
 
 
 def _time(workshop: Workshop, subject: Subject, theirs: Path, ours: Path, target: Target) -> dict[str, Any]:
@@ -184,7 +186,15 @@ COLUMNS = (
 def _cells(row: dict[str, Any]) -> list[str]:
     if "failed" in row:
         return [row["failed"], *[""] * (len(COLUMNS) - 1)]
-    return [f"{row[name]:.4g}" if isinstance(row.get(name), float) else str(row.get(name, "")) for name in COLUMNS]
+    return [_cell(row, name) for name in COLUMNS]
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    """A figure, with its interval where it has one."""
+    low = row.get(f"{name}_low", row.get("time_low") if name == "time_to_ours" else None)
+    high = row.get(f"{name}_high", row.get("time_high") if name == "time_to_ours" else None)
+    told = f"{row[name]:.4g}" if isinstance(row.get(name), float) else str(row.get(name, ""))
+    return told if low is None or not told else f"{told} [{low:.4g}, {high:.4g}]"
 
 
 def _text(rows: list[dict[str, Any]]) -> str:
@@ -195,9 +205,9 @@ def _text(rows: list[dict[str, Any]]) -> str:
 def _markdown(rows: list[dict[str, Any]], how: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Exports, and what the plain converters give", "",
-        "Losses are relative to the torch query model; mobilenetv3 and efficientnet_b0 have random weights and no "
-        "retrieval. 64 calibration photos. `of_fp32`: size by the fp32 file's; `size_to_ours`, `time_to_ours`: the "
-        "peer's by ours. Written by `benchmarks/export.py`.", "",
+        "Losses are relative to the torch query model, with the 95 % interval of the paired bootstrap; mobilenetv3 and "
+        "efficientnet_b0 have random weights and no retrieval. 64 calibration photos. `of_fp32`: size by the fp32 "
+        "file's; `size_to_ours`, `time_to_ours`: the peer's by ours. Written by `benchmarks/export.py`.", "",
     ]  # fmt: skip
     for name in dict.fromkeys(row["backbone"] for row in rows):
         made, photos = how[name], how[name]["photos"]
