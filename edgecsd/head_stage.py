@@ -20,7 +20,17 @@ from edgecsd.distill_config import DistillConfig
 from edgecsd.distributed import Ranks
 from edgecsd.files import replace_whole
 from edgecsd.frozen_features import Array
-from edgecsd.head_training import HeadPlan, HiddenRows, copy_head, project_all, repeat_head, train_head
+from edgecsd.head_training import (
+    BEST_CLOSED_FORM,
+    STAGE_START,
+    HeadPlan,
+    HiddenRows,
+    Origins,
+    copy_head,
+    project_all,
+    repeat_head,
+    train_head,
+)  # fmt: skip
 from edgecsd.interpolation import State
 from edgecsd.mapped_vectors import FlatViews
 from edgecsd.objective import Objective
@@ -50,8 +60,8 @@ class HeadStage:
         self.out, self.everyone, self.reporter = out, everyone, reporter
         self._untrained = copy_head(model)
         self._start: Start = config.head_start  # of training
-        self._origin: Start = config.head_start  # of the way to its end
-        self._origin_head: State | None = None
+        self._best: Start = config.head_start  # by held-out photos
+        self._origins: Origins = {}
         self._plan = HeadPlan(0.0, 1.0)
 
     def begin_closed(self) -> Projection:
@@ -68,10 +78,8 @@ class HeadStage:
         # For training not what is best by itself: that may have fitted details of the training photos that gradient
         # steps don't undo (docs/decisions/0004, 0010)
         self._start = self.config.head_start if self.config.head_steps else best
-        # The way to training's end undoes nothing: where single photos judge it, it begins at what is best by them
-        by_photos = self.config.goes_part_way and self.config.held_out_by is HeldOutBy.PHOTOS
-        self._origin = best if by_photos else self._start
-        self._origin_head = self._with_projection(_form(forms, self._origin))
+        self._best = best
+        self._origins = self._lines(forms)
         self.set_projection(found[best])
         return _form(forms, self._start)
 
@@ -83,11 +91,12 @@ class HeadStage:
     def train(self, objective: Objective) -> None:
         """Train the head, or take the one that an earlier process of this run trained."""
         file = self.out / "cache" / "head.safetensors"
-        origin = self._origin_head if self.config.goes_part_way else None
         with self.everyone.one_ahead():
             if not file.is_file():
                 with closing(TrainingLog(self.out, "head")) as log:
-                    plan = train_head(self.model, self.pooled, self.data, objective, log, self.reporter, origin=origin)
+                    plan = train_head(
+                        self.model, self.pooled, self.data, objective, log, self.reporter, origins=self._origins
+                    )
                 self._save(file, plan)
             self._plan = self._load(file)
 
@@ -114,15 +123,16 @@ class HeadStage:
         with self.everyone.one_ahead():
             if not file.is_file():
                 self.model.load_head_state(self._untrained)
-                origin = None
+                origins: Origins = {}
                 if self.config.starts_closed:
                     forms = self._forms(everything)
-                    origin = self._with_projection(_form(forms, self._origin))
-                    self.set_projection(_form(forms, self._start if objective is not None else self._origin))
+                    origins = self._lines(forms)
+                    kept = self._best if self._plan.begins == BEST_CLOSED_FORM else self._start
+                    self.set_projection(_form(forms, self._start if objective is not None else kept))
                 if objective is not None:
                     with closing(TrainingLog(self.out, "refit")) as log:
                         repeat_head(
-                            self.model, self.pooled, data, objective, self._plan, log, self.reporter, origin=origin
+                            self.model, self.pooled, data, objective, self._plan, log, self.reporter, origins=origins
                         )
                 self._save(file, self._plan)
             self._load(file)
@@ -142,6 +152,19 @@ class HeadStage:
         """From the cached features of the images' views to their gallery features."""
         inputs = HiddenRows(self.model, FlatViews(self.pooled, images))
         return ClosedForms(inputs, FlatViews(self.data.features, images, self.pooled.shape[1]))
+
+    def _lines(self, forms: ClosedForms) -> Origins:
+        """The heads that a way to training's end may begin with, if any way is looked at.
+
+        Such a way undoes nothing, so that what is best by itself is one, where single photos judge it: kinds would take
+        it back to where their own figures are (docs/decisions/0011, 0013).
+        """
+        if not self.config.goes_part_way:
+            return {}
+        lines = {STAGE_START: self._with_projection(_form(forms, self._start))}
+        if self.config.held_out_by is HeldOutBy.PHOTOS and self._best != self._start:
+            lines[BEST_CLOSED_FORM] = self._with_projection(_form(forms, self._best))
+        return lines
 
     def _with_projection(self, projection: Projection) -> State:
         """The head with this one, which the model is left with."""

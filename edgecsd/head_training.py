@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecsd.distill_config import DistillConfig
-from edgecsd.interpolation import State, best_between, head_shares, interpolated, same_weights
+from edgecsd.interpolation import State, best_between, head_shares, interpolated
 from edgecsd.mapped_vectors import FlatViews
 from edgecsd.objective import Objective
 from edgecsd.progress import SILENT, Reporter
@@ -28,16 +29,22 @@ Array = NDArray[np.floating[Any]]
 BLOCK = 256  # cached features projected at once
 
 
+STAGE_START, BEST_CLOSED_FORM = "this stage's start", "the best closed form"
+Origins = Mapping[str, State]  # by these names: heads in closed form
+
+
 @dataclass(frozen=True)
 class HeadPlan:
     """How far held-out photos let the head's training go.
 
     trained  share of the stage's steps that they kept weights of; 0: of none
     way      share of the way to those weights; 0: it is what that way begins with
+    begins   what that way begins with, of `Origins`
     """
 
     trained: float
     way: float
+    begins: str = STAGE_START
 
 
 def train_head(
@@ -48,13 +55,13 @@ def train_head(
     log: TrainingLog,
     reporter: Reporter = SILENT,
     *,
-    origin: State | None = None,
+    origins: Origins = MappingProxyType({}),
 ) -> HeadPlan:
-    """Train what stands behind the backbone, on its cached features. Kept is as much of the way from `origin` to the
-    end as `best_between` takes; without an origin what `Selection` takes.
+    """Train what stands behind the backbone, on its cached features. Kept is as much of the way from an origin to the
+    end as `best_between` takes, of several that which is best by held-out photos; without one what `Selection` takes.
 
     pooled: (all images, 1 + V, ...) of `model.pooled`: vectors (C,) or, where the head takes them, maps (C, h, w).
-    origin: a head in closed form; not always the one that training begins with, which is the model's
+    origins: STAGE_START is what training begins with, which is the model's own
     """
     config = objective.config
     selection, start = Selection(config.held_out_by, everything=not config.select), copy_head(model)
@@ -72,19 +79,22 @@ def train_head(
                 log.record(step, loss=loss, held_out_overlap=float(overlaps.mean()))
                 if selection.takes(overlaps):
                     kept, kept_at = copy_head(model), step
-    if origin is not None:
-        kept, kept_at = copy_head(model), total
+    begins = STAGE_START
+    if origins:
+        kept, kept_at, by = copy_head(model), total, config.held_out_by
 
         def judge(state: State) -> NDArray[np.float64]:
             model.load_head_state(state)
             return _overlaps(model, pooled, data, config)
 
-        named = "this stage's start" if same_weights(origin, start) else "the best closed form"
-        by = config.held_out_by
-        way = best_between(origin, kept, head_shares(by), judge, by, reporter, named=named)
-        start = origin
+        ways = [best_between(each, kept, head_shares(by), judge, by, named=name) for name, each in origins.items()]
+        found = [each for each in ways if each is not None]
+        if found:
+            best = max(found, key=lambda each: each.overlap)  # of equals the first
+            way, begins, start = best.share, best.named, origins[best.named]
+            reporter.message(best.told)
     model.load_head_state(interpolated(start, kept, way))
-    return HeadPlan(kept_at / total if way else 0.0, way)
+    return HeadPlan(kept_at / total if way else 0.0, way, begins)
 
 
 def repeat_head(
@@ -96,10 +106,10 @@ def repeat_head(
     log: TrainingLog,
     reporter: Reporter = SILENT,
     *,
-    origin: State | None = None,
+    origins: Origins = MappingProxyType({}),
 ) -> None:
     """The training of `train_head` as far as it went, on the images that are `data.train` now; nothing is selected."""
-    start = copy_head(model) if origin is None else origin
+    start = origins.get(plan.begins) or copy_head(model)
     total = head_steps(objective.config, len(data.train) * pooled.shape[1])
     last = round(plan.trained * total)
     with reporter.task("training the projection on all photos", last) as advance:

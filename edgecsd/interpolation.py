@@ -8,13 +8,13 @@ or sweeps it; here held-out photos choose it, within limits (docs/decisions/0011
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgecsd.progress import SILENT, Reporter
 from edgecsd.selection import HeldOutBy, Selection
 
 State = dict[str, Tensor]
@@ -47,28 +47,43 @@ def interpolated(start: Mapping[str, Tensor], trained: Mapping[str, Tensor], sha
     }
 
 
+@dataclass(frozen=True)
+class Kept:
+    """The weights that were chosen on a line: their share of it, and held-out overlaps, of them and of both ends."""
+
+    share: float
+    named: str  # what the line begins with
+    overlap: float
+    start: float
+    end: float
+
+    @property
+    def told(self) -> str:
+        """In words."""
+        kept = f"{self.share:.1f} of the way from {self.named} to the end" if self.share else self.named
+        return f"kept {kept}: held-out overlap {self.overlap:.4f} (start {self.start:.4f}, end {self.end:.4f})"
+
+
 def best_between(
     start: Mapping[str, Tensor],
     trained: Mapping[str, Tensor],
     shares: Sequence[float],
     judge: Callable[[State], NDArray[np.float64]],
     by: HeldOutBy,
-    reporter: Reporter = SILENT,
     *,
     named: str = "this stage's start",
-) -> float:
+) -> Kept | None:
     """The largest of `shares` (0 to 1, ascending) whose weights a `Selection` by these held-out photos takes.
 
-    judge: the held-out overlaps (H,) of weights. It is not asked where nothing was trained. named: what `start` is.
+    judge: the held-out overlaps (H,) of weights. It is not asked where nothing was trained: None.
+    named: what `start` is
     """
     if same_weights(start, trained):
-        return 1.0
+        return None
     selection, means, taken = Selection(by), {}, shares[0]
     for share in shares:
         overlaps = judge(interpolated(start, trained, share))
-        means[share] = overlaps.mean()
+        means[share] = float(overlaps.mean())
         if selection.takes(overlaps):
             taken = share
-    kept = f"{taken:.1f} of the way from {named} to the end" if taken else named
-    reporter.message(f"kept {kept}: held-out overlap {means[taken]:.4f} (start {means[0.0]:.4f}, end {means[1.0]:.4f})")
-    return taken
+    return Kept(taken, named, means[taken], means[0.0], means[1.0])

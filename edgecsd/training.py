@@ -136,8 +136,11 @@ class NetworkTraining:
             self.model.load_state_dict(state)
             return self.data.held_out_overlaps(self._embed(pixels), self.config.overlap_k)
 
-        share = best_between(self.start, end, SHARES, judge, self.config.held_out_by, reporter)
-        return interpolated(self.start, end, share)
+        kept = best_between(self.start, end, SHARES, judge, self.config.held_out_by)
+        if kept is None:
+            return end
+        reporter.message(kept.told)
+        return interpolated(self.start, end, kept.share)
 
     def _log(self, resumed: bool) -> TrainingLog | NoLog:
         if not self.everyone.first:

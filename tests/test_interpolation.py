@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,8 @@ from torch import Tensor
 
 from edgecsd.distill import DistillResult
 from edgecsd.features import FeatureStore
-from edgecsd.interpolation import State, best_between, head_shares, interpolated
+from edgecsd.head_training import BEST_CLOSED_FORM, STAGE_START
+from edgecsd.interpolation import Kept, State, best_between, head_shares, interpolated
 from edgecsd.progress import Silent
 from edgecsd.query_models import load_query_model
 from edgecsd.selection import HeldOutBy, Selection
@@ -57,20 +60,26 @@ def where(state: State) -> float:
     return float(state["weight"][0, 0] - 1)
 
 
+def share_kept(judge: Callable[[State], NDArray[np.float64]], by: HeldOutBy) -> float:
+    found = best_between(START, END, head_shares(by), judge, by)
+    assert found is not None
+    return found.share
+
+
 @pytest.mark.parametrize(
     ("by", "peak"),
     [(KINDS, 0.0), (KINDS, 0.7), (KINDS, 0.8), (KINDS, 1.0), (PHOTOS, 0.0), (PHOTOS, 0.2), (PHOTOS, 1.0)],
 )
 def test_what_retrieves_best_is_kept(by: HeldOutBy, peak: float) -> None:
     """Where every photo says the same, any loss is a measurable one."""
-    listener = Listener()
 
     def judge(state: State) -> NDArray[np.float64]:
         return np.full(5, 1 - abs(where(state) - peak))
 
-    assert best_between(START, END, head_shares(by), judge, by, listener) == peak
+    found = best_between(START, END, head_shares(by), judge, by)
+    assert found is not None and found.share == peak
     kept = f"{peak:.1f} of the way from this stage's start to the end" if peak else "this stage's start"
-    assert listener.heard == [f"kept {kept}: held-out overlap 1.0000 (start {1 - peak:.4f}, end {peak:.4f})"]
+    assert found.told == f"kept {kept}: held-out overlap 1.0000 (start {1 - peak:.4f}, end {peak:.4f})"
 
 
 def test_the_most_training_that_is_not_measurably_worse() -> None:
@@ -79,15 +88,15 @@ def test_the_most_training_that_is_not_measurably_worse() -> None:
     def judge(loss: float, state: State) -> NDArray[np.float64]:
         return 0.6 - (loss + np.array([0.5, -0.5, 0.5, -0.5])) * where(state)
 
-    assert best_between(START, END, head_shares(KINDS), partial(judge, 0.3), KINDS) == 0.0
-    assert best_between(START, END, head_shares(KINDS), partial(judge, 0.2), KINDS) == 1.0
+    assert share_kept(partial(judge, 0.3), KINDS) == 0.0
+    assert share_kept(partial(judge, 0.2), KINDS) == 1.0
 
 
 def test_of_single_photos_the_best_however_small_the_difference() -> None:
     def judge(state: State) -> NDArray[np.float64]:
         return 0.6 - (0.01 + np.array([0.5, -0.5, 0.5, -0.5])) * abs(where(state) - 0.4)
 
-    assert best_between(START, END, head_shares(PHOTOS), judge, PHOTOS) == pytest.approx(0.4)
+    assert share_kept(judge, PHOTOS) == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize("by", HeldOutBy)
@@ -98,14 +107,12 @@ def test_of_equals_the_most_training(by: HeldOutBy) -> None:
         seen.append(where(state))
         return np.array([0.4, 0.6])
 
-    assert best_between(START, END, head_shares(by), judge, by) == 1.0
+    assert share_kept(judge, by) == 1.0
     assert seen == pytest.approx(list(head_shares(by)))
 
 
 def test_where_nothing_was_trained_nobody_is_asked() -> None:
-    listener = Listener()
-    assert best_between(START, START, head_shares(KINDS), lambda state: pytest.fail("judged"), KINDS, listener) == 1.0
-    assert not listener.heard
+    assert best_between(START, START, head_shares(KINDS), lambda state: pytest.fail("judged"), KINDS) is None
 
 
 class FirstTwo:
@@ -169,24 +176,33 @@ def test_the_head_is_on_the_line(
     assert not torch.allclose(found["projection.weight"], head(start)["projection.weight"], atol=1e-3)
 
 
-def test_by_single_photos_the_line_begins_at_the_best_closed_form(
-    photos: Path, pixel_store: FeatureStore, tmp_path: Path
+@pytest.mark.parametrize("wanted", [STAGE_START, BEST_CLOSED_FORM])
+def test_single_photos_choose_between_two_lines(
+    wanted: str, photos: Path, pixel_store: FeatureStore, tmp_path: Path
 ) -> None:
-    """Training begins at the rotation all the same: its end is that of a run without interpolation."""
-    found, listener = {}, Listener()
+    """From the rotation, which training begins with, and from the best closed form, to one and the same end."""
+    by_photos: dict[str, Any] = {"head_lr": 3e-2, "epochs": 0, "held_out_by": "photos"}
+    listener, found = Listener(), {}
+
+    def chosen(*arguments: Any, named: str) -> Kept:
+        return Kept(0.2, named, float(named == wanted), 0.0, 0.0)
+
+    others: dict[str, dict[str, Any]] = {
+        "kept": {}, "end": {"select": False}, STAGE_START: {"select": False, "head_lr": 1e-12}
+    }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgecsd.interpolation.Selection", FirstTwo)
-        patch.setattr("edgecsd.head_training.Selection", All)
+        patch.setattr("edgecsd.head_training.best_between", chosen)
         rising = count()  # the last that is asked for is the best: a ridge
         patch.setattr(TrainingSet, "held_out_overlap", lambda *arguments: float(next(rising)))
-        for interpolate in (True, False):
-            settings = config(head_lr=3e-2, epochs=0, interpolate=interpolate, held_out_by="photos")
-            result = run(photos, pixel_store.path, tmp_path / f"{interpolate}", config=settings, reporter=listener)
-            found[interpolate] = head(result)["projection.weight"]
-    best = load_query_model(result.path / "closed_form").head_state()["projection.weight"]
-    assert torch.allclose(found[True], best.lerp(found[False], 0.2), atol=1e-5)
-    assert not torch.allclose(found[True], best, atol=1e-3)
-    assert told(listener)[0].startswith("kept 0.2 of the way from the best closed form to the end")
+        for name, more in others.items():
+            settings = config(**by_photos | more)
+            result = run(photos, pixel_store.path, tmp_path / name, config=settings, reporter=listener)
+            found[name] = head(result)["projection.weight"]
+    found[BEST_CLOSED_FORM] = load_query_model(result.path / "closed_form").head_state()["projection.weight"]
+    assert torch.allclose(found["kept"], found[wanted].lerp(found["end"], 0.2), atol=1e-5)
+    assert not torch.allclose(found[BEST_CLOSED_FORM], found[STAGE_START], atol=1e-3)
+    (line,) = told(listener)
+    assert line.startswith(f"kept 0.2 of the way from {wanted} to the end: held-out overlap 1.0000 ")
 
 
 def test_the_network_is_on_the_line(runs: dict[bool, tuple[DistillResult, Listener]]) -> None:

@@ -18,7 +18,7 @@ from edgecsd.distill import DistillResult
 from edgecsd.distill_config import make_config
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
-from edgecsd.head_training import HeadPlan, repeat_head
+from edgecsd.head_training import BEST_CLOSED_FORM, HeadPlan, repeat_head
 from edgecsd.progress import Silent
 from edgecsd.query_models import load_query_model
 from edgecsd.run_folder import read_result
@@ -184,16 +184,18 @@ def test_it_goes_as_far_as_held_out_photos_said(
     assert torch.allclose(between, start.lerp(end, 0.7), atol=1e-6)
 
 
-def test_single_photos_begin_the_way_at_their_closed_form(
+def test_the_way_that_was_chosen_is_gone_again(
     photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of all photos now. Training itself begins at the rotation."""
+    """From the best closed form, of all photos now. Training itself begins at the rotation."""
     monkeypatch.setattr(head_stage, "STRENGTHS", (0.1,))
     rising = count()  # the last that is asked for is the best: the ridge
     monkeypatch.setattr(TrainingSet, "held_out_overlap", lambda *arguments: float(next(rising)))
     by_photos = {**HEAD_ONLY, "held_out_by": "photos", "interpolate": True}
     found: dict[str, Tensor] = {}
-    for name, plan in {"end": HeadPlan(1.0, 1.0), "between": HeadPlan(1.0, 0.4), "origin": HeadPlan(0.0, 0.0)}.items():
+    plans = {"end": HeadPlan(1.0, 1.0), "between": HeadPlan(1.0, 0.4, BEST_CLOSED_FORM)}
+    plans |= {"origin": HeadPlan(0.0, 0.0, BEST_CLOSED_FORM), "rotation": HeadPlan(0.0, 0.0)}
+    for name, plan in plans.items():
         monkeypatch.setattr(head_stage, "train_head", lambda *arguments, plan=plan, **named: plan)
         result = run(photos, pixel_store.path, tmp_path / name, config=config(**by_photos, refit=True))
         found[name] = weights(result)["projection.weight"]
@@ -202,6 +204,7 @@ def test_single_photos_begin_the_way_at_their_closed_form(
     ridge = ClosedForms(rows, data.features[np.arange(24)].reshape(len(rows), -1)).ridge(0.1)
     np.testing.assert_allclose(found["origin"].numpy(), ridge.weight, rtol=1e-4, atol=1e-4)
     assert torch.allclose(found["between"], found["origin"].lerp(found["end"], 0.4), atol=1e-5)
+    assert not torch.allclose(found["rotation"], found["origin"], atol=1e-3)
 
 
 def test_nothing_to_fit_is_refused() -> None:
