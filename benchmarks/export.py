@@ -157,7 +157,7 @@ def _retrieval(benchmark: Benchmark, vectors: np.ndarray, reference: np.ndarray)
     for name, figure in (("mAP_loss", "AP"), ("overlap_loss", f"overlap@{OVERLAP_K}")):
         change, mean = paired_difference(made.values[figure], before.values[figure]), np.nanmean(before.values[figure])
         losses = {name: change.mean, f"{name}_low": change.high, f"{name}_high": change.low}
-        found |= {key: round(float(-value / mean), 4) for key, value in losses.items()}
+        found |= {key: round(float(-value / mean), 4) + 0.0 for key, value in losses.items()}  # no -0
     return found
 
 
