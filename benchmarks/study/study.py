@@ -98,9 +98,9 @@ def about(described: str, seeds: int) -> list[str]:
     """What was done, for the top of the report."""
     return [
         f"Made by `benchmarks/study/study.py`. Gallery model {GALLERY_MODEL}; {described}. Heads on cached features of "
-        f"{HEAD['query_model']}: {STEPS} steps of {BATCH}, {seeds} seeds, average pooling, anchors from the photos "
-        "alone and no second fit to all photos, where `distill` has 400 steps of 256, GeM, views among the anchors and "
-        "that fit; else its defaults. Relevance from labels, training without them.",
+        f"{HEAD['query_model']}: {STEPS} steps of {BATCH}, {seeds} seeds (the column says where fewer), average "
+        "pooling, anchors from the photos alone and no second fit to all photos, where `distill` has 400 steps of 256, "
+        "GeM, views among the anchors and that fit; else its defaults. Relevance from labels, training without them.",
         "",
         "What to know before believing it. The defaults of `distill` (loss, temperatures, K, start, views, rules of "
         "selection) were chosen in the course of this project with the mAP of these queries in view: csd-kl is tuned "
