@@ -19,7 +19,11 @@ class LinkName(StrEnum):
 
 
 class ArtifactFacts(BaseModel):
-    """The judged file. contract: the parts of its pixel contract that are not the query model's."""
+    """The judged file.
+
+    contract   the parts of its pixel contract that are not the query model's
+    unchanged  whether its bytes are those that export wrote, by the digest that it states; None where it states none
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,6 +37,7 @@ class ArtifactFacts(BaseModel):
     runtime: str
     fp32: str | None = None  # the fp32 file of the waterfall
     contract: tuple[str, ...] = ()
+    unchanged: bool | None = None
     calibration_count: int | None = None  # photos that 8-bit ranges come from; None in evidence of earlier versions
     versions: dict[str, str] = {}
 

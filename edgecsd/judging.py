@@ -38,6 +38,12 @@ def judge(
 
 def _handshake(evidence: Evidence, limits: Thresholds) -> Iterator[Gate]:
     facts = evidence.facts
+    if facts.artifact.unchanged is not None:
+        yield exact_gate(
+            "digests that the file states of itself and that do not hold", Kind.HANDSHAKE,
+            int(not facts.artifact.unchanged), 0,
+            "the file was changed or damaged since export wrote it: copy it again, or export it again", at_most=True,
+        )  # fmt: skip
     yield exact_gate(
         "pixel contract of the file, parts unlike the query model's", Kind.HANDSHAKE, len(facts.artifact.contract), 0,
         f"the file is fed other pixels than the query model was trained on ({'; '.join(facts.artifact.contract)}): "

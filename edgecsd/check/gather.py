@@ -40,6 +40,7 @@ from edgecsd.probes import run_probes
 from edgecsd.progress import Reporter
 from edgecsd.quantization import Precision
 from edgecsd.query_models import QueryModelEmbedder
+from edgecsd.targets.content_digest import content_digest
 from edgecsd.targets.embedder import ArtifactEmbedder
 
 Floats = NDArray[np.float32]
@@ -206,6 +207,7 @@ def _artifact_facts(pair: Pair, fp32: Path | None) -> ArtifactFacts:
         path=str(pair.file), sha256=sha256_file(pair.file), target=metadata.target, precision=metadata.precision,
         backbone=metadata.backbone, recipe=metadata.recipe, weights_digest=metadata.weights_digest,
         runtime=pair.artifact.runtime, fp32=None if fp32 is None else str(fp32), contract=tuple(differences),
+        unchanged=None if metadata.content_digest is None else content_digest(pair.file) == metadata.content_digest,
         calibration_count=metadata.calibration_count if metadata.precision is Precision.W8A8 else None,
         versions=metadata.versions,
     )  # fmt: skip

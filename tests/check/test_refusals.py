@@ -66,6 +66,23 @@ def test_another_pixel_contract_is_caught(arguments: dict[str, Any], tmp_path: P
     assert failed.verdict is Verdict.FAILED and "interpolation: bicubic against bilinear" in failed.message
 
 
+def test_a_file_changed_since_it_was_written_is_caught(arguments: dict[str, Any], tmp_path: Path) -> None:
+    """One bit of a weight that nobody would see in what the file finds."""
+    whole = Path(shutil.copy(arguments["file"], tmp_path / "whole.onnx"))
+    run, name = arguments["file"].parent.parent, "digests that the file states of itself"
+    weights = onnx.load(str(whole)).graph.initializer
+    largest = max((each.raw_data for each in weights), key=len)
+    data = bytearray(whole.read_bytes())
+    data[data.index(largest) + len(largest) // 4 * 2] ^= 1
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(data)
+    found = [check(**{**arguments, "file": file}, run=run, limit=4) for file in (whole, damaged)]
+    (ok,), (failed,) = ([each for each in result.gates if each.name.startswith(name)] for result in found)
+    assert ok.verdict is Verdict.PASSED and failed.verdict is Verdict.FAILED
+    assert "copy it again, or export it again" in failed.message
+    assert found[0].passed and not found[1].passed
+
+
 def test_the_gallery_models_features_must_come_from_somewhere(
     arguments: dict[str, Any], photos: Path, tmp_path: Path
 ) -> None:
