@@ -36,6 +36,7 @@ from edgecsd.targets.deploy import DeployModel
 PERCENTILES = (99.9, 100.0)  # tried beside the default
 FLOAT_SHARES = (0.04, 0.08, 0.16, 0.32)  # of the convolutions, the costliest first; more float is no 8 bit any more
 TRIALS, LAYER_LOG, LAYERS = "trials.jsonl", "layers.jsonl", "layers.json"
+LAYER_FIGURES = ("layers.png", "layers.svg")  # which the command draws
 
 
 def search_precision(
@@ -114,7 +115,8 @@ def search_precision(
     chosen = work.choose()
     if layers:
         work.require_layers()
-    remove(folder / LAYERS)  # an earlier search's
+    for earlier in (LAYERS, *LAYER_FIGURES):
+        remove(folder / earlier)
     if work.layers:
         write_json(folder / LAYERS, [layer.as_dict() for layer in work.layers])
     tried = (tuple(attempts.tried), tuple(work.layers), work.objectives, len(asked), judge.torch_overlap, folder)

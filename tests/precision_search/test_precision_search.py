@@ -6,14 +6,13 @@ import itertools
 import json
 import shutil
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from distillations import config, run
+from searches import CALIBRATION, few_trials, searched
 from typer.testing import CliRunner
 
 from edgecsd.bootstrap import queries_needed
@@ -23,7 +22,6 @@ from edgecsd.features import FeatureStore
 from edgecsd.gallery_vectors import exact_neighbours, store_blocks
 from edgecsd.images import find_images
 from edgecsd.precision_search import (
-    NothingFitsError,
     Objectives,
     Trial,
     attempts,
@@ -38,15 +36,6 @@ from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.query_models import load_query_model, save_query_model
 from edgecsd.targets.artifact import read_metadata
 
-CALIBRATION = 8  # of 24 photos; the other 16 are searched with
-
-
-@pytest.fixture(scope="module")
-def made(photos: Path, pixel_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("auto") / "run"
-    run(photos, pixel_store.path, folder, config=config(epochs=0, head_steps=0, pooling="average"))
-    return folder
-
 
 @pytest.fixture
 def held_out(made: Path, photos: Path, pixel_store: FeatureStore) -> HeldOut:
@@ -56,12 +45,6 @@ def held_out(made: Path, photos: Path, pixel_store: FeatureStore) -> HeldOut:
     judge = HeldOut(pixels, pixel_store.vectors()[rows], rows, pixel_store)
     judge.start_from(model)
     return judge
-
-
-def searched(made: Path, photos: Path, store: FeatureStore, **limits: Any) -> search.SearchResult:
-    return search_precision(
-        made, "onnx", photos, store.path, calibration_count=CALIBRATION, overwrite=True, objectives=Objectives(**limits)
-    )  # fmt: skip
 
 
 def test_nothing_is_lost_by_the_torch_model_itself(held_out: HeldOut, pixel_store: FeatureStore) -> None:
@@ -239,53 +222,6 @@ def test_errors(
         searched(bad, photos, pixel_store, max_loss=0.01)
 
 
-def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "PERCENTILES", ())
-    monkeypatch.setattr(search, "FLOAT_SHARES", (0.1,))
-
-
-def test_the_size_is_a_limit_too(
-    made: Path, photos: Path, pixel_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What keeps retrieval and is too large is not taken; the share is of the fp32 file, which is tried for it."""
-    few_trials(monkeypatch)
-    free = searched(made, photos, pixel_store, max_loss=0.89)
-    assert free.chosen.precision is Precision.W8A8 and len(free.trials) == 1
-    share = searched(made, photos, pixel_store, max_loss=0.89, max_size_share=0.9)
-    assert [trial.precision for trial in share.trials] == [Precision.FP32, Precision.W8A8]
-    assert share.chosen == replace(free.chosen, file=share.chosen.file)
-    whole = share.trials[0]
-    assert whole.fits(0.89) and share.objectives.max_bytes == int(0.9 * whole.size_bytes)
-    with pytest.raises(NothingFitsError, match=r"is at most .* MB; the nearest is .* MB, limit") as failed:
-        searched(
-            made, photos, pixel_store, max_loss=0.89, max_bytes=free.chosen.size_bytes // 2
-        )  # other w8a8 files may be a few bytes less
-    given = failed.value.searched
-    assert given.trials and all(given.objectives.lacks(trial) for trial in given.trials) and not given.layers
-    assert [t.how for t in given.trials if t.precision is Precision.W8A8] == [STANDARD], "others are as large"
-    assert not list(given.folder.glob("*.onnx"))
-
-
-def test_cpu_time_is_measured_and_is_a_limit(
-    made: Path, photos: Path, pixel_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    quick = partial(attempts.interleaved_ratio, blocks=3, runs=2, warmup_seconds=0.02)
-    monkeypatch.setattr(attempts, "interleaved_ratio", quick)
-    few_trials(monkeypatch)
-    result = searched(made, photos, pixel_store, max_loss=0.88, max_cpu_ratio=1000.0)
-    whole, eight = result.trials
-    assert whole.precision is Precision.FP32 and whole.cpu_ratio == 1
-    assert result.chosen.cpu_ratio == eight.cpu_ratio and eight.cpu_ratio is not None
-    assert 0 < (eight.cpu_low or 0) <= eight.cpu_ratio <= (eight.cpu_high or 0)
-    lines = [json.loads(line) for line in (result.folder / search.TRIALS).read_text().splitlines()]
-    assert [line["cpu_ratio"] for line in lines[1:] if line["cpu_ratio"] is not None] == [1.0, eight.cpu_ratio]
-    monkeypatch.setattr(search._Search, "_recipes", lambda _: iter([STANDARD]))
-    with pytest.raises(NothingFitsError) as failed:  # the trials are taken from the log, and more are measured
-        searched(made, photos, pixel_store, max_loss=0.88, max_cpu_ratio=1e-6, max_bytes=1)
-    given = failed.value.searched
-    assert eight in given.trials and all(any("CPU" in told for told in given.objectives.lacks(t)) for t in given.trials)
-
-
 def test_layers_are_not_measured_twice(
     made: Path, photos: Path, pixel_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,51 +229,3 @@ def test_layers_are_not_measured_twice(
     assert first.layers
     monkeypatch.setattr(sensitivity, "_with_one_rounded", lambda *a: pytest.fail("it is known"))
     assert searched(made, photos, pixel_store, max_loss=1e-6).layers == first.layers
-
-
-def test_the_command(made: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:
-    base = ["export", str(made), "--target", "onnx", "--precision"]
-    ready = [*base, "auto", "--calibration", str(photos), "--gallery", str(pixel_store.path)]
-    options = ["--calibration-count", "8", "--max-loss", "90%", "--out", str(tmp_path / "auto.onnx"), "--json"]
-    options.append("--layers")
-    done = CliRunner().invoke(app, [*ready, *options])
-    assert done.exit_code == 0, done.output
-    document = json.loads(done.stdout)
-    assert document["chosen"]["precision"] == "w8a8" and document["max_loss"] == 0.9
-    card, chosen = Path(document["card"]).read_text(), document["chosen"]
-    kept = document["torch_overlap"] * (1 - chosen["loss"])
-    where = "16 held-out photos, by which the precision was chosen"
-    assert f"results | {kept:.3f}, torch {document['torch_overlap']:.3f} | {where} |" in card
-    assert f"lost | {chosen['loss']:.2%} [{chosen['low']:.2%}, {chosen['high']:.2%}] | {where} |" in card
-    assert "Not measured: retrieval on other photos (`edgecsd check" in card
-    costs = [layer["loss"] for layer in document["layers"]]
-    assert len(costs) > 10 and costs == sorted(costs, reverse=True)
-    assert json.loads((Path(document["folder"]) / "layers.json").read_text()) == document["layers"]
-    again = CliRunner().invoke(app, [*ready, *[o for o in options if o != "--json"], "--overwrite"]).stdout
-    told_layers = again[again.index("alone in 8 bit, the costliest first") :].splitlines()
-    assert told_layers[2].split()[0] == document["layers"][0]["name"] and told_layers[10].startswith(
-        f"{len(costs) - 8} more"
-    )
-    assert all(Path(figure).stat().st_size > 1000 for figure in document["figures"]) and document["figures"]
-    too_small = [*ready, "--calibration-count", "8", "--max-loss", "90%", "--max-size", "1kB"]
-    too_small += ["--out", str(tmp_path / "small.onnx")]
-    failed = CliRunner().invoke(app, [*too_small, "--json"])
-    assert isinstance(failed.exception, NothingFitsError) and failed.exception.exit_code == 1
-    told = json.loads(failed.stdout)
-    assert [trial["name"] for trial in told["trials"]] == ["w8a8"], "nothing else can be smaller"
-    assert told["chosen"] is None and all("limit 0.00" in trial["lacks"][0] for trial in told["trials"])
-    table = CliRunner().invoke(app, too_small).stdout
-    assert "lacks" in table.splitlines()[0] and "MB, limit 0.00" in table.splitlines()[2]
-    for wrong, said in (
-        ([*ready, "--max-size", "6"], "a size such as 6MB or 900kB, or a share"),
-        ([*ready, "--max-cpu-ratio", "fast"], "a ratio above 0, such as 0.6"),
-        ([*base, "fp16", "--max-size", "6MB"], "--max-size goes with --precision auto"),
-        ([*base, "auto"], "give --calibration PHOTOS and --gallery STORE"),
-        ([*ready, "--max-loss", "much"], "a share from 0 to 1"),
-        ([*base, "fp16", "--layers"], "--layers goes with --precision auto"),
-        ([*ready, "--layers", "--target", "coreml"], "--layers: target coreml can leave no layer"),
-        ([*ready, "--ort-format"], "not with --precision auto"),
-        ([*base, "fp16", "--max-loss", "1%"], "--max-loss goes with --precision auto"),
-    ):
-        refused = CliRunner().invoke(app, wrong)
-        assert isinstance(refused.exception, BadInputError) and said in str(refused.exception)

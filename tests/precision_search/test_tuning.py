@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from distillations import config, run
+from distillations import config
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -36,13 +36,6 @@ from edgecsd.targets.artifact import load_runner, read_metadata
 from edgecsd.training import NetworkTraining
 
 FEW = frozenset({0, 2})
-
-
-@pytest.fixture(scope="module")
-def made(photos: Path, pixel_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tuning") / "run"
-    run(photos, pixel_store.path, folder, config=config(epochs=0, head_steps=0, pooling="average"))
-    return folder
 
 
 @pytest.fixture(scope="module")
