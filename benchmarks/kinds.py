@@ -1,13 +1,14 @@
 """Is a distilled query model better than the small model alone, on kinds of photos that were or were not trained on?
 
-    python benchmarks/kinds.py PHOTOS.csv --work WORK --out benchmarks/results/NAME.json [--trained-on gallery]
+    python benchmarks/kinds.py PHOTOS.csv --work WORK --out benchmarks/results/NAME.json [--trained-on gallery|list]
 
 PHOTOS.csv has the columns path and label. Half of the labels, drawn by --seed, are left aside; of the others' photos a
 fifth are queries and the rest the gallery. Trained on, without labels, are the photos of the labels left aside (kinds
-that are never searched) or the gallery's own photos. Compared, paired by query: the distilled model with the defaults,
-with --held-out-by photos, with --no-refit, with --no-interpolate, with --loss regression and without training (its
-closed form), and the untrained backbone among its own vectors, with its own pooling and with GeM. The head alone is
-trained unless --epochs says more.
+that are never searched) or the gallery's own photos; or all is as the list's own column split has it: train, query,
+gallery. Compared, paired by query: the distilled model with the defaults, in several training seeds, with --held-out-by
+photos, with --no-refit, with --no-interpolate, with --loss regression and without training (its closed form), and the
+untrained backbone among its own vectors, with average pooling and with GeM. The head alone is trained unless --epochs
+says more.
 Everything it makes stays in WORK: run it again and it goes on.
 """
 
@@ -46,6 +47,7 @@ RUNS: dict[str, dict[str, Any]] = {
 ALONE = "untrained query model among its own vectors"
 ALONE_GEM = f"{ALONE}, GeM"
 GALLERY = "gallery model"
+LIST = "list"
 
 
 def main() -> None:
@@ -57,26 +59,35 @@ def main() -> None:
     parser.add_argument("--query-model", default="tf_efficientnet_lite0")
     parser.add_argument("--views", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=0)
+    parser.add_argument("--preprocess", type=Path, help="JSON pixel contract of the gallery model")
+    parser.add_argument("--weights", type=Path, help="state dict of the query model's backbone")
     parser.add_argument(
-        "--trained-on", choices=("others", "gallery"), default="others",
-        help="photos of kinds that are not searched, or the gallery's own; each needs a WORK of its own",
+        "--trained-on", choices=("others", "gallery", LIST), default="others",
+        help="photos of kinds that are not searched, the gallery's own, or as the list's column split says; each needs "
+             "a WORK of its own",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="which labels are left aside, and which photos are queries")
+    parser.add_argument("--training-seeds", type=int, default=1, help="of the distilled model with the defaults")
     given = parser.parse_args()
-    kinds, parts = split_by_kind(find_images(given.photos), given.seed, given.trained_on)
+    if given.trained_on == LIST:
+        kinds, parts = split_of_the_list(given.photos)
+    else:
+        kinds, parts = split_by_kind(find_images(given.photos), given.seed, given.trained_on)
     for name, images in parts.items():
         views = given.views if name == "train" else 0
-        extract(images, given.gallery_model, given.work / name, views=views, reporter=REPORTER)
-        if name != "train":
-            extract(images, f"timm:{given.query_model}", given.work / f"own-{name}", reporter=REPORTER)
-    alone = untrained(given.query_model, given.work)
+        extract(
+            images, given.gallery_model, given.work / name, views=views, preprocess=given.preprocess, reporter=REPORTER
+        )
+    alone = own_stores(parts, given)
     found = {
         ALONE: scores(given.work, parts["query"], "own-", None)[OWN_ROW],
         ALONE_GEM: scores(given.work, parts["query"], "own-", alone, parts["gallery"])["query model, symmetric"],
     }
-    for name, options in RUNS.items():
-        run = given.work / f"run-{'-'.join(options) or 'default'}"
-        config = make_config(None, {"query_model": given.query_model, "epochs": given.epochs, **options})
+    seeds = {f"distilled, --seed {seed}": {"seed": seed} for seed in range(1, given.training_seeds)}
+    for name, options in (RUNS | seeds).items():
+        run = given.work / f"run-{'-'.join(options) or 'default'}{options.get('seed', '')}"
+        backbone = {"query_model": given.query_model, "weights": given.weights}
+        config = make_config(None, {**backbone, "epochs": given.epochs, **options})
         distill(parts["train"], given.work / "train", run, config=config, cache=given.work / "cache", reporter=REPORTER)
         both = scores(given.work, parts["query"], "", run)
         found[GALLERY] = both.pop(OWN_ROW)
@@ -89,6 +100,13 @@ def main() -> None:
     ]  # fmt: skip
     print(table(("", "mAP", "of the gallery model"), rows))
     print(f"wrote {given.out}")
+
+
+def split_of_the_list(photos: Path) -> tuple[dict[str, list[str]], dict[str, ImageSet]]:
+    """The same as `split_by_kind` gives, by the list's own splits."""
+    parts = {name: find_images(photos, split=name) for name in ("train", "query", "gallery")}
+    labels = {name: sorted(set(images.labels or ())) for name, images in parts.items()}
+    return {"trained on": labels["train"], "searched": labels["gallery"]}, parts
 
 
 def split_by_kind(
@@ -116,11 +134,32 @@ def split_by_kind(
     return named, {name: images.subset(rows.tolist()) for name, rows in places.items()}
 
 
-def untrained(name: str, work: Path) -> Path:
+def own_stores(parts: dict[str, ImageSet], given: argparse.Namespace) -> Path:
+    """Extract the untrained query model's own stores, of average pooling; returns the run folder of it with GeM.
+
+    Given a contract for the gallery model, its pixels are those that `distill` would give it beside that one.
+    """
+    contract = None
+    if given.preprocess is not None:
+        space = FeatureStore.open(given.work / "gallery").space
+        contract = given.work / "own-contract.json"
+        write_json(
+            contract,
+            create_query_model(given.query_model, space, pretrained=False).config.preprocess.model_dump(mode="json"),
+        )
+    for name in ("query", "gallery"):
+        extract(
+            parts[name], f"timm:{given.query_model}", given.work / f"own-{name}", weights=given.weights,
+            preprocess=contract, reporter=REPORTER,
+        )  # fmt: skip
+    return untrained(given.query_model, given.work, given.weights)
+
+
+def untrained(name: str, work: Path, weights: Path | None = None) -> Path:
     """A run folder with the backbone and GeM behind it, and no head, in the backbone's own space."""
     run, space = work / "untrained-gem", FeatureStore.open(work / "own-gallery").space
     if not (run / "query_model.json").is_file():
-        model = create_query_model(name, space, pooling=Pooling.GEM, projection=ProjectionKind.NONE)
+        model = create_query_model(name, space, weights=weights, pooling=Pooling.GEM, projection=ProjectionKind.NONE)
         save_query_model(model, run)
     return run
 

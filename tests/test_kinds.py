@@ -52,6 +52,22 @@ def test_the_gallery_is_trained_on_where_that_is_asked(listed: Path, monkeypatch
     assert kinds["trained on"] == kinds["searched"] == others_kinds["searched"]
 
 
+def test_a_lists_own_splits_are_taken(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PROGRAM.parent))
+    from kinds import split_of_the_list
+
+    (tmp_path / "photos").symlink_to(photos)
+    splits = ("train", "train", "query", "gallery")
+    with open(tmp_path / "labels.csv", "w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["path", "label", "split"])
+        for number, item in enumerate(find_images(photos).ids):
+            writer.writerow([f"photos/{item}", "abcc"[number % 4], splits[number % 4]])
+    kinds, parts = split_of_the_list(tmp_path / "labels.csv")
+    assert kinds == {"trained on": ["a", "b"], "searched": ["c"]}
+    assert {name: len(part) for name, part in parts.items()} == {"train": 12, "query": 6, "gallery": 6}
+
+
 def test_the_small_model_alone_has_the_distilled_ones_pooling(
     listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
