@@ -25,11 +25,13 @@ class Words:
     convolutions   what the body begins and ends with
     eight_bit      types with kernels of 8 bit that are exact enough; every other type stays float
     clamps         activations that cost nothing in 8 bit: the converter or the runtime merges them into a convolution
+    pads           what puts zeros around a value: in 8 bit the same values, with a quarter of the bytes to copy
     """
 
     convolutions: frozenset[str]
     eight_bit: frozenset[str]
     clamps: frozenset[str]
+    pads: frozenset[str] = frozenset()
 
 
 def eight_bit_operations(
@@ -48,11 +50,27 @@ def eight_bit_operations(
     body, gates = body_operations(operations, words), gate_operations(operations, shapes)
     convolutions = [operation.name for operation in operations if operation.kind in words.convolutions]
     left = {convolutions[place] for place in floats if place < len(convolutions)} | gates
-    return [
+    chosen = {
         operation.name
         for operation in operations
         if operation.name in body and operation.name not in left and operation.kind in words.eight_bit
-    ]
+    }
+    chosen |= _pads_before(operations, chosen, words)
+    return [operation.name for operation in operations if operation.name in chosen]
+
+
+def _pads_before(operations: Sequence[Operation], chosen: set[str], words: Words) -> set[str]:
+    """Names of the padding that only these operators read, as the first convolution's, which is outside of the body.
+
+    Without it MobileNetV2's TFLite file takes 1.06 of the time.
+    """
+    readers = _readers(operations)
+    found = set()
+    for operation in operations:
+        read = {name for value in operation.outputs for name in readers.get(value, ())}
+        if operation.kind in words.pads and read and read <= chosen:
+            found.add(operation.name)
+    return found
 
 
 def body_operations(operations: Sequence[Operation], words: Words) -> set[str]:

@@ -31,6 +31,7 @@ WORDS = Words(
         "CONCATENATION", "RESHAPE", "TRANSPOSE", "SPLIT",
     },
     clamps=frozenset(),  # litert-torch merges them into the convolutions; what is left belongs to the pooling
+    pads=frozenset({"PAD", "PADV2"}),
 )  # fmt: skip
 
 

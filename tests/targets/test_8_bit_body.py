@@ -130,7 +130,7 @@ def test_8_bit_is_between_the_convolutions_and_nowhere_else(exported: tuple[str,
     places = [place for place, step in enumerate(steps) if is_convolution(step)]
     before, body, tail = steps[: places[0]], steps[places[0] : places[-1] + 1], steps[places[-1] + 1 :]
     assert {"Sub", "SUB"} & {step.kind for step in before}  # the division may be part of the first convolution
-    assert [step.kind for step in before if step.eight_bit] == []
+    assert {step.kind for step in before if step.eight_bit} <= {"PAD"}  # in front of the first convolution
     assert TAIL[target] <= {step.kind for step in tail}
     assert [step.kind for step in tail if step.eight_bit] == []
     gates = [step for step in body if step.gate]

@@ -95,7 +95,8 @@ def test_tflite_computes_in_8_bit_between_the_convolutions_only(artifact: Make) 
     assert all(in_8_bit(operators[i]) != (i in gates) for i in places)
     before, tail = operators[: places[0]], operators[places[-1] + 1 :]
     assert not [o["op_name"] for o in tail if in_8_bit(o)]
-    assert not [o["op_name"] for o in before if in_8_bit(o) and o["op_name"] != "QUANTIZE"]
+    assert {o["op_name"] for o in before if in_8_bit(o)} == {"QUANTIZE", "PAD"}
+    assert [o["op_name"] for o in before[-2:]] == ["QUANTIZE", "PAD"], "only around the first convolution"
     assert {"FULLY_CONNECTED", "DIV", "SQRT"} <= {operator["op_name"] for operator in tail}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edgecsd.targets.graph_body import Operation, Words, body_operations, eight_bit_operations, gate_operations
 
 WORDS = Words(
@@ -64,3 +66,13 @@ def test_a_clamp_that_is_not_the_only_reader_belongs_to_what_follows() -> None:
     read_twice = [*NETWORK[:13], operation("other", "Mul", "l l", "z")]
     assert "clamp" not in body_operations(read_twice, WORDS)
     assert body_operations([operation("only", "Mul", "image", "a")], WORDS) == set()
+
+
+def test_padding_in_front_of_the_first_convolution_is_in_8_bit_with_it() -> None:
+    words = replace(WORDS, pads=frozenset({"Pad"}))
+    padded = [NETWORK[0], operation("pad", "Pad", "a", "z"), operation("first", "Conv", "z", "b"), *NETWORK[2:]]
+    assert eight_bit_operations(padded, SHAPES, words)[:2] == ["pad", "first"]
+    assert "pad" not in eight_bit_operations(padded, SHAPES, words, floats=[0]), "that convolution is in float"
+    read_twice = [*padded, operation("other", "Sqrt", "z", "y")]
+    assert "pad" not in eight_bit_operations(read_twice, SHAPES, words)
+    assert "pad" not in eight_bit_operations(padded, SHAPES, WORDS)
