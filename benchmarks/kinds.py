@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--gallery-model", default="timm:tf_efficientnet_lite2")
     parser.add_argument("--query-model", default="tf_efficientnet_lite0")
     parser.add_argument("--views", type=int, default=4)
+    parser.add_argument("--view-seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=0)
     parser.add_argument("--preprocess", type=Path, help="JSON pixel contract of the gallery model")
     parser.add_argument("--weights", type=Path, help="state dict of the query model's backbone")
@@ -76,8 +77,9 @@ def main() -> None:
     for name, images in parts.items():
         views = given.views if name == "train" else 0
         extract(
-            images, given.gallery_model, given.work / name, views=views, preprocess=given.preprocess, reporter=REPORTER
-        )
+            images, given.gallery_model, given.work / name, views=views, seed=given.view_seed if views else 0,
+            preprocess=given.preprocess, reporter=REPORTER,
+        )  # fmt: skip
     alone = own_stores(parts, given)
     found = {
         ALONE: scores(given.work, parts["query"], "own-", None)[OWN_ROW],
