@@ -16,6 +16,7 @@ from edgecsd.anchor_kinds import AnchorKind, Mining
 from edgecsd.distributed import ALONE, Ranks
 from edgecsd.errors import BadInputError
 from edgecsd.files import Parts, digest_of
+from edgecsd.locks import sharing
 from edgecsd.mapped_vectors import MappedVectors, Queries, Vectors, digest
 from edgecsd.mining import drawn_for_each, drawn_order, first_of, in_blocks, mine
 from edgecsd.progress import SILENT, Reporter
@@ -63,11 +64,26 @@ def make_anchors(
         **({"mining": mining.value} if kind is AnchorKind.TOPK else {"seed": seed}),
         **({} if kind is AnchorKind.CODEBOOK else {"own": digest_of([rows.tolist() for rows in own])}),
     }  # fmt: skip
-    kept = read_anchors(out, digest_of(settings), gallery, len(vectors))
+    key = digest_of(settings)
+    kept = read_anchors(out, key, gallery, len(vectors)) if everyone.count == 1 else None
     if kept is not None:
         return kept
-    with everyone.one_ahead():
-        parts = Parts(out, settings)
+    with sharing(out, everyone, reporter):
+        kept = read_anchors(out, key, gallery, len(vectors))
+        if kept is None:
+            with everyone.one_ahead():
+                parts = Parts(out, settings)
+            _make(vectors, gallery, k, kind, own, out, key, seed, mining, parts, everyone, reporter)
+            kept = read_anchors(out, key, gallery, len(vectors))
+    assert kept is not None
+    return kept
+
+
+def _make(
+    vectors: Queries, gallery: Vectors, k: int, kind: AnchorKind, own: Rows, out: Path, key: str, seed: int,
+    mining: Mining, parts: Parts, everyone: Ranks, reporter: Reporter,
+) -> None:  # fmt: skip
+    """What `make_anchors` gives, written to `out` under `key`; the parts are thrown away."""
     recall, codebook, alike = None, None, None
     if kind is AnchorKind.TOPK and mining is Mining.EXACT:
         made = mine(vectors, gallery, k, own, parts, everyone=everyone, reporter=reporter)
@@ -90,15 +106,9 @@ def make_anchors(
             parts, reporter, everyone,
         )  # fmt: skip
     if everyone.first:
-        write_anchors(
-            out, digest_of(settings), parts, made, (len(vectors), k), alike=alike, codebook=codebook, recall=recall
-        )
-    everyone.meet()  # it is written
-    if everyone.first:
+        write_anchors(out, key, parts, made, (len(vectors), k), alike=alike, codebook=codebook, recall=recall)
         parts.discard()
-    written = read_anchors(out, digest_of(settings), gallery, len(vectors))
-    assert written is not None
-    return written
+    everyone.meet()  # it is written
 
 
 def _repeated(alike: NDArray[np.int32], block: slice) -> NDArray[np.int32]:

@@ -124,11 +124,6 @@ def embed_parts(
     everyone.meet()
 
 
-def collect_parts(parts: Parts, count: int, *, part_items: int = PART_ITEMS) -> Embedded:
-    """What `embed_parts` made of `count` images, in memory."""
-    return _collect([parts.read(number) for number in range(math.ceil(count / part_items))])
-
-
 def join_parts(parts: Parts, count: int, per_item: int, dim: int, *, part_items: int = PART_ITEMS) -> Joined:
     """What `embed_parts` made of `count` images, as memory-mapped files in the folder of `parts`.
 

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from edgecsd.backbones import to_input
 from edgecsd.distributed import ALONE, Ranks
-from edgecsd.embedding import PART_ITEMS, Embedded, collect_parts, embed_parts
+from edgecsd.embedding import PART_ITEMS, embed_parts
 from edgecsd.engine import frozen_forward
 from edgecsd.errors import BadInputError
-from edgecsd.files import Parts, digest_of, replace_whole, save_array
+from edgecsd.files import Parts, digest_of, replace_whole, writing_array
+from edgecsd.locks import sharing
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import QueryModel
 from edgecsd.training_set import TrainingSet
@@ -69,22 +70,32 @@ def frozen_features(
     views = _views(data.views, len(data.images), shape, reporter)
     settings = _made_of(model, data, shape)
     stem = f"pooled-{digest_of(settings)[:16]}"
-    for count in range(views.count, MOST_VIEWS + 1):
-        file = folder / f"{stem}-{count}.npy"
-        if file.is_file():
-            return _mapped(file)[:, : 1 + views.count].reshape(len(data.images), -1, *shape)
     file = folder / f"{stem}-{views.count}.npy"
-    with everyone.one_ahead():
-        parts = Parts(file, {**settings, "part_items": part_items})
-    embedder = _FrozenEmbedder(model, shape, len(data.images) * (1 + views.count), reporter)
-    embed_parts(
-        data.images, embedder, parts, recipe=views, part_items=part_items,
-        workers=workers, strict=True, advice="it could be read when its features were extracted",
-        name="pooled features", everyone=everyone, reporter=reporter,
-    )  # fmt: skip
-    if everyone.first:
-        _keep(file, collect_parts(parts, len(data.images), part_items=part_items), data, parts)
-    everyone.meet()
+
+    def kept() -> Array | None:
+        for count in range(views.count, MOST_VIEWS + 1):
+            if (enough := folder / f"{stem}-{count}.npy").is_file():
+                return _mapped(enough)[:, : 1 + views.count].reshape(len(data.images), -1, *shape)
+        return None
+
+    found = kept() if everyone.count == 1 else None
+    if found is not None:
+        return found
+    with sharing(file, everyone, reporter):
+        found = kept()
+        if found is not None:
+            return found
+        with everyone.one_ahead():
+            parts = Parts(file, {**settings, "part_items": part_items})
+        embedder = _FrozenEmbedder(model, shape, len(data.images) * (1 + views.count), reporter)
+        embed_parts(
+            data.images, embedder, parts, recipe=views, part_items=part_items,
+            workers=workers, strict=True, advice="it could be read when its features were extracted",
+            name="pooled features", everyone=everyone, reporter=reporter,
+        )  # fmt: skip
+        if everyone.first:
+            _keep(file, parts, math.ceil(len(data.images) / part_items), data)
+        everyone.meet()
     return _mapped(file).reshape(len(data.images), -1, *shape)
 
 
@@ -93,9 +104,13 @@ def _mapped(file: Path) -> Array:
     return np.asarray(np.load(file, mmap_mode="c", allow_pickle=False))
 
 
-def _keep(file: Path, embedded: Embedded, data: TrainingSet, parts: Parts) -> None:
-    """Write the finished file, unless a photo is not the one any more that its gallery feature was made of."""
-    known = zip(embedded.digests, data.digests, strict=True)
+def _keep(file: Path, parts: Parts, count: int, data: TrainingSet) -> None:
+    """Write the finished file of so many parts, one at a time in memory.
+
+    Raises BadInputError for a photo that is not the one any more that its gallery feature was made of.
+    """
+    digests = [digest for number in range(count) for digest in parts.read(number, "digests")["digests"].tolist()]
+    known = zip(digests, data.digests, strict=True)
     changed = [position for position, (now, then) in enumerate(known) if then and now != then]
     if changed:
         parts.discard()
@@ -103,8 +118,11 @@ def _keep(file: Path, embedded: Embedded, data: TrainingSet, parts: Parts) -> No
             f"{data.images.name(changed[0])}: changed since its features were extracted "
             f"({len(changed)} such images); extract again"
         )
-    with replace_whole(file) as temporary:
-        save_array(temporary, embedded.vectors)
+    first = parts.read(0, "vectors")["vectors"]
+    shape = (len(digests), *first.shape[1:])
+    with replace_whole(file) as temporary, writing_array(temporary, shape, first.dtype) as append:
+        for number in range(count):
+            append(parts.read(number, "vectors")["vectors"])
     parts.discard()
 
 

@@ -13,21 +13,24 @@ import os
 import platform
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from edgecsd.distributed import ranks
+from edgecsd.distributed import Ranks, ranks
 from edgecsd.errors import BadInputError
 from edgecsd.overwriting import unwritable
+from edgecsd.progress import Reporter
 
 if sys.platform != "win32":  # Windows has no flock: there nothing is held
     import fcntl
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
+LOOKS_EVERY = 0.5  # seconds between two looks at a place that is waited for
 
 
 def holding_out(step: Callable[Given, Result]) -> Callable[Given, Result]:
@@ -49,13 +52,27 @@ def holding_out(step: Callable[Given, Result]) -> Callable[Given, Result]:
 
 
 @contextmanager
-def holding(place: Path) -> Iterator[None]:
-    """Hold `place`, a file or folder that need not exist yet; BadInputError names the run that holds it already."""
+def sharing(place: Path, everyone: Ranks, reporter: Reporter) -> Iterator[None]:
+    """Hold a place that several runs make use of, of torchrun's processes the first for all.
+
+    Another run that holds it is waited for, and told of: look then whether it made what is wanted.
+    """
+    with holding(place, wait=reporter) if everyone.first else nullcontext():
+        everyone.meet()
+        yield
+
+
+@contextmanager
+def holding(place: Path, *, wait: Reporter | None = None) -> Iterator[None]:
+    """Hold `place`, a file or folder that need not exist yet; BadInputError names the run that holds it already.
+
+    wait: wait for that run instead, and tell this reporter
+    """
     if sys.platform == "win32":
         yield
         return
     file = place.with_name(f".{place.name}.lock")
-    descriptor = _acquire(file, place)
+    descriptor = _acquire(file, place, wait)
     try:
         with suppress(OSError):  # a full disk: nobody learns who holds the place, and that is all
             os.ftruncate(descriptor, 0)
@@ -66,8 +83,9 @@ def holding(place: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquire(file: Path, place: Path) -> int:
+def _acquire(file: Path, place: Path, wait: Reporter | None) -> int:
     """The descriptor of the file, locked; `place` is for the message."""
+    told = False
     while True:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -81,8 +99,14 @@ def _acquire(file: Path, place: Path) -> int:
         except BlockingIOError:
             text = os.read(descriptor, 10_000)
             os.close(descriptor)
-            message = f"{place}: {_holder(text)} writes there; wait for it, or choose another --out"
-            raise BadInputError(message) from None
+            if wait is None:
+                message = f"{place}: {_holder(text)} writes there; wait for it, or choose another --out"
+                raise BadInputError(message) from None
+            if not told:
+                wait.message(f"{place}: {_holder(text)} makes the same: waiting for it")
+            told = True
+            time.sleep(LOOKS_EVERY)
+            continue
         except FileNotFoundError:
             pass
         except OSError:  # a file system without locks

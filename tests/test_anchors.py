@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgecsd import anchors, mining
 from edgecsd.anchor_kinds import AnchorKind, Mining
 from edgecsd.anchors import (
     Anchors,
@@ -146,6 +150,24 @@ def test_a_codebook_larger_than_the_gallery(tmp_path: Path) -> None:
     arguments = {"kind": AnchorKind.CODEBOOK, "own_rows": [np.array([0])] * 2, "out": tmp_path / "a"}
     with pytest.raises(BadInputError, match="--k 11: the gallery offers 1 to 10 anchors an image"):
         make_anchors(unit(0, 2), unit(1, 10), 11, **arguments)  # type: ignore[arg-type]
+
+
+def test_runs_that_share_a_folder_make_its_anchors_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery, made = unit(0, 40), list[int]()
+
+    def slowly(*arguments: Any, **more: Any) -> int:
+        made.append(1)
+        time.sleep(1)
+        return mining.mine(*arguments, **more)
+
+    monkeypatch.setattr(anchors, "mine", slowly)
+
+    def make(_: int) -> Anchors:
+        return make_anchors(gallery, gallery, 5, own_rows=own_of_copies(40), out=tmp_path / "anchors")
+
+    with ThreadPoolExecutor(4) as runs:
+        results = list(runs.map(make, range(4)))
+    assert made == [1] and all(np.array_equal(results[0].ids, each.ids) for each in results)
 
 
 def test_what_was_made_under_other_settings_or_is_damaged_is_made_again(tmp_path: Path) -> None:

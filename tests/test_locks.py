@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from edgecsd.distributed import ALONE
 from edgecsd.errors import BadInputError
-from edgecsd.locks import holding, holding_out
+from edgecsd.locks import holding, holding_out, sharing
+from edgecsd.progress import Silent
 
 HOLDER = """
 import sys, time
@@ -109,3 +111,19 @@ def test_a_step_holds_its_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("WORLD_SIZE", "2")
     with holding(tmp_path / "y"):  # by the first process of the same run
         assert step.__wrapped__(1) == 2 and step(1) == 2  # type: ignore[attr-defined]
+
+
+def test_what_runs_share_is_waited_for(tmp_path: Path) -> None:
+    place, said = tmp_path / "cache" / "pooled", list[str]()
+
+    class Ear(Silent):
+        def message(self, text: str) -> None:
+            said.append(text)
+            first.kill()
+
+    first = start_holder(place)
+    with sharing(place, ALONE, Ear()):
+        assert len(said) == 1 and f"process {first.pid} of" in said[0] and said[0].endswith("waiting for it")
+        with pytest.raises(BadInputError, match="writes there"), holding(place):
+            pass
+    first.communicate()
