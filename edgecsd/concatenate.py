@@ -48,7 +48,7 @@ def concatenate(
     """
     if dtype is not None:
         require_dtype(dtype)
-    require_free(out, KIND, overwrite=overwrite)
+    require_free(out, KIND, overwrite=overwrite, read=stores)
     if len(stores) < 2:
         raise BadInputError(f"{len(stores)} store given; two or more are needed to concatenate")
     parts = [FeatureStore.open(store, verify=True) for store in stores]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edgecsd import bootstrap
 from edgecsd.benchmark import Benchmark, Figures
+from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.files import sha256_file
 from edgecsd.ground_truth import GroundTruth, match_ids, read_ground_truth
@@ -133,6 +134,11 @@ def open_task(
     """
     opened, query_store = (FeatureStore.open(path, verify=True) for path in (gallery, queries))
     behind = tuple(FeatureStore.open(path, verify=True) for path in distractors)
+    searched = {StoreIdentity.of(opened).digest}
+    for store in behind:
+        if (digest := StoreIdentity.of(store).digest) in searched:
+            raise BadInputError(f"--distractors {store.path}: is searched already; give other photos")
+        searched.add(digest)
     if ground_truth is None:
         benchmark = make_benchmark(opened, query_store, labels=labels, relevance_k=relevance_k, distractors=behind)
         rows = tuple(range(query_store.count))

@@ -11,6 +11,7 @@ from edgecsd.targets.artifact import ORT_SUFFIX, Target
 from edgecsd.whole_photo import PhotoSize
 
 AUTO = "auto"
+FOLDERS = {".mlpackage": ("Manifest.json",), ".aimodel": ("metadata.json",)}  # what is in those that are folders
 
 
 def suffix_of(target: Target, ort_format: bool) -> str:
@@ -31,6 +32,8 @@ def require_place(path: Path, target: Target, suffix: str, *, overwrite: bool) -
         other = "; .ort is written with --ort-format" if path.suffix == ORT_SUFFIX else ""
         raise BadInputError(f"--out {path}: the name of a {target} artifact ends in {suffix}{other}")
     require_not_taken(path, overwrite=overwrite)
+    if path.is_dir() and not any((path / name).is_file() for name in FOLDERS.get(suffix, ())):
+        raise BadInputError(f"{path}: --overwrite replaces a {target} artifact only; choose another --out")
     require_writable(path)
 
 

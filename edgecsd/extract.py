@@ -12,11 +12,12 @@ from edgecsd.embedding import PART_ITEMS, embed_parts, join_parts
 from edgecsd.engine import Engine
 from edgecsd.errors import BadInputError
 from edgecsd.features import KIND, FeatureStore, Items, write_store
-from edgecsd.files import Parts, digest_of, read_json
+from edgecsd.files import Parts, digest_of
 from edgecsd.gallery_models import GalleryModel, WhitenedGalleryModel, load_gallery_model, prepare
 from edgecsd.ground_truth import read_ground_truth
 from edgecsd.images import ImageSet, find_images
 from edgecsd.locks import holding_out
+from edgecsd.overwriting import require_free
 from edgecsd.preprocess import validation_text
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.shards import require_dtype
@@ -66,7 +67,7 @@ def extract(
     reporter = reporter if everyone.first else SILENT
     recipe = _recipe(views, seed, view_strength)
     if out.exists() and overwrite:
-        _require_store(out)
+        require_free(out, KIND, overwrite=True, read=(whitening,))
     image_set = images if isinstance(images, ImageSet) else find_images(images, split=split)
     if ground_truth is not None:
         image_set = read_ground_truth(ground_truth).query_images(image_set)
@@ -160,13 +161,6 @@ def _recipe(views: int, seed: int, strength: ViewStrength) -> ViewRecipe:
         return view_recipe(views, seed, strength)
     except ValidationError as error:
         raise BadInputError(f"--views {views}: {validation_text(error)}") from None
-
-
-def _require_store(out: Path) -> None:
-    """Only a feature store is overwritten: a mistyped --out must not cost somebody a folder of photos."""
-    manifest = read_json(out / "manifest.json") if (out / "manifest.json").is_file() else None
-    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
-        raise BadInputError(f"{out}: --overwrite replaces a {KIND} only, and this is none; choose another --out")
 
 
 def _existing(out: Path, settings: dict[str, Any], reporter: Reporter) -> FeatureStore:

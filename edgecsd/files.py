@@ -25,6 +25,7 @@ from edgecsd.space import canonical_json
 def replace_whole(path: Path, *, tidy: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what was written there (file or folder) takes its place on success.
 
+    A folder is replaced by a folder only, a file by a file: BadInputError else.
     tidy: first delete what killed processes left of it, which takes a look at every name in the folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,6 +35,9 @@ def replace_whole(path: Path, *, tidy: bool = True) -> Iterator[Path]:
     remove(temporary)
     try:
         yield temporary
+        if path.exists() and temporary.exists() and path.is_dir() != temporary.is_dir():
+            stands, made = ("folder", "file") if path.is_dir() else ("file", "folder")
+            raise BadInputError(f"{path}: a {stands} is there, and a {made} would replace it; choose another name")
         _sync(temporary)
         if path.is_dir():
             retired = path.with_name(f".{path.name}.{os.getpid()}.old")

@@ -111,6 +111,7 @@ class Thresholds(BaseModel):
     max_false_rejects: Share | None = None
 
 
+FEWEST = 20  # queries that may pass a gate: the interval of a handful that happen to be alike has no width
 # From benchmarks/results/defects.md, with room for other processors: what is sound passes, every seeded defect fails. 8
 # bit gave cosines of 0.98 to 0.997 and lost 0 to 2 % of the overlap; calibrated on one photo 0.93, on noise 0.72.
 DEFAULT_THRESHOLDS = {
@@ -224,14 +225,16 @@ def sampled_gate(
     name: str, values: Values, interval: Interval, threshold: float, advice: str, *, at_most: bool = False,
     link: LinkName | None = None,
 ) -> Gate:  # fmt: skip
-    """A gate on the mean of (Q,) values, by its interval."""
+    """A gate on the mean of (Q,) values, by its interval; fewer than FEWEST values pass none."""
     low, high = interval.low, interval.high
     ends = (interval.mean, interval.mean) if np.isnan(low) else (low, high)
     right = [_right(end, threshold, at_most) for end in ends]
     needed = None
-    if np.isnan(low) or len(set(right)) == 2:
+    few = len(values) < FEWEST
+    if np.isnan(low) or len(set(right)) == 2 or (few and right[0]):
         verdict = Verdict.UNDECIDED
         needed = queries_needed(values, np.full(len(values), threshold))
+        needed = max(needed or 0, FEWEST) if few else needed
         message = _undecided(threshold, needed, interval, len(values), advice, at_most)
     else:
         verdict = Verdict.PASSED if right[0] else Verdict.FAILED

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecsd.distill_config import DistillConfig
-from edgecsd.interpolation import State, best_between, head_shares, interpolated
+from edgecsd.interpolation import State, best_between, head_shares, interpolated, least_of_a_head
 from edgecsd.mapped_vectors import FlatViews
 from edgecsd.objective import Objective
 from edgecsd.progress import SILENT, Reporter
@@ -87,7 +87,8 @@ def train_head(
             model.load_head_state(state)
             return _overlaps(model, pooled, data, config)
 
-        ways = [best_between(each, kept, head_shares(by), judge, by, named=name) for name, each in origins.items()]
+        shares, least = head_shares(by), least_of_a_head(by, len(data.held_out))
+        ways = [best_between(each, kept, shares, judge, by, named=name, least=least) for name, each in origins.items()]
         found = [each for each in ways if each is not None]
         if found:
             best = max(found, key=lambda each: each.overlap)  # of equals the first

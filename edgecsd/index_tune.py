@@ -43,6 +43,7 @@ from edgecsd.index_trials import (
     smallest,
 )
 from edgecsd.locks import holding_out
+from edgecsd.metrics import require_depth
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_vectors import Floats, QueryVectors
 
@@ -120,8 +121,7 @@ def tune_index(
     store = gallery if isinstance(gallery, FeatureStore) else FeatureStore.open(gallery, verify=True)
     if not 0 < recall < 1:
         raise BadInputError(f"--recall {recall}: above 0 and below 1; of type flat it is 1 anyway")
-    if not 1 <= k < store.count:
-        raise BadInputError(f"--k {k}: the gallery offers 1 to {store.count - 1}")
+    require_depth(k, store.count)
     tried = candidates([_type(name) for name in types], store.count, on_disk=on_disk, mix=mix)
     tuning = _Tuning(
         store, queries, out, k, recall, max_ms, Prefer(prefer), on_disk=on_disk, overwrite=overwrite, reporter=reporter

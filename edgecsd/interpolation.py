@@ -22,11 +22,18 @@ State = dict[str, Tensor]
 # photos that were trained on, and would take a head back farther than unseen kinds gain by.
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 SHARES_OF_A_HEAD_BY_KINDS = (0.0, 0.7, 0.8, 0.9, 1.0)
+# Fewer photos of held-out kinds than MANY take a head back farther still: of a way that they go at all, at least this
+MANY, LEAST_BY_FEW_OF_KINDS = 100, 0.9
 
 
 def head_shares(by: HeldOutBy) -> tuple[float, ...]:
     """What is tried of a head's way."""
     return SHARES_OF_A_HEAD_BY_KINDS if by is HeldOutBy.KINDS else SHARES
+
+
+def least_of_a_head(by: HeldOutBy, held_out: int) -> float:
+    """How much of a head's way is kept, if any is, where so many photos judge it."""
+    return LEAST_BY_FEW_OF_KINDS if by is HeldOutBy.KINDS and held_out < MANY else 0.0
 
 
 def same_weights(start: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> bool:
@@ -72,8 +79,11 @@ def best_between(
     by: HeldOutBy,
     *,
     named: str = "this stage's start",
+    least: float = 0.0,
 ) -> Kept | None:
     """The largest of `shares` (0 to 1, ascending) whose weights a `Selection` by these held-out photos takes.
+
+    least: instead of a smaller share above 0 the first that is as large
 
     judge: the held-out overlaps (H,) of weights. It is not asked where nothing was trained: None.
     named: what `start` is
@@ -86,4 +96,6 @@ def best_between(
         means[share] = float(overlaps.mean())
         if selection.takes(overlaps):
             taken = share
+    if taken:
+        taken = next(share for share in shares if share >= max(taken, least))
     return Kept(taken, named, means[taken], means[0.0], means[1.0])

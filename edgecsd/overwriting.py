@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from edgecsd.errors import BadInputError
 from edgecsd.files import read_json
 
 
-def require_free(out: Path, kind: str, *, overwrite: bool, manifest: str = "manifest.json") -> None:
-    """Raise BadInputError unless `out` is absent, or is a `kind` folder (by its manifest) and `overwrite` is given."""
+def require_free(
+    out: Path, kind: str, *, overwrite: bool, manifest: str = "manifest.json", read: Iterable[Path | None] = ()
+) -> None:
+    """Raise BadInputError unless `out` is absent, or is a `kind` folder (by its manifest) and `overwrite` is given.
+
+    read: what the step reads, which it must not replace
+    """
     if not out.exists():
         return
+    if any(source is not None and source.resolve() == out.resolve() for source in read):
+        raise BadInputError(f"{out}: is read for this, and would be replaced; choose another --out")
     if not overwrite:
         raise BadInputError(f"{out}: already there; choose another --out or add --overwrite")
     require_kind(out, kind, manifest=manifest)
+
+
+def require_file_place(file: Path, option: str) -> None:
+    """Raise BadInputError unless a file can be written there; what is asked for last must not fail last."""
+    if file.is_dir():
+        raise BadInputError(f"{option} {file}: a folder is there; give the name of a file")
+    require_writable(file)
 
 
 def require_writable(out: Path) -> None:

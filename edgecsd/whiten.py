@@ -50,7 +50,7 @@ def whiten(
         raise BadInputError("--learnt-on brings a finished transform: leave out --dim and --shrinkage")
     if dtype is not None:
         require_dtype(dtype)
-    require_free(out, KIND, overwrite=overwrite)
+    require_free(out, KIND, overwrite=overwrite, read=(store, learnt_on))
     opened = FeatureStore.open(store, verify=True)
     if learnt_on is not None:
         transform = _learnt(learnt_on, opened)

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from edgecsd.bootstrap import Interval, bootstrap_interval, paired_difference
-from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.gallery_vectors import Blocks, exact_neighbours, store_blocks, unit, without_own
-from edgecsd.metrics import cosines, overlap_at
+from edgecsd.metrics import cosines, overlap_at, require_depth
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_vectors import Floats, QueryVectors, Rows
 from edgecsd.wire import Code, Codebook, decode, encode, learn
@@ -62,8 +61,7 @@ def measure_codes(
     reporter: Reporter = SILENT,
 ) -> WireCosts:
     """Every code on both sides; `pq_bytes`: sizes of product-quantiser codes, learnt from the store."""
-    if not 1 <= k < store.count:
-        raise BadInputError(f"--k {k}: the gallery offers 1 to {store.count - 1}")
+    require_depth(k, store.count)
     codebooks = {size: learn(store, size) for size in pq_bytes}
     codes: list[tuple[str, Code, Codebook | None]] = [(code.value, code, None) for code in Code if code is not Code.PQ]
     codes += [(f"pq, {size} bytes", Code.PQ, codebook) for size, codebook in codebooks.items()]

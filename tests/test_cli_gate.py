@@ -45,6 +45,13 @@ def test_healthy_evidence_passes(folders: dict[str, Path], tmp_path: Path) -> No
     assert "at cosine 0.5 the gallery model accepts" in text
 
 
+def test_junit_replaces_no_folder(folders: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    wrong = CliRunner().invoke(cli.app, ["gate", str(folders["good"]), "--junit", str(tmp_path)])
+    assert isinstance(wrong.exception, BadInputError) and "a folder is there; give the name" in str(wrong.exception)
+    assert (tmp_path / "a.jpg").is_file()
+
+
 def test_thresholds_change_the_verdict(folders: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "t.toml").write_text("[w8a8]\nmin_overlap = 1.0\n")
     code, text = run("gate", folders["good"], "--thresholds", tmp_path / "t.toml", "--json")

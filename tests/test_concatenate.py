@@ -164,6 +164,8 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     concatenate([first, second], tmp_path / "o")
     with pytest.raises(BadInputError, match="already there"):
         concatenate([first, second], tmp_path / "o")
+    with pytest.raises(BadInputError, match="is read for this, and would be replaced"):
+        concatenate([first, second], tmp_path / "x" / ".." / second.name, overwrite=True)
     assert concatenate([second, first], tmp_path / "o", overwrite=True).space.gallery_model == "acme-6 + acme-4"
 
 

@@ -248,11 +248,16 @@ def test_distractors_are_searched_and_never_relevant(tmp_path: Path) -> None:
     assert found & set(more.items.ids) and found & set(gallery.items.ids)
     assert result.per_query.header.distractors[0].count == 30
     truth = ground_truth(tmp_path / "truth.csv")
-    easy = evaluate(gallery.path, queries.path, ground_truth=truth, distractors=[more.path, more.path])
-    assert easy.gallery == 120 and len(easy.rows) == 3
+    others = store(tmp_path / "d2", 20, 4)
+    easy = evaluate(gallery.path, queries.path, ground_truth=truth, distractors=[more.path, others.path])
+    assert easy.gallery == 110 and len(easy.rows) == 3
     write_store(alien, EmbeddingSpace(gallery_model="other", dim=16), more.items, more.vectors())
     with pytest.raises(IncompatibleError, match="different embedding spaces"):
         evaluate(gallery.path, queries.path, distractors=[alien])
+    copy = shutil.copytree(gallery.path, tmp_path / "copy")
+    for twice in ([gallery.path], [copy], [more.path, more.path]):
+        with pytest.raises(BadInputError, match="is searched already; give other photos"):
+            evaluate(gallery.path, queries.path, distractors=twice)
     with pytest.raises(BadInputError, match="--distractors needs labels in both stores or --ground-truth"):
         evaluate(gallery.path, queries.path, labels=False, distractors=[more.path])
     with pytest.raises(BadInputError, match="--gallery-images and --distractors"):

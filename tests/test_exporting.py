@@ -94,6 +94,13 @@ def test_what_cannot_be_exported_is_said_before_anything_is_written(fresh: Path,
             export(fresh, *names, **options)  # type: ignore[arg-type]
     with pytest.raises(BadInputError, match="no query model in it"):
         export(tmp_path, "onnx", "fp32")
+    for name, target in (("photos.onnx", "onnx"), ("photos.mlpackage", "coreml")):
+        photo = tmp_path / name / "a.jpg"
+        photo.parent.mkdir()
+        photo.touch()
+        with pytest.raises(BadInputError, match=rf"{name}: --overwrite replaces a {target} artifact only"):
+            export(fresh, target, "fp32", out=photo.parent, overwrite=True)
+        assert photo.is_file()
     assert left_behind(fresh) == []
 
 

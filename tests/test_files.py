@@ -71,6 +71,18 @@ def test_a_folder_that_was_never_written_leaves_the_old_one(tmp_path: Path) -> N
     assert names(target) == ["old"]
 
 
+def test_a_folder_is_not_replaced_by_a_file_nor_a_file_by_a_folder(tmp_path: Path) -> None:
+    folder, file = tmp_path / "photos", tmp_path / "notes"
+    folder.mkdir()
+    (folder / "a.jpg").touch()
+    file.write_text("mine")
+    with pytest.raises(BadInputError, match="photos: a folder is there, and a file would replace it"):
+        write_json(folder, {})
+    with pytest.raises(BadInputError, match="notes: a file is there"), replace_whole(file) as temporary:
+        temporary.mkdir()
+    assert names(folder) == ["a.jpg"] and file.read_text() == "mine" and names(tmp_path) == ["notes", "photos"]
+
+
 def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), replace_whole(tmp_path / "store") as temporary:
         temporary.mkdir()

@@ -12,6 +12,7 @@ from edgecsd.bootstrap import bootstrap_interval
 from edgecsd.errors import BadInputError
 from edgecsd.gates import (
     DEFAULT_THRESHOLDS,
+    FEWEST,
     Gate,
     Judgement,
     Kind,
@@ -50,9 +51,11 @@ def test_an_undecided_gate_says_how_many_queries_would_decide() -> None:
     assert "do this" not in sampled(values, threshold - 0.04).message
 
 
-def test_values_that_are_all_equal_are_decided() -> None:
+def test_values_that_are_all_equal_are_decided_but_a_handful_passes_nothing() -> None:
     assert sampled(np.zeros(5), 0.3).verdict is Verdict.FAILED
-    assert sampled(np.zeros(5), 0.005, at_most=True).verdict is Verdict.PASSED
+    assert sampled(np.zeros(FEWEST), 0.005, at_most=True).verdict is Verdict.PASSED
+    few = sampled(np.zeros(FEWEST - 1), 0.005, at_most=True)
+    assert few.verdict is Verdict.UNDECIDED and few.queries_needed == FEWEST and f"about {FEWEST} would" in few.message
     assert sampled(np.ones(1), 0.3).verdict is Verdict.UNDECIDED  # one query has no interval
 
 

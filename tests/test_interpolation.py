@@ -18,7 +18,7 @@ from torch import Tensor
 from edgecsd.distill import DistillResult
 from edgecsd.features import FeatureStore
 from edgecsd.head_training import BEST_CLOSED_FORM, STAGE_START
-from edgecsd.interpolation import Kept, State, best_between, head_shares, interpolated
+from edgecsd.interpolation import MANY, Kept, State, best_between, head_shares, interpolated, least_of_a_head
 from edgecsd.progress import Silent
 from edgecsd.query_models import load_query_model
 from edgecsd.selection import HeldOutBy, Selection
@@ -111,6 +111,20 @@ def test_of_equals_the_most_training(by: HeldOutBy) -> None:
     assert seen == pytest.approx(list(head_shares(by)))
 
 
+def test_few_photos_of_kinds_take_a_head_back_a_little_only() -> None:
+    assert least_of_a_head(KINDS, 40) == 0.9 and least_of_a_head(KINDS, MANY) == least_of_a_head(PHOTOS, 40) == 0
+    for peak, kept in ((0.0, 0.0), (0.7, 0.9), (0.8, 0.9), (1.0, 1.0)):
+        asked: list[float] = []
+
+        def judge(state: State, peak: float = peak, asked: list[float] = asked) -> NDArray[np.float64]:
+            asked.append(where(state))
+            return np.full(5, 1 - abs(where(state) - peak))
+
+        found = best_between(START, END, head_shares(KINDS), judge, KINDS, least=0.9)
+        assert found is not None and found.share == kept, "0.7 of the way tells whether training is worth anything"
+        assert found.overlap == pytest.approx(1 - abs(kept - peak)) and asked == pytest.approx([0, 0.7, 0.8, 0.9, 1])
+
+
 def test_where_nothing_was_trained_nobody_is_asked() -> None:
     assert best_between(START, START, head_shares(KINDS), lambda state: pytest.fail("judged"), KINDS) is None
 
@@ -162,7 +176,7 @@ def told(listener: Listener) -> list[str]:
 
 def test_a_run_says_how_far_it_went(runs: dict[bool, tuple[DistillResult, Listener]]) -> None:
     shares = [[text.split()[1] for text in told(listener)] for _, listener in runs.values()]
-    assert shares == [["0.7", "0.2"], []]  # of the head's stage and of the network's
+    assert shares == [["0.9", "0.2"], []]  # of the head's stage and of the network's
 
 
 def test_the_head_is_on_the_line(
@@ -170,7 +184,7 @@ def test_the_head_is_on_the_line(
 ) -> None:
     """The head of the run without interpolation is the end, the start is what no step at all leaves."""
     start = run(photos, pixel_store.path, tmp_path / "run", config=config(head_lr=1e-12, epochs=0))
-    expected = interpolated(head(start), head(runs[False][0]), 0.7)
+    expected = interpolated(head(start), head(runs[False][0]), 0.9)
     found = head(runs[True][0])
     assert torch.allclose(found["projection.weight"], expected["projection.weight"], atol=1e-5)
     assert not torch.allclose(found["projection.weight"], head(start)["projection.weight"], atol=1e-3)
@@ -184,7 +198,7 @@ def test_single_photos_choose_between_two_lines(
     by_photos: dict[str, Any] = {"head_lr": 3e-2, "epochs": 0, "held_out_by": "photos"}
     listener, found = Listener(), {}
 
-    def chosen(*arguments: Any, named: str) -> Kept:
+    def chosen(*arguments: Any, named: str, least: float) -> Kept:
         return Kept(0.2, named, float(named == wanted), 0.0, 0.0)
 
     others: dict[str, dict[str, Any]] = {

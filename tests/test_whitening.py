@@ -228,6 +228,9 @@ def test_another_space_and_double_whitening_are_refused(tmp_path: Path) -> None:
             whiten(source, tmp_path / "o", learnt_on=tmp_path / "w", **options)  # type: ignore[arg-type]
     with pytest.raises(BadInputError, match="already there; choose another --out or add --overwrite"):
         whiten(source, tmp_path / "w")
+    for out, options in ((source, {}), (tmp_path / "w", {"learnt_on": tmp_path / "w"})):
+        with pytest.raises(BadInputError, match="is read for this, and would be replaced"):
+            whiten(source, out, overwrite=True, **options)  # type: ignore[arg-type]
     assert not (tmp_path / "o").exists()
 
 

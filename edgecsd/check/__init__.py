@@ -20,6 +20,7 @@ from edgecsd.gate import CheckResult, judge
 from edgecsd.gates import DEFAULT_THRESHOLDS, Gate, Thresholds, choose_thresholds, read_thresholds
 from edgecsd.images import ImageSet, find_images
 from edgecsd.index_places import MilvusAddress, index_name
+from edgecsd.metrics import require_depth
 from edgecsd.progress import SILENT, Reporter
 
 __all__ = ["DEFAULT_THRESHOLDS", "CheckOptions", "CheckResult", "Gate", "Thresholds", "check", "default_folder"]
@@ -65,6 +66,7 @@ def check(
     if out is not None:
         require_free_for_evidence(out)
     pair = open_pair(file, index, run, reference, chosen.gallery, threads)
+    require_depth(k, len(pair.index.ids))
     limits = choose_thresholds(pair.artifact.metadata.precision, sections, thresholds)
     photos = images if isinstance(images, ImageSet) else find_images(images, split=split)
     if limit is not None and limit < len(photos):

@@ -79,7 +79,10 @@ def command(
     Example: edgecsd check run/exports/tf_efficientnet_lite0-w8a8.tflite --index gallery.index --images photos
     """
     from edgecsd.check import CheckOptions, check, default_folder
+    from edgecsd.overwriting import require_file_place
 
+    if junit is not None:
+        require_file_place(junit, "--junit")
     folder = out or default_folder(file, index, run)
     options = CheckOptions(
         fp32=fp32, gallery=gallery, gallery_images=gallery_images, device=device, threshold=threshold,

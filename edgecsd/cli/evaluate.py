@@ -103,10 +103,12 @@ def command(
         )
     from edgecsd.cli.numbers import numbers
     from edgecsd.evaluate import evaluate
+    from edgecsd.overwriting import require_file_place
     from edgecsd.per_query import require_parquet_name, write_per_query
 
     if per_query is not None:
         require_parquet_name(per_query)
+        require_file_place(per_query, "--per-query")
     scales = () if query_scales is None else numbers(query_scales, "--query-scales")
     result = evaluate(
         gallery, queries, images=images, split=split, run=run, query_scales=scales, artifact=artifact,

@@ -67,7 +67,10 @@ def command(
     Example: edgecsd gate run/checks/tf_efficientnet_lite0-w8a8-tflite-gallery --thresholds stricter.toml
     """
     from edgecsd.gate import gate
+    from edgecsd.overwriting import require_file_place
 
+    if junit is not None:
+        require_file_place(junit, "--junit")
     changes = changed(
         min_overlap=min_overlap, max_overlap_loss=max_overlap_loss, max_index_loss=max_index_loss,
         min_cosine_mean=min_cosine_mean, min_cosine=min_cosine,

@@ -43,9 +43,7 @@ def merge_indexes(
     first = opened[0]
     if on_disk and "nlist" not in first.parameters:
         raise BadInputError(f"--on-disk: an index of type {first.type.value} has no inverted lists to keep there")
-    require_free(out, KIND, overwrite=overwrite)
-    if any(path.resolve() == out.resolve() for path in indexes):
-        raise BadInputError(f"{out}: is one of the indexes that are merged; choose another --out")
+    require_free(out, KIND, overwrite=overwrite, read=indexes)
     ids = [item for index in opened for item in index.ids]
     digests = [index.digests.get(item, "") for index in opened for item in index.ids]
     parameters = {name: value for name, value in first.parameters.items() if name != "on_disk"}

@@ -25,6 +25,7 @@ from edgecsd.index_places import open_index
 from edgecsd.matrix.measure import DEPTH, Judged, measure, update_between
 from edgecsd.matrix.result import MatrixResult, Pairing, Update
 from edgecsd.matrix.rollout import rollout
+from edgecsd.metrics import require_depth
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.space import require_same_space
 from edgecsd.targets.embedder import ArtifactEmbedder
@@ -68,6 +69,7 @@ def matrix(
     small = [path for path, index in zip(indexes, opened, strict=True) if len(index.ids) < 2]
     if small:
         raise BadInputError(f"{small[0]}: a gallery of fewer than two has nothing to find beside the photo itself")
+    require_depth(k, min(len(each.ids) for each in opened))
     refused = {(a, i): _refusal(embedders[a], opened[i]) for a in range(len(artifacts)) for i in range(len(indexes))}
     spoken = [i for i in range(len(indexes)) if any(not refused[a, i] for a in range(len(artifacts)))]
     photos = images if isinstance(images, ImageSet) else find_images(images, split=split)
