@@ -19,14 +19,14 @@ from edgecsd.gallery_vectors import store_rows
 from edgecsd.images import ImageSet, find_images
 from edgecsd.overwriting import require_writable
 from edgecsd.precision_search.attempts import Attempts
-from edgecsd.precision_search.held_out import HeldOut, held_out_photos
+from edgecsd.precision_search.held_out import HeldOut, held_out_photos, require_enough
 from edgecsd.precision_search.objectives import Objectives, least_bytes, weight_count
 from edgecsd.precision_search.results import RECIPE, NothingFitsError, Searched, SearchResult, nothing_fits, recipe_of
 from edgecsd.precision_search.sensitivity import LayerCost, layer_costs
 from edgecsd.precision_search.trials import SCHEMA_VERSION, Trial, TrialLog
 from edgecsd.precision_search.tuning import Tune, tune
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.quantization import STANDARD, EightBit, Precision, calibration_pixels
+from edgecsd.quantization import STANDARD, EightBit, Precision, calibration_split
 from edgecsd.query_models import QueryModel, load_query_model
 from edgecsd.recipes import Found, write_recipe
 from edgecsd.space import require_same_space
@@ -91,8 +91,9 @@ def search_precision(
     store = FeatureStore.open(gallery, verify=True)
     require_same_space(model.config.space, store.space, str(run), str(gallery))
     photos = calibration if isinstance(calibration, ImageSet) else find_images(calibration, split=split)
-    ranges, digest = calibration_pixels(photos, model.config.preprocess, calibration_count, seed)
-    asked, rows = held_out_photos(photos, store, model, held_out, calibration_count, seed)
+    require_enough(photos, held_out, calibration_count)
+    ranges, digest, others = calibration_split(photos, model.config.preprocess, calibration_count, seed)
+    asked, rows = held_out_photos(others, store, model, held_out)
     judge = HeldOut(asked, store_rows(store, rows), rows, store)
     judge.start_from(model)
     if judge.torch_overlap == 0:

@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from doubles import PixelGallery
+from PIL import Image
 from searches import CALIBRATION, few_trials, searched
 from typer.testing import CliRunner
 
 from edgecsd.bootstrap import queries_needed
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, GateFailedError
-from edgecsd.features import FeatureStore
-from edgecsd.gallery_vectors import exact_neighbours, store_blocks
+from edgecsd.extract import extract
+from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.gallery_vectors import exact_neighbours, store_blocks, unit
 from edgecsd.images import find_images
 from edgecsd.precision_search import (
     Objectives,
@@ -32,7 +35,7 @@ from edgecsd.precision_search import (
 )
 from edgecsd.precision_search.held_out import HeldOut
 from edgecsd.precision_search.trials import TrialLog, measure
-from edgecsd.quantization import STANDARD, EightBit, Precision
+from edgecsd.quantization import STANDARD, EightBit, Precision, calibration_split
 from edgecsd.query_models import load_query_model, save_query_model
 from edgecsd.targets.artifact import read_metadata
 
@@ -57,6 +60,49 @@ def test_nothing_is_lost_by_the_torch_model_itself(held_out: HeldOut, pixel_stor
         first, second = ([r for r in found[query] if r != query][:10] for found in (rows, wanted))
         by_hand.append(len(set(first) & set(second)) / 10)
     assert held_out.overlap(held_out.torch) == pytest.approx(by_hand)
+
+
+def test_copies_of_a_photo_in_the_gallery_are_left_out_with_it(
+    held_out: HeldOut, photos: Path, pixel_store: FeatureStore, tmp_path: Path
+) -> None:
+    """Under another name, or a crop of it: else the photo would find itself, as no other that it is like."""
+    items, vectors = pixel_store.items, unit(pixel_store.vectors())
+    digests = [*items.digests, items.digests[3], items.digests[3] + "[1,2,30,40]"]
+    twice = write_store(
+        tmp_path / "twice", pixel_store.space, Items([*items.ids, "copy.jpg", "crop.jpg"], digests),
+        np.concatenate([vectors, vectors[[3, 3]]]), dtype="float32",
+    )  # fmt: skip
+    judge = HeldOut(held_out.pixels, vectors[:16], np.arange(16), twice)
+    plain = HeldOut(held_out.pixels, vectors[:16], np.arange(16), pixel_store)
+    assert judge._wanted[3].tolist() == plain._wanted[3].tolist() and not {3, 24, 25} & {*judge._wanted[3].tolist()}
+    assert {24, 25} & {*np.delete(judge._wanted, 3, axis=0).ravel().tolist()}, "others find them"
+
+
+def test_photos_that_calibrate_are_not_searched_with(made: Path, photos: Path, tmp_path: Path) -> None:
+    """The calibration goes further where photos cannot be read, and the search begins behind it."""
+    own = Path(shutil.copytree(photos, tmp_path / "photos"))
+    random = np.random.default_rng(1)
+    for number in range(8):
+        Image.fromarray(random.integers(0, 255, (60, 80, 3), np.uint8)).save(own / f"noise-{number}.png")
+    store = extract(own, PixelGallery(), tmp_path / "own.features")
+    images, model = find_images(own), load_query_model(made)
+    for position in np.random.default_rng(0).permutation(len(images))[:3]:
+        images.path(int(position)).write_bytes(b"broken")
+    seen: list[np.ndarray] = []
+    real = search.Attempts
+
+    def remember(*arguments: Any, **options: Any) -> attempts.Attempts:
+        seen.append(arguments[2].pixels)
+        return real(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "Attempts", remember)
+        search_precision(
+            made, "onnx", own, store.path, calibration_count=8, objectives=Objectives(0.95), overwrite=True
+        )  # fmt: skip
+    ranges = calibration_split(images, model.config.preprocess, 8)[0]
+    assert len(seen[0]) == 32 - 3 - 8
+    assert not {each.tobytes() for each in ranges} & {each.tobytes() for each in seen[0]}
 
 
 def test_what_is_lost_is_a_share_of_what_torch_finds(held_out: HeldOut) -> None:
@@ -211,7 +257,7 @@ def test_errors(
     with pytest.raises(BadInputError, match="of 20 photos 64 give the ranges, which leaves 0 to search with; 16 or"):
         search_precision(made, "onnx", few, pixel_store.path, overwrite=True)
     alien = shutil.copytree(photos, tmp_path / "alien" / "under another id").parent
-    with pytest.raises(BadInputError, match="beside the 8 photos that give the ranges, 0 of 16 have features in"):
+    with pytest.raises(BadInputError, match="beside the photos that give the ranges, 0 of 16 have features in"):
         search_precision(made, "onnx", alien, pixel_store.path, calibration_count=8, overwrite=True)
     with pytest.raises(BadInputError, match="of 24 photos 16 give the ranges, which leaves 8"):
         search_precision(made, "onnx", photos, pixel_store.path, calibration_count=16, overwrite=True)
