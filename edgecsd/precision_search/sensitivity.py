@@ -40,7 +40,7 @@ def layer_costs(
     deploy: DeployModel, calibration: NDArray[np.uint8], held_out: HeldOut, percentile: float, reporter: Reporter,
     log: Path, header: dict[str, Any],
 ) -> list[LayerCost]:  # fmt: skip
-    """The cost of each convolution of the backbone, in the order of execution.
+    """The cost of each convolution, a bottleneck's behind the backbone included, in the order of execution.
 
     calibration   (n, S, S, 3) uint8, for the ranges of what the layers read
     log, header   the file that keeps them line by line, and what they belong to; they are not measured twice
@@ -48,14 +48,12 @@ def layer_costs(
     kept = JsonLog(log, header)
     known = {line["place"]: LayerCost(**line) for line in kept.lines}
     layers = convolutions_in_order(deploy, calibration[:1])
-    names = {module: name for name, module in deploy.query_model.backbone.named_modules()}
+    names = {module: name.removeprefix("backbone.") for name, module in deploy.query_model.named_modules()}
     ranges = input_ranges(deploy, layers, calibration, percentile)
     costs = []
     with reporter.task("what each layer costs in 8 bit", len(layers)) as advance:
         for place, layer in enumerate(layers):
             advance(1)
-            if layer not in names:  # a bottleneck's, behind the backbone: it stays float
-                continue
             if place not in known:
                 vectors = _with_one_rounded(deploy, layer, ranges[layer], held_out.pixels)
                 known[place] = LayerCost(

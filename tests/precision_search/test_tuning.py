@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from distillations import config
@@ -23,9 +24,12 @@ from edgecsd.errors import BadInputError
 from edgecsd.exporting import export
 from edgecsd.features import FeatureStore
 from edgecsd.files import sha256_file
+from edgecsd.head_kinds import ProjectionKind
 from edgecsd.images import find_images
 from edgecsd.precision_search import Objectives, Trial, attempts, search, search_precision, tuning
+from edgecsd.precision_search.held_out import HeldOut
 from edgecsd.precision_search.rounding import RoundedLayers, plain_state, rounded_values
+from edgecsd.precision_search.sensitivity import layer_costs
 from edgecsd.precision_search.tuning import Tune, rounds_of, tune
 from edgecsd.progress import SILENT
 from edgecsd.quantization import STANDARD, EightBit, Precision
@@ -33,6 +37,7 @@ from edgecsd.query_models import QueryModel, create_query_model, load_query_mode
 from edgecsd.selection import Selection
 from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.artifact import load_runner, read_metadata
+from edgecsd.targets.deploy import DeployModel
 from edgecsd.training import NetworkTraining
 
 FEW = frozenset({0, 2})
@@ -71,19 +76,51 @@ def test_the_layers_of_the_recipe_are_rounded_and_no_others(made: Path, calibrat
     plain = load_query_model(made)
     everything = with_rounded(made, calibration, STANDARD)[1].names
     assert len(everything) - len(rounded.names) == len(FEW) and not any(".se." in name for name in everything)
-    modules = dict(model.backbone.named_modules())
+    modules = dict(model.named_modules())
     left = set(everything) - set(rounded.names)
     assert set(rounded.stored) == {name for name in left if modules[name].groups == 1} != set()
     wholly = with_rounded(made, calibration, EightBit(float_convolutions=FEW, float_weights=True))[1]
     assert wholly.names == rounded.names and not wholly.stored
     assert any(".se." in name for name, _ in plain.backbone.named_modules()), "the network has gates"
-    before, now = dict(plain.backbone.named_modules()), dict(model.backbone.named_modules())
+    before, now = dict(plain.named_modules()), dict(model.named_modules())
     for name in everything:
         weight = before[name].weight
         wanted = rounded_weights(weight) if name in {*rounded.names, *rounded.stored} else weight
         assert torch.equal(now[name].weight, wanted), name
     for name, value in plain.state_dict().items():
         assert torch.equal(plain_state(model)[name], value), name
+
+
+def test_a_bottleneck_is_rounded_as_in_its_file(
+    calibration: np.ndarray, photos: Path, pixel_store: FeatureStore, tmp_path: Path
+) -> None:
+    """The last convolution stands behind the backbone: 8 bit in the file, and so for the tuning and the search."""
+    torch.manual_seed(0)
+    made = create_query_model(
+        "test_efficientnet", pixel_store.space, pretrained=False, size=48, projection=ProjectionKind.BOTTLENECK
+    )
+    save_query_model(made, tmp_path / "run")
+    model, rounded = with_rounded(tmp_path / "run", calibration, STANDARD)
+    assert rounded.names[-1] == "bottleneck" and model.projection.weight.equal(made.projection.weight)
+    file = export(
+        tmp_path / "run", "onnx", "w8a8", out=tmp_path / "a.onnx", calibration=photos, calibration_count=8
+    ).path  # fmt: skip
+    nodes = onnx.load(str(file)).graph.node
+    maker = {name: node.op_type for node in nodes for name in node.output}
+    read = [maker[node.input[0]] for node in nodes if node.op_type == "Conv"]
+    assert read.count("DequantizeLinear") == len(rounded.names) and read[-1] == "DequantizeLinear"
+
+    rows = np.arange(16)
+    images, contract = find_images(photos), made.config.preprocess
+    pixels = np.stack([contract.pixels(images.read(position).image) for position in range(16)])
+    judge = HeldOut(pixels, pixel_store.vectors()[:16], rows, pixel_store)
+    judge.start_from(made)
+    costs = layer_costs(DeployModel(made), calibration, judge, 99.99, SILENT, tmp_path / "layers.jsonl", {})
+    assert (costs[-1].name, costs[-1].place, costs[-1].weights) == (
+        "bottleneck", len(read) - 1, made.bottleneck.weight.numel()
+    ) and costs[-1].cosine < 1  # fmt: skip
+    floats = EightBit(float_convolutions=frozenset({costs[-1].place}), float_weights=True)
+    assert "bottleneck" not in with_rounded(tmp_path / "run", calibration, floats)[1].names
 
 
 @pytest.mark.parametrize(("how", "least"), [(STANDARD, 0.5), (EightBit(bias_correction=False), 0.85)])
