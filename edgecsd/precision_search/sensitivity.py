@@ -15,10 +15,10 @@ from edgecsd.bias_correction import convolutions_in_order, hooked, rounded_weigh
 from edgecsd.json_lines import JsonLog
 from edgecsd.precision_search.held_out import BATCH, HeldOut
 from edgecsd.progress import Reporter
+from edgecsd.targets.activation_ranges import Range, percentile_ranges
 from edgecsd.targets.deploy import DeployModel
 
 STEPS = 255  # of an activation in 8 bit
-SAMPLES = 4096  # values of a layer's input that are looked at a photo, for its range
 
 
 @dataclass(frozen=True)
@@ -66,28 +66,29 @@ def layer_costs(
 
 
 def input_ranges(
-    deploy: DeployModel, layers: list[nn.Conv2d], calibration: NDArray[np.uint8], percentile: float
-) -> dict[nn.Conv2d, tuple[float, float]]:
-    """(lowest, highest) of what each layer reads, 0 within it, from evenly spread values of each photo."""
-    seen: dict[nn.Conv2d, list[NDArray[np.float32]]] = {layer: [] for layer in layers}
+    deploy: nn.Module, layers: list[nn.Conv2d], calibration: NDArray[np.uint8], percentile: float
+) -> dict[nn.Conv2d, Range]:
+    """(lowest, highest) of what each layer reads, measured as for the exported files.
 
-    def look(layer: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
-        values = inputs[0].flatten().numpy()
-        seen[layer].append(values[:: max(1, len(values) // SAMPLES)].copy())
+    deploy: (1, S, S, 3) uint8 -> embedding
+    """
+    names = {layer: str(place) for place, layer in enumerate(layers)}
 
-    with torch.inference_mode(), hooked(layers, look):
-        for photo in calibration:
-            deploy(torch.from_numpy(photo[None]))
-    rest = (100 - percentile) / 2
-    ranges = {}
-    for layer, parts in seen.items():
-        low, high = np.percentile(np.concatenate(parts), (rest, 100 - rest))
-        ranges[layer] = (min(0.0, float(low)), max(0.0, float(high)))
-    return ranges
+    def values(photo: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        seen: dict[str, list[Tensor]] = {name: [] for name in names.values()}
+        with (
+            torch.inference_mode(),
+            hooked(list(names), lambda layer, inputs: seen[names[layer]].append(inputs[0].flatten().clone())),
+        ):
+            deploy(torch.from_numpy(photo))
+        return {name: torch.cat(parts).numpy() for name, parts in seen.items()}
+
+    ranges = percentile_ranges(values, calibration, percentile)
+    return {layer: ranges[name] for layer, name in names.items()}
 
 
 def _with_one_rounded(
-    deploy: DeployModel, layer: nn.Conv2d, ends: tuple[float, float], pixels: NDArray[np.uint8]
+    deploy: DeployModel, layer: nn.Conv2d, ends: Range, pixels: NDArray[np.uint8]
 ) -> NDArray[np.float32]:
     """The embeddings (n, D) with this layer's weights and input rounded to 8 bit."""
     low, high = ends

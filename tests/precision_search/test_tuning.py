@@ -18,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from edgecsd.backbones import to_input
-from edgecsd.bias_correction import rounded_weights
+from edgecsd.bias_correction import convolutions_in_order, hooked, rounded_weights
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError
 from edgecsd.exporting import export
@@ -29,10 +29,10 @@ from edgecsd.images import find_images
 from edgecsd.precision_search import Objectives, Trial, attempts, search, search_precision, tuning
 from edgecsd.precision_search.held_out import HeldOut
 from edgecsd.precision_search.rounding import RoundedLayers, plain_state, rounded_values
-from edgecsd.precision_search.sensitivity import layer_costs
+from edgecsd.precision_search.sensitivity import input_ranges, layer_costs
 from edgecsd.precision_search.tuning import Tune, rounds_of, tune
 from edgecsd.progress import SILENT
-from edgecsd.quantization import STANDARD, EightBit, Precision
+from edgecsd.quantization import STANDARD, EightBit, Precision, synthetic_pixels
 from edgecsd.query_models import QueryModel, create_query_model, load_query_model, read_config, save_query_model
 from edgecsd.selection import Selection
 from edgecsd.space import EmbeddingSpace
@@ -41,6 +41,7 @@ from edgecsd.targets.deploy import DeployModel
 from edgecsd.training import NetworkTraining
 
 FEW = frozenset({0, 2})
+SPACE = EmbeddingSpace(gallery_model="g", dim=64)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,27 @@ def test_rounded_values_are_those_of_an_8_bit_range_and_let_gradients_through() 
     assert rounded.tolist() == pytest.approx([-1.0, -0.5, 0.0, 0.3, 1.0, 1.55], abs=1e-6)
     rounded.sum().backward()
     assert values.grad is not None and values.grad.tolist() == [0, 1, 1, 1, 1, 0]
+
+
+def test_ranges_are_those_of_all_that_a_layer_reads() -> None:
+    """Not of some columns of the map: what lies at its edge counts, as in the exported files."""
+    torch.manual_seed(3)
+    deploy = DeployModel(create_query_model("test_efficientnet", SPACE, pretrained=False, size=96))
+    pixels = synthetic_pixels(96, count=3)
+    layers = convolutions_in_order(deploy, pixels[:1])
+    read: dict[torch.nn.Conv2d, list[np.ndarray]] = {layer: [] for layer in layers}
+    with hooked(layers, lambda layer, inputs: read[layer].append(inputs[0].numpy().ravel().astype(np.float64))):
+        for photo in pixels:
+            deploy(torch.from_numpy(photo[None]))
+    everything, most = (input_ranges(deploy, layers, pixels, percentile) for percentile in (100.0, 99.0))
+    for layer, parts in read.items():
+        values = np.concatenate(parts)
+        if len(values) < 5000:  # a gate's: between so few values percentiles are a matter of taste
+            continue
+        width = np.ptp(values) / 300
+        for ends, rest in ((everything, 0.0), (most, 0.5)):
+            low, high = np.percentile(values, (rest, 100 - rest))
+            assert ends[layer] == pytest.approx((min(0.0, low), max(0.0, high)), abs=width)
 
 
 def with_rounded(made: Path, calibration: np.ndarray, how: EightBit) -> tuple[QueryModel, RoundedLayers]:
@@ -132,8 +154,7 @@ def test_a_rounded_model_is_near_its_file(how: EightBit, least: float, photos: P
     """
     torch.manual_seed(0)
     run = tmp_path / "run"
-    space = EmbeddingSpace(gallery_model="g", dim=64)
-    save_query_model(create_query_model("tf_efficientnet_lite0", space, size=96), run)
+    save_query_model(create_query_model("tf_efficientnet_lite0", SPACE, size=96), run)
     images, contract = find_images(photos), read_config(run).preprocess
     pixels = np.stack([contract.pixels(images.read(position).image) for position in range(24)])
     out = tmp_path / "a.onnx"
