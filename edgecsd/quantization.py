@@ -106,8 +106,12 @@ def calibration_split(
             f"{images.root}: {MINIMUM_CALIBRATION} or more readable images are needed, it has {len(chosen)}{reason}"
         )
     pixels = np.stack(chosen)
-    digest = hashlib.sha256(f"{pixels.shape}\0".encode() + pixels.tobytes()).hexdigest()
-    return pixels, digest, images.subset(order[gone_through:])
+    return pixels, pixels_digest(pixels), images.subset(order[gone_through:])
+
+
+def pixels_digest(pixels: Pixels) -> str:
+    """Hex SHA-256 of (n, S, S, 3) pixels and their shape."""
+    return hashlib.sha256(f"{pixels.shape}\0".encode() + pixels.tobytes()).hexdigest()
 
 
 def first_pixels(images: ImageSet, preprocess: Preprocess, count: int) -> Pixels:

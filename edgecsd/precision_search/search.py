@@ -26,7 +26,7 @@ from edgecsd.precision_search.sensitivity import LayerCost, layer_costs
 from edgecsd.precision_search.trials import SCHEMA_VERSION, Trial, TrialLog
 from edgecsd.precision_search.tuning import Tune, tune
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.quantization import STANDARD, EightBit, Precision, calibration_split
+from edgecsd.quantization import STANDARD, EightBit, Precision, calibration_split, pixels_digest
 from edgecsd.query_models import QueryModel, load_query_model
 from edgecsd.recipes import Found, write_recipe
 from edgecsd.space import require_same_space
@@ -99,8 +99,8 @@ def search_precision(
     if judge.torch_overlap == 0:
         raise BadInputError(f"{run}: the torch model itself finds nothing in {gallery}: there is nothing to lose")
     settings = {
-        "weights": model.config.weights_digest, "calibration": digest, "held_out": digest_of(rows.tolist()),
-        "gallery": digest_of(list(store.items.ids)),
+        "weights": model.config.weights_digest, "calibration": digest,
+        "held_out": digest_of([rows.tolist(), pixels_digest(asked)]), "gallery": store.digest,
         "versions": target_module(kind).versions(),
     }  # fmt: skip
     attempts = Attempts(
@@ -259,7 +259,7 @@ class _Search:
     def _tuned(self, asked: Tune, before: Trial) -> Trial:
         """The recipe of `before` after a quantisation-aware distillation, or `before` where no gain is shown."""
         attempts, judge = self.attempts, self.attempts.judge
-        made_of = [before.how.changes, asked.steps, list(asked.images.ids), str(asked.features.path)]
+        made_of = [before.how.changes, asked.steps, list(asked.images.ids), asked.features.digest]
         name = f"tuned-{asked.steps}-{digest_of(made_of)[:8]}"
         folder = attempts.folder / name
         self.require_free(name)

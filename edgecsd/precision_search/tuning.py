@@ -25,7 +25,7 @@ from edgecsd.images import ImageSet, photo_digest
 from edgecsd.objective import Objective, make_objective
 from edgecsd.precision_search.rounding import RoundedLayers, plain_state
 from edgecsd.progress import Reporter
-from edgecsd.quantization import EightBit
+from edgecsd.quantization import EightBit, pixels_digest
 from edgecsd.query_models import QueryModel, load_query_model, save_query_model
 from edgecsd.targets.deploy import DeployModel
 from edgecsd.training import NetworkTraining
@@ -72,7 +72,8 @@ def tune(
     made_of = {
         "kind": "edgecsd tuned run", "weights": model.config.weights_digest, "how": [how.percentile, how.changes],
         "config": config.model_dump(mode="json"), "steps": asked.steps,
-        "images": digest_of([list(data.images.ids), list(data.digests)]), "gallery": digest_of(list(gallery.items.ids)),
+        "images": digest_of([list(data.images.ids), list(data.digests)]), "features": data.store.digest,
+        "gallery": gallery.digest, "calibration": pixels_digest(calibration),
     }  # fmt: skip
     if (folder / SETTINGS).is_file() and read_json(folder / SETTINGS) != made_of:
         remove(folder)

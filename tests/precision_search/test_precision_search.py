@@ -215,6 +215,34 @@ def test_trials_are_not_made_twice(
     assert again.chosen == first.chosen and exports == [again.export.path], "only what was chosen is written again"
 
 
+def test_other_photos_or_vectors_under_the_same_names_are_another_search(
+    made: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, folder = (Path(shutil.copytree(each, tmp_path / each.name)) for each in (photos, pixel_store.path))
+    tried: list[tuple[Any, ...]] = []
+
+    def trial(_: attempts.Attempts, *key: Any) -> Trial:
+        tried.append(key)
+        return Trial(*key[:2], 1, 0, 0, 0, 1, "f")
+
+    monkeypatch.setattr(attempts.Attempts, "_made", trial)
+    monkeypatch.setattr(search, "TRIALS", "trials-of-copies.jsonl")
+
+    def times() -> int:
+        tried.clear()
+        searched(made, own, FeatureStore.open(folder), max_loss=0.5)
+        return len(tried)
+
+    assert (times(), times()) == (1, 0)
+    images = find_images(own)
+    last = int(np.random.default_rng(0).permutation(len(images))[-1])  # the first ones calibrate
+    Image.new("RGB", (90, 70), (10, 200, 30)).save(images.path(last))
+    assert (times(), times()) == (1, 0), "a photo that is searched with was replaced"
+    items, vectors = pixel_store.items, pixel_store.vectors()
+    write_store(folder, pixel_store.space, items, unit(vectors[:, ::-1]), dtype="float32")
+    assert (times(), times()) == (1, 0), "the gallery was made anew"
+
+
 def test_half_a_line_is_no_trial(held_out: HeldOut, tmp_path: Path) -> None:
     log = TrialLog(tmp_path / "trials.jsonl", {"a": 1})
     how = EightBit(99.9, frozenset({3, 1}), False, True, True)

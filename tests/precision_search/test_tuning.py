@@ -22,8 +22,9 @@ from edgecsd.bias_correction import convolutions_in_order, hooked, rounded_weigh
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError
 from edgecsd.exporting import export
-from edgecsd.features import FeatureStore
+from edgecsd.features import FeatureStore, write_store
 from edgecsd.files import sha256_file
+from edgecsd.gallery_vectors import unit
 from edgecsd.head_kinds import ProjectionKind
 from edgecsd.images import find_images
 from edgecsd.precision_search import Objectives, Trial, attempts, search, search_precision, tuning
@@ -209,6 +210,27 @@ def test_a_killed_tuning_ends_with_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr(NetworkTraining, "train_step", lambda *a: pytest.fail("it is whole"))
         tuned(made, whole, photos, pixel_store, calibration, 4)
+
+
+def test_what_was_tuned_with_other_vectors_or_ranges_is_begun_anew(
+    made: Path, photos: Path, pixel_store: FeatureStore, calibration: np.ndarray, tmp_path: Path
+) -> None:
+    def trained(ranges: np.ndarray, store: FeatureStore, gallery: FeatureStore) -> bool:
+        folder = Path(shutil.copytree(whole, tmp_path / "again", dirs_exist_ok=True))
+        before = (folder / "query_model.json").stat().st_mtime_ns
+        asked = Tune(1, find_images(photos), store)
+        tune(made, folder, asked, gallery, frozenset(pixel_store.items.ids[:4]), STANDARD, ranges, SILENT)
+        return (folder / "query_model.json").stat().st_mtime_ns != before
+
+    whole = tuned(made, tmp_path / "whole", photos, pixel_store, calibration, 1)
+    other = write_store(
+        tmp_path / "other", pixel_store.space, pixel_store.items, unit(pixel_store.vectors()[:, ::-1]),
+        views=pixel_store.views, view_vectors=unit(pixel_store.view_vectors()[:, 1:].reshape(48, -1)), dtype="float32",
+    )  # fmt: skip
+    assert not trained(calibration, pixel_store, pixel_store)
+    assert trained(255 - calibration, pixel_store, pixel_store)
+    assert trained(calibration, other, pixel_store)
+    assert trained(calibration, pixel_store, other)
 
 
 def test_photos_that_are_searched_with_are_not_trained_on(photos: Path, pixel_store: FeatureStore) -> None:
