@@ -49,13 +49,16 @@ def holding_out(step: Callable[Given, Result]) -> Callable[Given, Result]:
 
 
 @contextmanager
-def holding(place: Path) -> Iterator[None]:
-    """Hold `place`, a file or folder that need not exist yet; BadInputError names the run that holds it already."""
+def holding(place: Path, *, chosen: bool = True) -> Iterator[None]:
+    """Hold `place`, a file or folder that need not exist yet; BadInputError names the run that holds it already.
+
+    chosen: whether a user could choose another place, by --out
+    """
     if sys.platform == "win32":
         yield
         return
     file = place.with_name(f".{place.name}.lock")
-    descriptor = _acquire(file, place)
+    descriptor = _acquire(file, place, ", or choose another --out" if chosen else "")
     try:
         with suppress(OSError):  # a full disk: nobody learns who holds the place, and that is all
             os.ftruncate(descriptor, 0)
@@ -66,8 +69,8 @@ def holding(place: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquire(file: Path, place: Path) -> int:
-    """The descriptor of the file, locked; `place` is for the message."""
+def _acquire(file: Path, place: Path, otherwise: str) -> int:
+    """The descriptor of the file, locked; `place` and what to do but wait are for the message."""
     while True:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -81,8 +84,7 @@ def _acquire(file: Path, place: Path) -> int:
         except BlockingIOError:
             text = os.read(descriptor, 10_000)
             os.close(descriptor)
-            message = f"{place}: {_holder(text)} writes there; wait for it, or choose another --out"
-            raise BadInputError(message) from None
+            raise BadInputError(f"{place}: {_holder(text)} writes there; wait for it{otherwise}") from None
         except FileNotFoundError:
             pass
         except OSError:  # a file system without locks

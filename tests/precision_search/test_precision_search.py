@@ -24,6 +24,7 @@ from edgecsd.extract import extract
 from edgecsd.features import FeatureStore, Items, write_store
 from edgecsd.gallery_vectors import exact_neighbours, store_blocks, unit
 from edgecsd.images import find_images
+from edgecsd.locks import holding
 from edgecsd.precision_search import (
     Objectives,
     Trial,
@@ -202,6 +203,25 @@ def test_a_place_that_cannot_be_written_is_said_before_the_first_trial(
     ready = [*command, "--gallery", str(pixel_store.path), "--index", str(tmp_path / "none")]
     refused = CliRunner().invoke(app, ready)
     assert isinstance(refused.exception, BadInputError) and "none: no such" in str(refused.exception)
+
+
+def test_one_search_at_a_time_holds_its_folder_and_its_out(
+    made: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path
+) -> None:
+    out = tmp_path / "a.onnx"
+
+    def search_to_out() -> search.SearchResult:
+        limits = Objectives(0.9)
+        return search_precision(
+            made, "onnx", photos, pixel_store.path, calibration_count=8, objectives=limits, out=out
+        )  # fmt: skip
+
+    with holding(made / "exports" / "auto-onnx"), pytest.raises(BadInputError, match=r"auto-onnx: .*; wait for it$"):
+        search_to_out()
+    with holding(out), pytest.raises(BadInputError, match=r"a\.onnx: .* wait for it, or choose another --out"):
+        search_to_out()
+    assert search_to_out().export.path == out
+    assert not [*tmp_path.glob(".*"), *(made / "exports").glob(".*")]
 
 
 def test_trials_are_not_made_twice(
