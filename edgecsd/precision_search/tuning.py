@@ -143,7 +143,7 @@ def _training_set(asked: Tune, gallery: FeatureStore, held_out: frozenset[str], 
     """The photos to train on: neither one that is searched with, nor a copy of one."""
     items = gallery.items
     searched = {photo_digest(items.digests[gallery.row_of[item]]) for item in held_out} - {""}
-    own = asked.features.items.digests
+    own, views = asked.features.items.digests, asked.features.views.count
     left = []
     for position, item in enumerate(asked.images.ids):
         row = asked.features.row_of.get(item)
@@ -153,5 +153,5 @@ def _training_set(asked: Tune, gallery: FeatureStore, held_out: frozenset[str], 
     return make_training_set(
         asked.images.subset(left), gallery, asked.features, share=config.held_out, limit=config.held_out_limit,
         overlap_k=config.overlap_k, by=config.held_out_by,
-        views=min(config.views or asked.features.views.count, asked.features.views.count),
+        views=views if config.views is None else min(config.views, views),
     )  # fmt: skip

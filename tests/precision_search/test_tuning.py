@@ -240,6 +240,8 @@ def test_photos_that_are_searched_with_are_not_trained_on(photos: Path, pixel_st
     assert len(data.images) == 20 and not held_out & set(data.images.ids)
     other = tuning._training_set(asked, pixel_store, held_out, config(held_out_by="photos"))
     assert other.held_out.tolist() != data.held_out.tolist(), "held out as the run did"
+    views = [tuning._training_set(asked, pixel_store, held_out, config(views=v)).views.count for v in (None, 0, 1, 9)]
+    assert views == [2, 0, 1, 2], "as many as the run had, where there are as many"
 
 
 def trial(losses: np.ndarray) -> Trial:
