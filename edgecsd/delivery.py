@@ -23,6 +23,7 @@ from edgecsd.exporting import export
 from edgecsd.files import replace_whole, write_json
 from edgecsd.golden import COST_IMAGES, write_golden_pack
 from edgecsd.images import ImageSet, find_images
+from edgecsd.locks import holding_out
 from edgecsd.overwriting import require_writable
 from edgecsd.preprocess import Preprocess
 from edgecsd.progress import SILENT, Reporter
@@ -46,6 +47,7 @@ class Delivery:
     measured: BenchRow
 
 
+@holding_out
 def deliver(
     run: Path,
     index: Path,

@@ -42,7 +42,7 @@ class Tied:
 
 
 def equalise(network: nn.Module, pixels: NDArray[np.uint8]) -> int:
-    """Change the network's weights in place; how many sets of tied values were made alike.
+    """Change the network's weights in place; how many sets of tied values were made alike: all but those always zero.
 
     network  (1, S, S, 3) uint8 -> embedding, as it is exported; what it computes in float does not change
     pixels   (n, S, S, 3) uint8 calibration photos
@@ -50,19 +50,24 @@ def equalise(network: nn.Module, pixels: NDArray[np.uint8]) -> int:
     sets = tied_values(network, pixels[:1])
     modules = dict(network.named_modules())
     widest = _widest(network, [_convolution(modules, name) for tied in sets for name in tied.readers], pixels)
+    made_alike = 0
     for tied in sets:
         readers = [_convolution(modules, name) for name in tied.readers]
-        factors = _factors(readers, torch.stack([widest[reader] for reader in readers]).amax(dim=0))
+        values = torch.stack([widest[reader] for reader in readers]).amax(dim=0)
+        if not values.any():
+            continue
+        factors = _factors(readers, values)
         for name in tied.makers:
             _divide(modules[name], factors)
         for reader in readers:
             reader.weight.data = _by_input(reader) * factors.view(reader.groups, 1, -1, 1, 1)
             reader.weight.data = reader.weight.data.flatten(0, 1)
-    return len(sets)
+        made_alike += 1
+    return made_alike
 
 
 def _factors(readers: list[nn.Conv2d], widest: Tensor) -> Tensor:
-    """(C,) powers of two that the values are divided by. widest: (C,) largest absolute value of each channel."""
+    """(C,) powers of two that the values are divided by. widest: (C,) largest absolute value of each, not all zero."""
     columns = torch.stack([_columns(reader) for reader in readers]).amax(dim=0)
     value = widest.clamp(min=float(widest.max()) * NARROWEST) / widest.max()
     exact = value**BALANCE / columns.clamp(min=NARROWEST) ** (1 - BALANCE)

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from edgecsd import __version__
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.files import read_manifest, replace_whole, require_digest, sha256_file, write_json
+from edgecsd.files import digest_of, read_manifest, replace_whole, require_digest, sha256_file, write_json
 from edgecsd.item_columns import Column, RowOf, first_repeated, read_column
 from edgecsd.preprocess import validation_text
 from edgecsd.shards import INT8, SHARD_ROWS, Shard, blocks_of, check_shards, read_into, require_dtype, write_shards
@@ -106,6 +106,12 @@ class FeatureStore:
     def dtype(self) -> str:
         """How the vectors are stored: float32, float16 or int8."""
         return str(self.manifest["dtype"])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what it holds: items, vectors and views, and how the views were made."""
+        shards = [shard["sha256"] for name in ("shards", "view_shards") for shard in self.manifest[name]]
+        return digest_of([self.manifest["items_sha256"], shards, self.manifest["views"]])
 
     def blocks(self) -> Iterator[tuple[int, Shard]]:
         """(first row, memory-mapped (rows, dim) vectors) of each shard, in row order."""

@@ -226,11 +226,11 @@ class _HalfRun(_Run):  # type: ignore[no-untyped-call]
         return func(*args, **kwargs)
 
     def _stored(self, value: Any) -> Any:
-        """Weights as binary16 holds them; a folded weight, which is in no module, too."""
+        """Weights as half precision has them; a folded weight, which is in no module, too."""
         if isinstance(value, Tensor) and value.is_floating_point():
             ours = value.untyped_storage().data_ptr() in self._weights
             if ours or any(value is part for pair in self._folded.values() for part in pair):
-                return value.half().float()
+                return round_to_half(value)
         return value
 
     def see(self, kind: str, value: Tensor, func: Any, args: Any, kwargs: Any) -> None:

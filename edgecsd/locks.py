@@ -63,16 +63,17 @@ def sharing(place: Path, everyone: Ranks, reporter: Reporter) -> Iterator[None]:
 
 
 @contextmanager
-def holding(place: Path, *, wait: Reporter | None = None) -> Iterator[None]:
+def holding(place: Path, *, wait: Reporter | None = None, chosen: bool = True) -> Iterator[None]:
     """Hold `place`, a file or folder that need not exist yet; BadInputError names the run that holds it already.
 
     wait: wait for that run instead, and tell this reporter
+    chosen: whether a user could choose another place, by --out
     """
     if sys.platform == "win32":
         yield
         return
     file = place.with_name(f".{place.name}.lock")
-    descriptor = _acquire(file, place, wait)
+    descriptor = _acquire(file, place, wait, ", or choose another --out" if chosen else "")
     try:
         with suppress(OSError):  # a full disk: nobody learns who holds the place, and that is all
             os.ftruncate(descriptor, 0)
@@ -83,8 +84,8 @@ def holding(place: Path, *, wait: Reporter | None = None) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquire(file: Path, place: Path, wait: Reporter | None) -> int:
-    """The descriptor of the file, locked; `place` is for the message."""
+def _acquire(file: Path, place: Path, wait: Reporter | None, otherwise: str) -> int:
+    """The descriptor of the file, locked; `place` and what to do but wait are for the message."""
     told = False
     while True:
         try:
@@ -100,8 +101,7 @@ def _acquire(file: Path, place: Path, wait: Reporter | None) -> int:
             text = os.read(descriptor, 10_000)
             os.close(descriptor)
             if wait is None:
-                message = f"{place}: {_holder(text)} writes there; wait for it, or choose another --out"
-                raise BadInputError(message) from None
+                raise BadInputError(f"{place}: {_holder(text)} writes there; wait for it{otherwise}") from None
             if not told:
                 wait.message(f"{place}: {_holder(text)} makes the same: waiting for it")
             told = True

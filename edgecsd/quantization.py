@@ -87,20 +87,15 @@ def parse_precision(name: str) -> Precision:
         raise BadInputError(f"precision {name!r} is not known{hint}; choose one of: {', '.join(Precision)}") from None
 
 
-def calibration_pixels(images: ImageSet, preprocess: Preprocess, count: int = 64, seed: int = 0) -> tuple[Pixels, str]:
-    """(n, S, S, 3) uint8 of `count` images chosen by `seed` alone, and the SHA-256 of those pixels.
-
-    Unreadable images are skipped and the next in the seeded order takes their place; a set smaller than `count` gives
-    all it has. Raises BadInputError if fewer than 8 can be read.
-    """
-    pixels, digest, _ = calibration_split(images, preprocess, count, seed)
-    return pixels, digest
-
-
 def calibration_split(
     images: ImageSet, preprocess: Preprocess, count: int = 64, seed: int = 0
 ) -> tuple[Pixels, str, ImageSet]:
-    """`calibration_pixels`, and the images behind those in the seeded order: they calibrate nothing."""
+    """(n, S, S, 3) uint8 of `count` images chosen by `seed` alone, the SHA-256 of those pixels, and the other images.
+
+    Unreadable images are skipped and the next in the seeded order takes their place; a set smaller than `count` gives
+    all it has. The other images are those behind in that order: they calibrate nothing. Raises BadInputError if fewer
+    than 8 can be read.
+    """
     if count < MINIMUM_CALIBRATION:
         raise BadInputError(f"{count} calibration images are too few: at least {MINIMUM_CALIBRATION} are needed")
     order = [int(position) for position in np.random.default_rng(seed).permutation(len(images))]
@@ -111,8 +106,12 @@ def calibration_split(
             f"{images.root}: {MINIMUM_CALIBRATION} or more readable images are needed, it has {len(chosen)}{reason}"
         )
     pixels = np.stack(chosen)
-    digest = hashlib.sha256(f"{pixels.shape}\0".encode() + pixels.tobytes()).hexdigest()
-    return pixels, digest, images.subset(order[gone_through:])
+    return pixels, pixels_digest(pixels), images.subset(order[gone_through:])
+
+
+def pixels_digest(pixels: Pixels) -> str:
+    """Hex SHA-256 of (n, S, S, 3) pixels and their shape."""
+    return hashlib.sha256(f"{pixels.shape}\0".encode() + pixels.tobytes()).hexdigest()
 
 
 def first_pixels(images: ImageSet, preprocess: Preprocess, count: int) -> Pixels:

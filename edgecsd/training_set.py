@@ -116,11 +116,14 @@ def make_training_set(
             f"{len(train)} training images, {len(held_out)} held out and a gallery of {gallery.count} are too few: "
             f"at least 8, 2 and {overlap_k + 2} are needed; give more photos, or a larger --held-out share"
         )
-    own_rows = _own_rows(chosen.ids, digests, gallery)
+    own_rows = find_own_rows(chosen.ids, digests, gallery)
     return TrainingSet(chosen, digests, store, recipe, vectors, gallery_vectors(gallery), own_rows, train, held_out)
 
 
-def _own_rows(ids: tuple[str, ...], digests: tuple[str, ...], gallery: FeatureStore) -> tuple[NDArray[np.int64], ...]:
+def find_own_rows(
+    ids: tuple[str, ...], digests: tuple[str, ...], gallery: FeatureStore
+) -> tuple[NDArray[np.int64], ...]:
+    """Per photo, of this id and digest ("" if unknown), the gallery rows that show it: same id or byte-identical."""
     by_digest: dict[str, list[int]] = {photo_digest(digest): [] for digest in digests if digest}
     for row, digest in enumerate(gallery.items.digests):
         if digest and (rows_of := by_digest.get(photo_digest(digest))) is not None:

@@ -15,6 +15,7 @@ from edgecsd.delivery import deliver
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.index import build_index
+from edgecsd.locks import holding
 from edgecsd.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,3 +69,9 @@ def test_too_few_photos_to_be_checked_on_others(workplace: Path, photos: Path) -
             workplace / "run", workplace / "gallery.index", photos / "first", workplace / "few", recipe=RECIPES["web"]
         )
     assert not (workplace / "few").exists()
+
+
+def test_one_delivery_at_a_time_to_a_folder(tmp_path: Path) -> None:
+    out = tmp_path / "delivered"
+    with holding(out), pytest.raises(BadInputError, match=r"delivered: process .* writes there; wait for it"):
+        deliver(tmp_path / "run", tmp_path / "gallery.index", tmp_path, out, recipe=RECIPES["server"])

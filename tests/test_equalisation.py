@@ -50,6 +50,21 @@ def test_the_embeddings_stay_the_same(backbone: str, sets: int) -> None:
     assert sum(not torch.equal(value, weights[name]) for name, value in deploy.state_dict().items()) > 2 * sets
 
 
+def test_values_that_are_always_zero_are_left() -> None:
+    """As pruning leaves them: a batch norm without gain and shift, whose channels have no width to be divided by."""
+    deploy = deployed("mobilenetv2_035")
+    sets = tied_values(deploy, PIXELS[:1])
+    for name in sets[-1].makers:
+        dead = deploy.get_submodule(name)
+        assert isinstance(dead, nn.BatchNorm2d)
+        dead.weight.data.zero_()
+        dead.bias.data.zero_()
+    before = deploy(torch.from_numpy(PIXELS))
+    assert equalise(deploy, PIXELS) == len(sets) - 1
+    assert torch.equal(deploy(torch.from_numpy(PIXELS)), before)
+    assert all(torch.isfinite(value).all() for value in deploy.state_dict().values())
+
+
 def test_channels_are_more_alike() -> None:
     """By the spread of what a convolution behind a linear bottleneck reads: standard deviation of log2 of maxima."""
     deploy = deployed("mobilenetv2_100")

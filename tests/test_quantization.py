@@ -11,16 +11,16 @@ import pytest
 from edgecsd.errors import BadInputError
 from edgecsd.images import find_images, read_image
 from edgecsd.preprocess import Preprocess
-from edgecsd.quantization import Precision, calibration_pixels, parse_precision, synthetic_pixels
+from edgecsd.quantization import Precision, calibration_split, parse_precision, synthetic_pixels
 
 PREPROCESS = Preprocess(size=32)
 
 
 def test_the_choice_depends_on_the_seed_alone(photos: Path) -> None:
     images = find_images(photos)
-    pixels, digest = calibration_pixels(images, PREPROCESS, count=10, seed=4)
-    again, same = calibration_pixels(images, PREPROCESS, count=10, seed=4)
-    _, other = calibration_pixels(images, PREPROCESS, count=10, seed=5)
+    pixels, digest, _ = calibration_split(images, PREPROCESS, count=10, seed=4)
+    again, same, _ = calibration_split(images, PREPROCESS, count=10, seed=4)
+    _, other, _ = calibration_split(images, PREPROCESS, count=10, seed=5)
     assert pixels.shape == (10, 32, 32, 3) and pixels.dtype == np.uint8
     np.testing.assert_array_equal(pixels, again)
     assert digest == same != other
@@ -34,26 +34,27 @@ def test_unreadable_images_are_replaced_by_the_next(photos: Path, tmp_path: Path
     images = find_images(folder)
     order = [int(p) for p in np.random.default_rng(0).permutation(len(images))]
     images.path(order[1]).write_bytes(b"no image")
-    pixels, _ = calibration_pixels(images, PREPROCESS, count=9)
+    pixels, _, others = calibration_split(images, PREPROCESS, count=9)
+    assert others.ids == tuple(images.ids[position] for position in order[10:])
     for row, position in enumerate([order[0], *order[2:10]]):
         np.testing.assert_array_equal(pixels[row], PREPROCESS.pixels(read_image(images.path(position))[0]))
 
 
 def test_a_small_set_gives_all_it_has(photos: Path) -> None:
     images = find_images(photos)
-    assert len(calibration_pixels(images, PREPROCESS, count=500)[0]) == len(images)
+    assert len(calibration_split(images, PREPROCESS, count=500)[0]) == len(images)
 
 
 def test_too_few_images_are_refused(photos: Path, tmp_path: Path) -> None:
     images = find_images(photos).subset(range(5))
     with pytest.raises(BadInputError, match="8 or more readable images are needed, it has 5"):
-        calibration_pixels(images, PREPROCESS)
+        calibration_split(images, PREPROCESS)
     with pytest.raises(BadInputError, match="3 calibration images are too few"):
-        calibration_pixels(find_images(photos), PREPROCESS, count=3)
+        calibration_split(find_images(photos), PREPROCESS, count=3)
     for number in range(9):
         (tmp_path / f"{number}.jpg").write_bytes(b"broken")
     with pytest.raises(BadInputError, match=r"it has 0; the last unreadable one: .*\.jpg"):
-        calibration_pixels(find_images(tmp_path), PREPROCESS)
+        calibration_split(find_images(tmp_path), PREPROCESS)
 
 
 def test_synthetic_images_are_seeded_and_look_like_photos() -> None:

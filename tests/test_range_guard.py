@@ -154,3 +154,17 @@ def test_rounding_to_half() -> None:
     assert rounded[0] == np.float16(0.1).astype(np.float32) and rounded[1] == HALF_MAX
     assert torch.isposinf(rounded[2]) and torch.isneginf(rounded[3]) and rounded[7].isnan()
     assert rounded[4] == HALF_TINY and rounded[5] == 0 and rounded[6] == 0
+
+
+def test_weights_below_the_smallest_normal_number_become_zero() -> None:
+    """A linear layer's, and a convolution's behind which a normalisation makes them small."""
+    linear = nn.Linear(8, 4, bias=False)
+    linear.weight.data.fill_(3e-5)
+    given = torch.full((2, 8), 200.0)
+    made = emulate(linear.eval(), [given])
+    assert made.floats.tolist() == [pytest.approx([0.048] * 4)] * 2 and made.operators[-1].vanishes
+    folded = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1)).eval()
+    folded[0].weight.data.fill_(1.0)
+    folded[1].weight.data.fill_(3e-5)
+    made = emulate(folded, [torch.full((1, 1, 2, 2), 200.0)])
+    assert made.floats.flatten().tolist() == pytest.approx([0.006] * 4, rel=1e-4) and not made.halves.any()

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from edgecsd.attribution import relative_loss
 from edgecsd.errors import BadInputError, ImageReadError
 from edgecsd.features import FeatureStore
-from edgecsd.gallery_vectors import Floats, Rows, exact_neighbours, store_blocks, without_own
+from edgecsd.gallery_vectors import Floats, Rows, exact_neighbours, store_blocks
 from edgecsd.images import ImageSet
 from edgecsd.metrics import cosines, overlap_at
 from edgecsd.query_models import QueryModel
+from edgecsd.training_set import find_own_rows
 
 K = 10  # depth of the overlap
 BATCH = 16
@@ -22,11 +23,16 @@ class HeldOut:
     """Held-out photos' pixels, what the gallery model finds for them, and what the torch query model finds.
 
     pixels   (n, S, S, 3) uint8
-    own      (n,) rows of the photos themselves in the gallery, -1 where one is not in it: they are left out
+    truth    (n, D) what the gallery model makes of them
+    rows     (n,) of the photos in the gallery: they are left out of what is found, with all copies of theirs
+    names    their ids
     """
 
-    def __init__(self, pixels: NDArray[np.uint8], truth: Floats, own: Rows, gallery: FeatureStore) -> None:
-        self.pixels, self._own, self.gallery = pixels, own, gallery
+    def __init__(self, pixels: NDArray[np.uint8], truth: Floats, rows: Rows, gallery: FeatureStore) -> None:
+        self.pixels, self.gallery = pixels, gallery
+        ids, digests = (tuple(each[int(row)] for row in rows) for each in (gallery.items.ids, gallery.items.digests))
+        self.names = frozenset(ids)
+        self._own = find_own_rows(ids, digests, gallery)
         self._wanted = self._find(truth)
         self.torch: Floats = np.empty((0, gallery.space.dim), np.float32)
         self._before: NDArray[np.float64] = np.empty(0)
@@ -36,11 +42,6 @@ class HeldOut:
         parts = [model.embed(self.pixels[i : i + BATCH]) for i in range(0, len(self.pixels), BATCH)]
         self.torch = np.concatenate(parts)
         self._before = self.overlap(self.torch)
-
-    @property
-    def names(self) -> frozenset[str]:
-        """The ids of the photos, those of them that are in the gallery."""
-        return frozenset(self.gallery.items.ids[row] for row in self._own if row >= 0)
 
     @property
     def torch_overlap(self) -> float:
@@ -59,16 +60,16 @@ class HeldOut:
         return float(cosines(self.torch, vectors).mean())
 
     def _find(self, vectors: Floats) -> Rows:
-        return without_own(*exact_neighbours(vectors, store_blocks(self.gallery), K + 1), self._own, K)[1]
+        """(n, K) gallery rows, best first; -1 where nothing else is left."""
+        depth = K + max(len(own) for own in self._own)
+        rows = exact_neighbours(vectors, store_blocks(self.gallery), depth)[1]
+        for found, own in zip(rows, self._own, strict=True):
+            found[np.isin(found, own)] = -1
+        return np.take_along_axis(rows, np.argsort(rows < 0, axis=1, kind="stable")[:, :K], axis=1)
 
 
-def held_out_photos(
-    photos: ImageSet, store: FeatureStore, model: QueryModel, most: int, calibration_count: int, seed: int
-) -> tuple[np.ndarray, Rows]:
-    """Pixels and store rows of photos that do not calibrate; the calibration takes the first of the same order.
-
-    Raises BadInputError for fewer than 16.
-    """
+def require_enough(photos: ImageSet, most: int, calibration_count: int) -> None:
+    """Raise BadInputError where fewer than 16 photos would be left to search with."""
     if most < FEWEST:
         raise BadInputError(
             f"--held-out {most}: {FEWEST} photos or more are needed to measure what is lost (300 are good)"
@@ -79,23 +80,31 @@ def held_out_photos(
             f"{photos.root}: of {len(photos)} photos {calibration_count} give the ranges, which leaves {left} to "
             f"search with; {FEWEST} or more are needed (300 are good): give more, or a smaller --calibration-count"
         )
-    order = [int(position) for position in np.random.default_rng(seed).permutation(len(photos))]
-    candidates = [p for p in order[calibration_count:] if photos.ids[p] in store.row_of]
-    pixels: list[np.ndarray] = []
+
+
+def held_out_photos(
+    photos: ImageSet, store: FeatureStore, model: QueryModel, most: int
+) -> tuple[NDArray[np.uint8], Rows]:
+    """Pixels and store rows of the first `most` of the photos, which calibrate nothing, that have features.
+
+    Raises BadInputError for fewer than 16.
+    """
+    pixels: list[NDArray[np.uint8]] = []
     rows: list[int] = []
-    for position in candidates:
+    for position, item in enumerate(photos.ids):
         if len(rows) == most:
             break
+        if item not in store.row_of:
+            continue
         try:
             photo = photos.read(position)
         except ImageReadError:
             continue
         pixels.append(model.config.preprocess.pixels(photo.image, photo.scale))
-        rows.append(store.row_of[photos.ids[position]])
+        rows.append(store.row_of[item])
     if len(rows) < FEWEST:
         raise BadInputError(
-            f"{photos.root}: beside the {calibration_count} photos that give the ranges, {len(rows)} of "
-            f"{len(photos) - calibration_count} have features in {store.path}; {FEWEST} or more are needed to measure "
-            "what is lost (300 are good)"
+            f"{photos.root}: beside the photos that give the ranges, {len(rows)} of {len(photos)} have features in "
+            f"{store.path} and can be read; {FEWEST} or more are needed to measure what is lost (300 are good)"
         )
     return np.stack(pixels), np.array(rows, np.int64)

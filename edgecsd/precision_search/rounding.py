@@ -37,10 +37,11 @@ def rounded_values(values: Tensor, ends: tuple[float, float]) -> Tensor:
 
 
 class RoundedLayers:
-    """Makes the convolutions of a query model's backbone compute in 8 bit, those that `how` does not leave in float.
+    """Makes the convolutions of a query model compute in 8 bit, those that `how` does not leave in float.
 
-    Of those that it does, the weights are rounded as in the exported files. The gates of squeeze-and-excite, which read
-    one value a channel, stay float. `how.equalisation` is not looked at: an equalised model is given.
+    A bottleneck's behind the backbone is one of them, as in the exported files. Of those that are left in float the
+    weights are rounded as in those files. The gates of squeeze-and-excite, which read one value a channel, stay float.
+    `how.equalisation` is not looked at: an equalised model is given.
     calibration  (n, S, S, 3) uint8 photos, for ranges and bias correction, both of which `measure` takes anew
     names, stored   of the layers that compute in 8 bit, and of those whose weights alone are
     """
@@ -50,7 +51,7 @@ class RoundedLayers:
         self._float = DeployModel(model)
         self._ranges: dict[str, tuple[float, float]] = {}
         self._corrections: dict[str, Tensor] = {}
-        own = dict(model.backbone.named_modules())
+        own = dict(model.named_modules())
         self.names, self.stored = self._chosen()
         for name in (*self.names, *self.stored):
             layer = own[name]
@@ -69,12 +70,12 @@ class RoundedLayers:
         if self._how.bias_correction:
             corrected = copy.deepcopy(self._float)
             correct_biases(corrected, self._calibration, self._how)
-            after = dict(corrected.query_model.backbone.named_modules())
+            after = dict(corrected.query_model.named_modules())
             for layer, name in self._names.items():
                 self._corrections[name] = _bias(after[name]) - _bias(layer)
 
     def _chosen(self) -> tuple[list[str], list[str]]:
-        names = {module: name for name, module in self._float.query_model.backbone.named_modules()}
+        names = {module: name for name, module in self._float.query_model.named_modules()}
         gates: set[nn.Conv2d] = set()
 
         def look(layer: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
@@ -87,7 +88,7 @@ class RoundedLayers:
         self._names = {
             layer: names[layer]
             for place, layer in enumerate(layers)
-            if layer in names and layer not in gates and weights_rounded(place, layer, self._how)
+            if layer not in gates and weights_rounded(place, layer, self._how)
         }
         stored = {layers[place] for place in self._how.float_convolutions if place < len(layers)}
         return (

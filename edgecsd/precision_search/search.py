@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,17 @@ from edgecsd.features import FeatureStore
 from edgecsd.files import digest_of, remove, write_json
 from edgecsd.gallery_vectors import store_rows
 from edgecsd.images import ImageSet, find_images
+from edgecsd.locks import holding
 from edgecsd.overwriting import require_writable
 from edgecsd.precision_search.attempts import Attempts
-from edgecsd.precision_search.held_out import HeldOut, held_out_photos
+from edgecsd.precision_search.held_out import HeldOut, held_out_photos, require_enough
 from edgecsd.precision_search.objectives import Objectives, least_bytes, weight_count
 from edgecsd.precision_search.results import RECIPE, NothingFitsError, Searched, SearchResult, nothing_fits, recipe_of
 from edgecsd.precision_search.sensitivity import LayerCost, layer_costs
 from edgecsd.precision_search.trials import SCHEMA_VERSION, Trial, TrialLog
 from edgecsd.precision_search.tuning import Tune, tune
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.quantization import STANDARD, EightBit, Precision, calibration_pixels
+from edgecsd.quantization import STANDARD, EightBit, Precision, calibration_split, pixels_digest
 from edgecsd.query_models import QueryModel, load_query_model
 from edgecsd.recipes import Found, write_recipe
 from edgecsd.space import require_same_space
@@ -75,8 +77,9 @@ def search_precision(
     equalised, the best of them with its costliest layers in float, then w8a32, fp16, fp32; fp32 first where a limit is
     told by it. Of those tried that fit the smallest is taken, then the fastest. What cannot be small enough is not
     tried. Every trial is kept in <run>/exports/auto-<target>/ and not made again; recipe.toml there is what was chosen,
-    and of what it was made. Raises BadInputError for too few photos with features, photos of another space and CPU
-    time that cannot be measured here; IncompatibleError for a gallery of another space; NothingFitsError.
+    and of what it was made. Raises BadInputError for too few photos with features, photos of another space, CPU time
+    that cannot be measured here and a folder or `out` that another run holds; IncompatibleError for a gallery of
+    another space; NothingFitsError.
     """
     kind, limits = parse_target(target), objectives or Objectives()
     if limits.max_cpu_ratio is not None and not latency_measurable(kind):
@@ -88,52 +91,57 @@ def search_precision(
     place = out or default_place(run, model.config.backbone, AUTO, kind.suffix, None)
     require_place(place, kind, kind.suffix, overwrite=overwrite)
     require_writable(folder / RECIPE)
-    store = FeatureStore.open(gallery, verify=True)
-    require_same_space(model.config.space, store.space, str(run), str(gallery))
-    photos = calibration if isinstance(calibration, ImageSet) else find_images(calibration, split=split)
-    ranges, digest = calibration_pixels(photos, model.config.preprocess, calibration_count, seed)
-    asked, rows = held_out_photos(photos, store, model, held_out, calibration_count, seed)
-    judge = HeldOut(asked, store_rows(store, rows), rows, store)
-    judge.start_from(model)
-    if judge.torch_overlap == 0:
-        raise BadInputError(f"{run}: the torch model itself finds nothing in {gallery}: there is nothing to lose")
-    settings = {
-        "weights": model.config.weights_digest, "calibration": digest, "held_out": digest_of(rows.tolist()),
-        "gallery": digest_of(list(store.items.ids)),
-        "versions": target_module(kind).versions(),
-    }  # fmt: skip
-    attempts = Attempts(
-        run, kind, judge, TrialLog(folder / TRIALS, settings), folder, timed=limits.max_cpu_ratio is not None,
-        reporter=reporter, calibration=photos, calibration_count=calibration_count, seed=seed, licence=licence,
-    )  # fmt: skip
-    work = _Search(attempts, model, ranges, limits)
-    work.layer_settings = {"schema_version": SCHEMA_VERSION, "settings": settings}
-    if tune_steps:
-        more = find_images(tune_images) if isinstance(tune_images, Path) else tune_images or photos
-        work.tune = Tune(tune_steps, more, FeatureStore.open(tune_features) if tune_features else store)
-        work.require_free = lambda name: require_not_taken(attempts.place(out, name), overwrite=overwrite)
-    chosen = work.choose()
-    if layers:
-        work.require_layers()
-    for earlier in (LAYERS, *LAYER_FIGURES):
-        remove(folder / earlier)
-    if work.layers:
-        write_json(folder / LAYERS, [layer.as_dict() for layer in work.layers])
-    tried = (tuple(attempts.tried), tuple(work.layers), work.objectives, len(asked), judge.torch_overlap, folder)
-    if chosen is None:
+    with holding(folder, chosen=False), ExitStack() as held:
+        if out is not None:
+            held.enter_context(holding(out))
+        store = FeatureStore.open(gallery, verify=True)
+        require_same_space(model.config.space, store.space, str(run), str(gallery))
+        photos = calibration if isinstance(calibration, ImageSet) else find_images(calibration, split=split)
+        require_enough(photos, held_out, calibration_count)
+        ranges, digest, others = calibration_split(photos, model.config.preprocess, calibration_count, seed)
+        asked, rows = held_out_photos(others, store, model, held_out)
+        judge = HeldOut(asked, store_rows(store, rows), rows, store)
+        judge.start_from(model)
+        if judge.torch_overlap == 0:
+            raise BadInputError(f"{run}: the torch model itself finds nothing in {gallery}: there is nothing to lose")
+        settings = {
+            "weights": model.config.weights_digest, "calibration": digest,
+            "held_out": digest_of([rows.tolist(), pixels_digest(asked)]), "gallery": store.digest,
+            "versions": target_module(kind).versions(),
+        }  # fmt: skip
+        attempts = Attempts(
+            run, kind, judge, TrialLog(folder / TRIALS, settings), folder, timed=limits.max_cpu_ratio is not None,
+            reporter=reporter, calibration=photos, calibration_count=calibration_count, seed=seed, licence=licence,
+        )  # fmt: skip
+        work = _Search(attempts, model, ranges, limits)
+        work.layer_settings = {"schema_version": SCHEMA_VERSION, "settings": settings}
+        if tune_steps:
+            more = find_images(tune_images) if isinstance(tune_images, Path) else tune_images or photos
+            work.tune = Tune(tune_steps, more, FeatureStore.open(tune_features) if tune_features else store)
+            work.require_free = lambda name: require_not_taken(attempts.place(out, name), overwrite=overwrite)
+        chosen = work.choose()
+        if layers:
+            work.require_layers()
+        for earlier in (LAYERS, *LAYER_FIGURES):
+            remove(folder / earlier)
+        if work.layers:
+            write_json(folder / LAYERS, [layer.as_dict() for layer in work.layers])
+        tried = (tuple(attempts.tried), tuple(work.layers), work.objectives, len(asked), judge.torch_overlap, folder)
+        if chosen is None:
+            attempts.discard()
+            raise NothingFitsError(nothing_fits(kind, work.objectives, attempts.tried), Searched(*tried))
+        held.close()  # `export` holds it by itself
+        result = attempts.deliver(chosen, out, overwrite=overwrite)
         attempts.discard()
-        raise NothingFitsError(nothing_fits(kind, work.objectives, attempts.tried), Searched(*tried))
-    result = attempts.deliver(chosen, out, overwrite=overwrite)
-    attempts.discard()
-    found = Found(
-        run=str(attempts.run_of(chosen.tuned)), weights_digest=result.metadata.weights_digest,
-        calibration=str(photos.root if isinstance(calibration, ImageSet) else calibration), split=split,
-        calibration_count=calibration_count, seed=seed, calibration_digest=result.metadata.calibration_digest,
-        licence=licence,
-    )  # fmt: skip
-    recipe = recipe_of(kind, chosen, found)
-    write_recipe(folder / RECIPE, recipe)
-    return SearchResult(*tried, replace(chosen, file=str(result.path)), result, recipe)
+        found = Found(
+            run=str(attempts.run_of(chosen.tuned)), weights_digest=result.metadata.weights_digest,
+            calibration=str(photos.root if isinstance(calibration, ImageSet) else calibration), split=split,
+            calibration_count=calibration_count, seed=seed, calibration_digest=result.metadata.calibration_digest,
+            licence=licence,
+        )  # fmt: skip
+        recipe = recipe_of(kind, chosen, found)
+        write_recipe(folder / RECIPE, recipe)
+        return SearchResult(*tried, replace(chosen, file=str(result.path)), result, recipe)
 
 
 class _Search:
@@ -258,7 +266,7 @@ class _Search:
     def _tuned(self, asked: Tune, before: Trial) -> Trial:
         """The recipe of `before` after a quantisation-aware distillation, or `before` where no gain is shown."""
         attempts, judge = self.attempts, self.attempts.judge
-        made_of = [before.how.changes, asked.steps, list(asked.images.ids), str(asked.features.path)]
+        made_of = [before.how.changes, asked.steps, list(asked.images.ids), asked.features.digest]
         name = f"tuned-{asked.steps}-{digest_of(made_of)[:8]}"
         folder = attempts.folder / name
         self.require_free(name)

@@ -15,10 +15,10 @@ from edgecsd.bias_correction import convolutions_in_order, hooked, rounded_weigh
 from edgecsd.json_lines import JsonLog
 from edgecsd.precision_search.held_out import BATCH, HeldOut
 from edgecsd.progress import Reporter
+from edgecsd.targets.activation_ranges import Range, percentile_ranges
 from edgecsd.targets.deploy import DeployModel
 
 STEPS = 255  # of an activation in 8 bit
-SAMPLES = 4096  # values of a layer's input that are looked at a photo, for its range
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def layer_costs(
     deploy: DeployModel, calibration: NDArray[np.uint8], held_out: HeldOut, percentile: float, reporter: Reporter,
     log: Path, header: dict[str, Any],
 ) -> list[LayerCost]:  # fmt: skip
-    """The cost of each convolution of the backbone, in the order of execution.
+    """The cost of each convolution, a bottleneck's behind the backbone included, in the order of execution.
 
     calibration   (n, S, S, 3) uint8, for the ranges of what the layers read
     log, header   the file that keeps them line by line, and what they belong to; they are not measured twice
@@ -48,14 +48,12 @@ def layer_costs(
     kept = JsonLog(log, header)
     known = {line["place"]: LayerCost(**line) for line in kept.lines}
     layers = convolutions_in_order(deploy, calibration[:1])
-    names = {module: name for name, module in deploy.query_model.backbone.named_modules()}
+    names = {module: name.removeprefix("backbone.") for name, module in deploy.query_model.named_modules()}
     ranges = input_ranges(deploy, layers, calibration, percentile)
     costs = []
     with reporter.task("what each layer costs in 8 bit", len(layers)) as advance:
         for place, layer in enumerate(layers):
             advance(1)
-            if layer not in names:  # a bottleneck's, behind the backbone: it stays float
-                continue
             if place not in known:
                 vectors = _with_one_rounded(deploy, layer, ranges[layer], held_out.pixels)
                 known[place] = LayerCost(
@@ -68,28 +66,29 @@ def layer_costs(
 
 
 def input_ranges(
-    deploy: DeployModel, layers: list[nn.Conv2d], calibration: NDArray[np.uint8], percentile: float
-) -> dict[nn.Conv2d, tuple[float, float]]:
-    """(lowest, highest) of what each layer reads, 0 within it, from evenly spread values of each photo."""
-    seen: dict[nn.Conv2d, list[NDArray[np.float32]]] = {layer: [] for layer in layers}
+    deploy: nn.Module, layers: list[nn.Conv2d], calibration: NDArray[np.uint8], percentile: float
+) -> dict[nn.Conv2d, Range]:
+    """(lowest, highest) of what each layer reads, measured as for the exported files.
 
-    def look(layer: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
-        values = inputs[0].flatten().numpy()
-        seen[layer].append(values[:: max(1, len(values) // SAMPLES)].copy())
+    deploy: (1, S, S, 3) uint8 -> embedding
+    """
+    names = {layer: str(place) for place, layer in enumerate(layers)}
 
-    with torch.inference_mode(), hooked(layers, look):
-        for photo in calibration:
-            deploy(torch.from_numpy(photo[None]))
-    rest = (100 - percentile) / 2
-    ranges = {}
-    for layer, parts in seen.items():
-        low, high = np.percentile(np.concatenate(parts), (rest, 100 - rest))
-        ranges[layer] = (min(0.0, float(low)), max(0.0, float(high)))
-    return ranges
+    def values(photo: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        seen: dict[str, list[Tensor]] = {name: [] for name in names.values()}
+        with (
+            torch.inference_mode(),
+            hooked(list(names), lambda layer, inputs: seen[names[layer]].append(inputs[0].flatten().clone())),
+        ):
+            deploy(torch.from_numpy(photo))
+        return {name: torch.cat(parts).numpy() for name, parts in seen.items()}
+
+    ranges = percentile_ranges(values, calibration, percentile)
+    return {layer: ranges[name] for layer, name in names.items()}
 
 
 def _with_one_rounded(
-    deploy: DeployModel, layer: nn.Conv2d, ends: tuple[float, float], pixels: NDArray[np.uint8]
+    deploy: DeployModel, layer: nn.Conv2d, ends: Range, pixels: NDArray[np.uint8]
 ) -> NDArray[np.float32]:
     """The embeddings (n, D) with this layer's weights and input rounded to 8 bit."""
     low, high = ends

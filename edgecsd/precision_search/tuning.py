@@ -25,7 +25,7 @@ from edgecsd.images import ImageSet, photo_digest
 from edgecsd.objective import Objective, make_objective
 from edgecsd.precision_search.rounding import RoundedLayers, plain_state
 from edgecsd.progress import Reporter
-from edgecsd.quantization import EightBit
+from edgecsd.quantization import EightBit, pixels_digest
 from edgecsd.query_models import QueryModel, load_query_model, save_query_model
 from edgecsd.targets.deploy import DeployModel
 from edgecsd.training import NetworkTraining
@@ -72,7 +72,8 @@ def tune(
     made_of = {
         "kind": "edgecsd tuned run", "weights": model.config.weights_digest, "how": [how.percentile, how.changes],
         "config": config.model_dump(mode="json"), "steps": asked.steps,
-        "images": digest_of([list(data.images.ids), list(data.digests)]), "gallery": digest_of(list(gallery.items.ids)),
+        "images": digest_of([list(data.images.ids), list(data.digests)]), "features": data.store.digest,
+        "gallery": gallery.digest, "calibration": pixels_digest(calibration),
     }  # fmt: skip
     if (folder / SETTINGS).is_file() and read_json(folder / SETTINGS) != made_of:
         remove(folder)
@@ -142,7 +143,7 @@ def _training_set(asked: Tune, gallery: FeatureStore, held_out: frozenset[str], 
     """The photos to train on: neither one that is searched with, nor a copy of one."""
     items = gallery.items
     searched = {photo_digest(items.digests[gallery.row_of[item]]) for item in held_out} - {""}
-    own = asked.features.items.digests
+    own, views = asked.features.items.digests, asked.features.views.count
     left = []
     for position, item in enumerate(asked.images.ids):
         row = asked.features.row_of.get(item)
@@ -152,5 +153,5 @@ def _training_set(asked: Tune, gallery: FeatureStore, held_out: frozenset[str], 
     return make_training_set(
         asked.images.subset(left), gallery, asked.features, share=config.held_out, limit=config.held_out_limit,
         overlap_k=config.overlap_k, by=config.held_out_by,
-        views=min(config.views or asked.features.views.count, asked.features.views.count),
+        views=views if config.views is None else min(config.views, views),
     )  # fmt: skip

@@ -23,6 +23,7 @@ except ImportError as error:
     raise missing_extra(error.name or "coremltools", "coreml") from None
 
 HALF_LARGEST = 65504.0
+HALF_TINY = 2.0**-14  # the smallest normal number; what is below is taken for zero by some processors
 BALANCED = 0.5  # the shorter side of a range by the longer: from here on a signed scale wastes less than a quarter
 
 
@@ -36,7 +37,7 @@ class Scale:
 
 
 def scale_of(measured: Range) -> Scale | None:
-    """An 8-bit scale that holds the range; None for a value that is always zero, or nearly: it stays float.
+    """An 8-bit scale that holds the range; None for a value that no normal step holds, or nearly zero: it stays float.
 
     A value that goes about as far below zero as above is signed with zero as 0. Any other is unsigned: one that is
     never negative has zero as 0 too, and one that hardly is (behind SiLU or hard-swish) would lose a bit if signed.
@@ -46,8 +47,9 @@ def scale_of(measured: Range) -> Scale | None:
     step = max(-lowest / 128, highest / 127) if signed else (highest - lowest) / 255
     if not step <= HALF_LARGEST:  # a value that overflowed in the float program is left as it is, NaN too
         return None
-    held = float(np.float16(step))  # the scale of an fp16 value is fp16
-    if held == 0:
+    nearest = np.float16(step)  # the scale of an fp16 value is fp16
+    held = float(nearest if float(nearest) >= step else np.nextafter(nearest, np.float16(np.inf)))
+    if held < HALF_TINY:
         return None
     return Scale(held, 0 if signed else min(round(-lowest / held), 255), signed)
 

@@ -42,6 +42,7 @@ def quantise_body(exported: Path, calibration: NDArray[np.uint8], how: EightBit 
     quant_pre_process(str(exported), str(prepared), skip_symbolic_shape=True)
     proto = onnx.load(str(prepared))
     _name_apart(proto.graph.node)
+    _give_own_weights(proto)
     floats = how.float_convolutions
     chosen = set(eight_bit_operations(operations_of(proto), shapes_of(proto), WORDS, floats))
     left = _give_biases(proto, floats)
@@ -55,6 +56,23 @@ def _name_apart(nodes: Iterable[NodeProto]) -> None:
     """Give every node a name of its own: functions that the exporter writes out several times leave doubles."""
     for number, node in enumerate(nodes):
         node.name = f"{node.op_type}_{number}"
+
+
+def _give_own_weights(proto: ModelProto) -> None:
+    """A copy of a weight that several convolutions read for each but the first.
+
+    torch's exporter makes one of equal small ones; onnxruntime cannot load a file whose 8-bit convolutions share it.
+    """
+    weights = {tensor.name: tensor for tensor in proto.graph.initializer}
+    read: set[str] = set()
+    for node in proto.graph.node:
+        if node.op_type not in WORDS.convolutions or node.input[1] not in weights:
+            continue
+        if node.input[1] in read:
+            own = proto.graph.initializer.add()
+            own.CopyFrom(weights[node.input[1]])
+            own.name = node.input[1] = f"{node.input[1]}_of_{node.name}"
+        read.add(node.input[1])
 
 
 def _give_biases(proto: ModelProto, floats: frozenset[int]) -> frozenset[str]:
@@ -139,7 +157,7 @@ def store_weights_in_8_bit(proto: ModelProto, operators: set[str], left: frozens
     left: names of weights that are not replaced; those of depthwise convolutions never are.
     """
     weights = {tensor.name: tensor for tensor in proto.graph.initializer}
-    added: list[NodeProto] = []
+    added: dict[str, NodeProto] = {}  # by the weight's name: several operators may read one
     for node in proto.graph.node:
         if (
             node.op_type not in operators
@@ -152,9 +170,10 @@ def store_weights_in_8_bit(proto: ModelProto, operators: set[str], left: frozens
         depthwise = node.op_type == "Conv" and tensor.dims[1] == 1
         if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2 or depthwise:
             continue
-        added.append(_dequantised(proto, tensor, _weight_axis(node)))
-        node.input[1] = added[-1].output[0]
-    nodes = [*added, *proto.graph.node]
+        if tensor.name not in added:
+            added[tensor.name] = _dequantised(proto, tensor, _weight_axis(node))
+        node.input[1] = added[tensor.name].output[0]
+    nodes = [*added.values(), *proto.graph.node]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
     _drop_unused(proto)

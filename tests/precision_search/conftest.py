@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from distillations import config, run
 
 from edgecsd.features import FeatureStore
+from edgecsd.images import find_images
+from edgecsd.precision_search.held_out import HeldOut
+from edgecsd.query_models import load_query_model, read_config
 
 
 @pytest.fixture(scope="module")
@@ -15,3 +19,19 @@ def made(photos: Path, pixel_store: FeatureStore, tmp_path_factory: pytest.TempP
     folder = tmp_path_factory.mktemp("searched") / "run"
     run(photos, pixel_store.path, folder, config=config(epochs=0, head_steps=0, pooling="average"))
     return folder
+
+
+@pytest.fixture(scope="module")
+def calibration(made: Path, photos: Path) -> np.ndarray:
+    contract, images = read_config(made).preprocess, find_images(photos)
+    return np.stack([contract.pixels(images.read(position).image) for position in range(8)])
+
+
+@pytest.fixture
+def held_out(made: Path, photos: Path, pixel_store: FeatureStore) -> HeldOut:
+    images, model = find_images(photos), load_query_model(made)
+    pixels = np.stack([model.config.preprocess.pixels(images.read(p).image) for p in range(16)])
+    rows = np.array([pixel_store.row_of[item] for item in images.ids[:16]])
+    judge = HeldOut(pixels, pixel_store.vectors()[rows], rows, pixel_store)
+    judge.start_from(model)
+    return judge

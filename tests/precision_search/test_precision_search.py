@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from searches import CALIBRATION, few_trials, searched
 from typer.testing import CliRunner
 
-from edgecsd.bootstrap import queries_needed
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, GateFailedError
-from edgecsd.features import FeatureStore
-from edgecsd.gallery_vectors import exact_neighbours, store_blocks
+from edgecsd.features import FeatureStore, write_store
+from edgecsd.gallery_vectors import unit
 from edgecsd.images import find_images
+from edgecsd.locks import holding
 from edgecsd.precision_search import (
     Objectives,
     Trial,
@@ -35,40 +36,6 @@ from edgecsd.precision_search.trials import TrialLog, measure
 from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.query_models import load_query_model, save_query_model
 from edgecsd.targets.artifact import read_metadata
-
-
-@pytest.fixture
-def held_out(made: Path, photos: Path, pixel_store: FeatureStore) -> HeldOut:
-    images, model = find_images(photos), load_query_model(made)
-    pixels = np.stack([model.config.preprocess.pixels(images.read(p).image) for p in range(16)])
-    rows = np.array([pixel_store.row_of[item] for item in images.ids[:16]])
-    judge = HeldOut(pixels, pixel_store.vectors()[rows], rows, pixel_store)
-    judge.start_from(model)
-    return judge
-
-
-def test_nothing_is_lost_by_the_torch_model_itself(held_out: HeldOut, pixel_store: FeatureStore) -> None:
-    same = measure(held_out, held_out.torch, Precision.FP32, STANDARD, 1, "f")
-    assert (same.loss, same.low, same.high) == (0, 0, 0) and same.held_out_cosine == pytest.approx(1, abs=1e-6)
-    rows = exact_neighbours(held_out.torch, store_blocks(pixel_store), 24)[1]
-    wanted = exact_neighbours(pixel_store.vectors()[:16], store_blocks(pixel_store), 24)[1]
-    by_hand = []
-    for query in range(16):
-        first, second = ([r for r in found[query] if r != query][:10] for found in (rows, wanted))
-        by_hand.append(len(set(first) & set(second)) / 10)
-    assert held_out.overlap(held_out.torch) == pytest.approx(by_hand)
-
-
-def test_what_is_lost_is_a_share_of_what_torch_finds(held_out: HeldOut) -> None:
-    noise = np.random.default_rng(0).normal(size=held_out.torch.shape).astype(np.float32)
-    worse = held_out.torch + noise / np.linalg.norm(noise, axis=1, keepdims=True)
-    worse /= np.linalg.norm(worse, axis=1, keepdims=True)
-    trial = measure(held_out, worse, Precision.W8A8, STANDARD, 1, "f")
-    assert trial.loss == pytest.approx(1 - held_out.overlap(worse).mean() / held_out.torch_overlap)
-    assert trial.low < trial.loss < trial.high and not trial.fits(0.01) and trial.fits(1)
-    assert trial.needed(0) is None, "it is decided"
-    near, losses = trial.low + 0.01, held_out.lost(worse)
-    assert trial.needed(near) == queries_needed(losses, np.full(len(losses), near))
 
 
 def test_the_first_that_fits_is_taken(made: Path, photos: Path, pixel_store: FeatureStore) -> None:
@@ -158,6 +125,25 @@ def test_a_place_that_cannot_be_written_is_said_before_the_first_trial(
     assert isinstance(refused.exception, BadInputError) and "none: no such" in str(refused.exception)
 
 
+def test_one_search_at_a_time_holds_its_folder_and_its_out(
+    made: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path
+) -> None:
+    out = tmp_path / "a.onnx"
+
+    def search_to_out() -> search.SearchResult:
+        limits = Objectives(0.9)
+        return search_precision(
+            made, "onnx", photos, pixel_store.path, calibration_count=8, objectives=limits, out=out
+        )  # fmt: skip
+
+    with holding(made / "exports" / "auto-onnx"), pytest.raises(BadInputError, match=r"auto-onnx: .*; wait for it$"):
+        search_to_out()
+    with holding(out), pytest.raises(BadInputError, match=r"a\.onnx: .* wait for it, or choose another --out"):
+        search_to_out()
+    assert search_to_out().export.path == out
+    assert not [*tmp_path.glob(".*"), *(made / "exports").glob(".*")]
+
+
 def test_trials_are_not_made_twice(
     made: Path, photos: Path, pixel_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +153,34 @@ def test_trials_are_not_made_twice(
     monkeypatch.setattr(attempts, "export", lambda *a, **k: (exports.append(k["out"]), real(*a, **k))[1])
     again = searched(made, photos, pixel_store, max_loss=0.7)
     assert again.chosen == first.chosen and exports == [again.export.path], "only what was chosen is written again"
+
+
+def test_other_photos_or_vectors_under_the_same_names_are_another_search(
+    made: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, folder = (Path(shutil.copytree(each, tmp_path / each.name)) for each in (photos, pixel_store.path))
+    tried: list[tuple[Any, ...]] = []
+
+    def trial(_: attempts.Attempts, *key: Any) -> Trial:
+        tried.append(key)
+        return Trial(*key[:2], 1, 0, 0, 0, 1, "f")
+
+    monkeypatch.setattr(attempts.Attempts, "_made", trial)
+    monkeypatch.setattr(search, "TRIALS", "trials-of-copies.jsonl")
+
+    def times() -> int:
+        tried.clear()
+        searched(made, own, FeatureStore.open(folder), max_loss=0.5)
+        return len(tried)
+
+    assert (times(), times()) == (1, 0)
+    images = find_images(own)
+    last = int(np.random.default_rng(0).permutation(len(images))[-1])  # the first ones calibrate
+    Image.new("RGB", (90, 70), (10, 200, 30)).save(images.path(last))
+    assert (times(), times()) == (1, 0), "a photo that is searched with was replaced"
+    items, vectors = pixel_store.items, pixel_store.vectors()
+    write_store(folder, pixel_store.space, items, unit(vectors[:, ::-1]), dtype="float32")
+    assert (times(), times()) == (1, 0), "the gallery was made anew"
 
 
 def test_half_a_line_is_no_trial(held_out: HeldOut, tmp_path: Path) -> None:
@@ -211,7 +225,7 @@ def test_errors(
     with pytest.raises(BadInputError, match="of 20 photos 64 give the ranges, which leaves 0 to search with; 16 or"):
         search_precision(made, "onnx", few, pixel_store.path, overwrite=True)
     alien = shutil.copytree(photos, tmp_path / "alien" / "under another id").parent
-    with pytest.raises(BadInputError, match="beside the 8 photos that give the ranges, 0 of 16 have features in"):
+    with pytest.raises(BadInputError, match="beside the photos that give the ranges, 0 of 16 have features in"):
         search_precision(made, "onnx", alien, pixel_store.path, calibration_count=8, overwrite=True)
     with pytest.raises(BadInputError, match="of 24 photos 16 give the ranges, which leaves 8"):
         search_precision(made, "onnx", photos, pixel_store.path, calibration_count=16, overwrite=True)

@@ -1,4 +1,4 @@
-"""--tune: rounding as the exported file rounds, gradients through it, a distillation that resumes, kept if it helps."""
+"""--tune: a distillation that resumes, of photos that are not searched with, kept if it helps."""
 
 from __future__ import annotations
 
@@ -11,115 +11,30 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from distillations import config
 from PIL import Image
 from typer.testing import CliRunner
 
-from edgecsd.backbones import to_input
-from edgecsd.bias_correction import rounded_weights
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError
-from edgecsd.exporting import export
-from edgecsd.features import FeatureStore
+from edgecsd.features import FeatureStore, write_store
 from edgecsd.files import sha256_file
+from edgecsd.gallery_vectors import unit
 from edgecsd.images import find_images
 from edgecsd.precision_search import Objectives, Trial, attempts, search, search_precision, tuning
-from edgecsd.precision_search.rounding import RoundedLayers, plain_state, rounded_values
 from edgecsd.precision_search.tuning import Tune, rounds_of, tune
 from edgecsd.progress import SILENT
-from edgecsd.quantization import STANDARD, EightBit, Precision
-from edgecsd.query_models import QueryModel, create_query_model, load_query_model, read_config, save_query_model
+from edgecsd.quantization import STANDARD, Precision
+from edgecsd.query_models import read_config
 from edgecsd.selection import Selection
-from edgecsd.space import EmbeddingSpace
-from edgecsd.targets.artifact import load_runner, read_metadata
+from edgecsd.targets.artifact import read_metadata
 from edgecsd.training import NetworkTraining
-
-FEW = frozenset({0, 2})
-
-
-@pytest.fixture(scope="module")
-def calibration(made: Path, photos: Path) -> np.ndarray:
-    contract, images = read_config(made).preprocess, find_images(photos)
-    return np.stack([contract.pixels(images.read(position).image) for position in range(8)])
 
 
 def tuned(made: Path, folder: Path, photos: Path, store: FeatureStore, calibration: np.ndarray, steps: int) -> Path:
     asked = Tune(steps, find_images(photos), store)
     held_out = frozenset(store.items.ids[:4])
     return tune(made, folder, asked, store, held_out, STANDARD, calibration, SILENT)
-
-
-def test_rounded_values_are_those_of_an_8_bit_range_and_let_gradients_through() -> None:
-    values = torch.tensor([-2.0, -0.5, 0.0, 0.3, 1.0, 9.0], requires_grad=True)
-    rounded = rounded_values(values, (-1.0, 1.55))  # a step of 0.01
-    assert rounded.tolist() == pytest.approx([-1.0, -0.5, 0.0, 0.3, 1.0, 1.55], abs=1e-6)
-    rounded.sum().backward()
-    assert values.grad is not None and values.grad.tolist() == [0, 1, 1, 1, 1, 0]
-
-
-def with_rounded(made: Path, calibration: np.ndarray, how: EightBit) -> tuple[QueryModel, RoundedLayers]:
-    model = load_query_model(made)
-    rounded = RoundedLayers(model, how, calibration)
-    rounded.measure()
-    return model, rounded
-
-
-def test_the_layers_of_the_recipe_are_rounded_and_no_others(made: Path, calibration: np.ndarray) -> None:
-    """FEW are one convolution whose weights are stored in 8 bit all the same, and a depthwise one, whose are not."""
-    model, rounded = with_rounded(made, calibration, EightBit(float_convolutions=FEW))
-    plain = load_query_model(made)
-    everything = with_rounded(made, calibration, STANDARD)[1].names
-    assert len(everything) - len(rounded.names) == len(FEW) and not any(".se." in name for name in everything)
-    modules = dict(model.backbone.named_modules())
-    left = set(everything) - set(rounded.names)
-    assert set(rounded.stored) == {name for name in left if modules[name].groups == 1} != set()
-    wholly = with_rounded(made, calibration, EightBit(float_convolutions=FEW, float_weights=True))[1]
-    assert wholly.names == rounded.names and not wholly.stored
-    assert any(".se." in name for name, _ in plain.backbone.named_modules()), "the network has gates"
-    before, now = dict(plain.backbone.named_modules()), dict(model.backbone.named_modules())
-    for name in everything:
-        weight = before[name].weight
-        wanted = rounded_weights(weight) if name in {*rounded.names, *rounded.stored} else weight
-        assert torch.equal(now[name].weight, wanted), name
-    for name, value in plain.state_dict().items():
-        assert torch.equal(plain_state(model)[name], value), name
-
-
-@pytest.mark.parametrize(("how", "least"), [(STANDARD, 0.5), (EightBit(bias_correction=False), 0.85)])
-def test_a_rounded_model_is_near_its_file(how: EightBit, least: float, photos: Path, tmp_path: Path) -> None:
-    """Lite0 with its ImageNet weights: as far from torch as its file is, in the same direction, and nearer to the file.
-
-    By chance two directions in 24 x 64 dimensions have a cosine of 0.00 +- 0.03. Measured on food photos: 0.65 with and
-    0.94 without bias correction, which takes off what all photos have in common, and lengths of 1.06 and 0.95.
-    """
-    torch.manual_seed(0)
-    run = tmp_path / "run"
-    space = EmbeddingSpace(gallery_model="g", dim=64)
-    save_query_model(create_query_model("tf_efficientnet_lite0", space, size=96), run)
-    images, contract = find_images(photos), read_config(run).preprocess
-    pixels = np.stack([contract.pixels(images.read(position).image) for position in range(24)])
-    out = tmp_path / "a.onnx"
-    file = export(run, "onnx", "w8a8", out=out, calibration=images, calibration_count=24, how=how).path
-    model, _ = with_rounded(run, pixels, how)
-    in_torch, in_file, emulated = (
-        load_query_model(run).embed(pixels),
-        load_runner(file).embed(pixels),
-        model.embed(pixels),
-    )
-    error, ours = in_file - in_torch, emulated - in_torch
-    alike = (error * ours).sum() / np.linalg.norm(error) / np.linalg.norm(ours)
-    assert alike > least and 0.7 < np.linalg.norm(ours) / np.linalg.norm(error) < 1.4
-    assert np.linalg.norm(in_file - emulated) < np.linalg.norm(error)
-
-
-def test_every_weight_is_trained(made: Path, calibration: np.ndarray) -> None:
-    model, rounded = with_rounded(made, calibration, STANDARD)
-    model(to_input(calibration, model.config.preprocess))[:, 0].sum().backward()
-    for name, parameter in model.named_parameters():
-        if "original" in name:
-            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
-    assert sum("original" in name for name, _ in model.named_parameters()) == len(rounded.names)
 
 
 def test_a_killed_tuning_ends_with_the_same_weights(
@@ -153,6 +68,27 @@ def test_a_killed_tuning_ends_with_the_same_weights(
         tuned(made, whole, photos, pixel_store, calibration, 4)
 
 
+def test_what_was_tuned_with_other_vectors_or_ranges_is_begun_anew(
+    made: Path, photos: Path, pixel_store: FeatureStore, calibration: np.ndarray, tmp_path: Path
+) -> None:
+    def trained(ranges: np.ndarray, store: FeatureStore, gallery: FeatureStore) -> bool:
+        folder = Path(shutil.copytree(whole, tmp_path / "again", dirs_exist_ok=True))
+        before = (folder / "query_model.json").stat().st_mtime_ns
+        asked = Tune(1, find_images(photos), store)
+        tune(made, folder, asked, gallery, frozenset(pixel_store.items.ids[:4]), STANDARD, ranges, SILENT)
+        return (folder / "query_model.json").stat().st_mtime_ns != before
+
+    whole = tuned(made, tmp_path / "whole", photos, pixel_store, calibration, 1)
+    other = write_store(
+        tmp_path / "other", pixel_store.space, pixel_store.items, unit(pixel_store.vectors()[:, ::-1]),
+        views=pixel_store.views, view_vectors=unit(pixel_store.view_vectors()[:, 1:].reshape(48, -1)), dtype="float32",
+    )  # fmt: skip
+    assert not trained(calibration, pixel_store, pixel_store)
+    assert trained(255 - calibration, pixel_store, pixel_store)
+    assert trained(calibration, other, pixel_store)
+    assert trained(calibration, pixel_store, other)
+
+
 def test_photos_that_are_searched_with_are_not_trained_on(photos: Path, pixel_store: FeatureStore) -> None:
     asked = Tune(1, find_images(photos), pixel_store)
     held_out = frozenset(pixel_store.items.ids[:4])
@@ -160,6 +96,8 @@ def test_photos_that_are_searched_with_are_not_trained_on(photos: Path, pixel_st
     assert len(data.images) == 20 and not held_out & set(data.images.ids)
     other = tuning._training_set(asked, pixel_store, held_out, config(held_out_by="photos"))
     assert other.held_out.tolist() != data.held_out.tolist(), "held out as the run did"
+    views = [tuning._training_set(asked, pixel_store, held_out, config(views=v)).views.count for v in (None, 0, 1, 9)]
+    assert views == [2, 0, 1, 2], "as many as the run had, where there are as many"
 
 
 def trial(losses: np.ndarray) -> Trial:

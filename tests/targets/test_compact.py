@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from target_models import SIZE, Make
+import torch
+from target_models import DIM, PHOTOS, SIZE, Make
 
+from edgecsd.exporting import export
+from edgecsd.query_models import create_query_model, save_query_model
+from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.onnx_compact import compact
 from edgecsd.targets.onnx_quantise import store_weights_in_8_bit
 from edgecsd.targets.tflite_convert import _short_name
@@ -40,6 +46,23 @@ def test_compacting_changes_no_number(artifact: Make) -> None:
     names = [name for node in small.graph.node for name in node.output]
     assert len(names) == len(set(names))
     assert not [name for name in names if name.endswith("_quantized") or name.startswith("query_model.")]
+
+
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 2), ("w8a32", 2), ("w8a8", 1)])
+def test_weights_that_two_convolutions_read(precision: str, most: int, photos: Path, tmp_path: Path) -> None:
+    """Equal small weights, as pruning leaves them, are one tensor in the graph that torch exports; w8a8 has two."""
+    torch.manual_seed(5)
+    space = EmbeddingSpace(gallery_model="g", dim=DIM)
+    model = create_query_model("mobilenetv2_035", space, size=SIZE, pretrained=False)
+    twins = [dict(model.backbone.named_modules())[f"blocks.{place}.conv_pw"] for place in ("1.0", "1.1")]
+    twins[1].weight.data = twins[0].weight.data.clone()
+    norms = [model.backbone.get_submodule(f"blocks.{place}.bn1") for place in ("1.0", "1.1")]
+    norms[1].load_state_dict(norms[0].state_dict())
+    save_query_model(model, tmp_path)
+    made = export(tmp_path, "onnx", precision, out=tmp_path / "a.onnx", calibration=photos, calibration_count=PHOTOS)
+    assert made.parity["cosine_mean"] > 0.9
+    readers = Counter(node.input[1] for node in onnx.load(str(made.path)).graph.node if node.op_type == "Conv")
+    assert max(readers.values()) == most
 
 
 def test_names_that_would_become_equal_are_kept() -> None:

@@ -103,7 +103,17 @@ def test_scales_hold_the_range_and_zero(lowest: float, highest: float, zero: int
     assert scale.step <= 1.001 * (highest - min(lowest, 0)) / (171 if signed else 255)
 
 
-@pytest.mark.parametrize("highest", [0.0, 1e-9, 1e9, float("inf"), float("nan")])
+def test_no_step_is_too_short_for_its_range() -> None:
+    """Steps are fp16, rounded up: the nearest below would clip the ends, of a range of 2e-5 by a third."""
+    for highest in np.geomspace(0.016, 1e6, 500).tolist():
+        for lowest in (0.0, -highest):
+            scale = scale_of(Range(lowest, highest))
+            assert scale is not None
+            assert scale.step * (127 if scale.signed else 255 - scale.zero) >= highest
+            assert scale.step * ((128 if scale.signed else 0) + scale.zero) >= -lowest
+
+
+@pytest.mark.parametrize("highest", [0.0, 1e-9, 2.2e-5, 0.015, 1e9, float("inf"), float("nan")])
 def test_values_that_no_scale_holds_stay_float(highest: float) -> None:
     assert scale_of(Range(0.0, highest)) is None
 
