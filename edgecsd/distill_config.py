@@ -89,7 +89,7 @@ class DistillConfig(BaseModel):
     select: bool = True
     # At the end fit the head once more, as far as held-out photos said, to those photos too (edgecsd/head_stage.py)
     refit: bool = True
-    epochs: Annotated[int, Field(ge=0)] = 4
+    epochs: Annotated[int, Field(ge=0)] = 2
     batch_size: Annotated[int, Field(ge=2)] = 32
     accumulate: Annotated[int, Field(ge=1)] = 1  # parts that a batch goes through the network in: the same step
     backbone_lr: Annotated[float, Field(ge=0)] = 1e-4

@@ -77,8 +77,13 @@ def make_data(
         training["other"] = (train, subset(store, others, work / "train-other"))
     if wide:
         training |= _view_sets(train, own, work, preprocess, reporter)
+    contract = stores["gallery"].space.preprocess
+    pixels = "its own pixels" if contract is None else (
+        f"photos by {contract.resize} to {contract.size} px, {contract.crop_pct:g} of them kept, and for the query "
+        "model in the same way to its own size"
+    )  # fmt: skip
     described = (
-        f"{stores['query'].count} queries in a gallery of {stores['gallery'].count}; training photos: "
+        f"{pixels}; {stores['query'].count} queries in a gallery of {stores['gallery'].count}; training photos: "
         + ", ".join(f"{len(FeatureStore.open(path).items.ids)} ({key})" for key, (_, path) in training.items())
     )
     return StudyData(described, training, stores["gallery"], stores["query"], query, gallery)
