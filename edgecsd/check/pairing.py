@@ -21,7 +21,7 @@ from edgecsd.progress import Reporter
 from edgecsd.quantization import Precision
 from edgecsd.query_models import QueryModel, load_query_model
 from edgecsd.space import require_same_space
-from edgecsd.targets.artifact import read_metadata
+from edgecsd.targets.artifact import ArtifactMetadata, read_metadata
 from edgecsd.targets.embedder import ArtifactEmbedder
 
 Floats = NDArray[np.float32]
@@ -55,7 +55,10 @@ class CheckOptions:
 
 @dataclass(frozen=True)
 class Pair:
-    """The file with its torch model, the index with its store, and what is known of the gallery's items by id."""
+    """The file with its torch model, the index with its store, and what is known of the gallery's items by id.
+
+    fp32   the fp32 file of the same weights, where there is one
+    """
 
     file: Path
     artifact: ArtifactEmbedder
@@ -65,6 +68,7 @@ class Pair:
     store: FeatureStore | None
     digests: dict[str, str] = field(repr=False)
     labels: dict[str, str] | None = field(repr=False)
+    fp32: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,10 @@ def open_pair(
     index: Path | MilvusAddress,
     run: Path | None,
     reference: Path | None,
-    gallery: Path | None,
+    chosen: CheckOptions,
     threads: int,
 ) -> Pair:
+    """Everything that is compared, read and found to belong together before any photo is embedded."""
     artifact, opened = ArtifactEmbedder(file, threads=threads), open_index(index)
     require_same_space(artifact.metadata.space, opened.space, str(file), str(opened.path))
     folder = run_of(file, run)
@@ -101,18 +106,19 @@ def open_pair(
         raise BadInputError(
             f"{opened.path}: a gallery of {len(opened.ids)} has nothing to find beside the photo itself"
         )
-    stores = [FeatureStore.open(path, verify=True) for path in (gallery, reference) if path is not None]
+    fp32 = _fp32_beside(file, artifact.metadata, folder, chosen.fp32)
+    stores = [FeatureStore.open(path, verify=True) for path in (chosen.gallery, reference) if path is not None]
     for store in stores:
         require_same_space(store.space, opened.space, str(store.path), str(opened.path))
     digests = dict(opened.digests)
     labels: dict[str, str] | None = None
     for store in stores:
-        inside = gallery is not None and store is stores[0]
+        inside = chosen.gallery is not None and store is stores[0]
         known = zip(store.items.ids, store.items.digests, strict=True)
         digests = {item: d for item, d in known if d and (inside or item in opened.row_of)} | digests
         if labels is None and store.items.labels is not None and opened.row_of.keys() <= store.row_of.keys():
             labels = dict(zip(store.items.ids, store.items.labels, strict=True))
-    return Pair(file, artifact, folder, model, opened, stores[0] if gallery else None, digests, labels)
+    return Pair(file, artifact, folder, model, opened, stores[0] if chosen.gallery else None, digests, labels, fp32)
 
 
 def run_of(file: Path, run: Path | None) -> Path:
@@ -163,18 +169,19 @@ def gallery_features(
     )  # fmt: skip
 
 
-def fp32_beside(pair: Pair, given: Path | None) -> Path | None:
+def _fp32_beside(file: Path, mine: ArtifactMetadata, run: Path, given: Path | None) -> Path | None:
     """The fp32 artifact of the same weights and target: the file, the one given, or one beside it or in the run."""
-    mine = pair.artifact.metadata
     if mine.precision is Precision.FP32:
-        return pair.file
+        if given is not None:
+            raise BadInputError(f"--fp32 {given}: {file} is fp32 itself, and is compared with torch; leave it out")
+        return file
     if given is not None:
         other = read_metadata(given)
         if (other.precision, other.weights_digest) != (Precision.FP32, mine.weights_digest):
-            raise BadInputError(f"--fp32 {given}: is {other.precision} or of other weights than {pair.file}")
+            raise BadInputError(f"--fp32 {given}: is {other.precision} or of other weights than {file}")
         return given
-    folders = dict.fromkeys(folder.resolve() for folder in (pair.file.resolve().parent, pair.run / "exports"))
-    for path in [file for folder in folders for file in sorted(folder.glob(f"*{pair.file.suffix}"))]:
+    folders = dict.fromkeys(folder.resolve() for folder in (file.resolve().parent, run / "exports"))
+    for path in [each for folder in folders for each in sorted(folder.glob(f"*{file.suffix}"))]:
         try:
             other = read_metadata(path)
         except BadInputError:  # somebody else's file

@@ -53,6 +53,15 @@ def test_another_run_is_refused(arguments: dict[str, Any], folder: Path, tmp_pat
     assert check(**{**arguments, "file": moved}, run=folder / "run", limit=4).passed
 
 
+def test_an_fp32_file_beside_an_fp32_file_is_refused(arguments: dict[str, Any], folder: Path) -> None:
+    """It would not be looked at: before, the option was ignored."""
+    other = folder / "run" / "exports" / "model-fp16.onnx"
+    with pytest.raises(BadInputError, match=r"--fp32 .*model-fp16\.onnx: .*model-fp32\.onnx is fp32 itself"):
+        check(**arguments, options=CheckOptions(fp32=other))
+    with pytest.raises(BadInputError, match=r"--fp32 .*: is fp16 or of other weights"):
+        check(**{**arguments, "file": other}, options=CheckOptions(fp32=other))
+
+
 def test_another_pixel_contract_is_caught(arguments: dict[str, Any], tmp_path: Path) -> None:
     """A file that says it wants to be fed by another filter than the query model was trained with."""
     model = onnx.load(str(arguments["file"]))
