@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from edgecsd import cli
 from edgecsd.bench.schema import BenchProtocol, BenchResult, BenchRow, Status
+from edgecsd.cli.bench_table import exit_code
 
 COMMANDS = sorted(each.name or "" for each in [*cli.app.registered_commands, *cli.app.registered_groups])
 
@@ -38,7 +39,7 @@ def bench_row(status: Status) -> BenchRow:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("status", "code"), [(Status.FAILED, 1), (Status.NOT_MEASURABLE, 0)])
+@pytest.mark.parametrize(("status", "code"), [(Status.FAILED, 1), (Status.NOT_MEASURABLE, 4)])
 def test_bench_rows_without_figures(
     status: Status, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -50,6 +51,12 @@ def test_bench_rows_without_figures(
     text = capsys.readouterr().out
     assert re.search(rf"^x\.tflite +4 +{status.value} +- +- +- +- +4\.90 +-$", text, re.MULTILINE)
     assert "x.tflite, 4 threads: it ran out of memory" in text
+
+
+def test_one_row_that_was_measured_is_enough() -> None:
+    ok = BenchRow.model_construct(status=Status.OK)
+    assert exit_code([bench_row(Status.NOT_MEASURABLE), ok]) == 0
+    assert exit_code([bench_row(Status.NOT_MEASURABLE), ok, bench_row(Status.FAILED)]) == 1
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
