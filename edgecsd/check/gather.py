@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgecsd import __version__
 from edgecsd.check.diagnosis import device_facts, diagnose
 from edgecsd.check.latency import find_latency
-from edgecsd.check.pairing import CheckOptions, Pair, Queries, of_device
+from edgecsd.check.pairing import CheckOptions, Pair, Queries
 from edgecsd.check.search import Embedded, describe_search, sample_gallery, search_links
 from edgecsd.embedding import embed_images
 from edgecsd.embedding_places import GALLERY_POINTS, find_places
@@ -47,6 +47,7 @@ Floats = NDArray[np.float32]
 
 def gather(pair: Pair, queries: Queries, k: int, chosen: CheckOptions, threads: int, reporter: Reporter) -> Evidence:
     """Embed the photos by every link's model, search, and put the evidence together. k: depth of the figures."""
+    device = None if pair.device is None else pair.device.of(queries.photos)
     golden = None if chosen.golden is None else verify(chosen.golden, pair.artifact, index=pair.index)
     latency, note = find_latency(pair.file, sha256_file(pair.file), pair.run, chosen.bench)
     made = embed_images(queries.photos, pair.artifact, strict=True, name=pair.file.name, reporter=reporter)
@@ -59,8 +60,8 @@ def gather(pair: Pair, queries: Queries, k: int, chosen: CheckOptions, threads: 
         Embedded(LinkName.QUERY, f"{pair.model.config.backbone} in torch instead of the gallery model", torch),
         *_exported(pair, asked, exported, threads, reporter),
     ]
-    device = None if chosen.device is None else of_device(chosen.device, asked)
     if device is not None:
+        device = device[kept]
         embedded.append(Embedded(LinkName.DEVICE, f"embeddings of {chosen.device}", device))
     reporter.message(f"searching {len(pair.index.ids)} gallery items for {len(asked)} queries, link by link")
     links, ids = search_links(pair.index, pair.store, embedded, asked.ids, k)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.embedding import embed_images
-from edgecsd.errors import BadInputError, IncompatibleError
+from edgecsd.errors import BadInputError, IncompatibleError, first_line
 from edgecsd.extract import GalleryEmbedder
 from edgecsd.features import FeatureStore
 from edgecsd.gallery_models import GalleryModel, load_gallery_model
@@ -54,10 +55,51 @@ class CheckOptions:
 
 
 @dataclass(frozen=True)
+class DeviceEmbeddings:
+    """What a device computed: vectors (n, dim), and the row of each photo's id."""
+
+    file: Path
+    row_of: dict[str, int] = field(repr=False)
+    vectors: Floats = field(repr=False)
+
+    @staticmethod
+    def open(file: Path, dim: int) -> DeviceEmbeddings:
+        """Read the .npz of a device. Raises BadInputError for anything else than ids and vectors of this dimension."""
+        wanted = f"--device takes an .npz that holds `ids` (n,) and `embeddings` (n, {dim}) of all the photos"
+        if not file.is_file():
+            raise BadInputError(f"--device {file}: no such file")
+        if not zipfile.is_zipfile(file):
+            raise BadInputError(f"--device {file}: is no .npz; {wanted}")
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                if absent := [name for name in ("ids", "embeddings") if name not in stored.files]:
+                    held = ", ".join(stored.files) or "nothing"
+                    raise BadInputError(f"--device {file}: has no `{absent[0]}`, but {held}; {wanted}")
+                ids, vectors = stored["ids"], stored["embeddings"]
+        except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            why = "Python objects, which are not read" if "allow_pickle" in str(error) else first_line(error)
+            raise BadInputError(f"--device {file}: cannot be read: {why}; {wanted}") from None
+        if ids.ndim != 1 or vectors.shape != (len(ids), dim) or vectors.dtype.kind != "f":
+            shapes = f"ids {ids.shape}, embeddings {vectors.shape} {vectors.dtype}"
+            raise BadInputError(f"--device {file}: holds {shapes}; {wanted}, as floats")
+        return DeviceEmbeddings(file, {str(item): row for row, item in enumerate(ids)}, vectors.astype(np.float32))
+
+    def of(self, photos: ImageSet) -> Floats:
+        """(n, dim) of the photos, in their order."""
+        if absent := [item for item in photos.ids if item not in self.row_of]:
+            raise BadInputError(
+                f"--device {self.file}: has no embedding of {absent[0]} ({len(absent)} of {len(photos)} photos); "
+                "it must hold `ids` and `embeddings` of all the photos"
+            )
+        return self.vectors[[self.row_of[item] for item in photos.ids]]
+
+
+@dataclass(frozen=True)
 class Pair:
     """The file with its torch model, the index with its store, and what is known of the gallery's items by id.
 
-    fp32   the fp32 file of the same weights, where there is one
+    fp32     the fp32 file of the same weights, where there is one
+    device   what a device computed of the photos with the file, where it is known
     """
 
     file: Path
@@ -69,6 +111,7 @@ class Pair:
     digests: dict[str, str] = field(repr=False)
     labels: dict[str, str] | None = field(repr=False)
     fp32: Path | None = None
+    device: DeviceEmbeddings | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +150,7 @@ def open_pair(
             f"{opened.path}: a gallery of {len(opened.ids)} has nothing to find beside the photo itself"
         )
     fp32 = _fp32_beside(file, artifact.metadata, folder, chosen.fp32)
+    device = None if chosen.device is None else DeviceEmbeddings.open(chosen.device, artifact.metadata.dim)
     stores = [FeatureStore.open(path, verify=True) for path in (chosen.gallery, reference) if path is not None]
     for store in stores:
         require_same_space(store.space, opened.space, str(store.path), str(opened.path))
@@ -118,10 +162,14 @@ def open_pair(
         digests = {item: d for item, d in known if d and (inside or item in opened.row_of)} | digests
         if labels is None and store.items.labels is not None and opened.row_of.keys() <= store.row_of.keys():
             labels = dict(zip(store.items.ids, store.items.labels, strict=True))
-    return Pair(file, artifact, folder, model, opened, stores[0] if chosen.gallery else None, digests, labels, fp32)
+    inside_store = stores[0] if chosen.gallery is not None else None
+    return Pair(file, artifact, folder, model, opened, inside_store, digests, labels, fp32, device)
 
 
 def run_of(file: Path, run: Path | None) -> Path:
+    """The run that the file was exported from: the one given, or the one that it lies in."""
+    if not file.exists():
+        raise BadInputError(f"{file}: no such file")
     found = run or file.resolve().parent.parent
     if not (found / "query_model.json").is_file():
         raise BadInputError(
@@ -189,18 +237,3 @@ def _fp32_beside(file: Path, mine: ArtifactMetadata, run: Path, given: Path | No
         if (other.precision, other.weights_digest) == (Precision.FP32, mine.weights_digest):
             return path
     return None
-
-
-def of_device(file: Path, photos: ImageSet) -> Floats:
-    """(n, D) embeddings of the photos, in their order, from the .npz of a device."""
-    try:
-        with open(file, "rb") as handle, np.load(handle, allow_pickle=False) as stored:
-            ids, vectors = [str(item) for item in stored["ids"]], np.asarray(stored["embeddings"], np.float32)
-        row = {item: number for number, item in enumerate(ids)}
-        return vectors[[row[item] for item in photos.ids]]
-    except KeyError as error:
-        raise BadInputError(
-            f"--device {file}: has no {error}; it must hold `ids` and `embeddings` of all the photos"
-        ) from None
-    except (OSError, ValueError, IndexError, zipfile.BadZipFile) as error:
-        raise BadInputError(f"--device {file}: not readable as an .npz of ids and embeddings: {error}") from None

@@ -113,6 +113,8 @@ def verdict_line(result: CheckResult) -> str:
 
 
 def _waterfall(result: CheckResult) -> str:
+    from edgecsd.bootstrap import told
+
     k, rows = result.k, []
     for link in result.judgement.links:
         change = link.change.get("overlap")
@@ -120,7 +122,7 @@ def _waterfall(result: CheckResult) -> str:
             (
                 str(link.name),
                 f"{link.figures['overlap'].mean:.4f}",
-                "" if change is None else f"{change.mean:+.4f} [{change.low:+.4f}, {change.high:+.4f}]",
+                "" if change is None else told(change, "+.4f"),
                 f"{link.figures['recall_1'].mean:.4f}",
                 f"{link.figures['map'].mean:.4f}" if "map" in link.figures else "-",
             )
