@@ -6,8 +6,10 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from edgecsd import cli
@@ -28,6 +30,24 @@ def test_help_has_an_example(name: str) -> None:
     result = CliRunner().invoke(cli.app, [name, "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
     assert f"Example: edgecsd {name}" in result.output
+
+
+def every_command() -> list[tuple[str, Any]]:
+    """Words and typer's own object of each command and group."""
+    found: list[tuple[str, Any]] = [("", typer.main.get_command(cli.app))]
+    for name, command in found:  # which grows
+        found += [(f"{name} {inner}".strip(), each) for inner, each in getattr(command, "commands", {}).items()]
+    return found
+
+
+@pytest.mark.parametrize(("name", "command"), every_command())
+def test_help_loses_no_square_brackets(name: str, command: Any) -> None:
+    """Rich, which typer prints help with, takes [word] for markup unless it is escaped."""
+    shown = " ".join(CliRunner().invoke(cli.app, [*name.split(), "--help"], env={"COLUMNS": "1000"}).output.split())
+    told = [command.help or "", command.epilog or "", *(getattr(each, "help", None) or "" for each in command.params)]
+    for text in told:
+        for written in re.findall(r"\[[^\]]*\]", text):
+            assert written in shown, f"{written} is lost: write \\\\{written} in the source"
 
 
 def bench_row(status: Status) -> BenchRow:

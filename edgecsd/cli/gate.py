@@ -21,7 +21,7 @@ WORDS = {
 SIGNS = {"passed": "pass", "failed": "FAIL", "undecided": "undecided"}
 
 Thresholds = Annotated[
-    Path | None, typer.Option("--thresholds", help="TOML file of thresholds: [all] and a section a precision.")
+    Path | None, typer.Option("--thresholds", help="TOML file of thresholds: \\[all] and a section a precision.")
 ]
 Threshold = Annotated[
     float | None,
