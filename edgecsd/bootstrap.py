@@ -51,6 +51,13 @@ class PairedDifference:
         return self.p_value < 1 - LEVEL and not self.low <= 0 <= self.high
 
 
+def told(found: Interval | PairedDifference, form: str = ".3f") -> str:
+    """ "0.701 [0.667, 0.733]", or the mean alone of one query, which has no interval. form: of each number."""
+    if math.isnan(found.low):
+        return f"{found.mean:{form}}"
+    return f"{found.mean:{form}} [{found.low:{form}}, {found.high:{form}}]"
+
+
 def describe(level: float = LEVEL, resamples: int = RESAMPLES, seed: int = SEED) -> str:
     """The intervals' method in words, for the protocol that stands in every result."""
     return f"{level:.0%} BCa bootstrap over queries, {resamples} resamples, seed {seed}"

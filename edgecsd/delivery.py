@@ -11,6 +11,7 @@ FOLDER/
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from edgecsd.export_places import suffix_of
 from edgecsd.exporting import export
 from edgecsd.files import replace_whole, write_json
 from edgecsd.golden import COST_IMAGES, write_golden_pack
-from edgecsd.images import ImageSet, find_images
+from edgecsd.images import ImageSet, find_images, load_in_order, photo_digest
+from edgecsd.index_places import open_index
 from edgecsd.locks import holding_out
 from edgecsd.overwriting import require_writable
 from edgecsd.preprocess import Preprocess
@@ -31,6 +33,7 @@ from edgecsd.quantization import Precision, calibration_split
 from edgecsd.query_models import read_config
 from edgecsd.recipes import Recipe
 from edgecsd.report.card import CARD, Measured, card
+from edgecsd.space import require_same_space
 from edgecsd.targets.artifact import latency_measurable
 
 FEWEST, CALIBRATION = 16, 64  # photos that give ranges: `check` asks for 16
@@ -64,22 +67,27 @@ def deliver(
 ) -> Delivery:
     """Export by the recipe, check, measure and pack. A failed gate raises GateFailedError and delivers nothing.
 
-    calibration photos that w8a8 measures its ranges on; without them a third of the images (16 to 64), which are then
-                neither checked on nor measured with
+    calibration photos that w8a8 measures its ranges on; without them a third of the images (16 to 64). The file is
+                neither checked on those nor measured with them, wherever they stand
     reference   a store with the gallery model's features of the images; without it the gallery model is run on them
     licence     text or SPDX name for the file's metadata
     how_to      lines for the card that say how this device class loads the file
 
-    Nothing is written beside `out`. Raises BadInputError for an `out` that is there, and for too few images.
+    Nothing is written beside `out`. Raises, before anything is converted, BadInputError for an `out` that is there and
+    for too few images, and IncompatibleError for an index of another embedding space than the run's.
     """
     if out.exists():
         raise BadInputError(f"{out}: already there; choose another folder")
     require_writable(out)
     config = read_config(run)
+    require_same_space(config.space, open_index(index).space, str(run), str(index))
     given = find_images(images)
     count, photos = CALIBRATION, given
-    if recipe.precision is Precision.W8A8 and calibration is None:
-        count, photos = _split(given, config.preprocess, reporter)
+    if recipe.precision is Precision.W8A8:
+        if calibration is None:
+            count, photos = _split(given, config.preprocess, reporter)
+        else:
+            photos = _without(given, find_images(calibration), config.preprocess, reporter)
     with replace_whole(out) as folder:
         folder.mkdir()
         suffix = suffix_of(recipe.target, recipe.ort_format)
@@ -129,6 +137,32 @@ def _split(images: ImageSet, preprocess: Preprocess, reporter: Reporter) -> tupl
         f"{len(others)}; to check it on all, give photos for the ranges with --calibration"
     )
     return count, others
+
+
+def _without(images: ImageSet, calibration: ImageSet, preprocess: Preprocess, reporter: Reporter) -> ImageSet:
+    """The images, but for those that give ranges: the same photos, byte by byte, in whatever folder."""
+    left = set(calibration_split(calibration, preprocess, CALIBRATION)[2].ids)
+    used = set(_digests(calibration, [p for p, item in enumerate(calibration.ids) if item not in left]).values())
+    found = _digests(images, range(len(images)))
+    kept = [position for position in range(len(images)) if found.get(position) not in used]
+    ranges = len(images) - len(kept)
+    if len(kept) < min(FEWEST_CHECKED, len(images)):
+        raise BadInputError(
+            f"--calibration {calibration.root}: {ranges} of the {len(images)} photos of {images.root} measure the "
+            f"ranges of w8a8; {FEWEST_CHECKED} others or more are needed to check it on: give other photos"
+        )
+    if ranges:
+        reporter.message(
+            f"{ranges} of the {len(images)} photos measure the ranges of w8a8 (--calibration); it is checked on the "
+            f"other {len(kept)}"
+        )
+    return images.subset(kept)
+
+
+def _digests(images: ImageSet, positions: Iterable[int]) -> dict[int, str]:
+    """Of the photos that can be read, by position."""
+    read = load_in_order(images, list(positions), lambda position, image: (), ahead=4)
+    return {each.position: photo_digest(each.digest) for each in read if not each.problem}
 
 
 def _name_the_final_place(file: Path, temporary: Path, out: Path) -> None:

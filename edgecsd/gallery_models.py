@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -75,7 +73,9 @@ def load_gallery_model(
         )
     if size is not None or contract is not None:
         raise BadInputError(f"{spec} brings its own pixel contract: leave out the input size and --preprocess")
-    return _from_function(kind, name)
+    from edgecsd.function_models import from_function
+
+    return from_function(kind, name)
 
 
 def usable_scales(scales: tuple[float, ...], option: str = "--scales") -> tuple[float, ...]:
@@ -221,49 +221,6 @@ def named_space(
         return EmbeddingSpace(gallery_model=name, weights_digest=weights, preprocess=preprocess, dim=dim, scales=scales)
     except ValidationError as error:
         raise BadInputError(f"gallery model {name!r} gives no usable space: {validation_text(error)}") from None
-
-
-@dataclass(frozen=True)
-class FunctionGalleryModel:
-    """A gallery model that the user's own code runs."""
-
-    space: EmbeddingSpace
-    preprocess: Preprocess
-    model: Any
-
-    def embed(self, pixels: Pixels) -> Floats:
-        vectors = np.asarray(self.model.embed(pixels))
-        if vectors.shape != (len(pixels), self.space.dim):
-            raise BadInputError(
-                f"{self.space.gallery_model}: embed() gave {vectors.shape}, "
-                f"({len(pixels)}, {self.space.dim}) is expected"
-            )
-        return normalise(vectors, self.space.gallery_model)
-
-
-def _from_function(module: str, function: str) -> FunctionGalleryModel:
-    spec = f"{module}:{function}"
-    try:
-        make = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two: not a module's name at all
-        raise BadInputError(
-            f"--gallery-model {spec}: {error} (timm:NAME, onnx:FILE or an importable module:function)"
-        ) from None
-    if not callable(make):
-        raise BadInputError(f"--gallery-model {spec}: {function} is not a function")
-    model = make()
-    missing = [name for name in ("identity", "preprocess", "embed") if not hasattr(model, name)]
-    if missing or not isinstance(model.preprocess, Preprocess):
-        raise BadInputError(
-            f"{spec} returned {type(model).__name__}; it must have identity (str: model and version), preprocess "
-            f"(edgecsd.preprocess.Preprocess) and embed(pixels); "
-            f"missing or of the wrong type: {', '.join(missing) or 'preprocess'}"
-        )
-    probe = np.asarray(model.embed(np.zeros((1, model.preprocess.size, model.preprocess.size, 3), np.uint8)))
-    if probe.ndim != 2:
-        raise BadInputError(f"{spec}: embed() gave shape {probe.shape} for one image; (1, dim) is expected")
-    space = named_space(str(model.identity), None, model.preprocess, probe.shape[-1])
-    return FunctionGalleryModel(space, model.preprocess, model)
 
 
 def prepare(model: GalleryModel, images: int, engine: Engine, reporter: Reporter = SILENT) -> None:

@@ -90,7 +90,7 @@ class Thresholds(BaseModel):
     max_false_accepts, max_false_rejects   shares at the product's threshold, where one is given
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)  # true is no number
 
     min_cosine_mean: Cosine
     min_cosine: Cosine

@@ -48,11 +48,15 @@ def import_features(
     drop_invalid     leave out vectors with NaN, infinity or length 0 instead of refusing them
     drop_duplicates  of an id that stands twice keep the first row instead of refusing
     """
+    if not space.strip():
+        raise BadInputError("--space is empty: name the gallery model and its version, such as acme-embedder-v7")
     require_dtype(dtype)
     require_free(out, KIND, overwrite=overwrite)
     vectors, names, labels = _read(file, ids)
     if dim is not None and vectors.shape[1] != dim:
         raise BadInputError(f"{file}: its vectors have dimension {vectors.shape[1]}, --dim says {dim}")
+    if vectors.shape[1] < 2:
+        raise BadInputError(f"{file}: its vectors have dimension {vectors.shape[1]}; 2 or more are needed")
     if len(names) != len(vectors):
         raise BadInputError(
             f"{ids or file}: {len(names)} ids for {len(vectors)} vectors; one a row is needed, in row order"

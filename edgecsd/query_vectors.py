@@ -67,7 +67,7 @@ def load_query_vectors(
     if len(given) != 1:
         raise BadInputError(
             f"one of --run, --artifact and --embeddings must say what the query model gives ({len(given)} are given): "
-            "tuned with the gallery model's own vectors, an index finds less for the queries to come than it promises"
+            "queries to come are vectors of the query model, which lie elsewhere than the gallery model's own"
         )
     require_same_space(queries.space, gallery.space, str(queries.path), str(gallery.path))
     if queries.count < FEWEST:

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from edgecsd import bootstrap
-from edgecsd.bootstrap import bootstrap_interval, bootstrap_intervals, paired_difference, queries_needed
+from edgecsd.bootstrap import (
+    Interval,
+    bootstrap_interval,
+    bootstrap_intervals,
+    paired_difference,
+    queries_needed,
+    told,
+)
 from edgecsd.errors import BadInputError
 
 NAN = float("nan")
@@ -18,6 +25,12 @@ NAN = float("nan")
 def skewed(random: np.random.Generator, count: int) -> np.ndarray:
     """Values as AP has them: most of them near 1 (mean 5/6.5)."""
     return random.beta(5, 1.5, count)
+
+
+def test_an_interval_in_words() -> None:
+    assert told(Interval(0.7006, 0.6671, 0.7333)) == "0.701 [0.667, 0.733]"
+    assert told(Interval(-0.02, -0.03, -0.01), "+.2f") == "-0.02 [-0.03, -0.01]"
+    assert told(bootstrap_interval(np.array([0.25])), "+.2f") == "+0.25"
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,12 @@ def test_the_verdict_is_the_first_line_and_the_cause_the_next(folders: dict[str,
     assert [line.split("  ")[0] for line in lines if line.startswith(("gallery model ", "index "))] == [
         "gallery model", "index",
     ]  # fmt: skip
+
+
+def test_one_query_has_no_interval(tmp_path: Path) -> None:
+    write_evidence(tmp_path / "one", make_evidence(queries=1))
+    text = run("gate", tmp_path / "one", "--threshold", "0.5")[1]
+    assert re.search(r"^index +\d\.\d{4} +[+-]\d\.\d{4} +\d\.\d{4}", text, re.MULTILINE) and "nan" not in text
 
 
 def test_healthy_evidence_passes(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -6,12 +6,15 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from edgecsd import cli
 from edgecsd.bench.schema import BenchProtocol, BenchResult, BenchRow, Status
+from edgecsd.cli.bench_table import exit_code
 
 COMMANDS = sorted(each.name or "" for each in [*cli.app.registered_commands, *cli.app.registered_groups])
 
@@ -29,6 +32,24 @@ def test_help_has_an_example(name: str) -> None:
     assert f"Example: edgecsd {name}" in result.output
 
 
+def every_command() -> list[tuple[str, Any]]:
+    """Words and typer's own object of each command and group."""
+    found: list[tuple[str, Any]] = [("", typer.main.get_command(cli.app))]
+    for name, command in found:  # which grows
+        found += [(f"{name} {inner}".strip(), each) for inner, each in getattr(command, "commands", {}).items()]
+    return found
+
+
+@pytest.mark.parametrize(("name", "command"), every_command())
+def test_help_loses_no_square_brackets(name: str, command: Any) -> None:
+    """Rich, which typer prints help with, takes [word] for markup unless it is escaped."""
+    shown = " ".join(CliRunner().invoke(cli.app, [*name.split(), "--help"], env={"COLUMNS": "1000"}).output.split())
+    told = [command.help or "", command.epilog or "", *(getattr(each, "help", None) or "" for each in command.params)]
+    for text in told:
+        for written in re.findall(r"\[[^\]]*\]", text):
+            assert written in shown, f"{written} is lost: write \\\\{written} in the source"
+
+
 def bench_row(status: Status) -> BenchRow:
     return BenchRow(
         file="run/exports/x.tflite", sha256="0", size_bytes=4_900_000, target="tflite", precision="w8a8", status=status,
@@ -38,7 +59,7 @@ def bench_row(status: Status) -> BenchRow:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("status", "code"), [(Status.FAILED, 1), (Status.NOT_MEASURABLE, 0)])
+@pytest.mark.parametrize(("status", "code"), [(Status.FAILED, 1), (Status.NOT_MEASURABLE, 4)])
 def test_bench_rows_without_figures(
     status: Status, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -50,6 +71,12 @@ def test_bench_rows_without_figures(
     text = capsys.readouterr().out
     assert re.search(rf"^x\.tflite +4 +{status.value} +- +- +- +- +4\.90 +-$", text, re.MULTILINE)
     assert "x.tflite, 4 threads: it ran out of memory" in text
+
+
+def test_one_row_that_was_measured_is_enough() -> None:
+    ok = BenchRow.model_construct(status=Status.OK)
+    assert exit_code([bench_row(Status.NOT_MEASURABLE), ok]) == 0
+    assert exit_code([bench_row(Status.NOT_MEASURABLE), ok, bench_row(Status.FAILED)]) == 1
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:

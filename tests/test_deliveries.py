@@ -10,10 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from distillations import config, run
+from doubles import PixelGallery
 
+from edgecsd import delivery
+from edgecsd.cli.delivery_program import delivery_program
 from edgecsd.delivery import deliver
-from edgecsd.errors import BadInputError
+from edgecsd.errors import BadInputError, GateFailedError, IncompatibleError
+from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
+from edgecsd.images import ImageSet, find_images
 from edgecsd.index import build_index
 from edgecsd.locks import holding
 from edgecsd.recipes import RECIPES
@@ -75,3 +80,65 @@ def test_one_delivery_at_a_time_to_a_folder(tmp_path: Path) -> None:
     out = tmp_path / "delivered"
     with holding(out), pytest.raises(BadInputError, match=r"delivered: process .* writes there; wait for it"):
         deliver(tmp_path / "run", tmp_path / "gallery.index", tmp_path, out, recipe=RECIPES["server"])
+
+
+def test_an_index_of_another_space_is_refused_before_anything_is_converted(
+    workplace: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "export", lambda *_, **__: pytest.fail("it was converted"))
+    other = extract(photos, PixelGallery(seed=8), tmp_path / "other.store", views=0)
+    build_index(other, tmp_path / "other.index")
+    for index, error in ((tmp_path / "other.index", IncompatibleError), (tmp_path / "none.index", BadInputError)):
+        with pytest.raises(error):
+            deliver(workplace / "run", index, photos, tmp_path / "out", recipe=RECIPES["web"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_photos_that_give_ranges_are_not_checked_on(
+    workplace: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Known by their bytes: they may have other names, in another folder."""
+    given = (workplace / "run", workplace / "gallery.index", photos, tmp_path / "out")
+    with pytest.raises(BadInputError, match=r"24 of the 24 photos of .* measure the ranges of w8a8; 8 others or more"):
+        deliver(*given, recipe=RECIPES["web"], calibration=photos)
+    (tmp_path / "ranges").mkdir()
+    ids = find_images(photos).ids
+    for number, item in enumerate(ids[:16]):
+        (tmp_path / "ranges" / f"renamed-{number}.jpg").write_bytes((photos / item).read_bytes())
+    asked: list[ImageSet] = []
+
+    def checked(file: Path, index: Path, images: ImageSet, **_: object) -> None:
+        asked.append(images)
+        raise GateFailedError("seen")
+
+    monkeypatch.setattr(delivery, "check", checked)
+    with pytest.raises(GateFailedError, match="seen"):
+        deliver(*given, recipe=RECIPES["web"], calibration=tmp_path / "ranges")
+    assert asked[0].ids == ids[16:]
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (
+            KeyboardInterrupt(),
+            130,
+            "android.py: error: interrupted; nothing was delivered: run the same command again\n",
+        ),
+        (IncompatibleError("another space"), 3, "android.py: error: another space\n"),
+        (OSError(28, "No space left on device", "out/x"), 2, "android.py: error: No space left on device: out/x; free"),
+        (ZeroDivisionError("division"), 70, "android.py: error: internal error, which is a bug: ZeroDivisionError"),
+    ],
+)
+def test_a_program_ends_as_edgecsd_does(
+    raised: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(delivery, "deliver", fail)
+    monkeypatch.delenv("EDGECSD_DEBUG", raising=False)
+    monkeypatch.setattr(sys, "argv", ["android.py", "run", "--index", "i", "--images", "p", "--out", "o"])
+    with pytest.raises(SystemExit) as stop:
+        delivery_program("Deliver.", recipe="android", how_to="")
+    assert stop.value.code == code and capsys.readouterr().err.startswith(said)

@@ -149,6 +149,54 @@ def test_specifications_that_name_nothing_are_refused(spec: str, message: str, t
         load_gallery_model(spec, weights=tmp_path / "w.pth" if "bad_tag" in spec else None)
 
 
+BROKEN = """
+import numpy as np
+from edgecsd.preprocess import Preprocess
+
+def fail():
+    raise RuntimeError("my weights are missing")
+
+class Model:
+    identity, preprocess = "acme", Preprocess(size=32)
+
+    def __init__(self, answer):
+        self.embed = answer
+
+def late(pixels):
+    if pixels.any():
+        raise ZeroDivisionError("scale")
+    return np.ones((1, 4))
+
+def make_late():
+    return Model(late)
+
+def make_at_once():
+    return Model(lambda pixels: fail())
+
+def make_words():
+    return Model(lambda pixels: [["no", "numbers"]])
+"""
+
+
+def test_what_the_users_own_code_raises_is_told_as_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "gm_broken.py").write_text(BROKEN)
+    (tmp_path / "gm_no_module.py").write_text("raise OSError('no GPU')")
+    place = r"\(.*gm_broken\.py, line \d+\)$"
+    for function, message in (
+        ("fail", rf"in fail\(\): RuntimeError: my weights are missing {place}"),
+        ("make_at_once", rf"in embed\(\): RuntimeError: my weights are missing {place}"),
+        ("make_words", r"in embed\(\): ValueError: could not convert string to float: 'no'$"),
+    ):
+        with pytest.raises(BadInputError, match=rf"^gm_broken:{function}: your own code failed, {message}"):
+            load_gallery_model(f"gm_broken:{function}")
+    with pytest.raises(BadInputError, match=r"in importing it: OSError: no GPU \(.*gm_no_module\.py, line 1\)$"):
+        load_gallery_model("gm_no_module:make")
+    late = load_gallery_model("gm_broken:make_late")
+    with pytest.raises(BadInputError, match=rf"in embed\(\): ZeroDivisionError: scale {place}"):
+        late.embed(pixels(2))
+
+
 def test_options_that_a_kind_cannot_honour_are_errors(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="--weights goes with timm:NAME only"):
         load_gallery_model("doubles:make_function_double", weights=tmp_path / "w.pth")

@@ -99,6 +99,8 @@ def test_the_later_the_stronger(tmp_path: Path) -> None:
         ("min_overlap = 0.4", r"'min_overlap' is no section of it"),
         ("[fp32]\nmin_overlap = 4", r"thresholds: min_overlap = 4: Input should be less than or equal to 1"),
         ("[w8a8]\nmin_overlop = 0.4", r"thresholds: min_overlop = 0\.4: Extra inputs are not permitted"),
+        ("[all]\nmin_overlap = true", r"thresholds: min_overlap = True: Input should be a valid number"),
+        ("[all]\nmin_calibration = true", r"thresholds: min_calibration = True: Input should be a valid integer"),
         ("[all", r"not readable as TOML"),
     ],
 )

@@ -115,6 +115,15 @@ def test_faulty_vectors(change: str, message: str, tmp_path: Path) -> None:
     assert not (tmp_path / "out.store").exists()
 
 
+def test_a_space_without_a_name_and_vectors_of_one_number(tmp_path: Path) -> None:
+    arguments = given(tmp_path, unit())
+    for nothing in ("", "  "):
+        with pytest.raises(BadInputError, match=r"--space is empty: name the gallery model and its version"):
+            import_features(**{**arguments, "space": nothing})
+    with pytest.raises(BadInputError, match=r"dimension 1; 2 or more are needed"):
+        import_features(**given(tmp_path, np.ones((10, 1), np.float32)))
+
+
 def test_the_advice_is_not_misled_by_names(tmp_path: Path) -> None:
     names = [*NAMES[:4], "wavelength-unique-NaN.jpg", *NAMES[5:]]
     with pytest.raises(BadInputError, match="--drop-invalid mends it"):

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import galleries
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +17,8 @@ from edgecsd import index as index_module
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.features import FeatureStore, Items, write_store
 from edgecsd.files import sha256_file
-from edgecsd.index import GalleryIndex, build_index, vectors_of_faiss_file
+from edgecsd.index import GalleryIndex, IndexType, build_index, index_parameters, vectors_of_faiss_file
+from edgecsd.probes.recall import LEAST
 from edgecsd.space import EmbeddingSpace
 
 
@@ -69,7 +71,7 @@ def test_flat_is_exact(store: FeatureStore, flat: GalleryIndex) -> None:
     ("kind", "options", "expected"),
     [
         ("ivf", {"nlist": 8, "nprobe": 8}, {"nlist": 8, "nprobe": 8}),
-        ("ivf", {}, {"nlist": 10, "nprobe": 1}),
+        ("ivf", {}, {"nlist": 10, "nprobe": 8}),
         ("ivfpq", {"nlist": 4, "nprobe": 4, "pq_bytes": 8}, {"nlist": 4, "nprobe": 4, "pq_bytes": 8}),
         ("hnsw", {"ef_search": 100}, {"links": 32, "ef_construction": 200, "ef_search": 100}),
     ],
@@ -89,6 +91,21 @@ def test_approximate_types(
     assert recall(opened, flat, unit(30, seed=2)) >= least
     if kind == "ivf" and expected["nprobe"] == expected["nlist"]:
         assert recall(opened, flat, unit(30, seed=2)) == 1.0  # every list searched: exact
+
+
+@pytest.mark.parametrize("count", [60, 200, 370, 1600])
+def test_small_galleries_are_found_by_default(count: int, tmp_path: Path) -> None:
+    """The default depth passes the probe that `check` asks of lists, recall@10 of 0.95, whatever the gallery's size."""
+    vectors, queries = np.split(galleries.clustered(count=count + 200), [count])
+    made = galleries.make_store(tmp_path / "g.store", vectors)
+    exact = build_index(made, tmp_path / "flat.index")
+    assert recall(build_index(made, tmp_path / "ivf.index", type="ivf"), exact, queries) >= LEAST[IndexType.IVF]
+
+
+def test_large_galleries_search_an_eighth_of_the_lists() -> None:
+    parameters = index_parameters(IndexType.IVF, {}, 1_000_000, 64)
+    assert parameters == {"nlist": 4000, "nprobe": 500}
+    assert index_parameters(IndexType.IVF, {"nlist": 3}, 1000, 64) == {"nlist": 3, "nprobe": 3}
 
 
 def test_search_parameters_take_effect(store: FeatureStore, flat: GalleryIndex, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from edgecsd.features import FeatureStore, Items, write_store
-from edgecsd.gallery_models import FunctionGalleryModel, WhitenedGalleryModel, normalise
+from edgecsd.function_models import FunctionGalleryModel
+from edgecsd.gallery_models import WhitenedGalleryModel, normalise
 from edgecsd.images import ImageSet, find_images
 from edgecsd.index import GalleryIndex, build_index
 from edgecsd.pixel_mistakes import MISTAKES, PixelMistake, Shot, diagnose_pixels, explain_pixels, renormalising
@@ -164,7 +165,7 @@ def test_an_eight_bit_file_is_recognised_at_its_own_precision(gallery: ImageSet)
 
 def test_models_that_cannot_be_copied_or_refuse(gallery: ImageSet) -> None:
     model = SharpGallery()
-    assert renormalising(FunctionGalleryModel(model.space, SHARP, model)) is None
+    assert renormalising(FunctionGalleryModel(model.space, SHARP, model, "mine:make")) is None
 
     def refuse(pixels: np.ndarray) -> np.ndarray:
         raise RuntimeError("not this shape")

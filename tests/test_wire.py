@@ -129,5 +129,10 @@ def test_the_command(store: FeatureStore, tmp_path: Path) -> None:
     assert Codebook.open(tmp_path / "codes" / "pq-4.safetensors", store.space).bytes == 4
     again = CliRunner().invoke(app, arguments)
     assert isinstance(again.exception, BadInputError) and "already there" in str(again.exception)
+    nobody = CliRunner().invoke(app, [*arguments[:4], *arguments[6:8]])
+    assert isinstance(nobody.exception, BadInputError) and "(0 are given)" in str(nobody.exception)
+    assert "index" not in str(nobody.exception), "nothing is tuned here"
+    unused = CliRunner().invoke(app, [*arguments[:-4], *arguments[-2:]])
+    assert isinstance(unused.exception, BadInputError) and "say with --pq-bytes which" in str(unused.exception)
     wrong = CliRunner().invoke(app, [*arguments[:-4], "--pq-bytes", "8,8"])
     assert isinstance(wrong.exception, BadInputError) and "--pq-bytes 8,8" in str(wrong.exception)

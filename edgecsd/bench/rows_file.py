@@ -12,10 +12,11 @@ from edgecsd.bench.old_rows import as_row_of_today
 from edgecsd.bench.schema import SCHEMA_VERSION, BenchRow, Status
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.files import replace_whole
+from edgecsd.progress import SILENT, Reporter
 
 
-def read_rows(path: Path) -> list[BenchRow]:
-    """The rows of a result file; a half line at its end, which a killed process left, is passed over.
+def read_rows(path: Path, reporter: Reporter = SILENT) -> list[BenchRow]:
+    """The rows of a result file; a half line at its end, which a killed process left, is passed over and told of.
 
     Raises BadInputError if it is missing, DamagedFileError for a line that is no row.
     """
@@ -28,6 +29,7 @@ def read_rows(path: Path) -> list[BenchRow]:
     lines = text.splitlines()
     if lines and not text.endswith("\n") and not _is_json(lines[-1]):
         lines.pop()
+        reporter.message(f"{path}: its last line is half a row, which a process that was killed left; it is left out")
     return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
 
 
@@ -39,10 +41,7 @@ def _parse(line: str, where: str) -> BenchRow:
         problem = f"{'.'.join(str(part) for part in first['loc']) or 'the line'}: {first['msg']}"
     except ValueError as error:
         problem = f"the line: {error}"
-    raise DamagedFileError(
-        f"{where}: not a bench row of schema_version {SCHEMA_VERSION} ({problem}); "
-        "choose another --out, or add --overwrite to start anew"
-    )
+    raise DamagedFileError(f"{where}: not a bench row of schema_version {SCHEMA_VERSION} ({problem})")
 
 
 def _is_json(line: str) -> bool:
@@ -60,7 +59,7 @@ class RowsFile:
         self._path = path
         if path is not None and path.is_dir():
             raise BadInputError(f"{path}: is a folder; give a file name for the rows, such as {path / 'bench.jsonl'}")
-        self._rows = read_rows(path) if path is not None and path.exists() and not overwrite else []
+        self._rows = _earlier(path) if path is not None and path.exists() and not overwrite else []
         self._whole = path is None or not path.exists() or (not overwrite and _ends_with_a_line(path))
 
     def find(self, key: tuple[object, ...]) -> BenchRow | None:
@@ -88,6 +87,13 @@ class RowsFile:
             with replace_whole(self._path) as temporary:
                 temporary.write_text("".join(each.model_dump_json() + "\n" for each in self._rows))
             self._whole = True
+
+
+def _earlier(path: Path) -> list[BenchRow]:
+    try:
+        return read_rows(path)
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{error}; choose another --out, or add --overwrite to start anew") from None
 
 
 def _ends_with_a_line(path: Path) -> bool:

@@ -65,7 +65,7 @@ def check(
     sections = None if chosen.thresholds_file is None else read_thresholds(chosen.thresholds_file)
     if out is not None:
         require_free_for_evidence(out)
-    pair = open_pair(file, index, run, reference, chosen.gallery, threads)
+    pair = open_pair(file, index, run, reference, chosen, threads)
     require_depth(k, len(pair.index.ids))
     limits = choose_thresholds(pair.artifact.metadata.precision, sections, thresholds)
     photos = images if isinstance(images, ImageSet) else find_images(images, split=split)

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from edgecsd import __version__
 from edgecsd.check.diagnosis import device_facts, diagnose
 from edgecsd.check.latency import find_latency
-from edgecsd.check.pairing import CheckOptions, Pair, Queries, fp32_beside, of_device
+from edgecsd.check.pairing import CheckOptions, Pair, Queries
 from edgecsd.check.search import Embedded, describe_search, sample_gallery, search_links
 from edgecsd.embedding import embed_images
 from edgecsd.embedding_places import GALLERY_POINTS, find_places
@@ -48,6 +47,7 @@ Floats = NDArray[np.float32]
 
 def gather(pair: Pair, queries: Queries, k: int, chosen: CheckOptions, threads: int, reporter: Reporter) -> Evidence:
     """Embed the photos by every link's model, search, and put the evidence together. k: depth of the figures."""
+    device = None if pair.device is None else pair.device.of(queries.photos)
     golden = None if chosen.golden is None else verify(chosen.golden, pair.artifact, index=pair.index)
     latency, note = find_latency(pair.file, sha256_file(pair.file), pair.run, chosen.bench)
     made = embed_images(queries.photos, pair.artifact, strict=True, name=pair.file.name, reporter=reporter)
@@ -55,14 +55,13 @@ def gather(pair: Pair, queries: Queries, k: int, chosen: CheckOptions, threads: 
     kept, left_out = without_copies(queries.photos.ids, digests, pair.digests)
     asked, truth, exported = queries.photos.subset(kept), queries.truth[kept], made.vectors[kept, 0]
     torch = _embed(asked, QueryModelEmbedder(pair.model), "torch query model", reporter)
-    fp32 = fp32_beside(pair, chosen.fp32)
     embedded = [
         Embedded(LinkName.GALLERY, f"exact search by {pair.index.space.gallery_model}", truth),
         Embedded(LinkName.QUERY, f"{pair.model.config.backbone} in torch instead of the gallery model", torch),
-        *_exported(pair, asked, exported, fp32, threads, reporter),
+        *_exported(pair, asked, exported, threads, reporter),
     ]
-    device = None if chosen.device is None else of_device(chosen.device, asked)
     if device is not None:
+        device = device[kept]
         embedded.append(Embedded(LinkName.DEVICE, f"embeddings of {chosen.device}", device))
     reporter.message(f"searching {len(pair.index.ids)} gallery items for {len(asked)} queries, link by link")
     links, ids = search_links(pair.index, pair.store, embedded, asked.ids, k)
@@ -73,8 +72,8 @@ def gather(pair: Pair, queries: Queries, k: int, chosen: CheckOptions, threads: 
         changed=tuple(changed), digests_known=bool(pair.digests),
     )  # fmt: skip
     facts = Facts(
-        artifact=_artifact_facts(pair, fp32), index=_index_facts(pair), images=images, run=str(pair.run),
-        reference=queries.reference, k=k, threshold=chosen.threshold, notes=tuple(_notes(pair, fp32)),
+        artifact=_artifact_facts(pair), index=_index_facts(pair), images=images, run=str(pair.run),
+        reference=queries.reference, k=k, threshold=chosen.threshold, notes=tuple(_notes(pair)),
         probes=probes, probes_skipped=skipped, diagnoses=diagnose(pair, asked, exported, torch, device, reporter),
         device=None if device is None else device_facts(str(chosen.device), device, exported),
         golden=golden, latency=latency, latency_note=note, environment=_environment(),
@@ -86,18 +85,16 @@ def gather(pair: Pair, queries: Queries, k: int, chosen: CheckOptions, threads: 
     return replace(evidence, places=find_places(gallery, truth, exported))
 
 
-def _exported(
-    pair: Pair, asked: ImageSet, exported: Floats, fp32: Path | None, threads: int, reporter: Reporter
-) -> Iterator[Embedded]:
+def _exported(pair: Pair, asked: ImageSet, exported: Floats, threads: int, reporter: Reporter) -> Iterator[Embedded]:
     """The links of the fp32 file, where there is one beside a file of another precision, and of the file itself."""
     precision = pair.artifact.metadata.precision
     own = Embedded(LinkName.FILE, f"{pair.file.name} ({precision}) instead of the link before", exported)
     if precision is Precision.FP32:
         yield Embedded(LinkName.FP32, f"{pair.file.name}, this file, instead of torch", exported)
         return
-    if fp32 is not None:
-        vectors = _embed(asked, ArtifactEmbedder(fp32, threads=threads), fp32.name, reporter)
-        yield Embedded(LinkName.FP32, f"{fp32.name} instead of torch", vectors)
+    if pair.fp32 is not None:
+        vectors = _embed(asked, ArtifactEmbedder(pair.fp32, threads=threads), pair.fp32.name, reporter)
+        yield Embedded(LinkName.FP32, f"{pair.fp32.name} instead of torch", vectors)
     yield own
 
 
@@ -130,9 +127,9 @@ def _photo_is_known(pair: Pair, item: str) -> bool:
     return in_store or item in pair.index.digests
 
 
-def _notes(pair: Pair, fp32: Path | None) -> Iterator[str]:
+def _notes(pair: Pair) -> Iterator[str]:
     """What a reader must know about the links."""
-    if fp32 is None:
+    if pair.fp32 is None:
         yield (
             f"no fp32 {pair.artifact.metadata.target} file of the same weights beside {pair.file.name} or by --fp32: "
             "what the conversion costs and what the precision costs are told as one"
@@ -199,14 +196,14 @@ def _evidence(
     return Evidence(facts, queries, links, numerics, gallery, labels, shown, np.array(relevant, np.int64))
 
 
-def _artifact_facts(pair: Pair, fp32: Path | None) -> ArtifactFacts:
+def _artifact_facts(pair: Pair) -> ArtifactFacts:
     metadata, contract = pair.artifact.metadata, pair.model.config.preprocess
     mine, theirs = metadata.preprocess.model_dump(mode="json"), contract.model_dump(mode="json")
     differences = (f"{name}: {mine[name]} against {theirs[name]}" for name in mine if mine[name] != theirs[name])
     return ArtifactFacts(
         path=str(pair.file), sha256=sha256_file(pair.file), target=metadata.target, precision=metadata.precision,
         backbone=metadata.backbone, recipe=metadata.recipe, weights_digest=metadata.weights_digest,
-        runtime=pair.artifact.runtime, fp32=None if fp32 is None else str(fp32), contract=tuple(differences),
+        runtime=pair.artifact.runtime, fp32=None if pair.fp32 is None else str(pair.fp32), contract=tuple(differences),
         unchanged=None if metadata.content_digest is None else content_digest(pair.file) == metadata.content_digest,
         calibration_count=metadata.calibration_count if metadata.precision is Precision.W8A8 else None,
         versions=metadata.versions,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.embedding import embed_images
-from edgecsd.errors import BadInputError, IncompatibleError
+from edgecsd.errors import BadInputError, IncompatibleError, first_line
 from edgecsd.extract import GalleryEmbedder
 from edgecsd.features import FeatureStore
 from edgecsd.gallery_models import GalleryModel, load_gallery_model
@@ -21,7 +22,7 @@ from edgecsd.progress import Reporter
 from edgecsd.quantization import Precision
 from edgecsd.query_models import QueryModel, load_query_model
 from edgecsd.space import require_same_space
-from edgecsd.targets.artifact import read_metadata
+from edgecsd.targets.artifact import ArtifactMetadata, read_metadata
 from edgecsd.targets.embedder import ArtifactEmbedder
 
 Floats = NDArray[np.float32]
@@ -54,8 +55,52 @@ class CheckOptions:
 
 
 @dataclass(frozen=True)
+class DeviceEmbeddings:
+    """What a device computed: vectors (n, dim), and the row of each photo's id."""
+
+    file: Path
+    row_of: dict[str, int] = field(repr=False)
+    vectors: Floats = field(repr=False)
+
+    @staticmethod
+    def open(file: Path, dim: int) -> DeviceEmbeddings:
+        """Read the .npz of a device. Raises BadInputError for anything else than ids and vectors of this dimension."""
+        wanted = f"--device takes an .npz that holds `ids` (n,) and `embeddings` (n, {dim}) of all the photos"
+        if not file.is_file():
+            raise BadInputError(f"--device {file}: no such file")
+        if not zipfile.is_zipfile(file):
+            raise BadInputError(f"--device {file}: is no .npz; {wanted}")
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                if absent := [name for name in ("ids", "embeddings") if name not in stored.files]:
+                    held = ", ".join(stored.files) or "nothing"
+                    raise BadInputError(f"--device {file}: has no `{absent[0]}`, but {held}; {wanted}")
+                ids, vectors = stored["ids"], stored["embeddings"]
+        except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            why = "Python objects, which are not read" if "allow_pickle" in str(error) else first_line(error)
+            raise BadInputError(f"--device {file}: cannot be read: {why}; {wanted}") from None
+        if ids.ndim != 1 or vectors.shape != (len(ids), dim) or vectors.dtype.kind != "f":
+            shapes = f"ids {ids.shape}, embeddings {vectors.shape} {vectors.dtype}"
+            raise BadInputError(f"--device {file}: holds {shapes}; {wanted}, as floats")
+        return DeviceEmbeddings(file, {str(item): row for row, item in enumerate(ids)}, vectors.astype(np.float32))
+
+    def of(self, photos: ImageSet) -> Floats:
+        """(n, dim) of the photos, in their order."""
+        if absent := [item for item in photos.ids if item not in self.row_of]:
+            raise BadInputError(
+                f"--device {self.file}: has no embedding of {absent[0]} ({len(absent)} of {len(photos)} photos); "
+                "it must hold `ids` and `embeddings` of all the photos"
+            )
+        return self.vectors[[self.row_of[item] for item in photos.ids]]
+
+
+@dataclass(frozen=True)
 class Pair:
-    """The file with its torch model, the index with its store, and what is known of the gallery's items by id."""
+    """The file with its torch model, the index with its store, and what is known of the gallery's items by id.
+
+    fp32     the fp32 file of the same weights, where there is one
+    device   what a device computed of the photos with the file, where it is known
+    """
 
     file: Path
     artifact: ArtifactEmbedder
@@ -65,6 +110,8 @@ class Pair:
     store: FeatureStore | None
     digests: dict[str, str] = field(repr=False)
     labels: dict[str, str] | None = field(repr=False)
+    fp32: Path | None = None
+    device: DeviceEmbeddings | None = None
 
 
 @dataclass(frozen=True)
@@ -85,9 +132,10 @@ def open_pair(
     index: Path | MilvusAddress,
     run: Path | None,
     reference: Path | None,
-    gallery: Path | None,
+    chosen: CheckOptions,
     threads: int,
 ) -> Pair:
+    """Everything that is compared, read and found to belong together before any photo is embedded."""
     artifact, opened = ArtifactEmbedder(file, threads=threads), open_index(index)
     require_same_space(artifact.metadata.space, opened.space, str(file), str(opened.path))
     folder = run_of(file, run)
@@ -101,21 +149,27 @@ def open_pair(
         raise BadInputError(
             f"{opened.path}: a gallery of {len(opened.ids)} has nothing to find beside the photo itself"
         )
-    stores = [FeatureStore.open(path, verify=True) for path in (gallery, reference) if path is not None]
+    fp32 = _fp32_beside(file, artifact.metadata, folder, chosen.fp32)
+    device = None if chosen.device is None else DeviceEmbeddings.open(chosen.device, artifact.metadata.dim)
+    stores = [FeatureStore.open(path, verify=True) for path in (chosen.gallery, reference) if path is not None]
     for store in stores:
         require_same_space(store.space, opened.space, str(store.path), str(opened.path))
     digests = dict(opened.digests)
     labels: dict[str, str] | None = None
     for store in stores:
-        inside = gallery is not None and store is stores[0]
+        inside = chosen.gallery is not None and store is stores[0]
         known = zip(store.items.ids, store.items.digests, strict=True)
         digests = {item: d for item, d in known if d and (inside or item in opened.row_of)} | digests
         if labels is None and store.items.labels is not None and opened.row_of.keys() <= store.row_of.keys():
             labels = dict(zip(store.items.ids, store.items.labels, strict=True))
-    return Pair(file, artifact, folder, model, opened, stores[0] if gallery else None, digests, labels)
+    inside_store = stores[0] if chosen.gallery is not None else None
+    return Pair(file, artifact, folder, model, opened, inside_store, digests, labels, fp32, device)
 
 
 def run_of(file: Path, run: Path | None) -> Path:
+    """The run that the file was exported from: the one given, or the one that it lies in."""
+    if not file.exists():
+        raise BadInputError(f"{file}: no such file")
     found = run or file.resolve().parent.parent
     if not (found / "query_model.json").is_file():
         raise BadInputError(
@@ -163,18 +217,19 @@ def gallery_features(
     )  # fmt: skip
 
 
-def fp32_beside(pair: Pair, given: Path | None) -> Path | None:
+def _fp32_beside(file: Path, mine: ArtifactMetadata, run: Path, given: Path | None) -> Path | None:
     """The fp32 artifact of the same weights and target: the file, the one given, or one beside it or in the run."""
-    mine = pair.artifact.metadata
     if mine.precision is Precision.FP32:
-        return pair.file
+        if given is not None:
+            raise BadInputError(f"--fp32 {given}: {file} is fp32 itself, and is compared with torch; leave it out")
+        return file
     if given is not None:
         other = read_metadata(given)
         if (other.precision, other.weights_digest) != (Precision.FP32, mine.weights_digest):
-            raise BadInputError(f"--fp32 {given}: is {other.precision} or of other weights than {pair.file}")
+            raise BadInputError(f"--fp32 {given}: is {other.precision} or of other weights than {file}")
         return given
-    folders = dict.fromkeys(folder.resolve() for folder in (pair.file.resolve().parent, pair.run / "exports"))
-    for path in [file for folder in folders for file in sorted(folder.glob(f"*{pair.file.suffix}"))]:
+    folders = dict.fromkeys(folder.resolve() for folder in (file.resolve().parent, run / "exports"))
+    for path in [each for folder in folders for each in sorted(folder.glob(f"*{file.suffix}"))]:
         try:
             other = read_metadata(path)
         except BadInputError:  # somebody else's file
@@ -182,18 +237,3 @@ def fp32_beside(pair: Pair, given: Path | None) -> Path | None:
         if (other.precision, other.weights_digest) == (Precision.FP32, mine.weights_digest):
             return path
     return None
-
-
-def of_device(file: Path, photos: ImageSet) -> Floats:
-    """(n, D) embeddings of the photos, in their order, from the .npz of a device."""
-    try:
-        with open(file, "rb") as handle, np.load(handle, allow_pickle=False) as stored:
-            ids, vectors = [str(item) for item in stored["ids"]], np.asarray(stored["embeddings"], np.float32)
-        row = {item: number for number, item in enumerate(ids)}
-        return vectors[[row[item] for item in photos.ids]]
-    except KeyError as error:
-        raise BadInputError(
-            f"--device {file}: has no {error}; it must hold `ids` and `embeddings` of all the photos"
-        ) from None
-    except (OSError, ValueError, IndexError, zipfile.BadZipFile) as error:
-        raise BadInputError(f"--device {file}: not readable as an .npz of ids and embeddings: {error}") from None

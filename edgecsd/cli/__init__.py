@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import sys
-from typing import NoReturn
-
 import typer
 
 from edgecsd import __version__
@@ -37,7 +32,7 @@ from edgecsd.cli import (
     whiten,
     wire,
 )
-from edgecsd.errors import INTERRUPTED_EXIT_CODE, EdgecsdError
+from edgecsd.cli.ending import end_with
 
 app = typer.Typer(
     name="edgecsd",
@@ -93,28 +88,6 @@ def _root(
 
 def main() -> None:
     """Run a command; every error becomes one clear line on stderr and its exit code."""
-    try:
-        code = app(standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED_EXIT_CODE
-    except EdgecsdError as error:
-        _fail(str(error), error.exit_code)
-    except OSError as error:
-        full = error.errno == errno.ENOSPC
-        advice = "; free some space and run the same command again: finished parts are kept" if full else ""
-        _fail(f"{error.strerror or error}: {error.filename or ''}{advice}", 2)
-    except Exception as error:
-        if hasattr(error, "format_message"):  # click's usage errors
-            _fail(error.format_message(), 2)
-        if os.environ.get("EDGECSD_DEBUG"):
-            raise
-        text = f"internal error, which is a bug: {type(error).__name__}: {error}"
-        _fail(f"{text}; EDGECSD_DEBUG=1 shows the traceback", 70)
-    if code == INTERRUPTED_EXIT_CODE:  # typer turns the key into this code
-        _fail("interrupted; finished parts are kept: the same command goes on from there", code)
-    sys.exit(code if isinstance(code, int) else 0)  # the code of typer.Exit comes back as the app's value
-
-
-def _fail(text: str, code: int) -> NoReturn:
-    print(f"edgecsd: error: {text}", file=sys.stderr)
-    sys.exit(code)
+    end_with(
+        lambda: app(standalone_mode=False), "edgecsd", "finished parts are kept: the same command goes on from there"
+    )

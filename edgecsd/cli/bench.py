@@ -10,7 +10,7 @@ import typer
 
 from edgecsd.cli.bench_browser import is_browser, measure_in_browser
 from edgecsd.cli.bench_import import finish_rows
-from edgecsd.cli.bench_table import rows_table
+from edgecsd.cli.bench_table import exit_code, rows_table
 from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, table
 from edgecsd.cli.default_command import DefaultsToMeasure
 from edgecsd.errors import BadInputError
@@ -84,7 +84,9 @@ def measure(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Measure latency, memory and parity on this host or a device, each in a fresh process. Exit 1 if a row failed.
+    """Measure latency, memory and parity on this host or a device, each in a fresh process.
+
+    Exit 1 if a row failed, 4 if none can be measured there.
 
     Example: edgecsd bench run/exports/tf_efficientnet_lite0-w8a8.tflite --images photos --threads 1
     """
@@ -155,11 +157,11 @@ def measure(
             reporter=reporter,
         )
     document: dict[str, Any] = {"rows": [row.model_dump(mode="json") for row in result.rows], "out": result.out}
-    text, failed = rows_table(result.rows), bool(result.failed)
-    if comparing and not failed:
+    text, code = rows_table(result.rows), exit_code(result.rows)
+    if comparing and not code:
         compared = compare_artifacts(result, photos, max_regression=allowed)
         document["comparison"] = {**asdict(compared), "passed": compared.passed}
-        text, failed = f"{text}\n\n{_compared(compared)}", not compared.passed
+        text, code = f"{text}\n\n{_compared(compared)}", 0 if compared.passed else 1
     soaks = []
     if soak is not None:
         from edgecsd.bench.soak import soak_of, told
@@ -175,8 +177,8 @@ def measure(
         document["figures"] = [str(path) for path in written]
         text += "".join(f"\nwrote {path}" for path in written)
     finish(as_json, document, text=text, wrote=out)
-    if failed:
-        raise typer.Exit(1)
+    if code:
+        raise typer.Exit(code)
 
 
 def _soak_protocol(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.bench_table import rows_table
+from edgecsd.cli.bench_table import exit_code, rows_table
 from edgecsd.cli.console import Json, finish
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def command(
 
 
 def finish_rows(rows: Sequence[BenchRow], out: Path | None, as_json: bool) -> None:
-    """Print them; exit 1 if one failed."""
+    """Print them; exit 1 if one failed, 4 if none can be measured there."""
     document = {"rows": [row.model_dump(mode="json") for row in rows], "out": out}
     finish(as_json, document, text=rows_table(rows), wrote=out)
-    if any(row.figures is None for row in rows):
-        raise typer.Exit(1)
+    if code := exit_code(rows):
+        raise typer.Exit(code)

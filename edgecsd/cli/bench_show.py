@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgecsd.cli.bench_table import rows_table
-from edgecsd.cli.console import Json, finish
+from edgecsd.cli.console import ConsoleReporter, Json, finish, quoted
+from edgecsd.errors import BadInputError
+
+if TYPE_CHECKING:
+    from edgecsd.bench.schema import BenchRow
 
 
 def command(
@@ -22,9 +26,7 @@ def command(
 
     Example: edgecsd bench show bench.jsonl imported.jsonl --plot figures
     """
-    from edgecsd.bench.rows_file import read_rows
-
-    rows = [row for file in files for row in read_rows(file)]
+    rows = [row for file in files for row in _rows(file)]
     document = {"rows": [row.model_dump(mode="json") for row in rows]}
     text, written = rows_table(rows), []
     if plot is not None:
@@ -33,3 +35,12 @@ def command(
         written = [str(path) for path in plot_rows(rows, plot)]
         text += "".join(f"\nwrote {path}" for path in written)
     finish(as_json, {**document, "figures": written}, text=text)
+
+
+def _rows(file: Path) -> list[BenchRow]:
+    from edgecsd.bench.rows_file import read_rows
+
+    rows = read_rows(file, ConsoleReporter())
+    if not rows:
+        raise BadInputError(f"{file}: holds no bench row; edgecsd bench FILE --out {quoted(file)} measures some")
+    return rows

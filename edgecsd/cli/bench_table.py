@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecsd.cli.console import table
+from edgecsd.errors import MissingBackendError
 
 if TYPE_CHECKING:
     from edgecsd.bench.schema import BenchRow, Figures
@@ -25,6 +26,14 @@ def rows_table(rows: Sequence[BenchRow]) -> str:
     if any(row.figures and row.parity is None for row in rows):
         lines.append(UNCHECKED)
     return "\n".join([*lines, *sorted({_origin(row) for row in rows})])
+
+
+def exit_code(rows: Sequence[BenchRow]) -> int:
+    """1 if a row failed, else 4 if none could be measured where it was asked for, else 0."""
+    statuses = {str(row.status) for row in rows}
+    if "failed" in statuses:
+        return 1
+    return MissingBackendError.exit_code if statuses == {"not-measurable"} else 0
 
 
 def _origin(row: BenchRow) -> str:

@@ -45,7 +45,10 @@ def command(
     ] = None,
     gallery_images: Annotated[Path | None, typer.Option(help="The gallery's photos, to be shown on the page.")] = None,
     fp32: Annotated[
-        Path | None, typer.Option(help="The fp32 file of the same weights (default: the one beside the file).")
+        Path | None,
+        typer.Option(
+            help="Of another precision: the fp32 file of the same weights (default: the one beside the file)."
+        ),
     ] = None,
     device: Annotated[
         Path | None, typer.Option(help=".npz with `ids` and `embeddings` of the photos, computed on a device.")

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from edgecsd.cli.console import ConsoleReporter
+from edgecsd.cli.ending import end_with
 
 
 def delivery_program(description: str, *, recipe: str, how_to: str) -> None:
@@ -20,21 +21,25 @@ def delivery_program(description: str, *, recipe: str, how_to: str) -> None:
         default=recipe,
         help="a name that edgecsd export --recipe knows, or FILE.toml (default: %(default)s)",
     )
-    parser.add_argument("--calibration", type=Path, help="photos that w8a8 measures its ranges on (some of --images)")
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        help="photos that w8a8 measures its ranges on, not checked on (default: some of --images)",
+    )
     parser.add_argument("--reference", type=Path, help="store with the gallery model's features of the photos")
     parser.add_argument("--bench-seconds", type=float, help="how long each series of the measured row takes at least")
     parser.add_argument("--licence", help="licence text or SPDX name to put into the file's metadata")
     given = parser.parse_args()
+    end_with(lambda: _deliver(given, how_to), parser.prog, "nothing was delivered: run the same command again")
+
+
+def _deliver(given: argparse.Namespace, how_to: str) -> None:
     from edgecsd.delivery import deliver
-    from edgecsd.errors import EdgecsdError
     from edgecsd.recipes import find_recipe
 
-    try:
-        delivery = deliver(
-            given.run, given.index, given.images, given.out, recipe=find_recipe(given.recipe),
-            calibration=given.calibration, reference=given.reference, bench_seconds=given.bench_seconds,
-            licence=given.licence, how_to=how_to, reporter=ConsoleReporter(),
-        )  # fmt: skip
-    except EdgecsdError as error:
-        parser.exit(error.exit_code, f"{parser.prog}: error: {error}\n")
+    delivery = deliver(
+        given.run, given.index, given.images, given.out, recipe=find_recipe(given.recipe),
+        calibration=given.calibration, reference=given.reference, bench_seconds=given.bench_seconds,
+        licence=given.licence, how_to=how_to, reporter=ConsoleReporter(),
+    )  # fmt: skip
     print(f"wrote {delivery.folder}: {delivery.artifact.name}, golden pack, card, check and measured row")

@@ -12,7 +12,6 @@ from edgecsd.cli.console import ConsoleReporter, Json, Split, Workers, finish, q
 
 if TYPE_CHECKING:
     from edgecsd.benchmark import Figures
-    from edgecsd.bootstrap import Interval
     from edgecsd.comparison import ComparisonResult
     from edgecsd.evaluate import EvaluateResult
     from edgecsd.per_query import EvaluationProtocol
@@ -146,18 +145,14 @@ def _text(result: EvaluateResult) -> str:
 
 def _setting_table(setting: str, rows: Sequence[Figures]) -> str:
     """Figures down, models across: four models with their intervals stay narrower than 120 characters."""
+    from edgecsd.bootstrap import told
+
     names = [row.name.rpartition(", ") for row in rows]
     header = ["" if setting == "all" else setting, *(first for first, _, _ in names)]
     lines = [["", *(last for _, _, last in names)]]
-    lines += [[name, *(_interval(row.intervals[name]) for row in rows)] for name in rows[0].intervals]
+    lines += [[name, *(told(row.intervals[name]) for row in rows)] for name in rows[0].intervals]
     first, rule, second, *others = table(header, lines).splitlines()
     return "\n".join([first, second, rule, *others])
-
-
-def _interval(found: Interval) -> str:
-    if found.low != found.low:  # NaN: one query alone has no interval
-        return f"{found.mean:.3f} [-, -]"
-    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
 def _notes(protocol: EvaluationProtocol) -> str:
@@ -165,13 +160,15 @@ def _notes(protocol: EvaluationProtocol) -> str:
 
 
 def _comparison_text(result: ComparisonResult) -> str:
+    from edgecsd.bootstrap import told
+
     rows = []
     for row in result.rows:
         found = row.difference
         rows.append(
             [
                 row.figure if row.setting == "all" else f"{row.setting} {row.figure}",
-                f"{row.mean_a:.4f}", f"{row.mean_b:.4f}", f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]",
+                f"{row.mean_a:.4f}", f"{row.mean_b:.4f}", told(found, "+.4f"),
                 f"{found.p_value:.4f}", str(found.queries), row.verdict,
             ]
         )  # fmt: skip

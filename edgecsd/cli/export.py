@@ -72,7 +72,7 @@ def command(
     calibration: Annotated[
         Path | None, typer.Option(help="Photos that w8a8 measures its ranges on: unlabelled, like the queries to come.")
     ] = None,
-    calibration_count: Annotated[int, typer.Option(min=8, help="How many of them.")] = 64,
+    calibration_count: Annotated[int | None, typer.Option(min=8, help="How many of them (64).")] = None,
     out: Annotated[
         Path | None, typer.Option(help="The file to write (default: RUN/exports/BACKBONE-PRECISION.SUFFIX).")
     ] = None,
@@ -109,6 +109,9 @@ def command(
 
     Example: edgecsd export run --target tflite --precision w8a8 --calibration photos
     """
+    if calibration_count is not None and calibration is None:
+        raise BadInputError(f"--calibration-count {calibration_count}: goes with --calibration PHOTOS")
+    count = calibration_count or 64
     chosen = _recipe(recipe, target, precision, ort_format)
     target, precision, ort_format, how = chosen.target, precision or chosen.precision, chosen.ort_format, chosen.how
     baked = baked_size(target, bake, bake_size)
@@ -142,7 +145,7 @@ def command(
     if precision == AUTO:
         limits = Limits(max_loss or "1%", max_size, max_cpu_ratio)
         search(
-            run, target, calibration, gallery, limits, 300 if held_out is None else held_out, split, calibration_count,
+            run, target, calibration, gallery, limits, 300 if held_out is None else held_out, split, count,
             seed, out, licence, ort_format, overwrite, as_json, tuning, beside,
         )  # fmt: skip
         return
@@ -157,7 +160,7 @@ def command(
         out=out,
         calibration=calibration,
         split=split,
-        calibration_count=calibration_count,
+        calibration_count=count,
         seed=seed,
         licence=licence,
         ort_format=ort_format,

@@ -21,7 +21,7 @@ WORDS = {
 SIGNS = {"passed": "pass", "failed": "FAIL", "undecided": "undecided"}
 
 Thresholds = Annotated[
-    Path | None, typer.Option("--thresholds", help="TOML file of thresholds: [all] and a section a precision.")
+    Path | None, typer.Option("--thresholds", help="TOML file of thresholds: \\[all] and a section a precision.")
 ]
 Threshold = Annotated[
     float | None,
@@ -116,6 +116,8 @@ def verdict_line(result: CheckResult) -> str:
 
 
 def _waterfall(result: CheckResult) -> str:
+    from edgecsd.bootstrap import told
+
     k, rows = result.k, []
     for link in result.judgement.links:
         change = link.change.get("overlap")
@@ -123,7 +125,7 @@ def _waterfall(result: CheckResult) -> str:
             (
                 str(link.name),
                 f"{link.figures['overlap'].mean:.4f}",
-                "" if change is None else f"{change.mean:+.4f} [{change.low:+.4f}, {change.high:+.4f}]",
+                "" if change is None else told(change, "+.4f"),
                 f"{link.figures['recall_1'].mean:.4f}",
                 f"{link.figures['map'].mean:.4f}" if "map" in link.figures else "-",
             )

@@ -17,7 +17,7 @@ app = typer.Typer(
     cls=DefaultsToBuild,
     help="Build a gallery index over a feature store (edgecsd index STORE --out INDEX; options: edgecsd index build "
     "--help), and what else there is to do about indexes.\n\n"
-    "Example: edgecsd index gallery.store --out gallery.index --type ivf --nprobe 16",
+    "Example: edgecsd index gallery.store --out gallery.index --type ivf",
 )
 
 
@@ -30,7 +30,9 @@ def build(
         int | None, typer.Option(help="flat, ivf, hnsw: bits a number of the vectors kept: 32 (default), 16 or 8.")
     ] = None,
     nlist: Annotated[int | None, typer.Option(help="ivf, ivfpq: inverted lists (default: about 4 sqrt N).")] = None,
-    nprobe: Annotated[int | None, typer.Option(help="ivf, ivfpq: lists searched (default: an eighth of them).")] = None,
+    nprobe: Annotated[
+        int | None, typer.Option(help="ivf, ivfpq: lists searched (default: an eighth of them, at least 8).")
+    ] = None,
     pq_bytes: Annotated[int | None, typer.Option(help="ivfpq: bytes a vector.")] = None,
     opq: Annotated[bool, typer.Option("--opq", help="ivfpq: learn a rotation that suits the codes better.")] = False,
     refine: Annotated[
@@ -53,7 +55,7 @@ def build(
 ) -> None:
     """Build the gallery index over a feature store; its search parameters are kept with it.
 
-    Example: edgecsd index gallery.store --out gallery.index --type ivf --nprobe 16
+    Example: edgecsd index gallery.store --out gallery.index --type ivf
     """
     from edgecsd.index import build_index
 

@@ -20,7 +20,9 @@ def command(
         str | None, typer.Option(help="flat (exact), ivf, ivfpq or hnsw (default: flat to 100,000 vectors, then hnsw).")
     ] = None,
     nlist: Annotated[int | None, typer.Option(help="ivf, ivfpq: inverted lists a segment.")] = None,
-    nprobe: Annotated[int | None, typer.Option(help="ivf, ivfpq: lists searched (default: an eighth of them).")] = None,
+    nprobe: Annotated[
+        int | None, typer.Option(help="ivf, ivfpq: lists searched (default: an eighth of them, at least 8).")
+    ] = None,
     pq_bytes: Annotated[int | None, typer.Option(help="ivfpq: bytes a vector.")] = None,
     links: Annotated[int | None, typer.Option(help="hnsw: links a node (32).")] = None,
     ef_construction: Annotated[int | None, typer.Option(help="hnsw: candidates while building (200).")] = None,

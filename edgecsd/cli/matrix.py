@@ -74,4 +74,6 @@ def _row(pairing: Pairing) -> tuple[str, ...]:
 
 
 def _interval(figure: Interval | None) -> str:
-    return "-" if figure is None else f"{figure.mean:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+    from edgecsd.bootstrap import told
+
+    return "-" if figure is None else told(figure)

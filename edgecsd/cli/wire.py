@@ -46,6 +46,8 @@ def command(
     from edgecsd.wire_costs import measure_codes
 
     sizes = whole_numbers("--pq-bytes", pq_bytes)
+    if out is not None and not sizes:
+        raise BadInputError(f"--out {out}: is for codebooks; say with --pq-bytes which, such as --pq-bytes 64")
     files = {size: out / f"pq-{size}.safetensors" for size in sizes} if out is not None else {}
     there = [file for file in files.values() if file.exists()]
     if there and not overwrite:

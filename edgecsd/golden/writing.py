@@ -64,6 +64,8 @@ def write_golden_pack(
     photos = images if isinstance(images, ImageSet) else find_images(images)
     photos = replace(photos, labels=None, boxes=None)  # whole photos: no app crops to the boxes of a list
     chosen = choose_photos(photos, contract, count)
+    if len(chosen) < count:
+        reporter.message(f"{count} photos were asked for; of {len(photos)} given, {len(chosen)} can be read and differ")
     reporter.message(f"{len(chosen)} photos chosen; running {file.name} on them, right and with every known mistake")
     shots = [photo.shot for photo in chosen]
     right, mistakes = np.stack([right_pixels(shot, contract) for shot in shots]), mistaken_tensors(shots, contract)

@@ -9,6 +9,9 @@ from enum import StrEnum
 from edgecsd.errors import BadInputError
 
 POINTS_PER_LIST = 39  # below this many training vectors a list, faiss warns that k-means is poor
+# Lists searched at the least: of few lists an eighth is one or two, which finds 0.5 to 0.9 of the exact first 10. On
+# 100 to 3,600 real photos the larger of 8 and an eighth finds 0.95 to 1 of them.
+FEWEST_PROBES = 8
 FULL_BITS = 32
 BITS = (8, 16, 32)  # a number of a vector: a scale a dimension learnt from the training sample, half, float
 
@@ -39,6 +42,11 @@ def usual_lists(count: int) -> int:
     return max(1, min(round(4 * math.sqrt(count)), count // POINTS_PER_LIST))
 
 
+def usual_probes(nlist: int) -> int:
+    """Lists searched of so many: an eighth, FEWEST_PROBES at the least, all where there are fewer."""
+    return min(nlist, max(FEWEST_PROBES, nlist // 8))
+
+
 def index_parameters(kind: IndexType, given: Mapping[str, int], count: int, dim: int) -> dict[str, int]:
     """Every parameter of the type, given or by default, checked against the gallery's size and dimension."""
     alien = sorted(set(given) - OPTIONS[kind])
@@ -53,7 +61,7 @@ def index_parameters(kind: IndexType, given: Mapping[str, int], count: int, dim:
     result = {name: value for name, value in given.items() if LATER_DEFAULTS.get(name) != value}
     if "nlist" in OPTIONS[kind]:
         result.setdefault("nlist", usual_lists(count))
-        result.setdefault("nprobe", max(1, result["nlist"] // 8))
+        result.setdefault("nprobe", usual_probes(result["nlist"]))
         if result["nlist"] > count or result["nprobe"] > result["nlist"]:
             raise BadInputError(
                 f"nlist {result['nlist']} and nprobe {result['nprobe']}: needs nprobe <= nlist <= {count} vectors"

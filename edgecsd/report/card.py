@@ -120,16 +120,17 @@ def _kept(held_out: HeldOut) -> Iterator[tuple[str, str, str]]:
 
 def _retrieval(checked: CheckResult) -> Iterator[tuple[str, str, str]]:
     from edgecsd.attribution import MAP, OVERLAP, RECALL_1  # needs faiss, with which the check was made
+    from edgecsd.bootstrap import told
 
     links = checked.judgement.links
     torch, last = links[1].figures, links[-1].figures
     where = f"{checked.images} photos in {Path(str(checked.index)).name}"
-    yield f"overlap@{checked.k} with the gallery model's results", _spread(last[OVERLAP]), where
-    yield "the same of the torch query model", _spread(torch[OVERLAP]), where
-    yield "the gallery model's first result found first", _spread(last[RECALL_1]), where
+    yield f"overlap@{checked.k} with the gallery model's results", told(last[OVERLAP]), where
+    yield "the same of the torch query model", told(torch[OVERLAP]), where
+    yield "the gallery model's first result found first", told(last[RECALL_1]), where
     if MAP in last:
-        yield "mAP by the photos' labels", _spread(last[MAP]), where
-        yield "mAP of the gallery model", _spread(links[0].figures[MAP]), where
+        yield "mAP by the photos' labels", told(last[MAP]), where
+        yield "mAP of the gallery model", told(links[0].figures[MAP]), where
     gates = checked.gates
     passed = sum(gate.passed for gate in gates)
     yield "gates passed", f"{passed} of {len(gates)}, verdict {checked.verdict}", "edgecsd check"
@@ -143,10 +144,6 @@ def _speed(row: BenchRow) -> Iterator[tuple[str, str, str]]:
     busy = "; the machine was busy" if row.contended else ""
     yield "latency", f"p50 {figures.p50_ms:.2f} ms, p90 {figures.p90_ms:.2f} ms", f"{row.label}, {threads}{busy}"
     yield "CPU time of one inference", f"p50 {figures.cpu_p50_ms:.2f} ms", "the same runs"
-
-
-def _spread(interval: Interval) -> str:
-    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def _not_measured(name: str, measured: Measured) -> list[str]:

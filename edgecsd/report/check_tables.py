@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from edgecsd.attribution import MAP, OVERLAP, RECALL_1, LinkFigures
-from edgecsd.bootstrap import Interval
+from edgecsd.bootstrap import told
 from edgecsd.evidence import Evidence, LatencyFacts, LinkName
 
 Rows = tuple[tuple[str, ...], ...]
@@ -16,22 +14,15 @@ Pairs = tuple[tuple[str, str], ...]
 
 
 def links_table(links: tuple[LinkFigures, ...], k: int, depth: int) -> Rows:
-    """A row a link: its figures with their intervals, and the change of overlap against the link before."""
+    """A row a link: its figures with their intervals (the template breaks the line), and the change of overlap."""
     names = [(OVERLAP, f"overlap@{k}"), (RECALL_1, "recall@1"), (MAP, f"mAP@{depth}")]
     shown = [(figure, title) for figure, title in names if figure in links[-1].figures]
     rows = [("", *(title for _, title in shown), "change")]
     for link in links:
         change = link.change.get(OVERLAP)
-        figures = (_with_interval(link.figures[figure], "") for figure, _ in shown)
-        rows.append((str(link.name), *figures, "" if change is None else _with_interval(change, "+")))
+        figures = (told(link.figures[figure]) for figure, _ in shown)
+        rows.append((str(link.name), *figures, "" if change is None else told(change, "+.3f")))
     return tuple(rows)
-
-
-def _with_interval(interval: Interval, sign: str) -> str:
-    """ "0.701 [0.667, 0.733]", which the template writes in two lines."""
-    if np.isnan(interval.low):
-        return f"{interval.mean:{sign}.3f}"
-    return f"{interval.mean:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.bootstrap import bootstrap_interval, describe, paired_difference
+from edgecsd.bootstrap import bootstrap_interval, describe, paired_difference, told
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.metrics import Relevance
@@ -93,7 +93,7 @@ def table(evidence: Evidence) -> tuple[tuple[str, ...], ...]:
         (header[0], "mAP", *header[1:]),
         ("gallery model, symmetric", _with_interval(before), "1.000", "1.000"),
         ("query model, asymmetric", _with_interval(after), overlap, cosine),
-        ("difference", f"{lost.mean:+.3f} [{lost.low:+.3f}, {lost.high:+.3f}]", "", ""),
+        ("difference", told(lost, "+.3f"), "", ""),
     )
 
 
@@ -113,10 +113,7 @@ def table_note(evidence: Evidence) -> str:
 
 
 def _with_interval(values: Values) -> str:
-    interval = bootstrap_interval(values)
-    if np.isnan(interval.low):
-        return f"{interval.mean:.3f}"
-    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+    return told(bootstrap_interval(values))
 
 
 def means(evidence: Evidence) -> dict[str, float]:

@@ -13,7 +13,7 @@ from edgecsd.bench.plots import plot_rows
 from edgecsd.bench.rows_file import RowsFile, read_rows
 from edgecsd.bench.schema import OWN, PAGE, BenchRow, Status
 from edgecsd.cli import app
-from edgecsd.errors import DamagedFileError
+from edgecsd.errors import BadInputError, DamagedFileError
 
 OLD = Path(__file__).with_name("rows-v1.jsonl")  # what the version before wrote: bench, two imports, two of the page
 
@@ -71,6 +71,21 @@ def test_a_half_line_is_passed_over_and_replaced(tmp_path: Path) -> None:
     assert read_rows(file) == rows[:3]
 
 
+def test_show_tells_what_it_leaves_out(tmp_path: Path) -> None:
+    file, whole = tmp_path / "rows.jsonl", OLD.read_text()
+    file.write_text(whole[:-100])
+    done = CliRunner().invoke(app, ["bench", "show", str(file), "--json"])
+    assert done.exit_code == 0 and len(json.loads(done.stdout)["rows"]) == 4
+    assert f"{file}: its last line is half a row" in done.stderr.replace("\n", " ")
+    for nothing in ("", "\n", whole[:100]):
+        file.write_text(nothing)
+        refused = CliRunner().invoke(app, ["bench", "show", str(OLD), str(file)])
+        assert isinstance(refused.exception, BadInputError) and "holds no bench row" in str(refused.exception)
+    file.write_text("no row\n")
+    refused = CliRunner().invoke(app, ["bench", "show", str(file)])
+    assert isinstance(refused.exception, DamagedFileError) and "--out" not in str(refused.exception)
+
+
 def test_rows_are_added_beside_those_of_another_kind(tmp_path: Path) -> None:
     file, rows = tmp_path / "rows.jsonl", read_rows(OLD)
     for row in rows:
@@ -95,8 +110,10 @@ def test_what_is_no_row(changes: dict[str, object], tmp_path: Path) -> None:
         BenchRow.model_validate(document)
     file = tmp_path / "rows.jsonl"
     file.write_text(row.model_dump_json() + "\n" + json.dumps(document) + "\n")
-    with pytest.raises(DamagedFileError, match=r"line 2: not a bench row of schema_version 2 .*choose another --out"):
+    with pytest.raises(DamagedFileError, match=r"line 2: not a bench row of schema_version 2 .*\)$"):
         read_rows(file)
+    with pytest.raises(DamagedFileError, match=r"line 2: not a bench row of schema_version 2 .*choose another --out"):
+        RowsFile(file)  # which is written to: what is advised is the writer's
 
 
 def test_a_row_of_our_own_tells_everything() -> None:

@@ -14,7 +14,7 @@ import timm
 import torch
 from doubles import PixelGallery
 
-from edgecsd.check import CheckOptions, check
+from edgecsd.check import CheckOptions, check, default_folder
 from edgecsd.check.pairing import gallery_features
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.extract import extract
@@ -51,6 +51,52 @@ def test_another_run_is_refused(arguments: dict[str, Any], folder: Path, tmp_pat
     with pytest.raises(BadInputError, match=r"no query model there to compare model\.onnx with; .*--run"):
         check(**{**arguments, "file": moved})
     assert check(**{**arguments, "file": moved}, run=folder / "run", limit=4).passed
+
+
+def test_an_fp32_file_beside_an_fp32_file_is_refused(arguments: dict[str, Any], folder: Path) -> None:
+    """It would not be looked at: before, the option was ignored."""
+    other = folder / "run" / "exports" / "model-fp16.onnx"
+    with pytest.raises(BadInputError, match=r"--fp32 .*model-fp16\.onnx: .*model-fp32\.onnx is fp32 itself"):
+        check(**arguments, options=CheckOptions(fp32=other))
+    with pytest.raises(BadInputError, match=r"--fp32 .*: is fp16 or of other weights"):
+        check(**{**arguments, "file": other}, options=CheckOptions(fp32=other))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        ("an array", r"is no \.npz; --device takes an \.npz that holds `ids` \(n,\) and `embeddings` \(n, 16\)"),
+        (b"neither", r"is no \.npz; --device takes"),
+        ({"ids": ["a"]}, r"has no `embeddings`, but ids; --device takes"),
+        ({"vectors": np.eye(16)}, r"has no `ids`, but vectors; --device takes"),
+        ({"ids": np.array(["a", None], object), "embeddings": np.eye(2, 16)}, r"Python objects, which are not read;"),
+        ({"ids": ["a", "b"], "embeddings": np.eye(3, 16)}, r"ids \(2,\), embeddings \(3, 16\) float64; --device takes"),
+        ({"ids": ["a"], "embeddings": np.eye(1, 12)}, r"embeddings \(1, 12\) float64; --device takes"),
+        ({"ids": ["a"], "embeddings": np.eye(1, 16, dtype=int)}, r"embeddings \(1, 16\) int64; --device takes"),
+    ],
+)
+def test_what_a_device_did_not_write_is_refused_before_a_photo_is_embedded(
+    content: Any, message: str, arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgecsd.check.gallery_features", lambda *_: pytest.fail("the gallery model was run"))
+    file = tmp_path / "device.npz"
+    if isinstance(content, dict):
+        np.savez(file, **content)
+    elif content == "an array":
+        file = tmp_path / "device.npy"
+        np.save(file, np.eye(24, 16, dtype=np.float32))
+    elif content is not None:
+        file.write_bytes(content)
+    with pytest.raises(BadInputError, match=message) as refused:
+        check(**arguments, options=CheckOptions(device=file))
+    assert "pickle" not in str(refused.value)
+
+
+def test_a_file_that_is_not_there_is_called_that(tmp_path: Path, folder: Path) -> None:
+    for run in (None, folder / "run"):
+        with pytest.raises(BadInputError, match=r"none\.onnx: no such file$"):
+            default_folder(tmp_path / "none.onnx", folder / "gallery.index", run)
 
 
 def test_another_pixel_contract_is_caught(arguments: dict[str, Any], tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from edgecsd.features import Items, write_store
 from edgecsd.files import sha256_file
 from edgecsd.golden import read_pack, write_golden_pack
 from edgecsd.golden.tolerances import noisy
-from edgecsd.images import decode_image
+from edgecsd.images import decode_image, find_images
 from edgecsd.index import GalleryIndex, build_index
 from edgecsd.pixel_mistakes import MISTAKES
+from edgecsd.progress import Silent
 from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.artifact import load_runner
 
@@ -104,6 +105,25 @@ def test_tolerances_let_rounding_pass_and_no_mistake(golden: Path) -> None:
         found = np.abs(noisy(pixels, mean, np.random.default_rng(2)).astype(int) - pixels).mean()
         assert found == pytest.approx(mean, abs=0.02)
     assert 0.9 < limits.end_to_end_cosine <= limits.cosine == 0.9999 and limits.max_difference == 1e-3
+
+
+class Heard(Silent):
+    """A reporter that remembers its messages."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def test_fewer_photos_than_asked_for_are_told(golden: Path, photos: Path, tmp_path: Path) -> None:
+    told = Heard()
+    pack = write_golden_pack(golden / "model.onnx", photos, tmp_path / "pack", count=100, reporter=told)
+    given = len(find_images(photos))
+    assert told.messages[0] == (
+        f"100 photos were asked for; of {given} given, {len(pack.items)} can be read and differ"
+    )
 
 
 def test_an_earlier_pack_is_replaced_and_nothing_else(golden: Path, photos: Path, tmp_path: Path) -> None:

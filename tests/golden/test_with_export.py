@@ -66,6 +66,7 @@ def test_no_pack_where_there_are_no_photos_or_none_is_wanted(golden: Path, photo
     for wrong, said in (
         (["--no-golden", "--golden", str(photos)], "--no-golden: leave out --golden"),
         (["--index", str(golden / "gallery.index")], "--index goes with the golden pack"),
+        (["--calibration-count", "20"], "--calibration-count 20: goes with --calibration PHOTOS"),
     ):
         result = runner.invoke(app, ["export", str(golden / "run"), "--target", "onnx", "--overwrite", *wrong])
         assert isinstance(result.exception, BadInputError) and said in str(result.exception)

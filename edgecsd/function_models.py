@@ -1,0 +1,81 @@
+"""Gallery models that the user's own code runs: module:function."""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgecsd.errors import BadInputError, EdgecsdError, first_line
+from edgecsd.gallery_models import Floats, Pixels, named_space, normalise
+from edgecsd.preprocess import Preprocess
+from edgecsd.space import EmbeddingSpace
+
+
+@dataclass(frozen=True)
+class FunctionGalleryModel:
+    """A gallery model that the user's own code runs."""
+
+    space: EmbeddingSpace
+    preprocess: Preprocess
+    model: Any
+    spec: str
+
+    def embed(self, pixels: Pixels) -> Floats:
+        with _their_own(self.spec, "embed()"):
+            vectors = np.asarray(self.model.embed(pixels), np.float32)
+        if vectors.shape != (len(pixels), self.space.dim):
+            raise BadInputError(
+                f"{self.space.gallery_model}: embed() gave {vectors.shape}, "
+                f"({len(pixels)}, {self.space.dim}) is expected"
+            )
+        return normalise(vectors, self.space.gallery_model)
+
+
+def from_function(module: str, function: str) -> FunctionGalleryModel:
+    """What the user's function returns, made sure of with one black image. Raises BadInputError, naming its place."""
+    spec = f"{module}:{function}"
+    try:
+        with _their_own(spec, "importing it", but=(ImportError, AttributeError, TypeError, ValueError)):
+            make = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two: not a module's name at all
+        raise BadInputError(
+            f"--gallery-model {spec}: {error} (timm:NAME, onnx:FILE or an importable module:function)"
+        ) from None
+    if not callable(make):
+        raise BadInputError(f"--gallery-model {spec}: {function} is not a function")
+    with _their_own(spec, f"{function}()"):
+        model = make()
+    missing = [name for name in ("identity", "preprocess", "embed") if not hasattr(model, name)]
+    if missing or not isinstance(model.preprocess, Preprocess):
+        raise BadInputError(
+            f"{spec} returned {type(model).__name__}; it must have identity (str: model and version), preprocess "
+            f"(edgecsd.preprocess.Preprocess) and embed(pixels); "
+            f"missing or of the wrong type: {', '.join(missing) or 'preprocess'}"
+        )
+    black = np.zeros((1, model.preprocess.size, model.preprocess.size, 3), np.uint8)
+    with _their_own(spec, "embed()"):
+        probe = np.asarray(model.embed(black), np.float32)
+    if probe.ndim != 2:
+        raise BadInputError(f"{spec}: embed() gave shape {probe.shape} for one image; (1, dim) is expected")
+    space = named_space(str(model.identity), None, model.preprocess, probe.shape[-1])
+    return FunctionGalleryModel(space, model.preprocess, model, spec)
+
+
+@contextmanager
+def _their_own(spec: str, step: str, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """What the user's code raises, as a BadInputError that says so and where; `but` and our own errors pass."""
+    try:
+        yield
+    except (EdgecsdError, *but):
+        raise
+    except Exception as error:
+        theirs = [each for each in traceback.extract_tb(error.__traceback__) if each.filename != __file__]
+        place = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
+        said = f"{type(error).__name__}: {first_line(error)}{place}"
+        raise BadInputError(f"{spec}: your own code failed, in {step}: {said}") from error
