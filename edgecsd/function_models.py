@@ -72,9 +72,9 @@ def _their_own(spec: str, step: str, but: tuple[type[Exception], ...] = ()) -> I
     """What the user's code raises, as a BadInputError that says so and where; `but` and our own errors pass."""
     try:
         yield
-    except (EdgecsdError, *but):
-        raise
     except Exception as error:
+        if isinstance(error, (EdgecsdError, *but)):
+            raise
         theirs = [each for each in traceback.extract_tb(error.__traceback__) if each.filename != __file__]
         place = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
         said = f"{type(error).__name__}: {first_line(error)}{place}"

@@ -94,6 +94,14 @@ def quoted(path: Path | str) -> str:
     return shlex.quote(str(path))
 
 
+def run_option(file: Path, run: Path | None) -> str:
+    """ " --run RUN", with a space before it, for a file that does not lie in RUN/exports, where check finds its run."""
+    beside = file.resolve().parent.parent
+    if (beside / "query_model.json").is_file() and (run is None or run.resolve() == beside):
+        return ""
+    return f" --run {'RUN' if run is None else quoted(run)}"
+
+
 def quoted_photos(images: Path, split: str | None) -> str:
     """The photos of a command as the next one is given them, its option among them."""
     return quoted(images) if split is None else f"{quoted(images)} --split {quoted(split)}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgecsd.baking import baked_size
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, quoted, require_there
+from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, quoted, require_there, run_option
 from edgecsd.cli.export_auto import Limits, search
 from edgecsd.errors import BadInputError
 from edgecsd.export_places import AUTO, default_place, suffix_of
@@ -196,7 +196,8 @@ def command(
         document,
         text=text,
         wrote=result.path,
-        following=f"edgecsd check {quoted(result.path)} --index gallery.index --images PHOTOS",
+        following=f"edgecsd check {quoted(result.path)} --index gallery.index --images PHOTOS"
+        f"{run_option(result.path, run)}",
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgecsd.cli.console import ConsoleReporter, finish, quoted, table
+from edgecsd.cli.console import ConsoleReporter, finish, quoted, run_option, table
 from edgecsd.cli.numbers import ratio_from_text, share_from_text, size_from_text
 from edgecsd.errors import BadInputError
 
@@ -89,7 +89,8 @@ def search(
         f"{parity['cosine_min']:.6f}"
         f"{put.told}\nthe same file again: {result.again}",
         wrote=result.export.path,
-        following=f"edgecsd check {quoted(result.export.path)} --index gallery.index --images PHOTOS",
+        following=f"edgecsd check {quoted(result.export.path)} --index gallery.index --images PHOTOS"
+        f"{run_option(result.export.path, result.run)}",
     )
 
 

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Split, finish, quoted, quoted_photos, require_there, table
+from edgecsd.cli.console import (
+    ConsoleReporter,
+    Json,
+    Split,
+    finish,
+    quoted,
+    quoted_photos,
+    require_there,
+    run_option,
+    table,
+)
 
 if TYPE_CHECKING:
     from edgecsd.golden import GoldenPack
@@ -45,7 +55,7 @@ def command(
         threads=threads, reporter=ConsoleReporter(),
     )  # fmt: skip
     searched = f"--index {quoted(index or 'gallery.index')} --images {quoted_photos(images, split)}"
-    following = f"edgecsd check {quoted(file)} --golden {quoted(out)} {searched}"
+    following = f"edgecsd check {quoted(file)} --golden {quoted(out)} {searched}{run_option(file, run)}"
     finish(as_json, pack.model_dump(mode="json"), text=_text(pack), wrote=out, following=following)
 
 

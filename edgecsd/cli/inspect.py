@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import Json, finish, quoted, table
+from edgecsd.cli.console import Json, finish, quoted, run_option, table
 
 if TYPE_CHECKING:
     from edgecsd.inspecting import Inspection
@@ -29,8 +29,8 @@ def command(
     from edgecsd.inspecting import inspect
 
     result = inspect(file, sha256=sha256)
-    following = f"edgecsd check {quoted(file)} --index gallery.index --images PHOTOS" if result.metadata else None
-    finish(as_json, result.as_dict(), text=_text(result), following=following)
+    following = f"edgecsd check {quoted(file)} --index gallery.index --images PHOTOS{run_option(file, None)}"
+    finish(as_json, result.as_dict(), text=_text(result), following=following if result.metadata else None)
     if not result.holds:
         raise typer.Exit(2)
 

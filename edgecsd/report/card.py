@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,10 +148,10 @@ def _speed(row: BenchRow) -> Iterator[tuple[str, str, str]]:
 
 
 def _not_measured(name: str, measured: Measured) -> list[str]:
-    missing = []
+    missing, name = [], shlex.quote(name)
     if measured.checked is None:
         others = "" if measured.held_out is None else " on other photos"
-        missing.append(f"retrieval{others} (`edgecsd check {name} --index INDEX --images PHOTOS`)")
+        missing.append(f"retrieval{others} (`edgecsd check {name} --run RUN --index INDEX --images PHOTOS`)")
     if measured.row is None:
         missing.append(f"latency (`edgecsd bench {name} --device DEVICE`)")
     if measured.costs is None:

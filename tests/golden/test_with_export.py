@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from edgecsd.accompanying import put_beside
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.exporting import export
-from edgecsd.features import Items, write_store
+from edgecsd.features import FeatureStore, Items, write_store
 from edgecsd.files import sha256_file
 from edgecsd.golden import read_pack
 from edgecsd.images import find_images
@@ -54,6 +55,36 @@ def test_the_card_has_what_was_measured_and_says_what_was_not(exported: dict[str
     rows = re.findall(r"^\| (.+) \| ([\d.]+) \[[\d., ]+\] \| ([\d.]+) \[", text, flags=re.MULTILINE)
     assert len(rows) == 8, "the dearest mistakes, in points of overlap and of recall"
     assert [float(row[1]) for row in rows] == sorted((float(row[1]) for row in rows), reverse=True)
+
+
+def test_the_next_command_can_be_pasted_wherever_the_file_is(
+    golden: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path
+) -> None:
+    """Its index and photos, which export does not know, are put in."""
+    there = {"gallery.index": str(golden / "gallery.index"), "PHOTOS": str(photos)}
+
+    def pasted(*arguments: object) -> list[str]:
+        done = CliRunner().invoke(app, [str(each) for each in arguments])
+        assert done.exit_code == 0, done.output
+        line = done.stdout.splitlines()[-1]
+        assert line.startswith("next: edgecsd check ")
+        return [there.get(word, word) for word in shlex.split(line.removeprefix("next: edgecsd "))]
+
+    run, inside = golden / "run", golden / "run" / "exports" / "again.onnx"
+    options = ["--target", "onnx", "--no-golden"]
+    assert "--run" not in pasted("export", run, *options, "--out", inside)
+    assert "--run" not in pasted("inspect", inside)
+    outside = tmp_path / "a b.onnx"
+    command = pasted("export", run, *options, "--out", outside)
+    assert command[-2:] == ["--run", str(run)]
+    checked = CliRunner().invoke(app, [*command, "--reference", str(pixel_store.path), "--out", str(tmp_path / "e")])
+    assert (tmp_path / "e" / "verdict.json").is_file(), checked.output
+    assert pasted("inspect", outside)[-2:] == ["--run", "RUN"]
+    pack = ("--images", photos, "--out", tmp_path / "pack", "--count", 2)
+    assert pasted("golden", outside, *pack, "--run", run)[-2:] == ["--run", str(run)]
+    assert "(`edgecsd check 'a b.onnx' --run RUN --index INDEX" in outside.with_name("a b.onnx.card.md").read_text(
+        "utf-8"
+    )
 
 
 def test_no_pack_where_there_are_no_photos_or_none_is_wanted(golden: Path, photos: Path, tmp_path: Path) -> None:
