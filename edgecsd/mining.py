@@ -52,7 +52,7 @@ def mine(
 def nearest(vectors: Floats, gallery: Vectors, k: int, own_rows: Rows) -> Found:
     """Exact ids and cosines (B, K) for vectors (B, D), nearest first, without each vector's own rows.
 
-    The gallery (N, D) goes through memory block by block, once.
+    Ties are in any order: training does not mind. The gallery (N, D) goes through memory block by block, once.
     """
     queries = np.ascontiguousarray(vectors, np.float32)
     if len(gallery) > GALLERY_ROWS:
