@@ -21,12 +21,23 @@ from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.space import canonical_json
 
 
+def named(path: Path) -> Path:
+    """The same place by a path that ends in its name, unlike "." and ".."; BadInputError for a root, which has none."""
+    if path.name not in ("", ".."):
+        return path
+    resolved = path.resolve()
+    if not resolved.name:
+        raise BadInputError(f"{path}: is the root of all folders, which is not written to; choose another --out")
+    return resolved
+
+
 @contextmanager
 def replace_whole(path: Path, *, tidy: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what was written there (file or folder) takes its place on success.
 
     tidy: first delete what killed processes left of it, which takes a look at every name in the folder.
     """
+    path = named(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if tidy:
         remove_stale(path)
@@ -177,6 +188,7 @@ class Parts:
     """
 
     def __init__(self, final: Path, settings: object) -> None:
+        final = named(final)
         self.folder = final.with_name(final.name + ".partial")
         self._marker = self.folder / "settings.json"
         wanted = json.loads(json.dumps(settings))

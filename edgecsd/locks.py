@@ -21,6 +21,7 @@ from typing import ParamSpec, TypeVar
 
 from edgecsd.distributed import ranks
 from edgecsd.errors import BadInputError
+from edgecsd.files import named
 from edgecsd.overwriting import unwritable
 
 if sys.platform != "win32":  # Windows has no flock: there nothing is held
@@ -33,17 +34,21 @@ Result = TypeVar("Result")
 def holding_out(step: Callable[Given, Result]) -> Callable[Given, Result]:
     """Make a step hold the place that its argument `out` names while it runs; None is held by nobody.
 
-    Of torchrun's processes the first holds it for all. Raises BadInputError where another run does.
+    The step gets a path that ends in a name, also where "." or ".." was given. Of torchrun's processes the first holds
+    it for all. Raises BadInputError where another run does, and for the root of all folders.
     """
     signature = inspect.signature(step)
 
     @functools.wraps(step)
     def held(*args: Given.args, **kwargs: Given.kwargs) -> Result:
-        out = signature.bind(*args, **kwargs).arguments.get("out")
-        if out is None or not ranks().first:
+        bound = signature.bind(*args, **kwargs)
+        if bound.arguments.get("out") is None:
             return step(*args, **kwargs)
-        with holding(Path(out)):
-            return step(*args, **kwargs)
+        out = bound.arguments["out"] = named(Path(bound.arguments["out"]))
+        if not ranks().first:
+            return step(*bound.args, **bound.kwargs)
+        with holding(out):
+            return step(*bound.args, **bound.kwargs)
 
     return held
 
@@ -54,6 +59,7 @@ def holding(place: Path) -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
+    place = named(place)
     file = place.with_name(f".{place.name}.lock")
     descriptor = _acquire(file, place)
     try:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from edgecsd.errors import BadInputError
-from edgecsd.files import read_json
+from edgecsd.files import named, read_json
 
 
 def require_free(out: Path, kind: str, *, overwrite: bool, manifest: str = "manifest.json") -> None:
@@ -21,6 +21,7 @@ def require_free(out: Path, kind: str, *, overwrite: bool, manifest: str = "mani
 
 def require_writable(out: Path) -> None:
     """Make the folder of `out`, and a file there that is deleted again; BadInputError where that cannot be done."""
+    out = named(out)
     probe = out.with_name(f".{out.name}.{os.getpid()}.probe")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ from edgecsd.files import (
     size_bytes,
     write_json,
 )
+from edgecsd.overwriting import require_writable
 
 
 def names(folder: Path) -> list[str]:
@@ -59,6 +60,21 @@ def test_a_folder_replaces_a_folder(tmp_path: Path) -> None:
         (temporary / "new").touch()
     assert names(tmp_path) == ["store"]
     assert names(target) == ["new"]
+
+
+def test_a_folder_replaces_the_one_that_it_is_called_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here" / "old").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    require_writable(Path())
+    assert Parts(Path(), {}).folder == tmp_path / "here.partial"
+    with replace_whole(Path("old/..")) as temporary:
+        assert temporary.parent == tmp_path
+        temporary.mkdir()
+        (temporary / "new").touch()
+    assert names(tmp_path) == ["here", "here.partial"] and names(tmp_path / "here") == ["new"]
+    for write in (require_writable, lambda out: Parts(out, {}), lambda out: replace_whole(out).__enter__()):
+        with pytest.raises(BadInputError, match="the root of all folders"):
+            write(Path("/"))
 
 
 def test_a_folder_that_was_never_written_leaves_the_old_one(tmp_path: Path) -> None:
