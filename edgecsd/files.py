@@ -62,11 +62,21 @@ def replace_whole(path: Path, *, tidy: bool = True) -> Iterator[Path]:
 
 
 def remove_stale(path: Path) -> None:
-    """Delete what `replace_whole(path)` left behind in processes that were killed."""
+    """Delete what `replace_whole(path)` left behind in processes that were killed.
+
+    One that was killed between its two renames left nothing at `path`: what had stood there is put back.
+    """
+    leftovers, retired = [], []
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
         owner = re.fullmatch(re.escape(f".{path.name}.") + r"(\d+)\.(tmp.*|old)", leftover.name)
         if owner and not _is_running(int(owner[1])):
-            remove(leftover)
+            leftovers.append(leftover)
+            if owner[2] == "old":
+                retired.append(leftover)
+    if retired and not os.path.lexists(path):
+        max(retired, key=lambda leftover: leftover.stat().st_ctime_ns).rename(path)
+    for leftover in leftovers:
+        remove(leftover)
 
 
 def _is_running(process: int) -> bool:
