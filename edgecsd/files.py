@@ -21,6 +21,16 @@ from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.space import canonical_json
 
 
+def named(path: Path) -> Path:
+    """The same place by a path that ends in its name, unlike "." and ".."; BadInputError for a root, which has none."""
+    if path.name not in ("", ".."):
+        return path
+    resolved = path.resolve()
+    if not resolved.name:
+        raise BadInputError(f"{path}: is the root of all folders, which is not written to; choose another --out")
+    return resolved
+
+
 @contextmanager
 def replace_whole(path: Path, *, tidy: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what was written there (file or folder) takes its place on success.
@@ -28,6 +38,7 @@ def replace_whole(path: Path, *, tidy: bool = True) -> Iterator[Path]:
     A folder is replaced by a folder only, a file by a file: BadInputError else.
     tidy: first delete what killed processes left of it, which takes a look at every name in the folder.
     """
+    path = named(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if tidy:
         remove_stale(path)
@@ -55,11 +66,21 @@ def replace_whole(path: Path, *, tidy: bool = True) -> Iterator[Path]:
 
 
 def remove_stale(path: Path) -> None:
-    """Delete what `replace_whole(path)` left behind in processes that were killed."""
+    """Delete what `replace_whole(path)` left behind in processes that were killed.
+
+    One that was killed between its two renames left nothing at `path`: what had stood there is put back.
+    """
+    leftovers, retired = [], []
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
         owner = re.fullmatch(re.escape(f".{path.name}.") + r"(\d+)\.(tmp.*|old)", leftover.name)
         if owner and not _is_running(int(owner[1])):
-            remove(leftover)
+            leftovers.append(leftover)
+            if owner[2] == "old":
+                retired.append(leftover)
+    if retired and not os.path.lexists(path):
+        max(retired, key=lambda leftover: leftover.stat().st_ctime_ns).rename(path)
+    for leftover in leftovers:
+        remove(leftover)
 
 
 def _is_running(process: int) -> bool:
@@ -181,6 +202,7 @@ class Parts:
     """
 
     def __init__(self, final: Path, settings: object) -> None:
+        final = named(final)
         self.folder = final.with_name(final.name + ".partial")
         self._marker = self.folder / "settings.json"
         wanted = json.loads(json.dumps(settings))

@@ -18,6 +18,8 @@ Rows = NDArray[np.int64]
 Blocks = Iterable[tuple[Rows, Floats]]
 
 BLOCK_ROWS = 8_192  # read at once: 16 MB at dimension 512
+SUMMED_ROWS = 256  # as float64 at once
+NOISE = 1e-5  # what a matrix product of float32 unit vectors may be off, and more
 
 
 @dataclass(frozen=True)
@@ -66,19 +68,23 @@ def store_blocks(store: FeatureStore, size: int = BLOCK_ROWS) -> Iterator[tuple[
 def exact_neighbours(queries: Floats, blocks: Blocks, k: int) -> tuple[Floats, Rows]:
     """(Q, dim) queries -> inner products (Q, k) and rows (Q, k) of the best, best first, ties by row.
 
-    The blocks are read once, and memory depends on Q, k and one block alone. k is cut to the rows there are. A query
-    that is not finite finds nothing: row -1, inner product -inf.
+    Equal vectors tie, wherever they stand; those of the blocks are of about length 1. The blocks are read once, and
+    memory depends on Q, k and one block alone. k is cut to the rows there are. A query that is not finite finds
+    nothing: row -1, inner product -inf.
     """
     scores = np.full((len(queries), k), -np.inf, np.float32)
     rows = np.full((len(queries), k), -1, np.int64)
     asked, count = np.flatnonzero(np.isfinite(queries).all(axis=1)), 0
+    noise = NOISE * np.linalg.norm(queries[asked], axis=1, keepdims=True)
     for numbers, block in blocks:
         count += len(numbers)
         found = queries[asked] @ block.T
-        hopeful = found >= scores[asked, -1:]  # never so for NaN
+        hopeful = found >= scores[asked, -1:] - noise  # never so for NaN
         for place in np.flatnonzero(hopeful.any(axis=1)):
             query, columns = asked[place], np.flatnonzero(hopeful[place])
-            _merge(scores[query], rows[query], found[place, columns], numbers[columns])
+            columns = columns[_among_best(found[place, columns], k, float(noise[place, 0]))]
+            exact = products(queries[query], block[columns]) if noise[place, 0] else found[place, columns]  # 0 with all
+            _merge(scores[query], rows[query], exact, numbers[columns])
         del found, hopeful, block  # else they are still there when the next block's are made
     return scores[:, :count], rows[:, :count]
 
@@ -90,13 +96,25 @@ def without_own(scores: Floats, rows: Rows, own: Rows, depth: int) -> tuple[Floa
     return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
 
+def products(query: Floats, vectors: Floats) -> Floats:
+    """(D,), (n, D) -> (n,) inner products, summed in 64 bit: of equal vectors equal ones, unlike a matrix product's."""
+    found, wide = np.empty(len(vectors), np.float32), query.astype(np.float64)
+    for start in range(0, len(vectors), SUMMED_ROWS):
+        found[start : start + SUMMED_ROWS] = (vectors[start : start + SUMMED_ROWS] * wide).sum(axis=1)
+    return found
+
+
+def _among_best(scores: Floats, k: int, noise: float) -> NDArray[np.bool_]:
+    """Which of (n,) scores may be among the best k when they are off by up to noise / 2."""
+    if len(scores) <= k:
+        return np.ones(len(scores), bool)
+    hopeful: NDArray[np.bool_] = scores >= np.partition(scores, len(scores) - k)[len(scores) - k] - noise
+    return hopeful
+
+
 def _merge(scores: Floats, rows: Rows, new_scores: Floats, new_rows: Rows) -> None:
     """Put new candidates into one query's sorted results, in place."""
     depth = len(scores)
-    if len(new_scores) > 4 * depth:  # a partition keeps ties at the cut, the sort below decides them
-        cut = np.partition(new_scores, len(new_scores) - depth)[len(new_scores) - depth]
-        kept = new_scores >= cut
-        new_scores, new_rows = new_scores[kept], new_rows[kept]
     known = rows >= 0
     every_score = np.concatenate([scores[known], new_scores])
     every_row = np.concatenate([rows[known], new_rows])

@@ -48,8 +48,8 @@ class PhotoSource(Protocol):
 class ImageSet:
     """Images in a fixed order: the root folder; of each its id (path below the root, "/" between), maybe label and box.
 
-    An image that has a box is cropped to it right after decoding. Where there is a `source` the images are not files
-    below `root`, which only names it.
+    A label "" is none. An image that has a box is cropped to it right after decoding. Where there is a `source` the
+    images are not files below `root`, which only names it.
     """
 
     root: Path
@@ -188,7 +188,7 @@ def of_rows(columns: list[str], rows: list[dict[str, str]], file: str, split: st
     if len(set(ids)) != len(ids):
         twice = next(a for a, b in itertools.pairwise(ids) if a == b)
         raise BadInputError(f"{file}: {twice} is listed more than once")
-    labels = tuple(row["label"] for row in rows) if "label" in columns else None
+    labels = tuple(row["label"] if row["label"].strip() else "" for row in rows) if "label" in columns else None
     return ids, labels, _listed_boxes(file, columns, rows)
 
 

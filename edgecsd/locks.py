@@ -22,6 +22,7 @@ from typing import ParamSpec, TypeVar
 
 from edgecsd.distributed import Ranks, ranks
 from edgecsd.errors import BadInputError
+from edgecsd.files import named
 from edgecsd.overwriting import unwritable
 from edgecsd.progress import Reporter
 
@@ -36,17 +37,21 @@ LOOKS_EVERY = 0.5  # seconds between two looks at a place that is waited for
 def holding_out(step: Callable[Given, Result]) -> Callable[Given, Result]:
     """Make a step hold the place that its argument `out` names while it runs; None is held by nobody.
 
-    Of torchrun's processes the first holds it for all. Raises BadInputError where another run does.
+    The step gets a path that ends in a name, also where "." or ".." was given. Of torchrun's processes the first holds
+    it for all. Raises BadInputError where another run does, and for the root of all folders.
     """
     signature = inspect.signature(step)
 
     @functools.wraps(step)
     def held(*args: Given.args, **kwargs: Given.kwargs) -> Result:
-        out = signature.bind(*args, **kwargs).arguments.get("out")
-        if out is None or not ranks().first:
+        bound = signature.bind(*args, **kwargs)
+        if bound.arguments.get("out") is None:
             return step(*args, **kwargs)
-        with holding(Path(out)):
-            return step(*args, **kwargs)
+        out = bound.arguments["out"] = named(Path(bound.arguments["out"]))
+        if not ranks().first:
+            return step(*bound.args, **bound.kwargs)
+        with holding(out):
+            return step(*bound.args, **bound.kwargs)
 
     return held
 
@@ -72,6 +77,7 @@ def holding(place: Path, *, wait: Reporter | None = None, chosen: bool = True) -
     if sys.platform == "win32":
         yield
         return
+    place = named(place)
     file = place.with_name(f".{place.name}.lock")
     descriptor = _acquire(file, place, wait, ", or choose another --out" if chosen else "")
     try:

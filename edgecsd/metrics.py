@@ -115,6 +115,15 @@ def overlap_at(left: Rows, right: Rows, k: int) -> NDArray[np.float64]:
     return np.asarray([count / depth for count in shared], np.float64)
 
 
+def share_kept(found: Rows, expected: Rows, k: int) -> NDArray[np.float64]:
+    """(Q, >= k) rankings -> (Q,) share of the first k of `expected`, -1 apart, that the first k of `found` hold.
+
+    1 where nothing was expected: nothing is lost.
+    """
+    wanted = overlap_at(expected, expected, k)
+    return np.divide(overlap_at(found, expected, k), wanted, out=np.ones_like(wanted), where=wanted > 0)
+
+
 def rank_biased_overlap(left: Rows, right: Rows, persistence: float = 0.9) -> NDArray[np.float64]:
     """(Q, k) rankings -> (Q,) extrapolated RBO (Webber et al., TOIS 2010, eq. 32 where both have length k)."""
     if not 0 < persistence < 1:

@@ -52,12 +52,13 @@ def mine(
 def nearest(vectors: Floats, gallery: Vectors, k: int, own_rows: Rows) -> Found:
     """Exact ids and cosines (B, K) for vectors (B, D), nearest first, without each vector's own rows.
 
-    The gallery (N, D) goes through memory block by block, once.
+    Ties are in any order. Where nothing else remains a cosine is -inf. The gallery (N, D) goes through memory block by
+    block, once.
     """
     queries = np.ascontiguousarray(vectors, np.float32)
     if len(gallery) > GALLERY_ROWS:
         return _nearest_of_many(queries, gallery, k, own_rows)
-    similarities = torch.from_numpy(queries) @ torch.from_numpy(np.array(gallery[:], np.float32)).T
+    similarities = torch.from_numpy(queries) @ torch.from_numpy(np.require(gallery[:], np.float32, "W")).T
     for row, own in enumerate(own_rows):
         similarities[row, torch.from_numpy(own)] = -torch.inf
     found = similarities.topk(k)

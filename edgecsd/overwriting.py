@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from edgecsd.errors import BadInputError
-from edgecsd.files import read_json
+from edgecsd.files import named, read_json
 
 
 def require_free(
@@ -36,6 +36,7 @@ def require_file_place(file: Path, option: str) -> None:
 
 def require_writable(out: Path) -> None:
     """Make the folder of `out`, and a file there that is deleted again; BadInputError where that cannot be done."""
+    out = named(out)
     probe = out.with_name(f".{out.name}.{os.getpid()}.probe")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

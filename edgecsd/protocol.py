@@ -21,6 +21,7 @@ import numpy as np
 from edgecsd.errors import BadInputError, DamagedFileError, first_line
 
 MAX_BYTES = 16 << 20  # of a file, and of the arrays and bytes that it is read into
+LIST_BYTES = 64  # of an empty list: a shape of ones and zeros makes many of hardly any content
 MAX_STEPS = 500_000  # instructions; ground truth of 5,000 images and 70 queries is some 60,000
 MAX_DIMENSIONS = 8
 _DTYPE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f[248]|[SU]\d{1,5})")  # no objects, records, dates or raw memory
@@ -208,10 +209,13 @@ class _Machine:
 
     def _bytes(self, text: str) -> bytes:
         """A text's Latin-1 bytes; how many a file may ask for, by naming one text many times, is bounded."""
-        self._room -= len(text)
+        self._take(len(text))
+        return text.encode("latin-1")
+
+    def _take(self, count: int) -> None:
+        self._room -= count
         if self._room < 0:
             raise BadInputError(f"{self._file}: grows to over {MAX_BYTES >> 20} MB when it is read")
-        return text.encode("latin-1")
 
     def _values(self, dtype: np.dtype[Any], shape: tuple[Any, ...], content: str | bytes, order: str) -> Any:
         """An array's content as plain lists, of a scalar the plain number or text."""
@@ -222,6 +226,7 @@ class _Machine:
             raise ValueError("an array whose content is not as long as its shape says")
         if dtype.kind == "U":  # four bytes a character, some of which are none: numpy itself would stumble over them
             raw.decode("utf-32-be" if dtype.byteorder == ">" else "utf-32-le", "surrogatepass")
+        self._take(LIST_BYTES * sum(math.prod(shape[:axis]) for axis in range(1, len(shape))))
         return np.ndarray(shape, dtype, buffer=raw, order="F" if order == "F" else "C").tolist()
 
 

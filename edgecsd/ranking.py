@@ -2,13 +2,14 @@
 
 A million vectors need no full ranking: average precision asks only for the places of the relevant and the junk items.
 The place of an item is the number of vectors that come before it, which is counted. Ties are broken by row, as a stable
-sort breaks them.
+sort breaks them; equal vectors always tie.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,33 @@ NOWHERE = -1  # the place or row of what is not found
 
 
 @dataclass(frozen=True)
+class Copies:
+    """rows (C,): those whose vector stands in an earlier row too; firsts (C,): the first row that has it.
+
+    A matrix product gives equal vectors results that differ in the last digits, by where in a block they stand.
+    """
+
+    rows: Rows
+    firsts: Rows
+
+    @staticmethod
+    def among(blocks: Iterable[tuple[int, Floats]]) -> Copies:
+        """Those in (first row, (n, D) vectors), found by a hash of 64 bits: 16 bytes a row are held."""
+        hashes = [
+            np.fromiter((hash(row.tobytes()) for row in block + np.float32(0)), np.int64, len(block))  # 0 is -0
+            for _, block in blocks
+        ]
+        every = np.concatenate(hashes) if hashes else np.empty(0, np.int64)
+        order = np.argsort(every, kind="stable")
+        anew = np.diff(every[order], prepend=every[order[:1]] - 1) != 0
+        return Copies(order[~anew], order[anew][np.cumsum(anew) - 1][~anew])
+
+    def align(self, scores: Floats) -> None:
+        """Give each copy the score of its first, in place: (N,) or (Q, N)."""
+        scores[..., self.rows] = scores[..., self.firsts]
+
+
+@dataclass(frozen=True)
 class Searched:
     """What is searched: vectors in memory (N, D), then stores that stay on disk; rows count through them in order."""
 
@@ -34,6 +62,11 @@ class Searched:
     @property
     def count(self) -> int:
         return len(self.vectors) + sum(store.count for store in self.stores)
+
+    @cached_property
+    def copies(self) -> Copies:
+        """Rows with equal vectors."""
+        return Copies.among(self.blocks())
 
     def blocks(self) -> Iterator[tuple[int, Floats]]:
         """(first row, (at most BLOCK_ROWS, D) float32), in row order."""
@@ -69,6 +102,7 @@ def search(queries: Floats, searched: Searched, targets: Sequence[Rows], depth: 
     for start in range(0, len(queries), step):
         for query, scores in enumerate(_scores(queries[start : start + step], searched), start):
             if finite[query]:
+                searched.copies.align(scores)
                 keys = _keys(scores)
                 top[query] = _first(keys, depth)
                 places[query] = _places(keys, targets[query])
@@ -77,8 +111,13 @@ def search(queries: Floats, searched: Searched, targets: Sequence[Rows], depth: 
 
 def rank(queries: Floats, gallery: Floats) -> Rows:
     """(Q, N) gallery rows by falling inner product, ties by row: the whole ranking, for small galleries."""
-    blocks = [queries[i : i + BLOCK_QUERIES] @ gallery.T for i in range(0, len(queries), BLOCK_QUERIES)]
-    return np.concatenate([np.argsort(-block, axis=1, kind="stable") for block in blocks]).astype(np.int64)
+    copies = Searched(gallery).copies
+    ranked = [np.empty((0, len(gallery)), np.int64)]
+    for start in range(0, len(queries), BLOCK_QUERIES):
+        scores = queries[start : start + BLOCK_QUERIES] @ gallery.T
+        copies.align(scores)
+        ranked.append(np.argsort(-scores, axis=1, kind="stable"))
+    return np.concatenate(ranked)
 
 
 def _scores(queries: Floats, searched: Searched) -> Floats:

@@ -115,10 +115,12 @@ def _require_one_space(gallery: FeatureStore, queries: FeatureStore, distractors
 
 
 def _by_label(gallery: FeatureStore, queries: FeatureStore, junk: Sequence[frozenset[int]]) -> tuple[Relevance, ...]:
+    """Gallery items of the query's label, its own photo not among them; none for a query without a label."""
     assert gallery.items.labels is not None and queries.items.labels is not None
     by_label: dict[str, set[int]] = {}
     for row, label in enumerate(gallery.items.labels):
-        by_label.setdefault(label, set()).add(row)
+        if label:
+            by_label.setdefault(label, set()).add(row)
     return tuple(
         Relevance(frozenset(by_label.get(label, set()) - j), j)
         for label, j in zip(queries.items.labels, junk, strict=True)

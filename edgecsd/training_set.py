@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.images import ImageSet, photo_digest
-from edgecsd.mapped_vectors import FlatViews, MappedVectors, Queries, Vectors, Views, gallery_vectors, view_vectors
+from edgecsd.mapped_vectors import FlatViews, Queries, Vectors, Views, gallery_vectors, view_vectors
 from edgecsd.metrics import overlap_at
 from edgecsd.mining import nearest
 from edgecsd.selection import HeldOutBy
@@ -54,20 +54,14 @@ class TrainingSet:
         return np.asarray(self.features[images, 0])
 
     def neighbours(self, embeddings: Floats, depth: int) -> NDArray[np.int64]:
-        """(H, depth) gallery rows nearest to the (H, D) embeddings of the held-out images, best first, ties by row.
+        """(H, depth) gallery rows nearest to the (H, D) embeddings of the held-out images, best first.
 
-        The photos themselves are left out; where nothing else remains the row is -1.
+        Ties are in any order. The photos themselves are left out; where nothing else remains the row is -1. The gallery
+        goes through memory block by block.
         """
-        if isinstance(self.gallery, MappedVectors):
-            own = [self.own_rows[int(position)] for position in self.held_out]
-            most = len(self.gallery) - max(len(rows) for rows in own)
-            return nearest(embeddings, self.gallery, min(depth, most), own)[0].astype(np.int64)
-        similarities = embeddings @ self.gallery.T
-        for row, position in enumerate(self.held_out):
-            similarities[row, self.own_rows[int(position)]] = -np.inf
-        order = np.argsort(-similarities, axis=1, kind="stable")[:, :depth]
-        found = np.take_along_axis(similarities, order, axis=1) > -np.inf
-        return np.where(found, order, -1)
+        own = [self.own_rows[int(position)] for position in self.held_out]
+        rows, cosines = nearest(embeddings, self.gallery, min(depth, len(self.gallery)), own)
+        return np.where(cosines > -np.inf, rows, -1).astype(np.int64)
 
     def held_out_overlaps(self, embeddings: Floats, k: int) -> NDArray[np.float64]:
         """(H,) share of the gallery model's first k neighbours that each of the (H, D) embeddings finds too."""

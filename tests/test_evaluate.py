@@ -112,6 +112,21 @@ def test_queries_of_labels_that_the_gallery_lacks(tmp_path: Path) -> None:
         evaluate(gallery.path, alien.path)
 
 
+def test_a_blank_label_is_no_class(tmp_path: Path) -> None:
+    vectors, labels = clusters(20, 1)
+    some = tuple(label if row % 3 else "" for row, label in enumerate(labels))
+    gallery = write_store(
+        tmp_path / "g", SPACE, Items(tuple(f"g{n}" for n in range(20)), ("",) * 20, some), vectors, dtype="float32"
+    )
+    asked = Items(("a", "b"), ("",) * 2, (labels[1], ""))
+    queries = write_store(tmp_path / "q", SPACE, asked, vectors[1:3], dtype="float32")
+    found = make_benchmark(gallery, queries).relevance
+    assert found[0].ok == {row for row in range(20) if some[row] == labels[1]} and found[1].ok == frozenset()
+    alone = write_store(tmp_path / "a", SPACE, Items(("a",), ("",), (labels[1],)), vectors[1:2], dtype="float32")
+    one, both = (evaluate(gallery.path, each.path).rows[0].mean_average_precision for each in (alone, queries))
+    assert one == both  # who has no label leaves the mean
+
+
 def test_contradictory_relevance_is_refused() -> None:
     gallery, own = np.eye(4, dtype=np.float32), np.arange(4)[None]
     with pytest.raises(BadInputError, match="both relevant and junk"):

@@ -24,6 +24,7 @@ from edgecsd.files import (
     size_bytes,
     write_json,
 )
+from edgecsd.overwriting import require_writable
 
 
 def names(folder: Path) -> list[str]:
@@ -61,6 +62,21 @@ def test_a_folder_replaces_a_folder(tmp_path: Path) -> None:
     assert names(target) == ["new"]
 
 
+def test_a_folder_replaces_the_one_that_it_is_called_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here" / "old").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    require_writable(Path())
+    assert Parts(Path(), {}).folder == tmp_path / "here.partial"
+    with replace_whole(Path("old/..")) as temporary:
+        assert temporary.parent == tmp_path
+        temporary.mkdir()
+        (temporary / "new").touch()
+    assert names(tmp_path) == ["here", "here.partial"] and names(tmp_path / "here") == ["new"]
+    for write in (require_writable, lambda out: Parts(out, {}), lambda out: replace_whole(out).__enter__()):
+        with pytest.raises(BadInputError, match="the root of all folders"):
+            write(Path("/"))
+
+
 def test_a_folder_that_was_never_written_leaves_the_old_one(tmp_path: Path) -> None:
     target = tmp_path / "store"
     target.mkdir()
@@ -94,12 +110,40 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path) -> None:
 def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     gone, mine = int(dead.stdout), os.getpid()
+    (tmp_path / "store").mkdir()
     (tmp_path / f".store.{gone}.tmp").mkdir()
     (tmp_path / f".store.{gone}.old").mkdir()
     (tmp_path / f".store.{mine}.tmp").mkdir()
     (tmp_path / f".store.backup.{gone}.tmp").mkdir()  # of another target
     remove_stale(tmp_path / "store")
-    assert names(tmp_path) == sorted([f".store.{mine}.tmp", f".store.backup.{gone}.tmp"])
+    assert names(tmp_path) == sorted([f".store.{mine}.tmp", f".store.backup.{gone}.tmp", "store"])
+
+
+@pytest.mark.parametrize("name", ["store", "store.old"])
+def test_what_stood_there_comes_back_where_a_process_was_killed_between_its_renames(tmp_path: Path, name: str) -> None:
+    program = """
+import os, sys
+from pathlib import Path
+from edgecsd.files import replace_whole
+rename = Path.rename
+def killed(self, target):
+    rename(self, target)
+    os.kill(os.getpid(), 9)
+Path.rename = killed
+with replace_whole(Path(sys.argv[1])) as temporary:
+    temporary.mkdir()
+    (temporary / "new").touch()
+"""
+    place = tmp_path / name
+    (place / "whole").mkdir(parents=True)
+    assert subprocess.run([sys.executable, "-c", program, str(place)], check=False).returncode == -9
+    assert not place.exists() and len(names(tmp_path)) == 2
+    with pytest.raises(ZeroDivisionError), replace_whole(place):
+        raise ZeroDivisionError
+    assert names(tmp_path) == [name] and names(place) == ["whole"]
+    with replace_whole(place) as temporary:
+        temporary.mkdir()
+    assert names(tmp_path) == [name] and names(place) == []
 
 
 FULL_DISK = """

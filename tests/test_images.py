@@ -154,6 +154,7 @@ def test_byte_order_marks_line_ends_and_quotes_do_not_matter(tmp_path: Path, enc
 def test_rows_shorter_or_longer_than_the_header_are_taken(tmp_path: Path) -> None:
     found = find_images(write_list(tmp_path, "path,label\na.jpg\nb.jpg,dog,extra\n"))
     assert found.labels == ("", "dog")
+    assert find_images(write_list(tmp_path, "path,label\na.jpg,  \nb.jpg,big dog\n")).labels == ("", "big dog")
 
 
 @pytest.mark.parametrize(

@@ -127,3 +127,20 @@ def test_what_runs_share_is_waited_for(tmp_path: Path) -> None:
         with pytest.raises(BadInputError, match="writes there"), holding(place):
             pass
     first.communicate()
+
+
+def test_a_place_may_be_given_without_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @holding_out
+    def step(out: Path) -> tuple[Path, bool]:
+        return out, out.with_name(f".{out.name}.lock").is_file()
+
+    (tmp_path / "x" / "y").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "x")
+    assert step(Path()) == (tmp_path / "x", True)
+    assert step(out=Path("y/..")) == (tmp_path / "x", True)
+    assert step(Path("y")) == (Path("y"), True)
+    for root in (Path("/"), Path("/tmp/..")):
+        with pytest.raises(BadInputError, match="the root of all folders"):
+            step(root)
+    with holding(Path()), pytest.raises(BadInputError, match="writes there"):
+        step(tmp_path / "x")

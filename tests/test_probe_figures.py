@@ -65,6 +65,25 @@ def test_exact_neighbours_and_reading_back(store: FeatureStore, tmp_path: Path) 
         np.testing.assert_allclose(scores[-1, 0], 1, atol=1e-3)
 
 
+def test_equal_vectors_are_found_by_row_in_whatever_blocks() -> None:
+    """Each of 60 vectors stands in some 80 rows, where a matrix product gives it several values."""
+    random, queries = np.random.default_rng(3), unit(np.random.default_rng(4).normal(size=(37, 513)))
+    kinds = random.integers(0, 60, 5003)
+    different = unit(random.normal(size=(60, 513)))
+    exact = queries.astype(np.float64) @ different.astype(np.float64).T
+    wanted = np.argsort(-exact[:, kinds], axis=1, kind="stable")[:, :100]
+    for size in (5003, 1000, 37):
+        blocks = [(np.arange(a, min(a + size, 5003)), different[kinds[a : a + size]]) for a in range(0, 5003, size)]
+        for at_once in (37, 1):
+            for start in range(0, 37, at_once):
+                scores, found = exact_neighbours(queries[start : start + at_once], blocks, 100)
+                np.testing.assert_array_equal(found, wanted[start : start + at_once])
+                expected = np.take_along_axis(exact[start : start + at_once], kinds[found], axis=1)
+                np.testing.assert_allclose(scores, expected, atol=1e-7)
+    scores, found = exact_neighbours(np.zeros((2, 513), np.float32), blocks, 5)
+    assert found.tolist() == [[0, 1, 2, 3, 4]] * 2 and not scores.any()
+
+
 def test_a_large_gallery_is_sampled_in_blocks(store: FeatureStore, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("edgecsd.gallery_vectors.BLOCK_ROWS", 50)
     index = build_index(store, tmp_path / "x.index")

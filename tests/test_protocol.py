@@ -239,6 +239,14 @@ def test_sizes_are_bounded(tmp_path: Path) -> None:
     assert read(tmp_path, b"K\x01r\xff\xff\xff\x7f.") == 1  # a memo of two thousand million places is not made
 
 
+@pytest.mark.parametrize("shape", [(300_000, 0), (300_000, 0, 7), (2, 300_000, 0), (200_000, 1, 1, 1)], ids=str)
+def test_shapes_that_make_many_lists_of_no_content_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    data = pickle.dumps(np.zeros(shape, np.uint8), protocol=2)
+    with pytest.raises(BadInputError, match="grows to over 16 MB"):
+        read(tmp_path, data)
+    assert read(tmp_path, pickle.dumps(np.zeros((0, *shape), np.uint8), protocol=2)) == []
+
+
 def test_a_missing_file_or_a_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"gone\.pkl: No such file"):
         read_plain_pickle(tmp_path / "gone.pkl")

@@ -57,6 +57,41 @@ def test_real_numbers_of_both_signs_and_zero() -> None:
     assert found.places[0].tolist() == [3, 1, 4, 5, 0, 2]
 
 
+def copied(rows: int, of: int, dim: int) -> np.ndarray:
+    """Real unit vectors, each there many times: what BLAS makes of them depends on where in a block they stand."""
+    random = np.random.default_rng(9)
+    different = random.normal(size=(of, dim)).astype(np.float32)
+    different[0] = 0
+    different /= np.maximum(np.linalg.norm(different, axis=1, keepdims=True), 1e-12)
+    return different[random.integers(0, of, rows)]
+
+
+def test_equal_vectors_stand_by_row_wherever_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery, queries = copied(5003, 60, 513), copied(37, 37, 513)[::-1].copy()
+    gallery[gallery == 0] = np.where(np.arange((gallery == 0).sum()) % 2, np.float32(0), np.float32(-0.0))
+    queries[:] += np.random.default_rng(10).normal(size=queries.shape).astype(np.float32) / 30
+    first = {vector.tobytes(): row for row, vector in reversed(list(enumerate(gallery + np.float32(0))))}
+    kinds = np.array([first[vector.tobytes()] for vector in gallery + np.float32(0)])
+    exact = np.stack([np.round(queries.astype(np.float64) @ gallery[row].astype(np.float64), 12) for row in kinds], 1)
+    expected = np.argsort(-exact, axis=1, kind="stable")
+    assert len(set(kinds.tolist())) == 60
+
+    np.testing.assert_array_equal(rank(queries, gallery), expected)
+    monkeypatch.setattr(ranking, "BLOCK_ROWS", 1000)
+    for at_once in (37, 1):
+        for start in range(0, 37, at_once):
+            asked = slice(start, start + at_once)
+            found = search(queries[asked], Searched(gallery), [np.arange(5003)] * at_once, depth=200)
+            np.testing.assert_array_equal(found.top, expected[asked, :200])
+            for places, order in zip(found.places, expected[asked], strict=True):
+                np.testing.assert_array_equal(places[order], np.arange(5003))
+
+
+def test_without_vectors_there_are_no_copies() -> None:
+    assert len(Searched(np.empty((0, 4), np.float32)).copies.rows) == 0
+    assert rank(np.empty((0, 6), np.float32), coarse(5, 1)).shape == (0, 5)
+
+
 def test_what_is_not_finite_finds_nothing_and_is_found_last() -> None:
     gallery, queries = coarse(20, 6), coarse(3, 7)
     queries[1, 2] = np.nan

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from doubles import PixelGallery
 
+from edgecsd import mining
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore, Items, write_store
@@ -114,6 +117,37 @@ def test_neighbours_against_brute_force(photos: Path, pixel_store: FeatureStore)
     assert data.held_out_overlap(own, 5) == 1.0
     slow = np.mean([len(set(a[:5]) & set(b[:5])) / 5 for a, b in zip(found, data.neighbours(own, 24), strict=True)])
     assert data.held_out_overlap(embeddings, 5) == pytest.approx(slow)
+
+
+@pytest.mark.parametrize(("rows_at_once", "values"), [(1 << 15, 1 << 26), (100, 16 * 700), (100, 16 * 2500)])
+def test_neighbours_in_a_gallery_of_many_blocks(
+    photos: Path, pixel_store: FeatureStore, monkeypatch: pytest.MonkeyPatch, rows_at_once: int, values: int
+) -> None:
+    monkeypatch.setattr(mining, "GALLERY_ROWS", rows_at_once)
+    monkeypatch.setattr(mining, "GALLERY_VALUES", values)
+    data, random = make(find_images(photos), pixel_store), np.random.default_rng(1)
+    own = tuple(np.array(sorted({n, 700 + n, 1999 - n})) for n in range(24))
+    data = replace(data, gallery=random.normal(size=(2000, 16)).astype(np.float32), own_rows=own)
+    embeddings = random.normal(size=(len(data.held_out), 16)).astype(np.float32)
+    found = data.neighbours(embeddings, 2000)
+    for row, position in enumerate(data.held_out):
+        order = np.argsort(-(data.gallery.astype(np.float64) @ embeddings[row].astype(np.float64)))
+        assert found[row].tolist() == [n for n in order if n not in own[position]] + [-1] * 3
+    np.testing.assert_array_equal(data.neighbours(embeddings, 10), found[:, :10])
+    assert (data.neighbours(np.full_like(embeddings, np.nan), 10) == -1).all()
+
+
+def test_neighbours_in_a_large_gallery_are_not_a_whole_ranking(photos: Path, pixel_store: FeatureStore) -> None:
+    data, random = make(find_images(photos), pixel_store), np.random.default_rng(1)
+    held_out = np.zeros(100, np.int64)
+    data = replace(data, gallery=random.normal(size=(40_000, 16)).astype(np.float32), held_out=held_out)
+    embeddings = random.normal(size=(100, 16)).astype(np.float32)
+    data.neighbours(embeddings, 10)  # what it needs is imported
+    tracemalloc.start()
+    data.neighbours(embeddings, 10)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * 40_000 * 4  # the similarities alone
 
 
 def test_photos_from_elsewhere_with_a_store_of_their_own(

@@ -11,11 +11,12 @@ from pydantic import BaseModel, ConfigDict
 
 from edgecsd.bootstrap import Interval, bootstrap_interval
 from edgecsd.errors import BadInputError, ImageReadError
+from edgecsd.gallery_vectors import without_own
 from edgecsd.golden.orientation import STORED
 from edgecsd.golden.signatures import INPUT_MISTAKES, mistaken_tensors
 from edgecsd.images import ImageSet
 from edgecsd.index import GalleryIndex
-from edgecsd.metrics import overlap_at
+from edgecsd.metrics import share_kept
 from edgecsd.pixel_mistakes import Shot, right_pixels
 from edgecsd.preprocess import Preprocess
 from edgecsd.progress import Reporter
@@ -103,9 +104,9 @@ def _search_chunk(
 
 
 def _found(tensors: NDArray[np.uint8], own: list[int], embed: Embed, index: GalleryIndex, k: int) -> list[Rows]:
+    """Of each photo the (k,) rows found without its own; -1 at the end where the index finds fewer."""
     depth = min(k, len(index.ids) - 1)
-    _, rows = index.search(embed(tensors), depth + 1)
-    return [np.array([r for r in each if r != mine][:depth], np.int64) for each, mine in zip(rows, own, strict=True)]
+    return list(without_own(*index.search(embed(tensors), depth + 1), np.array(own), depth)[1])
 
 
 def _cost(name: str, right: Rows, wrong: dict[int, Rows]) -> MistakeCost:
@@ -113,7 +114,7 @@ def _cost(name: str, right: Rows, wrong: dict[int, Rows]) -> MistakeCost:
     mistaken = right.copy()
     for photo, rows in wrong.items():
         mistaken[photo] = rows
-    overlap = bootstrap_interval(POINTS * (1 - overlap_at(mistaken, right, right.shape[1])))
+    overlap = bootstrap_interval(POINTS * (1 - share_kept(mistaken, right, right.shape[1])))
     recall = bootstrap_interval(POINTS * (mistaken[:, 0] != right[:, 0]).astype(np.float64))
     return MistakeCost(
         name=name, changed=len(wrong) / len(right), overlap_lost=overlap.mean, overlap_interval=_ends(overlap),

@@ -11,7 +11,7 @@ from edgecsd.closeness import CLOSENESS
 from edgecsd.gates import DEFAULT_THRESHOLDS
 from edgecsd.golden.pack import Tolerances
 from edgecsd.index import GalleryIndex
-from edgecsd.metrics import overlap_at
+from edgecsd.metrics import share_kept
 from edgecsd.quantization import Precision
 
 # Levels of 0 to 255. Over 20 photos Pillow, Chromium and Java's ImageIO decoded alike to the bit. A decoder without
@@ -44,7 +44,7 @@ def measure_tolerances(
         lowest = min(lowest, float((found * embeddings).sum(1).min()))
         if index is not None:
             (_, expected), (_, now) = index.search(embeddings, k), index.search(found, k)
-            overlap = min(overlap, float(overlap_at(now, expected, k).mean()))
+            overlap = min(overlap, float(share_kept(now, expected, k).mean()))
     return Tolerances(
         decoded_mean=DECODER_MEAN, tensor_mean=round(mean, 3), tensor_max=TENSOR_MAX, cosine=least,
         max_difference=DEFAULT_THRESHOLDS[precision].max_difference,

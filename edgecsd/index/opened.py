@@ -80,7 +80,7 @@ class GalleryIndex:
         return opened
 
     def search(self, queries: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
-        """(Q, dim) unit vectors -> cosines (Q, k) and rows (Q, k), best first, ties by row.
+        """(Q, dim) unit vectors -> cosines (Q, k) and rows (Q, k), best first, equal cosines by row.
 
         k is cut to the gallery's size. An approximate index may find fewer than k: row -1, cosine -inf.
         """

@@ -82,13 +82,13 @@ def _stacked(points: Points) -> Floats:
 def map_figure(points: Points, flat: Floats, *, other_name: str = "query model") -> Figure:
     """The map of (N + 2 P, 2) places: grey gallery; circle = gallery model, triangle = query model, a line each pair.
 
-    Pairs have their label's colour where there are no more labels than colours, else their model's.
+    Pairs have their label's colour, or grey for none, where there are no more labels than colours, else their model's.
     """
     gallery, one, other = points.places(flat)
-    names = sorted(set(points.labels or ()))
+    names = sorted(set(points.labels or ()) - {""})
     by_label = 1 < len(names) <= len(PALETTE)
     colour_of = dict(zip(names, PALETTE, strict=False))
-    label_colours = [colour_of[label] for label in points.labels or ()] if by_label else []
+    label_colours = [colour_of.get(label, MUTED) for label in points.labels or ()] if by_label else []
     with look():
         figure = new_figure(5.0)
         axes = figure.subplots()

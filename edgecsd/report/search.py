@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.metrics import Relevance, average_precision
+from edgecsd.ranking import Searched
 
 Floats = NDArray[np.float32]
 Values = NDArray[np.float64]
@@ -39,9 +40,10 @@ def search(queries: Floats, gallery: Floats, relevance: Sequence[Relevance], dep
     """Search (Q, D) queries in a gallery (N, D) by falling cosine, ties by row, in blocks of bounded memory."""
     rows: list[tuple[int, ...]] = []
     best, precision = np.full(len(queries), np.nan), np.full(len(queries), np.nan)
-    at_once = max(1, BLOCK_VALUES // len(gallery))
+    at_once, copies = max(1, BLOCK_VALUES // len(gallery)), Searched(gallery).copies
     for first in range(0, len(queries), at_once):
         cosines = queries[first : first + at_once] @ gallery.T
+        copies.align(cosines)
         for offset, ranking in enumerate(np.argsort(-cosines, axis=1, kind="stable")):
             query = first + offset
             junk = relevance[query].junk

@@ -75,6 +75,9 @@ def test_a_map_joins_each_pair_and_colours_few_labels(tmp_path: Path) -> None:
         "c",
     ]
     assert ink(save(figure, tmp_path / "map")[0]) > 0.01
+    some = points(("a", "b", "") * 3)
+    named = map_figure(some, pca_places(some)[0]).axes[0].get_legend()
+    assert named is not None and [text.get_text() for text in named.get_texts()][3:] == ["a", "b"]
     many = points(tuple(str(row) for row in range(9)))
     assert len({*many.labels}) > len(PALETTE)
     plain = map_figure(many, pca_places(many)[0]).axes[0].get_legend()

@@ -39,6 +39,16 @@ def test_blocks_find_what_a_slow_search_finds(values_at_once: int, monkeypatch: 
             assert np.isnan(found.average_precision[query])
 
 
+def test_equal_vectors_stand_by_row() -> None:
+    random = np.random.default_rng(5)
+    vectors = random.normal(size=(2502, 512)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    found = search(
+        vectors[:64], np.concatenate([vectors, vectors])[:5003], [Relevance(frozenset(), frozenset())] * 64, 2
+    )
+    assert found.rows == tuple((row, row + 2502) for row in range(64))
+
+
 def test_average_precision_is_that_of_metrics() -> None:
     gallery = np.eye(4, dtype=np.float32)
     query = np.array([[0.8, 0.5, 0.3, 0.1]], np.float32)
