@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgecsd.errors import DamagedFileError
 from edgecsd.files import read_manifest
@@ -17,7 +17,8 @@ from edgecsd.preprocess import validation_text
 from edgecsd.targets.artifact import ArtifactMetadata
 
 KIND: Literal["golden pack"] = "golden pack"
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
+READABLE_VERSIONS = (1, 2)  # 1: without digests of the signatures
 MANIFEST = "golden.json"
 Kind = TypeVar("Kind", bound=np.generic)
 
@@ -97,7 +98,9 @@ class GoldenItem(_Part):
     embedding: FileName
     embedding_sha256: Digest
     samples: FileName
+    samples_sha256: Digest | None = None  # None, as the next: a pack of version 1
     mistaken: FileName
+    mistaken_sha256: Digest | None = None
     ids: tuple[str, ...] = ()
     scores: tuple[float, ...] = ()
 
@@ -111,7 +114,7 @@ class GoldenPack(_Part):
     """
 
     kind: Literal["golden pack"] = KIND
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     artifact: ArtifactPart
     fingerprint: str
     index: str | None = None
@@ -124,10 +127,17 @@ class GoldenPack(_Part):
     costs: Costs | None = None
     versions: dict[str, str] = {}
 
+    @model_validator(mode="after")
+    def _signatures_have_digests(self) -> Self:
+        for item in self.items:
+            if self.schema_version > 1 and not (item.samples_sha256 and item.mistaken_sha256):
+                raise ValueError(f"{item.photo}: samples_sha256 and mistaken_sha256 are needed since version 2")
+        return self
+
 
 def read_pack(folder: Path) -> GoldenPack:
     """Raises BadInputError where there is no pack, DamagedFileError for one that is not whole or was changed."""
-    manifest = read_manifest(folder / MANIFEST, KIND, SCHEMA_VERSION)
+    manifest = read_manifest(folder / MANIFEST, KIND, *READABLE_VERSIONS)
     try:
         pack = GoldenPack.model_validate(manifest)
     except ValidationError as error:
@@ -135,7 +145,10 @@ def read_pack(folder: Path) -> GoldenPack:
     for item in pack.items:
         for name, digest in (
             (item.photo, item.sha256), (item.tensor, item.tensor_sha256), (item.embedding, item.embedding_sha256),
+            (item.samples, item.samples_sha256), (item.mistaken, item.mistaken_sha256),
         ):  # fmt: skip
+            if digest is None:
+                continue
             if not (folder / name).is_file() or hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
                 raise DamagedFileError(f"{folder / name}: missing, or not the file that {MANIFEST} names")
     return pack

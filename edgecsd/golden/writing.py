@@ -16,7 +16,7 @@ from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.files import read_manifest, replace_whole, sha256_file, write_json
 from edgecsd.golden.choosing import COUNT, Chosen, choose_photos
 from edgecsd.golden.costs import COST_IMAGES, measure_costs
-from edgecsd.golden.pack import KIND, MANIFEST, SCHEMA_VERSION, ArtifactPart, GoldenItem, GoldenPack
+from edgecsd.golden.pack import KIND, MANIFEST, READABLE_VERSIONS, ArtifactPart, GoldenItem, GoldenPack
 from edgecsd.golden.self_tests import write_self_tests
 from edgecsd.golden.signatures import GRID, Mistaken, mistaken_tensors, samples, smallest_difference
 from edgecsd.golden.telling import read_me
@@ -102,7 +102,7 @@ def require_free_for_pack(out: Path) -> None:
     if not out.exists():
         return
     try:
-        read_manifest(out / MANIFEST, KIND, SCHEMA_VERSION)
+        read_manifest(out / MANIFEST, KIND, *READABLE_VERSIONS)
     except BadInputError:
         raise BadInputError(f"--out {out}: is there and is no {KIND}, so it is not replaced; choose another") from None
 
@@ -146,7 +146,8 @@ def _write_item(
         **{part: path for part, (path, _) in files.items()}, sha256=photo.sha256, note=photo.note,
         orientation=photo.orientation, width=decoded.shape[1], height=decoded.shape[0],
         decoded_sha256=hashlib.sha256(decoded.tobytes()).hexdigest(), tensor_sha256=digests["tensor"],
-        embedding_sha256=digests["embedding"], ids=ids, scores=scores,
+        embedding_sha256=digests["embedding"], samples_sha256=digests["samples"],
+        mistaken_sha256=digests["mistaken"], ids=ids, scores=scores,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.features import Items, write_store
 from edgecsd.files import sha256_file
-from edgecsd.golden import read_pack, write_golden_pack
+from edgecsd.golden import read_pack, verify, write_golden_pack
 from edgecsd.golden.tolerances import noisy
 from edgecsd.images import decode_image, find_images
 from edgecsd.index import GalleryIndex, build_index
@@ -160,6 +160,38 @@ def test_a_changed_pack_is_not_read(golden: Path, tmp_path: Path) -> None:
     (folder / "golden.json").write_text(json.dumps({**manifest, "schema_version": 7}))
     with pytest.raises(DamagedFileError, match="schema_version 7 is unknown"):
         read_pack(folder)
+
+
+@pytest.mark.parametrize("name", ["003-samples.bin", "003-embeddings.bin"])
+def test_a_changed_or_missing_signature_is_found(golden: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "pack"
+    shutil.copytree(golden / "pack", folder)
+    file = folder / "signatures" / name
+    content = bytearray(file.read_bytes())
+    content[5] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DamagedFileError, match=rf"signatures/{name}: missing, or not the file"):
+        read_pack(folder)
+    file.unlink()
+    with pytest.raises(DamagedFileError, match=rf"signatures/{name}: missing, or not the file"):
+        verify(folder, golden / "model.onnx")
+
+
+def test_a_pack_of_the_first_version_is_read_and_replaced(golden: Path, photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pack"
+    shutil.copytree(golden / "pack", folder)
+    manifest = json.loads((folder / "golden.json").read_text())
+    assert manifest["schema_version"] == 2
+    for item in manifest["items"]:
+        del item["samples_sha256"], item["mistaken_sha256"]
+    (folder / "golden.json").write_text(json.dumps(manifest))
+    with pytest.raises(DamagedFileError, match=r"photos/000\.jpg: samples_sha256 and mistaken_sha256 are needed"):
+        read_pack(folder)
+    (folder / "golden.json").write_text(json.dumps({**manifest, "schema_version": 1}))
+    assert read_pack(folder).items[0].samples_sha256 is None
+    assert verify(folder, golden / "model.onnx").cosine == pytest.approx(1)
+    write_golden_pack(golden / "model.onnx", photos, folder, count=1)
+    assert read_pack(folder).schema_version == 2
 
 
 def test_a_pack_with_metadata_of_the_first_version_is_read(golden: Path, tmp_path: Path) -> None:
