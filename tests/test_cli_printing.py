@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from edgecsd import cli
 from edgecsd.bench.schema import BenchProtocol, BenchResult, BenchRow, Status
 from edgecsd.cli.bench_table import exit_code
+from edgecsd.distill_config import DistillConfig
 
 COMMANDS = sorted(each.name or "" for each in [*cli.app.registered_commands, *cli.app.registered_groups])
 
@@ -48,6 +49,18 @@ def test_help_loses_no_square_brackets(name: str, command: Any) -> None:
     for text in told:
         for written in re.findall(r"\[[^\]]*\]", text):
             assert written in shown, f"{written} is lost: write \\\\{written} in the source"
+
+
+def test_the_help_of_distill_tells_every_default() -> None:
+    options = {each.name: each.help for each in dict(every_command())["distill"].params}
+    told = {name: re.findall(r"\(([^()]*)\)\.$", text or "") for name, text in options.items()}
+    defaults = {name: field.default for name, field in DistillConfig.model_fields.items() if name in options}
+    for name, default in defaults.items():
+        if default is not None and not isinstance(default, bool):
+            assert len(told[name]) == 1 and type(default)(told[name][0]) == default, name
+    shown = " ".join(CliRunner().invoke(cli.app, ["distill", "--help"], env={"COLUMNS": "1000"}).output.split())
+    assert "0 leaves it out (4)." in shown and "rate of the backbone (0.0001)." in shown and "(closed-form)." in shown
+    assert "the most trained weights are kept that are not measurably worse than the best" in shown
 
 
 def bench_row(status: Status) -> BenchRow:

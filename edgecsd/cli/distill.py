@@ -20,6 +20,13 @@ from edgecsd.cli.console import (
     require_there,
     table,
 )
+from edgecsd.distill_config import DistillConfig, make_config
+
+
+def _with_default(name: str, text: str) -> str:
+    """The help of an option, and the setting's default behind it."""
+    default = DistillConfig.model_fields[name].default
+    return f"{text} ({f'{default:g}' if isinstance(default, float) else default})."
 
 
 def command(
@@ -29,7 +36,7 @@ def command(
     features: Annotated[
         Path | None, typer.Option(help="A store with the photos' own features, where --gallery does not hold them.")
     ] = None,
-    query_model: Annotated[str | None, typer.Option(help="Any timm backbone (tf_efficientnet_lite0).")] = None,
+    query_model: Annotated[str | None, typer.Option(help=_with_default("query_model", "Any timm backbone"))] = None,
     weights: Annotated[
         Path | None,
         typer.Option(help="State dict of the backbone (default: an installed weights package, else timm's hub)."),
@@ -39,20 +46,30 @@ def command(
     views: Annotated[
         int | None, typer.Option(help="Use only the first so many of the cached views (default: all).")
     ] = None,
-    pooling: Annotated[str | None, typer.Option(help="gem (default), average, or gem+average.")] = None,
-    gem_p: Annotated[float | None, typer.Option(help="Exponent of gem (3).")] = None,
+    pooling: Annotated[str | None, typer.Option(help=_with_default("pooling", "gem, average, or gem+average"))] = None,
+    gem_p: Annotated[float | None, typer.Option(help=_with_default("gem_p", "Exponent of gem"))] = None,
     learn_gem_p: Annotated[
         bool | None, typer.Option("--learn-gem-p/--fix-gem-p", help="Learn the exponent of gem.")
     ] = None,
     projection: Annotated[
-        str | None, typer.Option(help="linear, bottleneck (1x1 convolution, ReLU, pooling, linear) or none.")
+        str | None,
+        typer.Option(
+            help=_with_default("projection", "linear, bottleneck (1x1 convolution, ReLU, pooling, linear) or none")
+        ),
     ] = None,
     loss: Annotated[
-        str | None, typer.Option(help="csd-kl, csd-l2, csd-l1, regression, ssp, rop, d3still or raml (csd-kl).")
+        str | None,
+        typer.Option(help=_with_default("loss", "csd-kl, csd-l2, csd-l1, regression, ssp, rop, d3still or raml")),
     ] = None,
-    order: Annotated[str | None, typer.Option(help="Terms of the csd losses: both, first or second.")] = None,
-    anchors: Annotated[str | None, typer.Option(help="topk, random, fixed or codebook (topk).")] = None,
-    k: Annotated[int | None, typer.Option("--k", help="Anchors an image, 1 to the whole gallery (512).")] = None,
+    order: Annotated[
+        str | None, typer.Option(help=_with_default("order", "Terms of the csd losses: both, first or second"))
+    ] = None,
+    anchors: Annotated[
+        str | None, typer.Option(help=_with_default("anchors", "topk, random, fixed or codebook"))
+    ] = None,
+    k: Annotated[
+        int | None, typer.Option("--k", help=_with_default("k", "Anchors an image, 1 to the whole gallery"))
+    ] = None,
     anchor_views: Annotated[
         int | None,
         typer.Option(
@@ -62,23 +79,37 @@ def command(
     ] = None,
     mining: Annotated[
         str | None,
-        typer.Option(help="How the nearest are found: exact; for large galleries ivf, or ivf-pq in little disk space."),
+        typer.Option(
+            help=_with_default(
+                "mining", "How the nearest are found: exact; for large galleries ivf, or ivf-pq in little disk space"
+            )
+        ),
     ] = None,
-    sub_spaces: Annotated[int | None, typer.Option(help="ssp: sub-spaces of the product quantiser (32).")] = None,
-    centroids: Annotated[int | None, typer.Option(help="ssp: centroids of each sub-space (256).")] = None,
-    first_order: Annotated[float | None, typer.Option(help="ssp: weight of a first-order term (0).")] = None,
-    tau_q: Annotated[float | None, typer.Option(help="Temperature of the query side (0.1).")] = None,
-    tau_g: Annotated[float | None, typer.Option(help="Temperature of the gallery side (0.1).")] = None,
-    init: Annotated[str | None, typer.Option(help="closed-form or random start of the projection.")] = None,
+    sub_spaces: Annotated[
+        int | None, typer.Option(help=_with_default("sub_spaces", "ssp: sub-spaces of the product quantiser"))
+    ] = None,
+    centroids: Annotated[
+        int | None, typer.Option(help=_with_default("centroids", "ssp: centroids of each sub-space"))
+    ] = None,
+    first_order: Annotated[
+        float | None, typer.Option(help=_with_default("first_order", "ssp: weight of a first-order term"))
+    ] = None,
+    tau_q: Annotated[float | None, typer.Option(help=_with_default("tau_q", "Temperature of the query side"))] = None,
+    tau_g: Annotated[float | None, typer.Option(help=_with_default("tau_g", "Temperature of the gallery side"))] = None,
+    init: Annotated[
+        str | None, typer.Option(help=_with_default("init", "closed-form or random start of the projection"))
+    ] = None,
     head_steps: Annotated[
-        int | None, typer.Option(help="Steps of the projection alone, on cached pooled features (400).")
+        int | None,
+        typer.Option(help=_with_default("head_steps", "Steps of the projection alone, on cached pooled features")),
     ] = None,
     interpolate: Annotated[
         bool | None,
         typer.Option(
             "--interpolate/--no-interpolate",
-            help="Of the weights between a stage's start and end keep those that retrieve held-out photos best (done; "
-            "not for a network with --train-norm).",
+            help="Go back from a stage's end towards its start as held-out photos have it (done; not for a network "
+            "with --train-norm). By kinds the most trained weights are kept that are not measurably worse than the "
+            "best, of the projection 0.7 of the way at least, or none of it; by photos the best.",
         ),
     ] = None,
     refit: Annotated[
@@ -88,31 +119,49 @@ def command(
             help="At the end fit the head once more, to the held-out photos too (done).",
         ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of the whole network; 0 leaves it out.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step of the whole network (32).")] = None,
-    accumulate: Annotated[
-        int | None, typer.Option(help="Parts that a batch goes through the network in: less memory, the same step (1).")
+    epochs: Annotated[
+        int | None, typer.Option(help=_with_default("epochs", "Epochs of the whole network; 0 leaves it out"))
     ] = None,
-    backbone_lr: Annotated[float | None, typer.Option(help="Peak learning rate of the backbone.")] = None,
-    projection_lr: Annotated[float | None, typer.Option(help="Peak learning rate of the projection.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help=_with_default("batch_size", "Images a step of the whole network"))
+    ] = None,
+    accumulate: Annotated[
+        int | None,
+        typer.Option(
+            help=_with_default(
+                "accumulate", "Parts that a batch goes through the network in: less memory, the same step"
+            )
+        ),
+    ] = None,
+    backbone_lr: Annotated[
+        float | None, typer.Option(help=_with_default("backbone_lr", "Peak learning rate of the backbone"))
+    ] = None,
+    projection_lr: Annotated[
+        float | None, typer.Option(help=_with_default("projection_lr", "Peak learning rate of the projection"))
+    ] = None,
     freeze_norm: Annotated[
         bool | None, typer.Option("--freeze-norm/--train-norm", help="Keep the batch-norm statistics (kept).")
     ] = None,
     ema: Annotated[
-        float | None, typer.Option(help="Decay of a moving average of the weights, such as 0.99; 0: none.")
+        float | None,
+        typer.Option(help=_with_default("ema", "Decay of a moving average of the weights, such as 0.99; 0: none")),
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="32-true or bf16-mixed.")] = None,
+    precision: Annotated[str | None, typer.Option(help=_with_default("precision", "32-true or bf16-mixed"))] = None,
     held_out: Annotated[
-        float | None, typer.Option(help="Share of the photos kept for validation by retrieval (0.1).")
+        float | None,
+        typer.Option(help=_with_default("held_out", "Share of the photos kept for validation by retrieval")),
     ] = None,
     held_out_by: Annotated[
         str | None,
         typer.Option(
-            help="Which photos those are: kinds (default), whole kinds of photos, for queries that may show what no "
-            "training photo does; photos, single ones, where the training photos are the gallery or of all its kinds."
+            help=_with_default(
+                "held_out_by",
+                "Which photos those are: kinds, whole kinds of photos, for queries that may show what no training "
+                "photo does; photos, single ones, where the training photos are the gallery or of all its kinds",
+            )
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option()] = None,
+    seed: Annotated[int | None, typer.Option(help=_with_default("seed", "Seed of all that is drawn at random"))] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML with any of these settings and more; options override it.")
     ] = None,
@@ -133,7 +182,6 @@ def command(
     """
     require_there(images, gallery, features, config)
     from edgecsd.distill import distill
-    from edgecsd.distill_config import make_config
     from edgecsd.distributed import ranks
 
     options = {
