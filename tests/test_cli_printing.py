@@ -59,7 +59,7 @@ def test_the_help_of_distill_tells_every_default() -> None:
         if default is not None and not isinstance(default, bool):
             assert len(told[name]) == 1 and type(default)(told[name][0]) == default, name
     shown = " ".join(CliRunner().invoke(cli.app, ["distill", "--help"], env={"COLUMNS": "1000"}).output.split())
-    assert "0 leaves it out (4)." in shown and "rate of the backbone (0.0001)." in shown and "(closed-form)." in shown
+    assert "0 leaves it out (2)." in shown and "rate of the backbone (0.0001)." in shown and "(closed-form)." in shown
     assert "the most trained weights are kept that are not measurably worse than the best" in shown
 
 
