@@ -79,7 +79,7 @@ def make_data(
         training |= _view_sets(train, own, work, preprocess, reporter)
     contract = stores["gallery"].space.preprocess
     pixels = "its own pixels" if contract is None else (
-        f"photos by {contract.resize} to {contract.size} px, {contract.crop_pct:g} of them kept, and for the query "
+        f"photos resized by {contract.resize} to {contract.size} px (crop {contract.crop_pct:g}), and for the query "
         "model in the same way to its own size"
     )  # fmt: skip
     described = (
