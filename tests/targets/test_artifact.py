@@ -8,16 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import onnx
 import pytest
-from onnx import TensorProto, helper
+from model_files import foreign
 
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.pixel_steps import PIXEL_STEPS
 from edgecsd.preprocess import Preprocess
 from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.artifact import (
-    METADATA_KEY,
     ArtifactMetadata,
     Target,
     metadata_from_json,
@@ -91,21 +89,9 @@ def test_metadata_that_is_no_json_object_is_refused(text: str) -> None:
         metadata_from_json(text, "a.onnx")
 
 
-def identity_model(path: Path, text: str | None = None) -> Path:
-    """An ONNX file that somebody else made, or that carries `text` as its edgecsd metadata."""
-    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
-    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
-    model = helper.make_model(helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [value], [out]))
-    if text is not None:
-        entry = model.metadata_props.add()
-        entry.key, entry.value = METADATA_KEY, text
-    onnx.save(model, str(path))
-    return path
-
-
 def test_a_model_that_edgecsd_did_not_write(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"foreign\.onnx: has no edgecsd metadata") as caught:
-        read_metadata(identity_model(tmp_path / "foreign.onnx"))
+        read_metadata(foreign(tmp_path / "foreign.onnx"))
     assert not isinstance(caught.value, DamagedFileError)
 
 
@@ -126,13 +112,13 @@ def test_foreign_tflite_and_coreml(tmp_path: Path) -> None:
 
 
 def test_metadata_of_another_target_is_refused(tmp_path: Path) -> None:
-    path = identity_model(tmp_path / "a.onnx", json.dumps(metadata(target="tflite")))
+    path = foreign(tmp_path / "a.onnx", json.dumps(metadata(target="tflite")))
     with pytest.raises(DamagedFileError, match="says tflite, its suffix says onnx"):
         read_metadata(path)
 
 
 def test_metadata_around_another_network_is_refused(tmp_path: Path) -> None:
-    path = identity_model(tmp_path / "a.onnx", json.dumps(metadata()))
+    path = foreign(tmp_path / "a.onnx", json.dumps(metadata()))
     with pytest.raises(DamagedFileError, match="its input and output are not 'image' and 'embedding'"):
         target_module(Target.ONNX).load_runner(path, 1)
 
