@@ -42,9 +42,9 @@ def write_anchors(
     made: int,
     shape: tuple[int, int],
     *,
-    alike: NDArray[np.int32] | None,
-    codebook: Floats | None,
-    recall: float | None,
+    alike: NDArray[np.int32] | None = None,
+    codebook: Floats | None = None,
+    recall: float | None = None,
 ) -> None:
     """The folder, from the first `made` parts of ids and similarities, one after the other.
 

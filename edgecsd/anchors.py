@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,66 +74,72 @@ def make_anchors(
         if kept is None:
             with everyone.one_ahead():
                 parts = Parts(out, settings)
-            _make(vectors, gallery, k, kind, own, out, key, seed, mining, parts, everyone, reporter)
+            work = _Work(vectors, gallery, k, own, parts, everyone, reporter)
+            work.write(out, key, *work.make(kind, seed, mining))
             kept = read_anchors(out, key, gallery, len(vectors))
     assert kept is not None
     return kept
 
 
-def _make(
-    vectors: Queries, gallery: Vectors, k: int, kind: AnchorKind, own: Rows, out: Path, key: str, seed: int,
-    mining: Mining, parts: Parts, everyone: Ranks, reporter: Reporter,
-) -> None:  # fmt: skip
-    """What `make_anchors` gives, written to `out` under `key`; the parts are thrown away."""
-    recall, codebook, alike = None, None, None
-    if kind is AnchorKind.TOPK and mining is Mining.EXACT:
-        made = mine(vectors, gallery, k, own, parts, everyone=everyone, reporter=reporter)
-    elif kind is AnchorKind.TOPK:
-        from edgecsd.list_mining import mine_in_lists  # faiss: only where it is asked for
+@dataclass(frozen=True)
+class _Work:
+    """What `make_anchors` was given, and the parts that an interrupted run goes on from."""
 
-        made, recall = mine_in_lists(vectors, gallery, k, own, parts, mining, everyone, reporter)
-    elif kind is AnchorKind.CODEBOOK:
-        with everyone.one_ahead():
-            codebook = _codebook(gallery, k, seed, parts)
-        alike = every = np.arange(k, dtype=np.int32)
-        made = _given(vectors, codebook, lambda block: _repeated(every, block), parts, reporter, everyone)
-    elif kind is AnchorKind.FIXED:
-        order = drawn_order(len(gallery), seed)
-        alike = None if any(np.isin(rows, order[:k]).any() for rows in own) else order[:k]
-        made = _given(vectors, gallery, lambda block: first_of(order, k, own[block]), parts, reporter, everyone)
-    else:
-        made = _given(
-            vectors, gallery, lambda block: drawn_for_each(len(gallery), k, own[block], seed, block.start),
-            parts, reporter, everyone,
-        )  # fmt: skip
-    if everyone.first:
-        write_anchors(out, key, parts, made, (len(vectors), k), alike=alike, codebook=codebook, recall=recall)
-        parts.discard()
-    everyone.meet()  # it is written
+    vectors: Queries
+    gallery: Vectors
+    k: int
+    own: Rows
+    parts: Parts
+    everyone: Ranks
+    reporter: Reporter
+
+    def make(self, kind: AnchorKind, seed: int, mining: Mining) -> tuple[int, dict[str, Any]]:
+        """How many parts the anchors are in, and what `write_anchors` takes beside them for this kind."""
+        vectors, gallery, k, own = self.vectors, self.gallery, self.k, self.own
+        parts, everyone, reporter = self.parts, self.everyone, self.reporter
+        if kind is AnchorKind.TOPK and mining is Mining.EXACT:
+            return mine(vectors, gallery, k, own, parts, everyone=everyone, reporter=reporter), {}
+        if kind is AnchorKind.TOPK:
+            from edgecsd.list_mining import mine_in_lists  # faiss: only where it is asked for
+
+            made, recall = mine_in_lists(vectors, gallery, k, own, parts, mining, everyone, reporter)
+            return made, {"recall": recall}
+        if kind is AnchorKind.CODEBOOK:
+            with everyone.one_ahead():
+                codebook = _codebook(gallery, k, seed, parts)
+            every = np.arange(k, dtype=np.int32)
+            return self._given(codebook, lambda block: _repeated(every, block)), {"alike": every, "codebook": codebook}
+        if kind is AnchorKind.FIXED:
+            order = drawn_order(len(gallery), seed)
+            alike = None if any(np.isin(rows, order[:k]).any() for rows in own) else order[:k]
+            return self._given(gallery, lambda block: first_of(order, k, own[block])), {"alike": alike}
+        return self._given(gallery, lambda block: drawn_for_each(len(gallery), k, own[block], seed, block.start)), {}
+
+    def write(self, out: Path, key: str, made: int, beside: dict[str, Any]) -> None:
+        """The anchors to `out` under `key`; the parts are thrown away."""
+        if self.everyone.first:
+            write_anchors(out, key, self.parts, made, (len(self.vectors), self.k), **beside)
+            self.parts.discard()
+        self.everyone.meet()  # it is written
+
+    def _given(self, anchors: Vectors, ids_of: Callable[[slice], NDArray[np.int32]]) -> int:
+        """Anchors that do not depend on what is near, and the cosines to them, as that many parts."""
+        everything = torch.from_numpy(anchors) if isinstance(anchors, np.ndarray) else anchors
+
+        def make(block: slice) -> dict[str, NDArray[Any]]:
+            ids = ids_of(block)
+            chosen = torch.from_numpy(ids.astype(np.int64))
+            asked = torch.from_numpy(np.ascontiguousarray(self.vectors[block], np.float32))
+            cosines = products(asked, everything, chosen)
+            return {"ids": ids, "similarities": cosines.to(torch.float16).numpy()}
+
+        return in_blocks(
+            make, len(self.vectors), BLOCK_ROWS, self.parts, "similarities to anchors", self.reporter, self.everyone
+        )
 
 
 def _repeated(alike: NDArray[np.int32], block: slice) -> NDArray[np.int32]:
     return np.broadcast_to(alike, (block.stop - block.start, len(alike)))
-
-
-def _given(
-    vectors: Queries,
-    gallery: Vectors,
-    ids_of: Callable[[slice], NDArray[np.int32]],
-    parts: Parts,
-    reporter: Reporter,
-    everyone: Ranks,
-) -> int:
-    """Anchors that do not depend on what is near, and the cosines to them, as that many parts."""
-    everything = torch.from_numpy(gallery) if isinstance(gallery, np.ndarray) else gallery
-
-    def make(block: slice) -> dict[str, NDArray[Any]]:
-        ids = ids_of(block)
-        chosen = torch.from_numpy(ids.astype(np.int64))
-        cosines = products(torch.from_numpy(np.ascontiguousarray(vectors[block], np.float32)), everything, chosen)
-        return {"ids": ids, "similarities": cosines.to(torch.float16).numpy()}
-
-    return in_blocks(make, len(vectors), BLOCK_ROWS, parts, "similarities to anchors", reporter, everyone)
 
 
 def _codebook(gallery: Vectors, k: int, seed: int, parts: Parts) -> Floats:

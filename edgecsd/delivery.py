@@ -18,6 +18,7 @@ from pathlib import Path
 from edgecsd.bench.run import bench
 from edgecsd.bench.schema import BenchRow
 from edgecsd.check import CheckResult, check
+from edgecsd.check.pairing import find_answers
 from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.export_places import suffix_of
 from edgecsd.exporting import export
@@ -74,20 +75,22 @@ def deliver(
     how_to      lines for the card that say how this device class loads the file
 
     Nothing is written beside `out`. Raises, before anything is converted, BadInputError for an `out` that is there and
-    for too few images, and IncompatibleError for an index of another embedding space than the run's.
+    for too few images or a `reference` without them, and IncompatibleError for an index or a `reference` of another
+    embedding space than the run's.
     """
     if out.exists():
         raise BadInputError(f"{out}: already there; choose another folder")
     require_writable(out)
     config = read_config(run)
-    require_same_space(config.space, open_index(index).space, str(run), str(index))
-    given = find_images(images)
+    opened, given = open_index(index), find_images(images)
+    require_same_space(config.space, opened.space, str(run), str(index))
     count, photos = CALIBRATION, given
     if recipe.precision is Precision.W8A8:
         if calibration is None:
             count, photos = _split(given, config.preprocess, reporter)
         else:
             photos = _without(given, find_images(calibration), config.preprocess, reporter)
+    find_answers(photos, opened, reference)
     with replace_whole(out) as folder:
         folder.mkdir()
         suffix = suffix_of(recipe.target, recipe.ort_format)

@@ -68,7 +68,7 @@ def read_photos(
     pixels, digest, others = calibration_split(images, preprocess, count, seed)
     if not calibrate:
         return ExportPhotos(pixels, digest, pixels, images, "photos")
-    compared = first_pixels(others, preprocess, count)
+    compared = first_pixels(others, preprocess, count, but=pixels)
     if not len(compared):
         return ExportPhotos(pixels, digest, pixels, images, "photos, the calibration photos")
     return ExportPhotos(pixels, digest, compared, others, "photos that did not calibrate it")

@@ -16,7 +16,7 @@ from edgecsd.export_places import default_place, require_place, suffix_of
 from edgecsd.files import replace_whole, sha256_file, size_bytes
 from edgecsd.images import ImageSet
 from edgecsd.locks import holding_out
-from edgecsd.metrics import cosines
+from edgecsd.metrics import cosines, overlap_at
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantization import STANDARD, EightBit, Precision, parse_precision
 from edgecsd.range_guard import FEW, RangeReport, guard_ranges, require_half_precision
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from edgecsd.targets.deploy import DeployModel
 
 NORM_TOLERANCE = 3e-3  # of 1; rounding each step of L2 to fp16 gave 1.02e-3 (Lite0, Core ML, one of 64 photos)
+FEWEST_SEARCHED, K = 20, 10  # photos among which each is searched; depth
+LEAST_OVERLAP = 0.5  # of Core ML's w8a8, among those photos
 Floats = NDArray[np.float32]
 
 
@@ -45,8 +47,8 @@ Floats = NDArray[np.float32]
 class ExportResult:
     """What was written, and how near it is to the query model.
 
-    parity   cosine_mean, cosine_min, max_difference (of one element) over the images it was compared on;
-             compared_on says which, in words
+    parity   cosine_mean, cosine_min, max_difference (of one element) over the images it was compared on, and of 20
+             photos or more overlap_10 (`overlap_among`); compared_on says which, in words
     half_precision   what half precision, as GPUs compute, does to the query model on those images; None for a model
                      whose embeddings are not usable in float
     """
@@ -133,6 +135,9 @@ def export(
         vectors, reference = embed_by_both(runner, written, model, photos, seed, reporter)
         require_unit(vectors, path.name)
         parity = compare(vectors, reference)
+        if photos.digest is not None and len(vectors) >= FEWEST_SEARCHED:
+            parity["overlap_10"] = float(overlap_among(vectors, reference, K).mean())
+        _require_retrieval(target, precision, parity, path.name)
     compared_on = f"{len(vectors)} {photos.words}"
     if not latency_measurable(target):  # not what a device runs
         compared_on += f"; {runner.kind}"
@@ -224,6 +229,27 @@ def require_unit(vectors: Floats, name: str) -> None:
         raise GateFailedError(
             f"{name}: {_count(wrong)} embeddings are wrong, the worst is {what}; nothing was written. "
             "Try precision fp32; if that fails too, the query model itself gives such embeddings"
+        )
+
+
+def overlap_among(vectors: Floats, reference: Floats, k: int) -> NDArray[np.float64]:
+    """(n,) overlap@k of what an embedding finds among the (n, D) reference embeddings of the other photos with what
+    that photo's own reference embedding finds there. A search in retrieval's terms that needs no gallery."""
+    found = []
+    for queries in (vectors, reference):
+        similarities = queries.astype(np.float64) @ reference.T
+        np.fill_diagonal(similarities, -np.inf)
+        found.append(np.argsort(-similarities, axis=1, kind="stable")[:, :k])
+    return overlap_at(found[0], found[1], k)
+
+
+def _require_retrieval(target: Target, precision: Precision, parity: dict[str, float], name: str) -> None:
+    """GateFailedError for an 8-bit Core ML file that loses too much: no device has run such a file yet."""
+    kept = parity.get("overlap_10", 1.0)
+    if target is Target.COREML and precision is Precision.W8A8 and kept < LEAST_OVERLAP:
+        raise GateFailedError(
+            f"{name}: finds {kept:.0%} of each photo's ten nearest among the others, as torch has them; nothing was "
+            f"written, for Core ML's w8a8 is offered from {LEAST_OVERLAP:.0%} up. Take --precision w8a32 or fp16"
         )
 
 

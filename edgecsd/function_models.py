@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import importlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from edgecsd.engine import Engine
 from edgecsd.errors import BadInputError, EdgecsdError, first_line
 from edgecsd.gallery_models import Floats, Pixels, named_space, normalise
 from edgecsd.preprocess import Preprocess
+from edgecsd.progress import Reporter
 from edgecsd.space import EmbeddingSpace
 
 
@@ -25,6 +27,16 @@ class FunctionGalleryModel:
     preprocess: Preprocess
     model: Any
     spec: str
+
+    @property
+    def prepare(self) -> Callable[[int, Engine, Reporter], None] | None:
+        """The model's own `prepare`, where it has one."""
+        own = getattr(self.model, "prepare", None)
+        return None if own is None else self._prepare
+
+    def _prepare(self, images: int, engine: Engine, reporter: Reporter) -> None:
+        with _their_own(self.spec, "prepare()"):
+            self.model.prepare(images, engine, reporter)
 
     def embed(self, pixels: Pixels) -> Floats:
         with _their_own(self.spec, "embed()"):

@@ -114,13 +114,20 @@ def pixels_digest(pixels: Pixels) -> str:
     return hashlib.sha256(f"{pixels.shape}\0".encode() + pixels.tobytes()).hexdigest()
 
 
-def first_pixels(images: ImageSet, preprocess: Preprocess, count: int) -> Pixels:
-    """(n, S, S, 3) uint8 of the first `count` images that can be read, or of all; n may be 0."""
-    chosen, _, _ = _read(images, preprocess, count)
+def first_pixels(images: ImageSet, preprocess: Preprocess, count: int, but: Pixels) -> Pixels:
+    """(n, S, S, 3) uint8 of the first `count` images that can be read, or of all, copies of `but` apart; n may be 0."""
+    chosen, _, _ = _read(images, preprocess, count, frozenset(map(one_digest, but)))
     return np.stack(chosen) if chosen else np.empty((0, preprocess.size, preprocess.size, 3), np.uint8)
 
 
-def _read(images: ImageSet, preprocess: Preprocess, count: int) -> tuple[list[Pixels], int, str]:
+def one_digest(photo: Pixels) -> bytes:
+    """SHA-256 of one photo's pixels, by which copies of it under other ids are known."""
+    return hashlib.sha256(photo.tobytes()).digest()
+
+
+def _read(
+    images: ImageSet, preprocess: Preprocess, count: int, but: frozenset[bytes] = frozenset()
+) -> tuple[list[Pixels], int, str]:
     """The first `count` that can be read, how many were gone through, and what the last unreadable one lacks."""
     from edgecsd.images import load_in_order
 
@@ -134,6 +141,8 @@ def _read(images: ImageSet, preprocess: Preprocess, count: int) -> tuple[list[Pi
         gone_through += 1
         if loaded.problem:
             problem = loaded.problem
+            continue
+        if but and one_digest(loaded.arrays[0]) in but:
             continue
         chosen.append(loaded.arrays[0])
         if len(chosen) == count:

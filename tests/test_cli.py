@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from edgecsd import __version__
+from edgecsd.cli import app
 
 SETTINGS = """
 pretrained = false
@@ -177,8 +179,8 @@ def test_a_failed_gate_is_exit_code_1(pipeline: Pipeline) -> None:
         re.match(r"overlap@10 with the gallery model's results .*>= 1 +FAIL$", line)
         for line in done.stdout.splitlines()
     )
-    as_json = edgecsd(*arguments, "--json")
-    assert as_json.returncode == 1 and json.loads(as_json.stdout)["passed"] is False
+    as_json = CliRunner().invoke(app, [*map(str, arguments), "--json"])
+    assert as_json.exit_code == 1 and json.loads(as_json.stdout)["passed"] is False
 
 
 def test_bad_input_is_exit_code_2(pipeline: Pipeline, tmp_path: Path) -> None:

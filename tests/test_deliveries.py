@@ -82,7 +82,7 @@ def test_one_delivery_at_a_time_to_a_folder(tmp_path: Path) -> None:
         deliver(tmp_path / "run", tmp_path / "gallery.index", tmp_path, out, recipe=RECIPES["server"])
 
 
-def test_an_index_of_another_space_is_refused_before_anything_is_converted(
+def test_an_index_or_reference_of_another_space_is_refused_before_anything_is_converted(
     workplace: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "export", lambda *_, **__: pytest.fail("it was converted"))
@@ -91,11 +91,16 @@ def test_an_index_of_another_space_is_refused_before_anything_is_converted(
     for index, error in ((tmp_path / "other.index", IncompatibleError), (tmp_path / "none.index", BadInputError)):
         with pytest.raises(error):
             deliver(workplace / "run", index, photos, tmp_path / "out", recipe=RECIPES["web"])
+    given = (workplace / "run", workplace / "gallery.index", photos, tmp_path / "out")
+    with pytest.raises(IncompatibleError):
+        deliver(*given, recipe=RECIPES["server"], reference=other.path)
+    with pytest.raises(BadInputError, match="cannot be run from here: give its features of the images with"):
+        deliver(*given, recipe=RECIPES["server"])
     assert not (tmp_path / "out").exists()
 
 
 def test_photos_that_give_ranges_are_not_checked_on(
-    workplace: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workplace: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Known by their bytes: they may have other names, in another folder."""
     given = (workplace / "run", workplace / "gallery.index", photos, tmp_path / "out")
@@ -113,7 +118,7 @@ def test_photos_that_give_ranges_are_not_checked_on(
 
     monkeypatch.setattr(delivery, "check", checked)
     with pytest.raises(GateFailedError, match="seen"):
-        deliver(*given, recipe=RECIPES["web"], calibration=tmp_path / "ranges")
+        deliver(*given, recipe=RECIPES["web"], calibration=tmp_path / "ranges", reference=pixel_store.path)
     assert asked[0].ids == ids[16:]
 
 

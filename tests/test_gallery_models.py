@@ -14,8 +14,9 @@ from doubles import PixelGallery
 from onnx import TensorProto, helper
 
 from edgecsd.backbones import create_backbone, to_input
+from edgecsd.engine import Engine
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.gallery_models import load_gallery_model, normalise
+from edgecsd.gallery_models import load_gallery_model, normalise, prepare
 from edgecsd.preprocess import Interpolation, Preprocess, Resize
 
 
@@ -170,6 +171,11 @@ def late(pixels):
 def make_late():
     return Model(late)
 
+def make_without_gpu():
+    model = Model(lambda pixels: np.ones((1, 4)))
+    model.prepare = lambda images, engine, reporter: fail()
+    return model
+
 def make_at_once():
     return Model(lambda pixels: fail())
 
@@ -195,6 +201,10 @@ def test_what_the_users_own_code_raises_is_told_as_theirs(tmp_path: Path, monkey
     late = load_gallery_model("gm_broken:make_late")
     with pytest.raises(BadInputError, match=rf"in embed\(\): ZeroDivisionError: scale {place}"):
         late.embed(pixels(2))
+    with pytest.raises(BadInputError, match=rf"in prepare\(\): RuntimeError: my weights are missing {place}"):
+        prepare(load_gallery_model("gm_broken:make_without_gpu"), 5, Engine.AUTO)
+    with pytest.raises(BadInputError, match=r"^--engine torch: goes with timm:NAME only"):
+        prepare(late, 5, Engine.TORCH)
 
 
 def test_options_that_a_kind_cannot_honour_are_errors(tmp_path: Path) -> None:

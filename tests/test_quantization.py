@@ -11,7 +11,7 @@ import pytest
 from edgecsd.errors import BadInputError
 from edgecsd.images import find_images, read_image
 from edgecsd.preprocess import Preprocess
-from edgecsd.quantization import Precision, calibration_split, parse_precision, synthetic_pixels
+from edgecsd.quantization import Precision, calibration_split, first_pixels, parse_precision, synthetic_pixels
 
 PREPROCESS = Preprocess(size=32)
 
@@ -38,6 +38,16 @@ def test_unreadable_images_are_replaced_by_the_next(photos: Path, tmp_path: Path
     assert others.ids == tuple(images.ids[position] for position in order[10:])
     for row, position in enumerate([order[0], *order[2:10]]):
         np.testing.assert_array_equal(pixels[row], PREPROCESS.pixels(read_image(images.path(position))[0]))
+
+
+def test_copies_of_what_calibrates_are_not_compared_on(photos: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "photos"))
+    pixels, _, others = calibration_split(find_images(folder), PREPROCESS, count=9)
+    known = set(others.ids)
+    shutil.copy(folder / next(item for item in find_images(folder).ids if item not in known), folder / "copy.jpg")
+    found = first_pixels(find_images(folder), PREPROCESS, 100, but=pixels)
+    np.testing.assert_array_equal(found, first_pixels(find_images(photos).subset(sorted(
+        find_images(photos).ids.index(item) for item in others.ids)), PREPROCESS, 100, but=pixels[:0]))  # fmt: skip
 
 
 def test_a_small_set_gives_all_it_has(photos: Path) -> None:

@@ -20,17 +20,25 @@ def read_rows(path: Path, reporter: Reporter = SILENT) -> list[BenchRow]:
 
     Raises BadInputError if it is missing, DamagedFileError for a line that is no row.
     """
+    rows, half = split_rows(path)
+    if half:
+        reporter.message(f"{path}: {half}")
+    return rows
+
+
+def split_rows(path: Path) -> tuple[list[BenchRow], str]:
+    """The rows of a result file, and what is to be told of a half line at its end, or ""; errors as of `read_rows`."""
     try:
         text = path.read_text()
     except FileNotFoundError:
         raise BadInputError(f"{path}: no such bench result") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DamagedFileError(f"{path}: not readable as a bench result: {error}") from None
-    lines = text.splitlines()
+    lines, half = text.splitlines(), ""
     if lines and not text.endswith("\n") and not _is_json(lines[-1]):
         lines.pop()
-        reporter.message(f"{path}: its last line is half a row, which a process that was killed left; it is left out")
-    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+        half = "its last line is half a row, which a process that was killed left; it is left out"
+    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()], half
 
 
 def _parse(line: str, where: str) -> BenchRow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgecsd.bench.rows_file import read_rows
+from edgecsd.bench.rows_file import split_rows
 from edgecsd.bench.schema import NOT_MEASURED, BenchRow
 from edgecsd.errors import BadInputError
 from edgecsd.evidence import LatencyFacts
@@ -24,12 +24,14 @@ def find_latency(file: Path, sha256: str, run: Path, given: Path | None) -> tupl
     others = 0
     for source in [given] if given is not None else _beside(file, run):
         try:
-            rows = read_rows(source)
+            rows, half = split_rows(source)
         except BadInputError as error:
             if given is not None:
                 raise
             notes.append(f"not read: {error}")
             continue
+        if half:
+            notes.append(f"{source}: {half}")
         mine = [row for row in rows if row.sha256 == sha256]
         others += len(rows) - len(mine)
         found += (_facts(row, source) for row in mine)

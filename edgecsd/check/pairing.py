@@ -178,10 +178,14 @@ def run_of(file: Path, run: Path | None) -> Path:
     return found
 
 
-def gallery_features(
-    photos: ImageSet, index: GalleryIndex, reference: Path | None, weights: Path | None, reporter: Reporter
-) -> Queries:
-    """The readable photos with the gallery model's features, from the reference store or by running the model."""
+def find_answers(
+    photos: ImageSet, index: GalleryIndex, reference: Path | None
+) -> tuple[FeatureStore, list[int]] | None:
+    """The reference store and the positions of the photos whose features it has; None: the gallery model is to be run.
+
+    Raises BadInputError for a store without any of them, and, without a store, where the model cannot be run from here;
+    IncompatibleError for a store of another space than the index.
+    """
     if reference is not None:
         store = FeatureStore.open(reference, verify=True)
         require_same_space(store.space, index.space, str(reference), str(index.path))
@@ -190,11 +194,7 @@ def gallery_features(
             raise BadInputError(
                 f"{reference}: has no features of the images in {photos.root}; extract them from that folder"
             )
-        chosen = photos.subset(known)
-        rows, stored = [store.row_of[item] for item in chosen.ids], store.items.labels
-        labels = chosen.labels if chosen.labels or not stored else tuple(stored[row] for row in rows)
-        digests = {item: store.items.digests[row] for item, row in zip(chosen.ids, rows, strict=True)}
-        return Queries(chosen, store.vectors()[rows], len(photos) - len(known), labels, str(reference), digests)
+        return store, known
     name = index.space.gallery_model
     derived = index.space.parts or index.space.whitening  # joined or whitened vectors are made by more than a model
     if derived or not name.startswith(("timm:", "onnx:")):
@@ -202,7 +202,22 @@ def gallery_features(
             f"the gallery model {name!r} cannot be run from here: "
             f"give its features of the images with --reference STORE"
         )
-    space = index.space
+    return None
+
+
+def gallery_features(
+    photos: ImageSet, index: GalleryIndex, reference: Path | None, weights: Path | None, reporter: Reporter
+) -> Queries:
+    """The readable photos with the gallery model's features, from the reference store or by running the model."""
+    answers = find_answers(photos, index, reference)
+    if answers is not None:
+        store, known = answers
+        chosen = photos.subset(known)
+        rows, stored = [store.row_of[item] for item in chosen.ids], store.items.labels
+        labels = chosen.labels if chosen.labels or not stored else tuple(stored[row] for row in rows)
+        digests = {item: store.items.digests[row] for item, row in zip(chosen.ids, rows, strict=True)}
+        return Queries(chosen, store.vectors()[rows], len(photos) - len(known), labels, str(reference), digests)
+    space, name = index.space, index.space.gallery_model
     gallery_model = load_gallery_model(name, weights=weights, preprocess=space.preprocess, scales=space.scales)
     require_same_space(gallery_model.space, index.space, f"the gallery model {name} as it loads here", str(index.path))
     embedded = embed_images(photos, GalleryEmbedder(gallery_model), name="gallery model", reporter=reporter)

@@ -173,11 +173,12 @@ def command(
         ConsoleReporter().message(f"warning: not the file that the search chose: {difference}")
     put = beside(result)
     parity = result.parity
+    kept = f", overlap@10 among them {parity['overlap_10']:.3f}" if "overlap_10" in parity else ""
     text = (
         f"{result.target} {result.precision}: {result.size_bytes / 1e6:.2f} MB; against the torch model, on "
         f"{result.compared_on}: "
         f"cosine mean {parity['cosine_mean']:.6f}, lowest {parity['cosine_min']:.6f}, "
-        f"largest difference {parity['max_difference']:.2e}{put.told}"
+        f"largest difference {parity['max_difference']:.2e}{kept}{put.told}"
     )
     document = {
         "artifact": str(result.path),

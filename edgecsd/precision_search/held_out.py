@@ -11,6 +11,7 @@ from edgecsd.features import FeatureStore
 from edgecsd.gallery_vectors import Floats, Rows, exact_neighbours, store_blocks
 from edgecsd.images import ImageSet
 from edgecsd.metrics import cosines, overlap_at
+from edgecsd.quantization import one_digest
 from edgecsd.query_models import QueryModel
 from edgecsd.training_set import find_own_rows
 
@@ -83,12 +84,15 @@ def require_enough(photos: ImageSet, most: int, calibration_count: int) -> None:
 
 
 def held_out_photos(
-    photos: ImageSet, store: FeatureStore, model: QueryModel, most: int
+    photos: ImageSet, store: FeatureStore, model: QueryModel, most: int, ranges: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint8], Rows]:
-    """Pixels and store rows of the first `most` of the photos, which calibrate nothing, that have features.
+    """Pixels and store rows of the first `most` of the photos that have features; copies of `ranges` are left out.
+
+    ranges: (n, S, S, 3) uint8 of the photos that calibrate
 
     Raises BadInputError for fewer than 16.
     """
+    calibrated = frozenset(map(one_digest, ranges))
     pixels: list[NDArray[np.uint8]] = []
     rows: list[int] = []
     for position, item in enumerate(photos.ids):
@@ -100,7 +104,10 @@ def held_out_photos(
             photo = photos.read(position)
         except ImageReadError:
             continue
-        pixels.append(model.config.preprocess.pixels(photo.image, photo.scale))
+        shown = model.config.preprocess.pixels(photo.image, photo.scale)
+        if one_digest(shown) in calibrated:
+            continue
+        pixels.append(shown)
         rows.append(store.row_of[item])
     if len(rows) < FEWEST:
         raise BadInputError(

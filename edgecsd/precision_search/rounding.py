@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from edgecsd.bias_correction import convolutions_in_order, correct_biases, hooked, rounded_weights, weights_rounded
-from edgecsd.precision_search.sensitivity import STEPS, input_ranges
+from edgecsd.bias_correction import convolutions_in_order, correct_biases, rounded_weights, weights_rounded
+from edgecsd.precision_search.sensitivity import STEPS, find_gates, input_ranges
 from edgecsd.quantization import EightBit
 from edgecsd.query_models import QueryModel
 from edgecsd.targets.deploy import DeployModel
@@ -76,15 +76,8 @@ class RoundedLayers:
 
     def _chosen(self) -> tuple[list[str], list[str]]:
         names = {module: name for name, module in self._float.query_model.named_modules()}
-        gates: set[nn.Conv2d] = set()
-
-        def look(layer: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
-            if inputs[0].shape[-2:] == (1, 1):
-                gates.add(layer)
-
         layers = convolutions_in_order(self._float, self._calibration[:1])
-        with torch.inference_mode(), hooked(layers, look):
-            self._float(torch.from_numpy(self._calibration[:1]))
+        gates = find_gates(self._float, layers, self._calibration[:1])
         self._names = {
             layer: names[layer]
             for place, layer in enumerate(layers)

@@ -99,7 +99,7 @@ def search_precision(
         photos = calibration if isinstance(calibration, ImageSet) else find_images(calibration, split=split)
         require_enough(photos, held_out, calibration_count)
         ranges, digest, others = calibration_split(photos, model.config.preprocess, calibration_count, seed)
-        asked, rows = held_out_photos(others, store, model, held_out)
+        asked, rows = held_out_photos(others, store, model, held_out, ranges)
         judge = HeldOut(asked, store_rows(store, rows), rows, store)
         judge.start_from(model)
         if judge.torch_overlap == 0:

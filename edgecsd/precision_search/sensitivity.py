@@ -42,6 +42,8 @@ def layer_costs(
 ) -> list[LayerCost]:  # fmt: skip
     """The cost of each convolution, a bottleneck's behind the backbone included, in the order of execution.
 
+    The gates of squeeze-and-excite, which see a single pixel, stay float in every w8a8 file: they are left out.
+
     calibration   (n, S, S, 3) uint8, for the ranges of what the layers read
     log, header   the file that keeps them line by line, and what they belong to; they are not measured twice
     """
@@ -51,8 +53,10 @@ def layer_costs(
     names = {module: name.removeprefix("backbone.") for name, module in deploy.query_model.named_modules()}
     ranges = input_ranges(deploy, layers, calibration, percentile)
     costs = []
-    with reporter.task("what each layer costs in 8 bit", len(layers)) as advance:
-        for place, layer in enumerate(layers):
+    gates = find_gates(deploy, layers, calibration[:1])
+    costed = [(place, layer) for place, layer in enumerate(layers) if layer not in gates]
+    with reporter.task("what each layer costs in 8 bit", len(costed)) as advance:
+        for place, layer in costed:
             advance(1)
             if place not in known:
                 vectors = _with_one_rounded(deploy, layer, ranges[layer], held_out.pixels)
@@ -63,6 +67,19 @@ def layer_costs(
                 kept.add(known[place].as_dict())
             costs.append(known[place])
     return costs
+
+
+def find_gates(deploy: nn.Module, layers: list[nn.Conv2d], photo: NDArray[np.uint8]) -> frozenset[nn.Conv2d]:
+    """Those of the layers that read maps of one pixel, as in squeeze-and-excite; photo: (1, S, S, 3) uint8."""
+    found: set[nn.Conv2d] = set()
+
+    def look(layer: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
+        if inputs[0].shape[-2:] == (1, 1):
+            found.add(layer)
+
+    with torch.inference_mode(), hooked(layers, look):
+        deploy(torch.from_numpy(photo))
+    return frozenset(found)
 
 
 def input_ranges(

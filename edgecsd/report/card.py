@@ -35,7 +35,7 @@ class HeldOut:
 class Measured:
     """What is known of a file: None where it was not measured, which the card says.
 
-    parity   cosine_mean, cosine_min and max_difference to the torch query model, on `parity_on`
+    parity   cosine_mean, cosine_min, max_difference and overlap_10 to the torch query model, on `parity_on`
     """
 
     size_bytes: int
@@ -98,6 +98,11 @@ def _figures(measured: Measured) -> Iterator[tuple[str, str, str]]:
         "cosine to the torch query model",
         f"mean {parity['cosine_mean']:.5f}, lowest {parity['cosine_min']:.5f}", measured.parity_on,
     )  # fmt: skip
+    if "overlap_10" in parity:
+        yield (
+            "overlap@10 with the torch query model, each photo searched among the others",
+            f"{parity['overlap_10']:.3f}", measured.parity_on,
+        )  # fmt: skip
     if measured.half_precision is not None:
         report = measured.half_precision
         safe = f"cosine mean {report.cosine_mean:.5f}, lowest {report.cosine_min:.5f}"

@@ -55,6 +55,13 @@ def test_rows_of_the_very_file_only(rows: Path, file: Path, tmp_path: Path) -> N
     assert note == f"rows not shown, of files with another SHA-256 than {sha256_file(file)[:12]}: 1"
 
 
+def test_half_a_row_is_told(rows: Path, file: Path, tmp_path: Path) -> None:
+    half = tmp_path / "half.jsonl"
+    half.write_text(rows.read_text()[:-100])
+    found, note = find_latency(file, sha256_file(file), tmp_path / "run", half)
+    assert len(found) == 1 and note.startswith(f"{half}: its last line is half a row")
+
+
 @pytest.mark.parametrize("place", ["run/bench.jsonl", "run/exports/bench-phone.jsonl", "bench.jsonl"])
 def test_rows_are_found_where_bench_writes_them(rows: Path, file: Path, tmp_path: Path, place: str) -> None:
     copied(rows, tmp_path / place)

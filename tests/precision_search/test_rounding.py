@@ -114,6 +114,7 @@ def test_a_bottleneck_is_rounded_as_in_its_file(
     assert (costs[-1].name, costs[-1].place, costs[-1].weights) == (
         "bottleneck", len(read) - 1, made.bottleneck.weight.numel()
     ) and costs[-1].cosine < 1  # fmt: skip
+    assert [cost.name for cost in costs] == [name.removeprefix("backbone.") for name in rounded.names], "no gates"
     floats = EightBit(float_convolutions=frozenset({costs[-1].place}), float_weights=True)
     assert "bottleneck" not in with_rounded(tmp_path / "run", calibration, floats)[1].names
 
