@@ -6,9 +6,9 @@ PHOTOS.csv has the columns path and label. Half of the labels, drawn by --seed, 
 fifth are queries and the rest the gallery. Trained on, without labels, are the photos of the labels left aside (kinds
 that are never searched) or the gallery's own photos; or all is as the list's own column split has it: train, query,
 gallery. Compared, paired by query: the distilled model with the defaults, in several training seeds, with --held-out-by
-photos, with --no-refit, with --no-interpolate, with --loss regression and without training (its closed form), and the
-untrained backbone among its own vectors, with average pooling and with GeM. The head alone is trained unless --epochs
-says more.
+photos, with --no-refit, with --no-interpolate, with --loss regression and without training (its closed form), the
+distilled model adapted to the gallery (edgecsd adapt), and the untrained backbone among its own vectors, with average
+pooling and with GeM. The head alone is trained unless --epochs says more.
 Everything it makes stays in WORK: run it again and it goes on.
 """
 
@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import numpy as np
 from environment import environment
 
+from edgecsd.adaptation import adapt
 from edgecsd.bootstrap import paired_difference
 from edgecsd.cli.console import ConsoleReporter, table
 from edgecsd.distill import distill
@@ -39,8 +40,9 @@ from edgecsd.per_query import QueryScores
 from edgecsd.query_models import create_query_model, save_query_model
 
 REPORTER = ConsoleReporter()
+DISTILLED = "distilled"
 RUNS: dict[str, dict[str, Any]] = {
-    "distilled": {}, "distilled, --held-out-by photos": {"held_out_by": "photos"},
+    DISTILLED: {}, "distilled, --held-out-by photos": {"held_out_by": "photos"},
     "distilled, --no-refit": {"refit": False}, "distilled, --no-interpolate": {"interpolate": False},
     "distilled, --loss regression": {"loss": "regression"}, "closed form": {"head_steps": 0, "epochs": 0},
 }  # fmt: skip
@@ -94,6 +96,8 @@ def main() -> None:
         both = scores(given.work, parts["query"], "", run)
         found[GALLERY] = both.pop(OWN_ROW)
         (found[name],) = both.values()
+        if name == DISTILLED or name in seeds:
+            (found[f"{name}, adapted"],) = adapted(given.work, run, parts["query"]).values()
     write_json(given.out, document(found, kinds, parts, given))
     bar = found[GALLERY].values["AP"].mean()
     rows = [
@@ -166,6 +170,16 @@ def untrained(name: str, work: Path, weights: Path | None = None) -> Path:
     return run
 
 
+def adapted(work: Path, run: Path, queries: ImageSet) -> dict[str, QueryScores]:
+    """The values of the run's query model, adapted to the gallery."""
+    out = work / f"{run.name}-adapted"
+    if not out.is_dir():
+        adapt(run, work / "gallery", out, reporter=REPORTER)
+    found = scores(work, queries, "", out)
+    del found[OWN_ROW]
+    return found
+
+
 def scores(
     work: Path, queries: ImageSet, prefix: str, run: Path | None, gallery: ImageSet | None = None
 ) -> dict[str, QueryScores]:
@@ -181,7 +195,6 @@ def document(
     found: dict[str, QueryScores], kinds: dict[str, list[str]], parts: dict[str, ImageSet], given: argparse.Namespace
 ) -> dict[str, Any]:
     """What was compared, every model's means, and the distilled model's paired differences to all others."""
-    own = found["distilled"].values
     return {
         "photos": given.photos.parent.name, "labels": kinds,
         "counts": {name: len(part) for name, part in parts.items()},
@@ -191,11 +204,17 @@ def document(
             name: {"mAP": float(one.values["AP"].mean()), "overlap@10": float(one.values["overlap@10"].mean())}
             for name, one in found.items()
         },
-        "distilled minus": {
-            name: {figure: asdict(paired_difference(own[figure], one.values[figure])) for figure in figures(name)}
-            for name, one in found.items() if name != "distilled"
-        },
+        **{f"{name} minus": differences(found, name) for name in (DISTILLED, f"{DISTILLED}, adapted")},
         "environment": environment(),
+    }  # fmt: skip
+
+
+def differences(found: dict[str, QueryScores], name: str) -> dict[str, dict[str, Any]]:
+    """The paired differences of one model to all others."""
+    own = found[name].values
+    return {
+        other: {figure: asdict(paired_difference(own[figure], one.values[figure])) for figure in figures(other)}
+        for other, one in found.items() if other != name
     }  # fmt: skip
 
 

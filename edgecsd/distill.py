@@ -39,6 +39,7 @@ from edgecsd.run_folder import DistillResult, Stage, check_run, describe_run, re
 from edgecsd.selection import HeldOutBy
 from edgecsd.training import NetworkTraining
 from edgecsd.training_set import TrainingSet, make_training_set
+from edgecsd.wiener import error_ratio
 
 __all__ = ["DistillResult", "Stage", "distill"]
 
@@ -196,8 +197,9 @@ class _Distillation:
 
     def _stage(self, name: str, embeddings: Floats) -> None:
         overlap = self._overlap(embeddings)
-        cosine = float((embeddings * self.data.own_features(self.data.held_out)).sum(1).mean())
-        self.stages.append(Stage(name, overlap, cosine))
+        truth = self.data.own_features(self.data.held_out)
+        cosine = float((embeddings * truth).sum(1).mean())
+        self.stages.append(Stage(name, overlap, cosine, error_ratio(embeddings, truth)))
         self.reporter.message(f"{name}: held-out overlap@{self.config.overlap_k} {overlap:.4f} (cosine {cosine:.4f})")
 
     def _objective(self, data: TrainingSet) -> Objective:

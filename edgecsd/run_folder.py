@@ -29,6 +29,7 @@ class Stage:
     name: str
     overlap: float  # mean overlap@k with the gallery model's neighbours
     cosine: float  # mean cosine to the gallery features; told, never selected by
+    error: float | None = None  # variance a dimension by the slope squared (edgecsd.wiener); None: too few images
 
 
 @dataclass(frozen=True)

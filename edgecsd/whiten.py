@@ -56,7 +56,9 @@ def whiten(
         transform = _learnt(learnt_on, opened)
         how: dict[str, Any] = {"learnt_on": str(learnt_on)}
     else:
-        found = _spectrum(opened, reporter)
+        if opened.space.whitening is not None:
+            raise BadInputError(f"{opened.path}: is whitened already; give the store that it was made from")
+        found = spectrum_of(opened, reporter)
         transform = learn(found, dim=dim, shrinkage=shrinkage or 0.0)
         how = {"learnt_on": str(store), "count": found.count, "rank": found.rank, "shrinkage": shrinkage or 0.0}
         _tell(found, transform, reporter)
@@ -81,9 +83,8 @@ def _learnt(whitened: Path, store: FeatureStore) -> Whitening:
     return transform
 
 
-def _spectrum(store: FeatureStore, reporter: Reporter) -> Spectrum:
-    if store.space.whitening is not None:
-        raise BadInputError(f"{store.path}: is whitened already; give the store that it was made from")
+def spectrum_of(store: FeatureStore, reporter: Reporter = SILENT) -> Spectrum:
+    """Mean, eigenvalues and directions of a store's vectors, in two passes; memory does not grow with their number."""
     coded = store.dtype == INT8
     resolution = 1 / LARGEST if coded else float(np.finfo(store.dtype).eps)
     with reporter.task("learning, in two passes", 2 * store.count) as advance:

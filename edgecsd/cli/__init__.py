@@ -6,6 +6,7 @@ import typer
 
 from edgecsd import __version__
 from edgecsd.cli import (
+    adapt,
     bench,
     bench_import,
     bench_script,
@@ -49,6 +50,7 @@ for name, command in (
     ("whiten", whiten.command),
     ("concatenate", concatenate.command),
     ("distill", distill.command),
+    ("adapt", adapt.command),
     ("evaluate", evaluate.command),
     ("export", export.command),
     ("golden", golden.command),

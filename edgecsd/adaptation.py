@@ -1,0 +1,133 @@
+"""adapt: a query model whose projection is filtered for the gallery that will be searched.
+
+The run's own photos need not be of the gallery's kinds, and where they are not, what the query model has learnt on them
+is off in directions that the gallery does not use (edgecsd.wiener). The filter is linear: it goes into the projection,
+and the exported file is as large and as fast as before. The embedding space stays the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgecsd.errors import BadInputError
+from edgecsd.features import FeatureStore
+from edgecsd.files import read_json, replace_whole, write_json
+from edgecsd.locks import holding_out
+from edgecsd.overwriting import require_free
+from edgecsd.progress import SILENT, Reporter
+from edgecsd.query_models import load_query_model, save_query_model
+from edgecsd.run_folder import read_result
+from edgecsd.space import require_same_space
+from edgecsd.whiten import spectrum_of
+from edgecsd.wiener import FEWEST, wiener_filter
+
+KIND, MANIFEST, SCHEMA_VERSION = "adapted query model", "adaptation.json", 1
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """The folder of the adapted query model, and by what it was made.
+
+    count      gallery vectors that told the covariance
+    ratio      of the query model's error, by which they were filtered
+    dimensions that are kept: the sum of the filter's gains, of `dim`
+    """
+
+    path: Path
+    count: int
+    ratio: float
+    dimensions: float
+    dim: int
+
+
+@holding_out
+def adapt(
+    run: Path,
+    gallery: Path,
+    out: Path,
+    *,
+    error: float | None = None,
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
+) -> Adapted:
+    """Write to the folder `out` the query model of `run`, adapted to the vectors of the store `gallery`.
+
+    error   r of edgecsd.wiener (default: as the photos that `distill` held out told it)
+
+    Nothing is trained: two passes over the vectors, one decomposition of (D, D). Raises BadInputError for a run that is
+    adapted already, has no projection or does not know its error, and for fewer vectors than half of the dimensions;
+    IncompatibleError for a store of another space.
+    """
+    require_free(out, KIND, overwrite=overwrite, manifest=MANIFEST, read=(run, gallery))
+    if (run / MANIFEST).is_file():
+        of = (read_json(run / MANIFEST) or {}).get("run")
+        raise BadInputError(f"{run}: is adapted already; adapt the run that it was made of{f', {of}' if of else ''}")
+    model = load_query_model(run)
+    if not isinstance(model.projection, nn.Linear):
+        raise BadInputError(f"{run}: has no projection (--projection none) that could be adapted")
+    ratio = _error_of(run) if error is None else error
+    if not 0 < ratio < np.inf:
+        raise BadInputError(f"--error {ratio:g}: must be above 0")
+    store = FeatureStore.open(gallery, verify=True)
+    require_same_space(model.config.space, store.space, str(run), str(gallery))
+    dim = store.space.dim
+    if 2 * store.count < dim:
+        raise BadInputError(
+            f"{gallery}: {store.count} vectors tell too little of {dim} dimensions: {dim // 2} or more are needed, and "
+            f"{dim} or more are good"
+        )
+    if store.count < dim:
+        reporter.message(
+            f"warning: {store.count} vectors are few for {dim} dimensions: directions that others of the gallery's "
+            "kinds would show are left out"
+        )
+    _tell_if_trained_on(run, store, reporter)
+    found = spectrum_of(store, reporter)
+    filtered = torch.from_numpy(wiener_filter(found, ratio))
+    with torch.no_grad():
+        for weight in (model.projection.weight, model.projection.bias):
+            weight.copy_((filtered @ weight.double()).to(weight.dtype))
+    before = model.config.weights_digest
+    kept = float((found.values / (found.values + ratio)).sum())
+    with replace_whole(out) as folder:
+        folder.mkdir()
+        config = save_query_model(model, folder)
+        write_json(
+            folder / MANIFEST,
+            {
+                "kind": KIND, "schema_version": SCHEMA_VERSION, "run": str(run), "run_weights_digest": before,
+                "weights_digest": config.weights_digest,
+                "gallery": {"path": str(gallery), "count": store.count, "digest": store.digest}, "error": ratio,
+                "dimensions": kept,
+            },
+        )  # fmt: skip
+    return Adapted(out, store.count, ratio, kept, dim)
+
+
+def _error_of(run: Path) -> float:
+    """What distill's held-out photos told of the run's last stage."""
+    if not (run / "result.json").is_file():
+        raise BadInputError(f"{run}: has no result.json, which tells the query model's error; give it with --error")
+    last = read_result(run).stages[-1]
+    if last.error is None:
+        raise BadInputError(
+            f"{run}: does not tell the query model's error, for it held out fewer than {FEWEST} photos or an earlier "
+            "edgecsd made it: distil again, or give --error (0.002 for EfficientNet-Lite0 in 1280 dimensions)"
+        )
+    return last.error
+
+
+def _tell_if_trained_on(run: Path, store: FeatureStore, reporter: Reporter) -> None:
+    """Say so where the run's photos are the gallery: then there is nothing to adapt to."""
+    made_of = read_json(run / "run.json") if (run / "run.json").is_file() else None
+    shards = [shard["sha256"] for shard in store.manifest["shards"]]
+    if isinstance(made_of, dict) and made_of.get("gallery", {}).get("shards") == shards:
+        reporter.message(
+            f"warning: {run} was distilled with the vectors of this very gallery; adapting is for a gallery of other "
+            "kinds of photos than the run's, and may lose here: compare both with edgecsd evaluate"
+        )
