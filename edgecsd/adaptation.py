@@ -26,7 +26,7 @@ from edgecsd.space import require_same_space
 from edgecsd.whiten import spectrum_of
 from edgecsd.wiener import FEWEST, wiener_filter
 
-KIND, MANIFEST, SCHEMA_VERSION = "adapted query model", "adaptation.json", 1
+KIND, MANIFEST, SCHEMA_VERSION = "gallery adaptation", "adaptation.json", 1
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.gallery_vectors import unit
+
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 SECONDS = 900
@@ -43,16 +46,28 @@ def readme_commands() -> list[str]:
     return [line for block in blocks for line in block.splitlines() if line and not line.startswith("#")]
 
 
+def write_catalogue(folder: Path) -> None:
+    """catalogue.store, 700 vectors of the space of gallery.store: those of its photos and others between them."""
+    store = FeatureStore.open(folder / "gallery.store")
+    mixed = np.random.default_rng(1).dirichlet(np.ones(store.count), 700) @ store.vectors()
+    ids = [f"item-{number}" for number in range(700)]
+    write_store(folder / "catalogue.store", store.space, Items(ids, [""] * 700), unit(mixed.astype(np.float32)))
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
-    """A folder with `photos`, `vectors.npy` and `ids.txt`, in which every README command has run, in order."""
+    """A folder with `photos`, `vectors.npy`, `ids.txt` and `catalogue.store`, in which every README command has run, in order."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(photos, folder / "photos")
     vectors = np.random.default_rng(0).standard_normal((20, 16)).astype(np.float32)
     np.save(folder / "vectors.npy", vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
     (folder / "ids.txt").write_text("".join(f"item-{n}\n" for n in range(20)))
-    commands = [command.replace("--dim 512", "--dim 8") for command in readme_commands()]  # of 24 photos
+    few = {"--dim 512": "--dim 8", "adapt run": "adapt run --error 0.002"}  # 24 photos tell neither
+    commands = readme_commands()
+    for told, instead in few.items():
+        commands = [command.replace(told, instead) for command in commands]
     run(commands[0].split(), folder)
+    write_catalogue(folder)
     assert {command.split()[0] for command in commands} == {"edgecsd"}
     run([sys.executable, "-c", ONE_PROCESS], folder, "\n".join(commands[1:]))
     return folder
@@ -66,6 +81,7 @@ def test_the_readme_shows_every_command_of_the_main_job() -> None:
 def test_every_readme_command_runs(workplace: Path) -> None:
     assert (workplace / "run" / "exports" / "tf_efficientnet_lite0-w8a8.tflite").is_file()
     assert (workplace / "imported.store" / "manifest.json").is_file()
+    assert (workplace / "adapted" / "query_model.json").is_file()
 
 
 def test_the_commands_for_several_processes(workplace: Path) -> None:

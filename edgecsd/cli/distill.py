@@ -252,5 +252,6 @@ def command(
         text=text,
         wrote=out,
         following=f"edgecsd export {quoted(out)} --target tflite --precision w8a8 "
-        f"--calibration {quoted_photos(images, split)}",
+        f"--calibration {quoted_photos(images, split)}; for a gallery of other kinds of photos first edgecsd adapt "
+        f"{quoted(out)} --gallery ITS.store --out {quoted(out.with_name(out.name + '-adapted'))}",
     )
