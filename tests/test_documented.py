@@ -56,7 +56,7 @@ def write_catalogue(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
-    """A folder with `photos`, `vectors.npy`, `ids.txt` and `catalogue.store`, in which every README command has run, in order."""
+    """A folder with what the README starts from, in which every command of it has run, in order."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(photos, folder / "photos")
     vectors = np.random.default_rng(0).standard_normal((20, 16)).astype(np.float32)
