@@ -35,7 +35,7 @@ class Adapted:
 
     count      gallery vectors that told the covariance
     ratio      of the query model's error, by which they were filtered
-    dimensions that are kept: the sum of the filter's gains, of `dim`
+    dimensions how many of `dim` count: the sum of the filter's gains
     """
 
     path: Path
@@ -125,9 +125,9 @@ def _error_of(run: Path) -> float:
 def _tell_if_trained_on(run: Path, store: FeatureStore, reporter: Reporter) -> None:
     """Say so where the run's photos are the gallery: then there is nothing to adapt to."""
     made_of = read_json(run / "run.json") if (run / "run.json").is_file() else None
-    shards = [shard["sha256"] for shard in store.manifest["shards"]]
-    if isinstance(made_of, dict) and made_of.get("gallery", {}).get("shards") == shards:
+    trained_on = made_of.get("features", {}).get("shards", []) if isinstance(made_of, dict) else []
+    if {shard["sha256"] for shard in store.manifest["shards"]} <= set(trained_on):
         reporter.message(
-            f"warning: {run} was distilled with the vectors of this very gallery; adapting is for a gallery of other "
+            f"warning: {run} was distilled on the photos of this very gallery; adapting is for a gallery of other "
             "kinds of photos than the run's, and may lose here: compare both with edgecsd evaluate"
         )

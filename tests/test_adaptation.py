@@ -140,5 +140,5 @@ def test_the_command(made: Path, gallery: FeatureStore, own_store: FeatureStore,
         app, ["adapt", str(made), "--gallery", str(own_store.path), "--out", str(tmp_path / "own")]
     )
     assert own.exit_code == 0, own.output
-    assert "distilled with the vectors of this very gallery" in " ".join(own.stderr.split())
+    assert "distilled on the photos of this very gallery" in " ".join(own.stderr.split())
     assert "dimensions count" in own.stdout and "next: edgecsd export" in own.stdout
