@@ -97,7 +97,7 @@ def main() -> None:
         found[GALLERY] = both.pop(OWN_ROW)
         (found[name],) = both.values()
         if name == DISTILLED or name in seeds:
-            (found[f"{name}, adapted"],) = adapted(given.work, run, parts["query"]).values()
+            found |= {f"{name}, adapted": scores for scores in adapted(given.work, run, parts["query"]).values()}
     write_json(given.out, document(found, kinds, parts, given))
     bar = found[GALLERY].values["AP"].mean()
     rows = [
@@ -171,10 +171,14 @@ def untrained(name: str, work: Path, weights: Path | None = None) -> Path:
 
 
 def adapted(work: Path, run: Path, queries: ImageSet) -> dict[str, QueryScores]:
-    """The values of the run's query model, adapted to the gallery."""
+    """The values of the run's query model, adapted to the gallery; none where it cannot be."""
     out = work / f"{run.name}-adapted"
-    if not out.is_dir():
-        adapt(run, work / "gallery", out, reporter=REPORTER)
+    try:
+        if not out.is_dir():
+            adapt(run, work / "gallery", out, reporter=REPORTER)
+    except BadInputError as error:  # a small gallery, few photos held out
+        REPORTER.message(f"not adapted: {error}")
+        return {}
     found = scores(work, queries, "", out)
     del found[OWN_ROW]
     return found
@@ -204,7 +208,7 @@ def document(
             name: {"mAP": float(one.values["AP"].mean()), "overlap@10": float(one.values["overlap@10"].mean())}
             for name, one in found.items()
         },
-        **{f"{name} minus": differences(found, name) for name in (DISTILLED, f"{DISTILLED}, adapted")},
+        **{f"{name} minus": differences(found, name) for name in (DISTILLED, f"{DISTILLED}, adapted") if name in found},
         "environment": environment(),
     }  # fmt: skip
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from edgecsd.errors import BadInputError
+from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.features import FeatureStore
 from edgecsd.files import read_json, replace_whole, write_json
 from edgecsd.locks import holding_out
@@ -22,6 +23,7 @@ from edgecsd.overwriting import require_free
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import load_query_model, save_query_model
 from edgecsd.run_folder import read_result
+from edgecsd.selection import HeldOutBy
 from edgecsd.space import require_same_space
 from edgecsd.whiten import spectrum_of
 from edgecsd.wiener import FEWEST, wiener_filter
@@ -65,12 +67,12 @@ def adapt(
     """
     require_free(out, KIND, overwrite=overwrite, manifest=MANIFEST, read=(run, gallery))
     if (run / MANIFEST).is_file():
-        of = (read_json(run / MANIFEST) or {}).get("run")
-        raise BadInputError(f"{run}: is adapted already; adapt the run that it was made of{f', {of}' if of else ''}")
+        of = _read(run / MANIFEST).get("run", "see its adaptation.json")
+        raise BadInputError(f"{run}: is adapted already; adapt the run that it was made of, {of}")
     model = load_query_model(run)
     if not isinstance(model.projection, nn.Linear):
         raise BadInputError(f"{run}: has no projection (--projection none) that could be adapted")
-    ratio = _error_of(run) if error is None else error
+    ratio = _error_of(run, reporter) if error is None else error
     if not 0 < ratio < np.inf:
         raise BadInputError(f"--error {ratio:g}: must be above 0")
     store = FeatureStore.open(gallery, verify=True)
@@ -78,8 +80,8 @@ def adapt(
     dim = store.space.dim
     if 2 * store.count < dim:
         raise BadInputError(
-            f"{gallery}: {store.count} vectors tell too little of {dim} dimensions: {dim // 2} or more are needed, and "
-            f"{dim} or more are good"
+            f"{gallery}: {store.count} vectors tell too little of {dim} dimensions: {(dim + 1) // 2} or more are "
+            f"needed, and {dim} or more are good"
         )
     if store.count < dim:
         reporter.message(
@@ -109,25 +111,46 @@ def adapt(
     return Adapted(out, store.count, ratio, kept, dim)
 
 
-def _error_of(run: Path) -> float:
+def _error_of(run: Path, reporter: Reporter) -> float:
     """What distill's held-out photos told of the run's last stage."""
     if not (run / "result.json").is_file():
         raise BadInputError(f"{run}: has no result.json, which tells the query model's error; give it with --error")
-    last = read_result(run).stages[-1]
-    if last.error is None:
+    stages = read_result(run).stages
+    error = stages[-1].error if stages else None
+    if not isinstance(error, float):
         raise BadInputError(
-            f"{run}: does not tell the query model's error, for it held out fewer than {FEWEST} photos or an earlier "
-            "edgecsd made it: distil again, or give --error (0.002 for EfficientNet-Lite0 in 1280 dimensions)"
+            f"{run}: does not tell the query model's error: an earlier edgecsd made it, fewer than {FEWEST} photos "
+            "were held out, or they have nothing in common with the gallery model's vectors. Distil again with "
+            "--overwrite (what lies in --cache is used again), or give --error (0.002 for EfficientNet-Lite0 in 1280 "
+            "dimensions)"
         )
-    return last.error
+    if _run_of(run).get("config", {}).get("held_out_by") == HeldOutBy.PHOTOS:
+        reporter.message(
+            "note: the error is that of single photos held out (--held-out-by photos), less than on other kinds of "
+            "photos: the filter is weaker than it should be; --error sets it"
+        )
+    return error
 
 
 def _tell_if_trained_on(run: Path, store: FeatureStore, reporter: Reporter) -> None:
-    """Say so where the run's photos are the gallery: then there is nothing to adapt to."""
-    made_of = read_json(run / "run.json") if (run / "run.json").is_file() else None
-    trained_on = made_of.get("features", {}).get("shards", []) if isinstance(made_of, dict) else []
-    if {shard["sha256"] for shard in store.manifest["shards"]} <= set(trained_on):
+    """Say so where this very store was trained on, all of it: then there is nothing to adapt to."""
+    made_of = _run_of(run)
+    trained_on, photos = made_of.get("features") or {}, made_of.get("images") or {}
+    shards = {shard["sha256"] for shard in store.manifest["shards"]}
+    if shards <= set(trained_on.get("shards", [])) and trained_on.get("count") == photos.get("count"):
         reporter.message(
-            f"warning: {run} was distilled on the photos of this very gallery; adapting is for a gallery of other "
-            "kinds of photos than the run's, and may lose here: compare both with edgecsd evaluate"
+            f"warning: {run} was distilled on the photos of this very store; adapting is for a gallery of other kinds "
+            "of photos than the run's, and finds less of the first ten here: compare both with edgecsd evaluate"
         )
+
+
+def _run_of(run: Path) -> dict[str, Any]:
+    """run.json, or nothing where there is none."""
+    return _read(run / "run.json") if (run / "run.json").is_file() else {}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    found = read_json(file)
+    if not isinstance(found, dict):
+        raise DamagedFileError(f"{file}: an object is expected")
+    return found

@@ -137,7 +137,7 @@ def export(
         parity = compare(vectors, reference)
         if photos.digest is not None and len(vectors) >= FEWEST_SEARCHED:
             parity["overlap_10"] = float(overlap_among(vectors, reference, K).mean())
-        _require_retrieval(target, precision, parity, path.name)
+        _require_retrieval(target, precision, parity, path.name, reporter)
     compared_on = f"{len(vectors)} {photos.words}"
     if not latency_measurable(target):  # not what a device runs
         compared_on += f"; {runner.kind}"
@@ -243,10 +243,19 @@ def overlap_among(vectors: Floats, reference: Floats, k: int) -> NDArray[np.floa
     return overlap_at(found[0], found[1], k)
 
 
-def _require_retrieval(target: Target, precision: Precision, parity: dict[str, float], name: str) -> None:
+def _require_retrieval(
+    target: Target, precision: Precision, parity: dict[str, float], name: str, reporter: Reporter
+) -> None:
     """GateFailedError for an 8-bit Core ML file that loses too much: no device has run such a file yet."""
-    kept = parity.get("overlap_10", 1.0)
-    if target is Target.COREML and precision is Precision.W8A8 and kept < LEAST_OVERLAP:
+    if target is not Target.COREML or precision is not Precision.W8A8:
+        return
+    kept = parity.get("overlap_10")
+    if kept is None:
+        reporter.message(
+            f"warning: fewer than {FEWEST_SEARCHED} photos to search with: what this file finds was not measured; give "
+            "more --calibration photos, or measure it with edgecsd check"
+        )
+    elif kept < LEAST_OVERLAP:
         raise GateFailedError(
             f"{name}: finds {kept:.0%} of each photo's ten nearest among the others, as torch has them; nothing was "
             f"written, for Core ML's w8a8 is offered from {LEAST_OVERLAP:.0%} up. Take --precision w8a32 or fp16"

@@ -118,7 +118,9 @@ def test_what_cannot_be_adapted_is_refused(
     for stage in document["stages"]:
         del stage["error"]
     (old / "result.json").write_text(json.dumps(document))
-    with pytest.raises(BadInputError, match=r"does not tell the query model's error.*distil again, or give --error"):
+    with pytest.raises(
+        BadInputError, match=r"does not tell the query model's error.*Distil again with --overwrite.*or give --error"
+    ):
         adapt(old, gallery.path, tmp_path / "o")
     none = create_query_model(
         "test_efficientnet", pixel_store.space.model_copy(update={"dim": 256}), pretrained=False, size=48,
@@ -136,9 +138,10 @@ def test_the_command(made: Path, gallery: FeatureStore, own_store: FeatureStore,
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
     assert document["count"] == 100 and document["dim"] == 16 and document["run"] == str(tmp_path / "a")
+    assert "very store" not in done.stderr
     own = CliRunner().invoke(
         app, ["adapt", str(made), "--gallery", str(own_store.path), "--out", str(tmp_path / "own")]
     )
     assert own.exit_code == 0, own.output
-    assert "distilled on the photos of this very gallery" in " ".join(own.stderr.split())
+    assert "distilled on the photos of this very store" in " ".join(own.stderr.split())
     assert "dimensions count" in own.stdout and "next: edgecsd export" in own.stdout

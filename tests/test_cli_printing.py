@@ -16,6 +16,7 @@ from edgecsd import cli
 from edgecsd.bench.schema import BenchProtocol, BenchResult, BenchRow, Status
 from edgecsd.cli.bench_table import exit_code
 from edgecsd.distill_config import DistillConfig
+from edgecsd.run_folder import DistillResult, Stage
 
 COMMANDS = sorted(each.name or "" for each in [*cli.app.registered_commands, *cli.app.registered_groups])
 
@@ -61,6 +62,21 @@ def test_the_help_of_distill_tells_every_default() -> None:
     shown = " ".join(CliRunner().invoke(cli.app, ["distill", "--help"], env={"COLUMNS": "1000"}).output.split())
     assert "0 leaves it out (2)." in shown and "rate of the backbone (0.0001)." in shown and "(closed-form)." in shown
     assert "the most trained weights are kept that are not measurably worse than the best" in shown
+
+
+@pytest.mark.parametrize(("out", "proposed"), [("here", "here-adapted"), (".", "{folder}-adapted")])
+def test_what_comes_after_distill_can_be_pasted(
+    out: str, proposed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = DistillResult(tmp_path, (Stage("head", 0.5, 0.5),), 10)
+    monkeypatch.setattr("edgecsd.distill.distill", lambda *_, **__: result)
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos", "g.store"):
+        (tmp_path / name).mkdir()
+    done = CliRunner().invoke(cli.app, ["distill", "photos", "--gallery", "g.store", "--out", out])
+    assert done.exit_code == 0, done.output
+    place = proposed.format(folder=tmp_path)
+    assert f"edgecsd adapt {out} --gallery ITS.store --out {place}" in " ".join(done.stdout.split())
 
 
 def bench_row(status: Status) -> BenchRow:

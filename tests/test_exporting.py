@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from edgecsd import exporting
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, GateFailedError
-from edgecsd.exporting import compare, export, require_unit
+from edgecsd.exporting import compare, export, overlap_among, require_unit
 from edgecsd.files import sha256_file, size_bytes
 from edgecsd.images import find_images
 from edgecsd.progress import SILENT, TaskContext
@@ -239,6 +239,36 @@ def test_unit_length_and_comparison() -> None:
     parity = compare(turned, unit)
     assert parity["cosine_min"] == pytest.approx(0.6) and parity["cosine_mean"] == pytest.approx(2.6 / 3)
     assert parity["max_difference"] == pytest.approx(0.8)
+
+
+def test_overlap_among_the_photos_is_that_of_a_search_of_each_among_the_others() -> None:
+    random = np.random.default_rng(2)
+    reference = random.normal(size=(23, 8)).astype(np.float32)
+    vectors = reference + 0.8 * random.normal(size=reference.shape).astype(np.float32)
+    by_hand = []
+    for query in range(23):
+        found = []
+        for one in (vectors, reference):
+            others = [(-float(one[query] @ reference[row]), row) for row in range(23) if row != query]
+            found.append({row for _, row in sorted(others)[:5]})
+        by_hand.append(len(found[0] & found[1]) / 5)
+    assert overlap_among(vectors, reference, 5) == pytest.approx(by_hand)
+    assert 0 < np.mean(by_hand) < 1 and overlap_among(reference, reference, 5) == pytest.approx(np.ones(23))
+
+
+def test_an_8_bit_core_ml_file_that_finds_too_little_is_not_written(
+    fresh: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = export(fresh, "onnx", "w8a8", calibration=photos, calibration_count=8)
+    assert "overlap_10" not in few.parity, "16 photos are left"
+    monkeypatch.setattr(exporting, "overlap_among", lambda *_: np.full(24, 0.3))
+    given = {"calibration": photos, "calibration_count": 24}
+    assert export(fresh, "onnx", "w8a8", **given, overwrite=True).parity["overlap_10"] == pytest.approx(0.3)
+    with pytest.raises(
+        GateFailedError, match=r"finds 30% of each photo's ten nearest .* Take --precision w8a32 or fp16"
+    ):
+        export(fresh, "coreml", "w8a8", **given)
+    assert not list((fresh / "exports").glob("*.mlpackage"))
 
 
 def test_the_export_is_of_the_weights_in_the_run(run: Path) -> None:

@@ -30,7 +30,7 @@ def command(
 
     The gallery's vectors tell in which directions a query can mean something; the others are turned down (a Wiener
     filter), inside the projection, so that the file stays as large and as fast. Where the training photos are the
-    gallery there is nothing to gain.
+    gallery it finds less.
 
     Example: edgecsd adapt run --gallery gallery.store --out adapted
     """

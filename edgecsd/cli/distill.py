@@ -21,6 +21,7 @@ from edgecsd.cli.console import (
     table,
 )
 from edgecsd.distill_config import DistillConfig, make_config
+from edgecsd.files import named
 
 
 def _with_default(name: str, text: str) -> str:
@@ -245,6 +246,7 @@ def command(
         "run": str(out), "overlap_k": result.overlap_k, "stages": [vars(stage) for stage in result.stages],
         "refit": result.refit,
     }  # fmt: skip
+    place = named(out)
     text = table(("stage (held-out photos)", f"overlap@{result.overlap_k}", "gain", "cosine"), rows)
     finish(
         as_json,
@@ -253,5 +255,5 @@ def command(
         wrote=out,
         following=f"edgecsd export {quoted(out)} --target tflite --precision w8a8 "
         f"--calibration {quoted_photos(images, split)}; for a gallery of other kinds of photos first edgecsd adapt "
-        f"{quoted(out)} --gallery ITS.store --out {quoted(out.with_name(out.name + '-adapted'))}",
+        f"{quoted(out)} --gallery ITS.store --out {quoted(place.with_name(f'{place.name}-adapted'))}",
     )

@@ -112,6 +112,7 @@ def held_out_photos(
     if len(rows) < FEWEST:
         raise BadInputError(
             f"{photos.root}: beside the photos that give the ranges, {len(rows)} of {len(photos)} have features in "
-            f"{store.path} and can be read; {FEWEST} or more are needed to measure what is lost (300 are good)"
+            f"{store.path}, can be read and are no copies of those; "
+            f"{FEWEST} or more are needed to measure what is lost (300 are good)"
         )
     return np.stack(pixels), np.array(rows, np.int64)
