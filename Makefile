@@ -35,8 +35,8 @@ help:
 setup: $(STAMP)
 
 # A set-up that was interrupted leaves $(UNFINISHED) behind, and the next one starts from nothing.
-# One pip command for everything: docs/decisions/0001-one-resolution.md. What is imported is compiled then: of 24,600
-# modules most never are.
+# One pip command for everything: docs/decisions/0001-one-resolution.md. It compiles what it installs: left to the first
+# import, some packages' source warns then, and tests take warnings for errors.
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
 	  echo "edgecsd needs Python 3.11, and '$(PYTHON)' is not one." >&2; \
@@ -46,7 +46,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@mkdir -p $(VENV) && touch $(UNFINISHED)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@ && rm -f $(UNFINISHED)
 
 demo: $(STAMP)

@@ -29,6 +29,8 @@ from edgecsd.files import write_json
 from edgecsd.index import GalleryIndex, build_index
 from edgecsd.space import EmbeddingSpace
 
+TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds; what the system counts a process's CPU time in
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -93,7 +95,7 @@ def measure(
         batches = sizes_of({bound: after[bound] - calls[bound] for bound in after}, vectors_after - vectors)
         bare, bare_cpu = bare_seconds(index, queries, batches)
         pairs.append((ours, bare))
-        cpu_ratios.append(bare_cpu / cpu)
+        cpu_ratios.append(bare_cpu / max(cpu, TICK))
         sizes.append(statistics.mean(batches))
     crowd.close()
     ratios = [bare / ours for ours, bare in pairs]
