@@ -124,7 +124,7 @@ def demo(
     picture = folder / "retrieved.png"
     _picture(
         picture,
-        next(a for a in artifacts if a.name.endswith("w8a8.tflite")),
+        next(a for a in reversed(artifacts) if "w8a8" in a.name),
         benchmark,
         gallery,
         queries,

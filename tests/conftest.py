@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import signal
 from functools import cache
@@ -16,6 +17,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
+
+gc.set_threshold(50_000, 20, 100)  # a conversion makes millions of objects; collecting as usual is a tenth of its time
 
 
 @pytest.fixture(scope="session", autouse=True)

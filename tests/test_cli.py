@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import warm
 from typer.testing import CliRunner
 
 from edgecsd import __version__
@@ -51,8 +52,7 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def edgecsd(*arguments: object, **changes: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edgecsd", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(**changes), check=False)
+    done = warm.edgecsd(arguments, env=environment(**changes))
     assert "Traceback" not in done.stderr, done.stderr
     return done
 
@@ -243,7 +243,8 @@ def test_an_interruption_is_exit_code_130_and_the_same_command_goes_on(photos: P
 
 def test_module_and_program_are_the_same() -> None:
     program = Path(sys.executable).with_name("edgecsd")
-    done = [edgecsd("--version")]
+    command = [sys.executable, "-m", "edgecsd", "--version"]
+    done = [subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)]
     if program.exists():
         done.append(subprocess.run([program, "--version"], capture_output=True, text=True, check=False))
     assert [(each.returncode, each.stdout) for each in done] == [(0, f"{__version__}\n")] * len(done)

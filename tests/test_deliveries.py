@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 from distillations import config, run
 from doubles import PixelGallery
 
@@ -41,11 +41,11 @@ def test_the_program_of_each_device_class_delivers_a_folder(
     workplace: Path, photos: Path, pixel_store: FeatureStore, device: str
 ) -> None:
     out = workplace / device
-    command = [sys.executable, str(ROOT / "export" / f"{device}.py"), "run", "--index", "gallery.index"]
+    command = ["run", "--index", "gallery.index"]
     given = ["--images", str(photos), "--reference", str(pixel_store.path), "--bench-seconds", "0.2"]
     before = sorted((workplace / "run").rglob("*"))
     options = [*given, "--licence", "CC0-1.0", "--out", str(out)]
-    done = subprocess.run([*command, *options], cwd=workplace, capture_output=True, text=True, timeout=600, check=False)
+    done = warm.program(ROOT / "export" / f"{device}.py", [*command, *options], cwd=workplace)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"wrote {out}: ")
     names = {path.name for path in out.iterdir()}

@@ -44,7 +44,7 @@ def test_the_split_is_the_same_whatever_the_order(many_photos: Path) -> None:
 def test_the_whole_job_on_photos_of_ones_own(
     many_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo_module, "EXPORTS", (("tflite", "w8a8"),))
+    monkeypatch.setattr(demo_module, "EXPORTS", (("onnx", "w8a8"),))
     monkeypatch.setattr(demo_module, "VIEWS", 1)
     monkeypatch.setattr(demo_module, "BENCH_SECONDS", 0.2)
     result = demo(tmp_path / "out", images=many_photos)
@@ -58,11 +58,11 @@ def test_the_whole_job_on_photos_of_ones_own(
         "asymmetric, closed-form start",
         "asymmetric, distilled",
     ]
-    assert names[5:] == ["tf_efficientnet_lite0-w8a8.tflite"]
+    assert names[5:] == ["tf_efficientnet_lite0-w8a8.onnx"]
     by_name = {row.name: row for row in result.rows}
     assert by_name["symmetric, gallery model"].overlap == 1.0
     assert by_name["asymmetric, distilled"].overlap > by_name["asymmetric, before"].overlap
-    exported = by_name["tf_efficientnet_lite0-w8a8.tflite"]
+    exported = by_name["tf_efficientnet_lite0-w8a8.onnx"]
     assert exported.cosine is not None and exported.cosine > 0.98
     assert exported.size_mb is not None and exported.size_mb < 0.35 * 20
     with Image.open(result.picture) as picture:

@@ -6,13 +6,12 @@ import json
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import warm
 from distillations import config, run, training_set
 from doubles import PixelGallery
 from safetensors.torch import load_file
@@ -142,8 +141,7 @@ def test_a_killed_run_ends_with_the_same_weights(
     stage: str, whole: DistillResult, photos: Path, pixel_store: FeatureStore, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, str(PROGRAM), str(photos), str(pixel_store.path), str(out), stage]
-    killed = subprocess.run(command, capture_output=True, text=True, check=False)
+    killed = warm.program(PROGRAM, [photos, pixel_store.path, out, stage])
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (out / "query_model.json").exists()
     with pytest.raises(BadInputError, match="its training did not end: run distill again to go on"):

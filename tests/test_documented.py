@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 
 from edgecsd.features import FeatureStore, Items, write_store
 from edgecsd.gallery_vectors import unit
@@ -63,6 +64,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     np.save(folder / "vectors.npy", vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
     (folder / "ids.txt").write_text("".join(f"item-{n}\n" for n in range(20)))
     few = {"--dim 512": "--dim 8", "adapt run": "adapt run --error 0.002"}  # 24 photos tell neither
+    few |= {"--views 3": "--views 1"}  # shorter, else the same
     commands = readme_commands()
     for told, instead in few.items():
         commands = [command.replace(told, instead) for command in commands]
@@ -92,14 +94,18 @@ def test_the_commands_for_several_processes(workplace: Path) -> None:
     assert (workplace / "shared-run" / "query_model.safetensors").is_file()
 
 
+def example(name: str, arguments: list[str], folder: Path) -> list[str]:
+    done = warm.program(ROOT / "examples" / f"{name}.py", arguments, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 def test_example_vectors_from_elsewhere(workplace: Path) -> None:
-    printed = run(
-        [sys.executable, str(ROOT / "examples" / "vectors_from_elsewhere.py"), "vectors.npy", "ids.txt", "out"],
-        workplace,
-    )
-    assert printed.splitlines()[0].endswith("item-0")
+    printed = example("vectors_from_elsewhere", ["vectors.npy", "ids.txt", "out"], workplace)
+    assert printed[0].endswith("item-0")
 
 
 def test_example_from_photos_to_phone(workplace: Path) -> None:
-    printed = run([sys.executable, str(ROOT / "examples" / "from_photos_to_phone.py"), "photos", "example"], workplace)
-    assert "ship" in printed.splitlines()[-1]
+    printed = example("from_photos_to_phone", ["photos", "example"], workplace)
+    assert re.fullmatch(r"(may|must not) ship example/run/exports/tf_efficientnet_lite0-w8a8\.tflite", printed[-1])
+    assert all(line.startswith(("pass ", "FAIL ")) for line in printed[:-1]) and len(printed) > 3

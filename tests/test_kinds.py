@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 from edgecsd.images import find_images
 
@@ -96,10 +95,7 @@ def test_the_small_model_alone_has_the_distilled_ones_pooling(
 
 def test_the_program_says_what_is_asked_for(tmp_path: Path, photos: Path) -> None:
     """Photos without labels end it in words."""
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(photos), "--work", str(tmp_path), "--out", str(tmp_path / "r.json")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = warm.program(PROGRAM, [photos, "--work", tmp_path, "--out", tmp_path / "r.json"])
     assert done.returncode != 0 and "the photos have no labels" in done.stderr
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import warm
 from bench_models import make_model, save_artifact
 from loopback_ssh import LoopbackSsh, find_sshd, start_sshd
 
@@ -160,13 +161,13 @@ def test_options_of_devices_need_one() -> None:
 
 
 def command(ssh: LoopbackSsh, file: Path, *more: str) -> list[str]:
-    start = [sys.executable, "-m", "edgecsd", "bench", str(file), "--device", ssh.address]
-    return [*start, "--ssh-config", str(ssh.config), "--device-python", sys.executable, "--threads", "1", *more]
+    start = ["bench", str(file), "--device", ssh.address, "--ssh-config", str(ssh.config)]
+    return [*start, "--device-python", sys.executable, "--threads", "1", *more]
 
 
 def test_the_command_and_keep(ssh: LoopbackSsh, onnx_file: Path, tmp_path: Path) -> None:
     short = ("--min-runs", "5", "--min-seconds", "0", "--json", "--keep", "--out", str(tmp_path / "rows.jsonl"))
-    done = subprocess.run(command(ssh, onnx_file, *short), capture_output=True, text=True, check=False)
+    done = warm.edgecsd(command(ssh, onnx_file, *short))
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["rows"]
     assert row["status"] == "ok" and row["label"] == "device over ssh"
@@ -176,7 +177,8 @@ def test_the_command_and_keep(ssh: LoopbackSsh, onnx_file: Path, tmp_path: Path)
 
 
 def test_interrupted_it_leaves_nothing(ssh: LoopbackSsh, onnx_file: Path) -> None:
-    process = subprocess.Popen(command(ssh, onnx_file, "--min-seconds", "50"), stderr=subprocess.DEVNULL)
+    started = [sys.executable, "-m", "edgecsd", *command(ssh, onnx_file, "--min-seconds", "50")]
+    process = subprocess.Popen(started, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 60
     while not list(ssh.temporary.glob("edgecsd-*/pid")) and time.monotonic() < end:
         time.sleep(0.05)

@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import warm
 from model_files import TARGETS, exported, foreign
 
 from edgecsd.errors import BadInputError, EdgecsdError
@@ -170,9 +170,7 @@ def test_weights_of_another_run_are_told(run: Path, tmp_path: Path) -> None:
 
 
 def command(*arguments: Any) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "edgecsd", "inspect", *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "200"}
-    return subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+    return warm.edgecsd(["inspect", *arguments], env={**os.environ, "COLUMNS": "200"})
 
 
 def test_the_command(run: Path, tmp_path: Path) -> None:

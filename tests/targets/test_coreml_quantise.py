@@ -166,7 +166,7 @@ def test_a_trained_network_keeps_its_embeddings_in_8_bit(photos: Path, tmp_path:
     if packaged_weights("tf_efficientnet_lite0") is None:
         pytest.skip("the weights of EfficientNet-Lite0 are not installed")
     torch.manual_seed(0)
-    model = create_query_model("tf_efficientnet_lite0", EmbeddingSpace(gallery_model="g", dim=64))
+    model = create_query_model("tf_efficientnet_lite0", EmbeddingSpace(gallery_model="g", dim=64), size=128)
     save_query_model(model, tmp_path)
     made = export(tmp_path, "coreml", "w8a8", calibration=photos, calibration_count=12)
     images = find_images(photos)
