@@ -7,7 +7,8 @@ overlap@10 in the gallery model's features). MobileNetV3-Large and EfficientNet-
 batch-norm statistics from photos, which makes them amplify every rounding: only their numbers are told.
 The peers: onnxruntime's quantize_static, ai-edge-quantizer's stock static recipe (as it is, and with pooling and L2
 left in float, without which its files do not run) and coremltools' linear weight quantisation, each with its defaults
-and the same calibration photos, on the same exported float network. A time is the ratio of thread CPU time, theirs to
+and the same calibration photos, on the same exported float network. The queries are photos of both splits but those
+that calibrate, each searched for among the gallery's others. A time is the ratio of thread CPU time, theirs to
 ours, interleaved; Core ML runs on Apple's systems only and has none. Rows are kept in WORK: run it again and it goes
 on. With --only, --out keeps the rows of the other backbones.
 """
@@ -18,23 +19,24 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from asked import Asked
 from environment import environment
 from peers import PEERS
 from seeded.workshop import Workshop
 from subjects import PRECISIONS, SUBJECTS, Subject, chosen_subjects
 
 from edgecsd.bench.ratio import interleaved_ratio
+from edgecsd.benchmark import Benchmark
 from edgecsd.bootstrap import paired_difference
 from edgecsd.cli.console import ConsoleReporter, table
-from edgecsd.embedding import embed_images
 from edgecsd.errors import EdgecsdError
-from edgecsd.evaluate import Benchmark, make_benchmark
 from edgecsd.files import read_json, size_bytes, write_json
 from edgecsd.query_models import QueryModelEmbedder, load_query_model
 from edgecsd.targets.artifact import Target
@@ -47,18 +49,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for what is made")
     parser.add_argument("--photos", type=Path, help="CSV list with the splits gallery and query (default: the demo's)")
-    parser.add_argument("--limit", type=int, default=200, help="queries at most")
+    parser.add_argument("--limit", type=int, default=1000, help="queries at most")
+    parser.add_argument(
+        "--few", type=int, default=200,
+        help="queries at most of Core ML files, which the reference evaluator computes slowly, and of networks "
+        "with weights at random",
+    )  # fmt: skip
     parser.add_argument("--only", nargs="+", default=[], help="only backbones whose name holds one of these words")
     parser.add_argument("--out", type=Path, help="result file (JSON); a table is written beside it as .md")
     given = parser.parse_args()
 
     workshop = Workshop(given.work, given.photos, given.limit, ConsoleReporter())
+    many, few = (Asked(workshop, limit, f"{limit}-queries") for limit in (given.limit, given.few))
     rows: list[dict[str, Any]] = []
     for subject in chosen_subjects(given.only):
-        rows += measured(workshop, subject)
+        rows += measured(workshop, subject, many if subject.pretrained else few, few)
     print(_text(rows))
     if given.out is not None:
-        photos = {"gallery": len(workshop.gallery_photos), "queries": len(workshop.query_photos)}
+        name = "the demo's" if given.photos is None else given.photos.resolve().parent.name
+        photos = {
+            "of": name, "gallery": workshop.gallery.count, "queries": len(many.photos), "few_queries": len(few.photos)
+        }  # fmt: skip
         _write(given.out, rows, {"photos": photos, **environment()})
         print(f"wrote {given.out}")
 
@@ -75,13 +86,23 @@ def _write(out: Path, rows: list[dict[str, Any]], how: dict[str, Any]) -> None:
     out.with_suffix(".md").write_text(_markdown(every, measured_how))
 
 
-def measured(workshop: Workshop, subject: Subject) -> list[dict[str, Any]]:
-    """Our exports of one backbone, then the peers', each against the torch model."""
-    run, photos = subject.run(workshop), workshop.query_photos
-    torch_vectors = embed_images(photos, QueryModelEmbedder(load_query_model(run)), name=subject.name).vectors[:, 0]
-    benchmark = make_benchmark(workshop.gallery, workshop.queries) if subject.pretrained else None
+@dataclass(frozen=True)
+class Compared:
+    """Queries, and what the torch model makes of them: (Q, D)."""
+
+    queries: Asked
+    reference: np.ndarray
+
+
+def measured(workshop: Workshop, subject: Subject, asked: Asked, few: Asked) -> list[dict[str, Any]]:
+    """Our exports of one backbone, then the peers', each against the torch model; Core ML's by `few` queries."""
+    run, references = subject.run(workshop), {}
     rows = []
     for target in (Target.ONNX, Target.TFLITE, Target.COREML):  # Core AI's runtime here takes seconds an image
+        queries = few if target is Target.COREML else asked
+        if queries not in references:
+            references[queries] = queries.embed(QueryModelEmbedder(load_query_model(run)), subject.name)
+        compared = Compared(queries, references[queries])
         ours: dict[str, Path] = {}
         for precision in PRECISIONS:
             file = subject.file(workshop, target, precision)
@@ -89,7 +110,7 @@ def measured(workshop: Workshop, subject: Subject) -> list[dict[str, Any]]:
             def make(out: Path, target: Target = target, precision: str = precision) -> None:
                 subject.export(workshop, target, precision, out)
 
-            row = _row(workshop, subject, target, precision, "edgecsd", file, make, torch_vectors, benchmark)
+            row = _row(workshop, subject, target, precision, "edgecsd", file, make, compared)
             if file.exists():
                 ours[precision] = file
                 row["of_fp32"] = round(size_bytes(file) / size_bytes(ours["fp32"]), 4)
@@ -102,7 +123,7 @@ def measured(workshop: Workshop, subject: Subject) -> list[dict[str, Any]]:
             def convert(out: Path, make: Any = peer.make, like: Path = ours[peer.precision]) -> None:
                 make(load_query_model(run), out, like, workshop.calibration())
 
-            row = _row(workshop, subject, target, peer.precision, peer.name, file, convert, torch_vectors, benchmark)
+            row = _row(workshop, subject, target, peer.precision, peer.name, file, convert, compared)
             if file.exists():
                 row["of_fp32"] = round(size_bytes(file) / size_bytes(ours["fp32"]), 4)
                 row["size_to_ours"] = round(size_bytes(file) / size_bytes(ours[peer.precision]), 3)
@@ -113,7 +134,7 @@ def measured(workshop: Workshop, subject: Subject) -> list[dict[str, Any]]:
 
 def _row(
     workshop: Workshop, subject: Subject, target: Target, precision: str, by: str, file: Path,
-    make: Callable[[Path], None], reference: np.ndarray, benchmark: Benchmark | None,
+    make: Callable[[Path], None], compared: Compared,
 ) -> dict[str, Any]:  # fmt: skip
     """Size, numbers and retrieval of a file, made if it is not there; why there is none where it cannot be made."""
     kept = workshop.path("rows", f"{subject.name} {target} {precision} {by}.json")
@@ -125,14 +146,15 @@ def _row(
     try:
         if not file.exists():
             make(file)
-        vectors = embed_images(workshop.query_photos, ArtifactEmbedder(file), name=file.name).vectors[:, 0]
+        vectors = compared.queries.embed(ArtifactEmbedder(file), file.name)
     except EdgecsdError as error:
         return {**row, "failed": str(error).splitlines()[0][:300]}
     except Exception as error:  # a peer may raise anything
         return {**row, "failed": f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"}
-    row |= {"size_mb": round(size_bytes(file) / 1e6, 3), **_numbers(vectors, reference)}
-    if benchmark is not None:
-        row |= _retrieval(benchmark, vectors, reference)
+    row |= {"queries": len(vectors), "size_mb": round(size_bytes(file) / 1e6, 3)}
+    row |= _numbers(vectors, compared.reference)
+    if subject.pretrained:
+        row |= _retrieval(compared.queries.benchmark, vectors, compared.reference)
     write_json(kept, row)
     return row
 
@@ -178,8 +200,8 @@ def _time(workshop: Workshop, subject: Subject, theirs: Path, ours: Path, target
 
 
 COLUMNS = (
-    "size_mb", "of_fp32", "cosine_mean", "cosine_min", "max_difference", "not_finite", "mAP_loss", "overlap_loss",
-    "size_to_ours", "time_to_ours",
+    "queries", "size_mb", "of_fp32", "cosine_mean", "cosine_min", "max_difference", "not_finite", "mAP_loss",
+    "overlap_loss", "size_to_ours", "time_to_ours",
 )  # fmt: skip
 
 
@@ -207,12 +229,13 @@ def _markdown(rows: list[dict[str, Any]], how: dict[str, dict[str, Any]]) -> str
         "# Exports, and what the plain converters give", "",
         "Losses are relative to the torch query model, with the 95 % interval of the paired bootstrap; mobilenetv3 and "
         "efficientnet_b0 have random weights and no retrieval. 64 calibration photos. `of_fp32`: size by the fp32 "
-        "file's; `size_to_ours`, `time_to_ours`: the peer's by ours. Written by `benchmarks/export.py`.", "",
+        "file's; `size_to_ours`, `time_to_ours`: the peer's by ours. Queries are photos of the gallery and others, but "
+        "those that calibrate, each searched for among the rest. Written by `benchmarks/export.py`.", "",
     ]  # fmt: skip
     for name in dict.fromkeys(row["backbone"] for row in rows):
         made, photos = how[name], how[name]["photos"]
         lines.append(
-            f"- {name}: {photos['queries']} query photos, gallery of {photos['gallery']}; {made['date'][:10]}, commit "
+            f"- {name}: photos of {photos['of']}, gallery of {photos['gallery']}; {made['date'][:10]}, commit "
             f"{made['commit']}, {made['cpu']}"
         )
     head = ("backbone", "target", "precision", "by", *COLUMNS)

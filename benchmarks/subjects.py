@@ -32,8 +32,8 @@ class Subject:
         return self.run(workshop) / "exports" / f"{self.name}-{precision}{target.suffix}"
 
     def export(self, workshop: Workshop, target: Target, precision: str, out: Path) -> None:
-        """Write the artifact; w8a8 is calibrated on gallery photos."""
-        photos = workshop.gallery_photos if precision == "w8a8" else workshop.gallery_photos.subset(list(range(16)))
+        """Write the artifact; w8a8 is calibrated on photos of the gallery."""
+        photos = workshop.calibration_photos() if precision == "w8a8" else workshop.calibration_photos(16)
         export(
             self.run(workshop), target, precision, out=out, calibration=photos, overwrite=True,
             reporter=workshop.reporter,

@@ -36,6 +36,7 @@ from edgecsd.targets.embedder import ArtifactEmbedder
 Floats = NDArray[np.float32]
 SIDEWAYS = 6  # the EXIF orientation of a phone held upright: the sensor's rows are the photo's columns
 VIEWS = 3
+CALIBRATION = 64  # photos
 
 
 @dataclass(frozen=True)
@@ -162,11 +163,15 @@ class Workshop:
                 )
         return out
 
-    def calibration(self, count: int = 64) -> NDArray[np.uint8]:
-        """(count, S, S, 3) pixels of gallery photos."""
+    def calibration_photos(self, count: int = CALIBRATION) -> ImageSet:
+        """Gallery photos, evenly spread."""
         chosen = np.linspace(0, len(self.gallery_photos) - 1, count).round().astype(int)
-        photos = [self.gallery_photos.read(int(position)).image for position in chosen]
-        return np.stack([self.contract.pixels(photo) for photo in photos])
+        return self.gallery_photos.subset(chosen.tolist())
+
+    def calibration(self, count: int = CALIBRATION) -> NDArray[np.uint8]:
+        """(count, S, S, 3) pixels of the photos for calibration."""
+        photos = self.calibration_photos(count)
+        return np.stack([self.contract.pixels(photos.read(position).image) for position in range(count)])
 
     @cached_property
     def contract(self) -> Preprocess:
