@@ -26,23 +26,19 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from asked import Asked
+from asked import Asked, numbers, retrieval
 from environment import environment
 from peers import PEERS
 from seeded.workshop import Workshop
 from subjects import PRECISIONS, SUBJECTS, Subject, chosen_subjects
 
 from edgecsd.bench.ratio import interleaved_ratio
-from edgecsd.benchmark import Benchmark
-from edgecsd.bootstrap import paired_difference
 from edgecsd.cli.console import ConsoleReporter, table
 from edgecsd.errors import EdgecsdError
 from edgecsd.files import read_json, size_bytes, write_json
 from edgecsd.query_models import QueryModelEmbedder, load_query_model
 from edgecsd.targets.artifact import Target
 from edgecsd.targets.embedder import ArtifactEmbedder
-
-OVERLAP_K = 10
 
 
 def main() -> None:
@@ -152,35 +148,11 @@ def _row(
     except Exception as error:  # a peer may raise anything
         return {**row, "failed": f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"}
     row |= {"queries": len(vectors), "size_mb": round(size_bytes(file) / 1e6, 3)}
-    row |= _numbers(vectors, compared.reference)
+    row |= numbers(vectors, compared.reference)
     if subject.pretrained:
-        row |= _retrieval(compared.queries.benchmark, vectors, compared.reference)
+        row |= retrieval(compared.queries.benchmark, vectors, compared.reference)
     write_json(kept, row)
     return row
-
-
-def _numbers(vectors: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
-    ours, theirs = vectors.astype(np.float64), reference.astype(np.float64)
-    finite = np.isfinite(ours).all(axis=1)
-    lengths = np.linalg.norm(ours[finite], axis=1)
-    cosine = (ours[finite] * theirs[finite]).sum(1) / np.maximum(lengths, 1e-12)
-    return {
-        "cosine_mean": round(float(cosine.mean()), 6), "cosine_min": round(float(cosine.min()), 6),
-        "max_difference": float(np.abs(ours[finite] - theirs[finite]).max()), "not_finite": int((~finite).sum()),
-        "largest_length": round(float(lengths.max()), 4),
-    }  # fmt: skip
-
-
-def _retrieval(benchmark: Benchmark, vectors: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
-    lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    made = benchmark.score("file", np.asarray(np.nan_to_num(vectors / lengths), np.float32))
-    before = benchmark.score("torch", reference)
-    found = {"mAP": round(made.mean_average_precision, 4)}
-    for name, figure in (("mAP_loss", "AP"), ("overlap_loss", f"overlap@{OVERLAP_K}")):
-        change, mean = paired_difference(made.values[figure], before.values[figure]), np.nanmean(before.values[figure])
-        losses = {name: change.mean, f"{name}_low": change.high, f"{name}_high": change.low}
-        found |= {key: round(float(-value / mean), 4) + 0.0 for key, value in losses.items()}  # no -0
-    return found
 
 
 def _time(workshop: Workshop, subject: Subject, theirs: Path, ours: Path, target: Target) -> dict[str, Any]:
