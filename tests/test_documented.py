@@ -106,7 +106,7 @@ def test_example_vectors_from_elsewhere(workplace: Path) -> None:
 
 
 def test_example_from_photos_to_phone(workplace: Path) -> None:
-    """From the store that README's commands made, which are its own: extraction of the same photos is not done twice."""
+    """From the store that the commands of README made: the same photos are not extracted twice."""
     shutil.copytree(workplace / "gallery.store", workplace / "example" / "gallery.store")
     printed = example("from_photos_to_phone", ["photos", "example"], workplace)
     assert re.fullmatch(r"(may|must not) ship example/run/exports/tf_efficientnet_lite0-w8a8\.tflite", printed[-1])
