@@ -64,7 +64,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     np.save(folder / "vectors.npy", vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
     (folder / "ids.txt").write_text("".join(f"item-{n}\n" for n in range(20)))
     few = {"--dim 512": "--dim 8", "adapt run": "adapt run --error 0.002"}  # 24 photos tell neither
-    few |= {"--views 3": "--views 1"}  # shorter, else the same
+    few |= {"--views 3": "--views 1", "--threads 1": "--threads 1 --min-seconds 1"}  # shorter, else the same
     commands = readme_commands()
     for told, instead in few.items():
         commands = [command.replace(told, instead) for command in commands]
