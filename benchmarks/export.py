@@ -19,7 +19,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -82,23 +82,25 @@ def _write(out: Path, rows: list[dict[str, Any]], how: dict[str, Any]) -> None:
     out.with_suffix(".md").write_text(_markdown(every, measured_how))
 
 
-@dataclass(frozen=True)
 class Compared:
-    """Queries, and what the torch model makes of them: (Q, D)."""
+    """Queries, and what the torch model of a run makes of them, once that is asked for."""
 
-    queries: Asked
-    reference: np.ndarray
+    def __init__(self, queries: Asked, run: Path) -> None:
+        self.queries, self._run = queries, run
+
+    @cached_property
+    def reference(self) -> np.ndarray:
+        """(Q, D)."""
+        return self.queries.embed(QueryModelEmbedder(load_query_model(self._run)), "torch model")
 
 
 def measured(workshop: Workshop, subject: Subject, asked: Asked, few: Asked) -> list[dict[str, Any]]:
     """Our exports of one backbone, then the peers', each against the torch model; Core ML's by `few` queries."""
-    run, references = subject.run(workshop), {}
+    run = subject.run(workshop)
+    of_most, of_few = Compared(asked, run), Compared(few, run)
     rows = []
     for target in (Target.ONNX, Target.TFLITE, Target.COREML):  # Core AI's runtime here takes seconds an image
-        queries = few if target is Target.COREML else asked
-        if queries not in references:
-            references[queries] = queries.embed(QueryModelEmbedder(load_query_model(run)), subject.name)
-        compared = Compared(queries, references[queries])
+        compared = of_few if target is Target.COREML else of_most
         ours: dict[str, Path] = {}
         for precision in PRECISIONS:
             file = subject.file(workshop, target, precision)
