@@ -78,6 +78,12 @@ def photo() -> Image.Image:
     return portrait()
 
 
+@pytest.fixture
+def small(photo: Image.Image) -> Image.Image:
+    """The photograph at 64 x 75."""
+    return photo.resize((64, 75))
+
+
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory, photo: Image.Image) -> Path:
     """24 distinct crops of one photograph, 15 JPEG and 9 PNG, of many sizes, some of them in sub-folders."""

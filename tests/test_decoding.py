@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from encoded_images import encoded
 from PIL import Image, ImageCms, ImageFile
 
 from edgecsd import jpeg
@@ -20,18 +21,6 @@ from edgecsd.images import (
     decode_image,
     read_image,
 )
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def small(photo: Image.Image) -> Image.Image:
-    return photo.resize((64, 75))
-
 
 # ---------------------------------------------------------------------------------------------------- finding
 

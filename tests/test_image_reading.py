@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import shutil
 import subprocess
 import sys
@@ -12,22 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from encoded_images import encoded
 from PIL import Image, ImageOps
 
 from edgecsd.images import find_images, load_in_order, load_photos, photo_digest, read_image, read_photo
 from edgecsd.preprocess import Box
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def small(photo: Image.Image) -> Image.Image:
-    return photo.resize((64, 75))
-
 
 # --------------------------------------------------------------------------------------------------- decoding
 

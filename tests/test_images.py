@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
 
 import pytest
+from encoded_images import encoded
 from PIL import Image
 
 from edgecsd.errors import BadInputError
 from edgecsd.images import ImageSet, find_images, load_in_order
 from edgecsd.preprocess import Box
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def small(photo: Image.Image) -> Image.Image:
-    return photo.resize((64, 75))
-
 
 # ---------------------------------------------------------------------------------------------------- finding
 
