@@ -31,7 +31,7 @@ from torch import Tensor
 from edgecsd.anchor_kinds import Mining
 from edgecsd.anchors import by_image, by_unique_anchors, by_whole_gallery, make_anchors, products
 from edgecsd.bench.bench_device import read_kilobytes
-from edgecsd.files import write_json
+from edgecsd.files.whole import write_json
 from edgecsd.losses.csd_kl import csd_kl
 from edgecsd.progress import SILENT
 

@@ -12,8 +12,8 @@ from seeded.workshop import CALIBRATION, Workshop
 from edgecsd.benchmark import Benchmark
 from edgecsd.bootstrap import paired_difference
 from edgecsd.embedding import Embedder, embed_images
-from edgecsd.evaluate import make_benchmark
 from edgecsd.features import Items
+from edgecsd.relevance import make_benchmark
 
 OVERLAP_K = 10
 

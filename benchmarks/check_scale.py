@@ -31,12 +31,13 @@ from numpy.typing import NDArray
 from scale_data import CLUSTERS, make_gallery, make_photos, make_queries, make_run
 
 from edgecsd.bench.bench_device import read_kilobytes
-from edgecsd.check import CheckOptions, check
+from edgecsd.check import check
+from edgecsd.check.pairing import CheckOptions
 from edgecsd.embedding import embed_images
 from edgecsd.features import FeatureStore
-from edgecsd.files import write_json
+from edgecsd.files.whole import write_json
 from edgecsd.images import find_images
-from edgecsd.index import GalleryIndex
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.progress import SILENT, Advance
 from edgecsd.query_models import QueryModelEmbedder, load_query_model
 from edgecsd.report.plots import line_with_band, save

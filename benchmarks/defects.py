@@ -25,10 +25,11 @@ from seeded import broken_devices, broken_files, broken_indexes, healthy
 from seeded.case import Case
 from seeded.workshop import Workshop
 
-from edgecsd.check import CheckResult, check
+from edgecsd.check import check
 from edgecsd.cli.console import ConsoleReporter, table
 from edgecsd.errors import EdgecsdError
-from edgecsd.files import write_json
+from edgecsd.files.whole import write_json
+from edgecsd.gate import CheckResult
 from edgecsd.gates import Gate, Verdict
 
 CASES = (*broken_files.CASES, *broken_indexes.CASES, *broken_devices.CASES, *healthy.CASES)

@@ -20,7 +20,7 @@ from environment import environment
 
 from edgecsd.demo import split_photos
 from edgecsd.demo_photos import food_photos
-from edgecsd.files import read_json, replace_whole, write_json
+from edgecsd.files.whole import read_json, replace_whole, write_json
 from edgecsd.images import ImageSet
 
 ROOT = Path(__file__).resolve().parents[1]

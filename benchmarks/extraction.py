@@ -29,7 +29,7 @@ from edgecsd.distributed import ranks
 from edgecsd.embedding import embed_parts, join_parts
 from edgecsd.engine import Engine
 from edgecsd.extract import GalleryEmbedder
-from edgecsd.files import Parts, write_json
+from edgecsd.files.whole import Parts, write_json
 from edgecsd.gallery_models import load_gallery_model, prepare
 from edgecsd.images import ImageSet, find_images
 from edgecsd.progress import SILENT

@@ -173,7 +173,7 @@ _SECOND = """
 import sys
 from pathlib import Path
 from edgecsd.errors import EdgecsdError
-from edgecsd.locks import holding
+from edgecsd.files.places import holding
 try:
     with holding(Path(sys.argv[1])):
         pass

@@ -32,7 +32,7 @@ from environment import environment
 from fault_cases import CASES
 from fault_steps import GALLERY, STEPS, Step, make_inputs
 
-from edgecsd.files import read_json, write_json
+from edgecsd.files.whole import read_json, write_json
 
 RESULTS = Path(__file__).parent / "results"
 POLL = 0.005  # seconds between looks at what a step has written

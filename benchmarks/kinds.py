@@ -33,7 +33,7 @@ from edgecsd.errors import BadInputError
 from edgecsd.evaluate import OWN_ROW, evaluate
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
-from edgecsd.files import write_json
+from edgecsd.files.whole import write_json
 from edgecsd.head_kinds import Pooling, ProjectionKind
 from edgecsd.images import ImageSet, find_images
 from edgecsd.per_query import QueryScores

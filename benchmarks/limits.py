@@ -28,7 +28,7 @@ import torch
 from environment import environment
 from scaling_steps import ANCHORS, BATCH, QUERY_MODEL, clustered, make_store
 
-from edgecsd.files import write_json
+from edgecsd.files.whole import write_json
 
 RESULTS = Path(__file__).parent / "results"
 GALLERY_MODEL = "tf_efficientnet_lite2"
@@ -143,7 +143,7 @@ def building(store: Path, rows: int, kind: str) -> dict[str, Any]:
     import faiss
 
     from edgecsd.features import FeatureStore
-    from edgecsd.index import build_index
+    from edgecsd.index.building import build_index
 
     faiss.omp_set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="edgecsd-limits-") as folder:

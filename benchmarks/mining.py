@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from edgecsd import mining as mining_module
 from edgecsd.anchor_kinds import Mining
 from edgecsd.distributed import ALONE
-from edgecsd.files import Parts, size_bytes, write_json
+from edgecsd.files.whole import Parts, size_bytes, write_json
 from edgecsd.list_mining import ListMining
 from edgecsd.mining import mine, nearest
 from edgecsd.progress import SILENT

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from edgecsd.query_models import QueryModel
 from edgecsd.quiet import quiet_conversion
-from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, Target, read_metadata
+from edgecsd.targets.artifact import INPUT_NAME, read_metadata
 from edgecsd.targets.deploy import DeployModel
+from edgecsd.targets.metadata import METADATA_KEY, Target
 
 Pixels = NDArray[np.uint8]
 

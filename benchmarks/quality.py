@@ -20,13 +20,14 @@ from edgecsd.cli.console import ConsoleReporter, table
 from edgecsd.distill import distill
 from edgecsd.distill_config import make_config
 from edgecsd.embedding import embed_images
-from edgecsd.evaluate import embed_store_items, make_benchmark
+from edgecsd.evaluate import embed_store_items
 from edgecsd.exporting import export
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
-from edgecsd.files import size_bytes, write_json
+from edgecsd.files.whole import size_bytes, write_json
 from edgecsd.images import find_images
 from edgecsd.query_models import QueryModelEmbedder, load_query_model
+from edgecsd.relevance import make_benchmark
 from edgecsd.targets.artifact import read_metadata
 from edgecsd.targets.embedder import ArtifactEmbedder
 
@@ -152,7 +153,7 @@ def ratios(photos: Path, run: Path) -> dict[str, object]:
 def embed_pixels(images: object, preprocess: object) -> object:
     import numpy as np
 
-    from edgecsd.images import read_image
+    from edgecsd.decoding import read_image
 
     return np.stack([preprocess.pixels(read_image(images.path(p))[0]) for p in range(len(images))])
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from edgecsd.bench.transport import Finished, run_program
 from edgecsd.errors import MissingBackendError
-from edgecsd.files import replace_whole
-from edgecsd.targets.artifact import Target
+from edgecsd.files.whole import replace_whole
+from edgecsd.targets.metadata import Target
 
 ROOT = Path(__file__).resolve().parents[1]
 OLD = ("tflite-runtime==2.14.0", "numpy<2")  # the last release of that name; with numpy 2 its Interpreter() fails

@@ -40,8 +40,9 @@ from edgecsd.bench.run import Inputs
 from edgecsd.bench.schema import BenchProtocol
 from edgecsd.cli.console import ConsoleReporter
 from edgecsd.errors import EdgecsdError
-from edgecsd.files import read_json, save_array, sha256_file, write_json
-from edgecsd.targets.artifact import Target, read_metadata
+from edgecsd.files.whole import read_json, save_array, sha256_file, write_json
+from edgecsd.targets.artifact import read_metadata
+from edgecsd.targets.metadata import Target
 
 HOST = "host"
 TARGETS = (Target.TFLITE, Target.ONNX)  # Core ML has no runtime outside Apple's systems

@@ -43,7 +43,7 @@ from scaling_steps import (
     training,
 )
 
-from edgecsd.files import read_json, write_json
+from edgecsd.files.whole import read_json, write_json
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = ("tf_efficientnet_lite0", "tf_efficientnet_lite2")

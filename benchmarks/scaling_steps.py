@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from edgecsd.bench.bench_device import read_kilobytes
-from edgecsd.files import size_bytes
+from edgecsd.files.whole import size_bytes
 
 ITEMS, FEW_ITEMS, ITEM_DIM = 2_000_000, 1_000, 8  # of the stores that are opened for their ids
 PHOTOS, BATCH, STEPS, ANCHORS, QUERIES = 64, 32, 4, 1024, 500
@@ -142,7 +142,7 @@ def indexing(folder: Path, kind: str) -> dict[str, float]:
     import faiss
 
     from edgecsd.features import FeatureStore
-    from edgecsd.index import build_index
+    from edgecsd.index.building import build_index
 
     faiss.omp_set_num_threads(1)
     store = FeatureStore.open(folder)

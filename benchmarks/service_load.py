@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from edgecsd.handshake import HEADER
-from edgecsd.index import GalleryIndex
+from edgecsd.index.opened import GalleryIndex
 
 TOKEN = "token-of-the-benchmark"
 K = 10

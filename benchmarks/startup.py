@@ -20,7 +20,7 @@ from typing import Any
 
 from environment import environment
 
-from edgecsd.files import write_json
+from edgecsd.files.whole import write_json
 
 RESULTS = Path(__file__).parent / "results"
 NO = "/no/such/place"

@@ -12,7 +12,7 @@ from seeded.workshop import Workshop
 
 from edgecsd.exporting import export
 from edgecsd.query_models import create_query_model, save_query_model
-from edgecsd.targets.artifact import Target
+from edgecsd.targets.metadata import Target
 
 PRECISIONS = ("fp32", "fp16", "w8a32", "w8a8")
 RANDOM = ("mobilenetv3_large_100", "efficientnet_b0")

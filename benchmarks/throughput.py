@@ -34,7 +34,7 @@ from edgecsd.distill_config import DistillConfig
 from edgecsd.engine import Engine
 from edgecsd.errors import EdgecsdError
 from edgecsd.extract import extract
-from edgecsd.files import write_json
+from edgecsd.files.whole import write_json
 from edgecsd.gallery_models import GalleryModel, load_gallery_model, prepare
 from edgecsd.images import ImageSet, find_images, load_in_order
 from edgecsd.mapped_vectors import FlatViews

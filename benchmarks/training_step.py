@@ -31,7 +31,7 @@ from edgecsd.anchor_files import Anchors
 from edgecsd.backbones import to_input
 from edgecsd.distill_config import DistillConfig
 from edgecsd.distributed import ALONE
-from edgecsd.files import write_json
+from edgecsd.files.whole import write_json
 from edgecsd.mapped_vectors import MappedVectors, Vectors
 from edgecsd.objective import Objective
 from edgecsd.query_models import create_query_model

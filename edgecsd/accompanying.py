@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from edgecsd.errors import BadInputError, EdgecsdError, MissingBackendError
 from edgecsd.exporting import ExportResult
-from edgecsd.files import read_json, remove, replace_whole
+from edgecsd.files.whole import read_json, remove, replace_whole
 from edgecsd.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.report.card import HeldOut, Measured, card
 from edgecsd.targets.artifact import latency_measurable
 
 if TYPE_CHECKING:
-    from edgecsd.golden import Costs
+    from edgecsd.golden.costs import Costs
 
 PACK_SUFFIX, CARD_SUFFIX = ".golden", ".card.md"
 PACK_MANIFEST, PACK_KIND = "golden.json", "golden pack"  # as edgecsd.golden has them, which needs faiss
@@ -49,7 +49,7 @@ def require_beside(run: Path, file: Path, *, index: Path | None, baked: bool) ->
             f"--bake: its golden pack would hold whole photos; leave out {'--golden' if index is None else '--index'}, "
             "and make the pack of the file without --bake"
         )
-    from edgecsd.golden import require_free_for_pack
+    from edgecsd.golden.writing import require_free_for_pack
 
     require_free_for_pack(_pack_of(file))
     if index is None:
@@ -86,7 +86,8 @@ def put_beside(
         reporter.message(f"no golden pack: {reason}")
         return Beside(_write_card(exported, None, held_out), None)
     try:
-        from edgecsd.golden import COST_IMAGES, write_golden_pack
+        from edgecsd.golden.costs import COST_IMAGES
+        from edgecsd.golden.writing import write_golden_pack
 
         asked_of = COST_IMAGES if latency_measurable(exported.target) else 0  # op by op: ten times as slow
         pack = write_golden_pack(

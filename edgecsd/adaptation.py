@@ -17,9 +17,8 @@ from torch import nn
 
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.features import FeatureStore
-from edgecsd.files import read_json, replace_whole, write_json
-from edgecsd.locks import holding_out
-from edgecsd.overwriting import require_free
+from edgecsd.files.places import holding_out, require_free
+from edgecsd.files.whole import read_json, replace_whole, write_json
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import load_query_model, save_query_model
 from edgecsd.run_folder import read_result

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.anchor_kinds import AnchorKind
+from edgecsd.decoding import photo_digest
 from edgecsd.distill_config import DistillConfig
 from edgecsd.errors import BadInputError
-from edgecsd.images import photo_digest
 from edgecsd.mapped_vectors import FlatViews, Vectors, chosen_views
 from edgecsd.training_set import TrainingSet
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.bootstrap import Interval, bootstrap_intervals
-from edgecsd.evidence import Evidence, LinkEvidence, LinkName
+from edgecsd.evidence import Evidence, LinkEvidence
+from edgecsd.evidence_facts import LinkName
 from edgecsd.metrics import average_precision_of, overlap_at, rank_biased_overlap
 
 WORST = 3  # queries named of each link

@@ -11,7 +11,8 @@ from PIL import Image
 from edgecsd.errors import BadInputError, ImageReadError
 from edgecsd.images import ImageSet
 from edgecsd.quantization import synthetic_pixels
-from edgecsd.targets.artifact import BAKES_ANY_SIZE, BAKES_ONE_SIZE, Runner, Target
+from edgecsd.targets.artifact import BAKES_ANY_SIZE, BAKES_ONE_SIZE, Runner
+from edgecsd.targets.metadata import Target
 from edgecsd.whole_photo import ANY_SIZE, PhotoSize, WholePhoto, photo_size
 
 RESIZE = "resize"

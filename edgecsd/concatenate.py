@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from edgecsd.errors import BadInputError, IncompatibleError
+from edgecsd.errors import BadInputError, IncompatibleError, validation_text
 from edgecsd.features import KIND, FeatureStore, Items, write_store
-from edgecsd.locks import holding_out
-from edgecsd.overwriting import require_free
-from edgecsd.preprocess import validation_text
+from edgecsd.files.places import holding_out, require_free
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.shards import Shard, floating, require_dtype, wider
 from edgecsd.space import EmbeddingSpace, SpacePart

@@ -17,17 +17,19 @@ from pathlib import Path
 
 from edgecsd.bench.run import bench
 from edgecsd.bench.schema import BenchRow
-from edgecsd.check import CheckResult, check
+from edgecsd.check import check
 from edgecsd.check.pairing import find_answers
+from edgecsd.decoding import photo_digest
 from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.export_places import suffix_of
 from edgecsd.exporting import export
-from edgecsd.files import replace_whole, write_json
-from edgecsd.golden import COST_IMAGES, write_golden_pack
-from edgecsd.images import ImageSet, find_images, load_in_order, photo_digest
+from edgecsd.files.places import holding_out, require_writable
+from edgecsd.files.whole import replace_whole, write_json
+from edgecsd.gate import CheckResult
+from edgecsd.golden.costs import COST_IMAGES
+from edgecsd.golden.writing import write_golden_pack
+from edgecsd.images import ImageSet, find_images, load_in_order
 from edgecsd.index_places import open_index
-from edgecsd.locks import holding_out
-from edgecsd.overwriting import require_writable
 from edgecsd.preprocess import Preprocess
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantization import Precision, calibration_split

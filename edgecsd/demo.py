@@ -14,21 +14,26 @@ from numpy.typing import NDArray
 from edgecsd.backbones import create_backbone, to_input
 from edgecsd.bench.run import bench
 from edgecsd.bench.schema import BenchRow
-from edgecsd.check import CheckResult, check
+from edgecsd.benchmark import Benchmark, Figures
+from edgecsd.check import check
 from edgecsd.demo_photos import food_photos, mobilenet_weights
 from edgecsd.distill import distill
 from edgecsd.distill_config import DistillConfig
 from edgecsd.errors import BadInputError
-from edgecsd.evaluate import Benchmark, Figures, embed_store_items, make_benchmark, rank
+from edgecsd.evaluate import embed_store_items
 from edgecsd.exporting import export
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
-from edgecsd.files import size_bytes, write_json
+from edgecsd.files.whole import size_bytes, write_json
+from edgecsd.gate import CheckResult
 from edgecsd.images import ImageSet, find_images
-from edgecsd.index import GalleryIndex, build_index
+from edgecsd.index.building import build_index
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.preprocess import Preprocess
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import QueryModelEmbedder, load_query_model
+from edgecsd.ranking import rank
+from edgecsd.relevance import make_benchmark
 from edgecsd.report.picture import Retrieved, retrieval_picture
 from edgecsd.selection import HeldOutBy
 from edgecsd.targets.artifact import read_metadata

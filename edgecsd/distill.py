@@ -24,14 +24,14 @@ from edgecsd.distributed import Ranks, own_cores, ranks
 from edgecsd.embedding import PART_ITEMS
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
-from edgecsd.files import write_json
+from edgecsd.files.places import holding_out
+from edgecsd.files.whole import write_json
 from edgecsd.frozen_features import frozen_features
 from edgecsd.head_kinds import ProjectionKind
 from edgecsd.head_stage import HeadStage
 from edgecsd.head_training import copy_head
 from edgecsd.images import ImageSet, find_images
-from edgecsd.locks import holding_out
-from edgecsd.losses import Order
+from edgecsd.losses.order import Order
 from edgecsd.objective import Objective, make_objective
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import create_query_model, save_query_model

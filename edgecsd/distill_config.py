@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgecsd.anchor_kinds import AnchorKind, Mining
 from edgecsd.errors import BadInputError
 from edgecsd.head_kinds import Pooling
-from edgecsd.losses import REFUSED, Order
+from edgecsd.losses.order import Order
+from edgecsd.losses.refused import REFUSED
 from edgecsd.preprocess import Resize
 from edgecsd.selection import HeldOutBy
 

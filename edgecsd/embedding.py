@@ -11,11 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecsd.decoding import Photo
 from edgecsd.distributed import ALONE, Ranks, own_cores
 from edgecsd.errors import BadInputError
-from edgecsd.files import Parts, writing_array
-from edgecsd.images import Arrays, ImageSet, Loaded, Photo, Transform, load_in_order, load_photos
-from edgecsd.item_columns import Column
+from edgecsd.files.columns import Column
+from edgecsd.files.whole import Parts, writing_array
+from edgecsd.images import Arrays, ImageSet, Loaded, Transform, load_in_order, load_photos
 from edgecsd.preprocess import Preprocess
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.views import ViewRecipe

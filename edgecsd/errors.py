@@ -9,6 +9,10 @@ EdgecsdError                     2
 └── MissingBackendError          4   an optional library, runtime, device or download that is not there
 """
 
+from __future__ import annotations
+
+from pydantic import ValidationError
+
 
 class EdgecsdError(Exception):
     """Base of every error that edgecsd raises for something a user can cause."""
@@ -60,3 +64,13 @@ def first_line(error: BaseException) -> str:
     """What another library's error says, in one line, and its type where it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
+
+
+def validation_text(error: ValidationError) -> str:
+    """What pydantic found wrong, one line: field, value and reason of each."""
+    return "; ".join(
+        entry["msg"].removeprefix("Value error, ")
+        if entry["type"] == "value_error" and not entry["loc"]  # of the whole: its message says what differs
+        else f"{'.'.join(map(str, entry['loc'])) or 'value'} = {entry['input']!r:.60}: {entry['msg']}"
+        for entry in error.errors()
+    )

@@ -15,7 +15,7 @@ from edgecsd.embedding import Embedder, embed_images
 from edgecsd.errors import BadInputError
 from edgecsd.evaluation_task import EvaluationTask, open_task
 from edgecsd.features import FeatureStore
-from edgecsd.files import sha256_file
+from edgecsd.files.whole import sha256_file
 from edgecsd.images import ImageSet, find_images
 from edgecsd.index_places import MilvusAddress, index_name, open_index
 from edgecsd.per_query import EvaluationProtocol, PerQuery

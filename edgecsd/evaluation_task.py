@@ -13,7 +13,7 @@ from edgecsd import bootstrap
 from edgecsd.benchmark import Benchmark, Figures
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
-from edgecsd.files import sha256_file
+from edgecsd.files.whole import sha256_file
 from edgecsd.ground_truth import GroundTruth, match_ids, read_ground_truth
 from edgecsd.images import ImageSet
 from edgecsd.per_query import EvaluationProtocol, PerQuery, PerQueryHeader, QueryScores, StoreIdentity

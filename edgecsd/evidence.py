@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from edgecsd import __version__
 from edgecsd.embedding_places import EmbeddingPlaces
-from edgecsd.errors import BadInputError, DamagedFileError
+from edgecsd.errors import BadInputError, DamagedFileError, validation_text
 from edgecsd.evidence_facts import (
     ArtifactFacts,
     DeviceFacts,
@@ -35,8 +35,7 @@ from edgecsd.evidence_facts import (
     LinkName,
     ProbeFacts,
 )
-from edgecsd.files import read_manifest, replace_whole, write_json
-from edgecsd.preprocess import validation_text
+from edgecsd.files.whole import read_manifest, replace_whole, write_json
 
 __all__ = [
     "ArtifactFacts", "DeviceFacts", "Diagnosis", "Evidence", "Facts", "ImageFacts", "IndexFacts", "LatencyFacts",

@@ -15,7 +15,8 @@ from edgecsd.images import ImageSet, find_images
 from edgecsd.preprocess import Preprocess
 from edgecsd.progress import Reporter
 from edgecsd.quantization import calibration_split, first_pixels, synthetic_pixels
-from edgecsd.targets.artifact import ArtifactMetadata, Runner
+from edgecsd.targets.artifact import Runner
+from edgecsd.targets.metadata import ArtifactMetadata
 from edgecsd.whole_photo import WholePhoto
 
 if TYPE_CHECKING:

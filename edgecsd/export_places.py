@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgecsd.errors import BadInputError
-from edgecsd.overwriting import require_writable
+from edgecsd.files.places import require_writable
 from edgecsd.quantization import Precision
-from edgecsd.targets.artifact import ORT_SUFFIX, Target
+from edgecsd.targets.metadata import ORT_SUFFIX, Target
 from edgecsd.whole_photo import PhotoSize
 
 AUTO = "auto"

@@ -13,16 +13,14 @@ import edgecsd
 from edgecsd.errors import BadInputError, EdgecsdError, GateFailedError
 from edgecsd.export_photos import ExportPhotos, embed_by_both, find_photos, read_photos
 from edgecsd.export_places import default_place, require_place, suffix_of
-from edgecsd.files import replace_whole, sha256_file, size_bytes
+from edgecsd.files.places import holding_out
+from edgecsd.files.whole import replace_whole, sha256_file, size_bytes
 from edgecsd.images import ImageSet
-from edgecsd.locks import holding_out
 from edgecsd.metrics import cosines, overlap_at
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantization import STANDARD, EightBit, Precision, parse_precision
 from edgecsd.range_guard import FEW, RangeReport, guard_ranges, require_half_precision
 from edgecsd.targets.artifact import (
-    ArtifactMetadata,
-    Target,
     TargetModule,
     latency_measurable,
     load_runner,
@@ -31,6 +29,7 @@ from edgecsd.targets.artifact import (
     target_module,
 )
 from edgecsd.targets.content_digest import UNSEALED, seal
+from edgecsd.targets.metadata import ArtifactMetadata, Target
 from edgecsd.whole_photo import PhotoSize
 
 if TYPE_CHECKING:

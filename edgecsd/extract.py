@@ -10,15 +10,13 @@ from pydantic import ValidationError
 from edgecsd.distributed import ranks
 from edgecsd.embedding import PART_ITEMS, embed_parts, join_parts
 from edgecsd.engine import Engine
-from edgecsd.errors import BadInputError
+from edgecsd.errors import BadInputError, validation_text
 from edgecsd.features import KIND, FeatureStore, Items, write_store
-from edgecsd.files import Parts, digest_of
+from edgecsd.files.places import holding_out, require_free
+from edgecsd.files.whole import Parts, digest_of
 from edgecsd.gallery_models import GalleryModel, WhitenedGalleryModel, load_gallery_model, prepare
 from edgecsd.ground_truth import read_ground_truth
 from edgecsd.images import ImageSet, find_images
-from edgecsd.locks import holding_out
-from edgecsd.overwriting import require_free
-from edgecsd.preprocess import validation_text
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.shards import require_dtype
 from edgecsd.space import EmbeddingSpace

@@ -24,10 +24,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from edgecsd import __version__
-from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.files import digest_of, read_manifest, replace_whole, require_digest, sha256_file, write_json
-from edgecsd.item_columns import Column, RowOf, first_repeated, read_column
-from edgecsd.preprocess import validation_text
+from edgecsd.errors import BadInputError, DamagedFileError, validation_text
+from edgecsd.files.columns import Column, RowOf, first_repeated, read_column
+from edgecsd.files.whole import digest_of, read_manifest, replace_whole, require_digest, sha256_file, write_json
 from edgecsd.shards import INT8, SHARD_ROWS, Shard, blocks_of, check_shards, read_into, require_dtype, write_shards
 from edgecsd.space import EmbeddingSpace
 from edgecsd.views import ViewRecipe

@@ -15,8 +15,8 @@ from edgecsd.distributed import ALONE, Ranks
 from edgecsd.embedding import PART_ITEMS, embed_parts
 from edgecsd.engine import frozen_forward
 from edgecsd.errors import BadInputError
-from edgecsd.files import Parts, digest_of, replace_whole, writing_array
-from edgecsd.locks import sharing
+from edgecsd.files.places import sharing
+from edgecsd.files.whole import Parts, digest_of, replace_whole, writing_array
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import QueryModel
 from edgecsd.training_set import TrainingSet

@@ -20,9 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgecsd.attribution import LinkFigures
 from edgecsd.bootstrap import Interval, queries_needed
-from edgecsd.errors import BadInputError
-from edgecsd.evidence import LinkName
-from edgecsd.preprocess import validation_text
+from edgecsd.errors import BadInputError, validation_text
+from edgecsd.evidence_facts import LinkName
 from edgecsd.quantization import Precision
 from edgecsd.threshold_shift import ThresholdShift
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from edgecsd.errors import BadInputError
-from edgecsd.files import read_json
+from edgecsd.errors import BadInputError, validation_text
+from edgecsd.files.whole import read_json
 from edgecsd.images import BOX_COLUMNS, SUFFIXES, ImageSet, read_rows
 from edgecsd.metrics import Relevance
-from edgecsd.preprocess import Box, box_from_cells, box_from_numbers, validation_text
+from edgecsd.preprocess import Box, box_from_cells, box_from_numbers
 from edgecsd.protocol import read_plain_pickle
 
 JUDGEMENTS = ("easy", "hard", "junk")

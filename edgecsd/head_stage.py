@@ -18,7 +18,7 @@ from torch import nn
 from edgecsd.closed_form import STRENGTHS, ClosedForms, Projection
 from edgecsd.distill_config import DistillConfig
 from edgecsd.distributed import Ranks
-from edgecsd.files import replace_whole
+from edgecsd.files.whole import replace_whole
 from edgecsd.frozen_features import Array
 from edgecsd.head_training import (
     BEST_CLOSED_FORM,

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, first_line
 from edgecsd.features import KIND, FeatureStore, Items, check_vectors, write_store
-from edgecsd.locks import holding_out
-from edgecsd.overwriting import require_free
+from edgecsd.files.places import holding_out, require_free
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.shards import require_dtype
 from edgecsd.space import EmbeddingSpace
@@ -120,7 +119,7 @@ def _read(file: Path, ids: Path | None) -> tuple[Floats, tuple[str, ...], tuple[
     names, labels = _read_ids(ids)
     if file.suffix == ".npy":
         return _read_npy(file), names, labels
-    from edgecsd.index import vectors_of_faiss_file
+    from edgecsd.index.engine import vectors_of_faiss_file
 
     return vectors_of_faiss_file(file), names, labels
 

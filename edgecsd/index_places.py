@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edgecsd.errors import BadInputError
 
 if TYPE_CHECKING:
-    from edgecsd.index import GalleryIndex
+    from edgecsd.index.opened import GalleryIndex
 
 SCHEME = "milvus:"
 FORM = "milvus:URI#COLLECTION, such as milvus:http://localhost:19530#gallery or milvus:gallery.db#gallery"
@@ -73,6 +73,6 @@ def open_index(place: Path | str | MilvusAddress) -> GalleryIndex:
         from edgecsd.milvus_index import open_collection
 
         return open_collection(found)
-    from edgecsd.index import GalleryIndex
+    from edgecsd.index.opened import GalleryIndex
 
     return GalleryIndex.open(found)

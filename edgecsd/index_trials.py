@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, DamagedFileError
+from edgecsd.files.json_lines import JsonLog, has_other_header
 from edgecsd.gallery_vectors import without_own
-from edgecsd.index import GalleryIndex, IndexType
 from edgecsd.index.engine import one_thread
-from edgecsd.json_lines import JsonLog, has_other_header
+from edgecsd.index.kinds import IndexType
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.metrics import overlap_at
 
 TIMED_QUERIES = 200  # one after the other, as they come from phones

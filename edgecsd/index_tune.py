@@ -24,10 +24,12 @@ from typing import Any
 
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
-from edgecsd.files import remove, replace_whole, write_json
+from edgecsd.files.places import holding_out
+from edgecsd.files.whole import remove, replace_whole, write_json
 from edgecsd.gallery_vectors import exact_neighbours, store_blocks, without_own
-from edgecsd.index import GalleryIndex, IndexType, build_index
-from edgecsd.index.opened import set_search_parameters
+from edgecsd.index.building import build_index
+from edgecsd.index.kinds import IndexType
+from edgecsd.index.opened import GalleryIndex, set_search_parameters
 from edgecsd.index_trials import (
     BISECTIONS,
     Candidate,
@@ -42,7 +44,6 @@ from edgecsd.index_trials import (
     shares_found,
     smallest,
 )
-from edgecsd.locks import holding_out
 from edgecsd.metrics import require_depth
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_vectors import Floats, QueryVectors

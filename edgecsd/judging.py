@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from edgecsd.attribution import MAP, OVERLAP, RBO, RECALL_1, RECALL_K, LinkFigures, blamed, relative_loss, waterfall
 from edgecsd.bootstrap import Interval, bootstrap_intervals
-from edgecsd.evidence import Evidence, LinkName
+from edgecsd.evidence import Evidence
+from edgecsd.evidence_facts import LinkName
 from edgecsd.gates import ADVICE, Gate, Judgement, Kind, Thresholds, Verdict, exact_gate, not_torch, sampled_gate
 from edgecsd.golden_gates import golden_gates
 from edgecsd.metrics import overlap_at

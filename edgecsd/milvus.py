@@ -16,10 +16,17 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgecsd import __version__
-from edgecsd.errors import BadInputError, DamagedFileError, EdgecsdError, MissingBackendError, first_line, missing_extra
-from edgecsd.index import IndexType
+from edgecsd.errors import (
+    BadInputError,
+    DamagedFileError,
+    EdgecsdError,
+    MissingBackendError,
+    first_line,
+    missing_extra,
+    validation_text,
+)
+from edgecsd.index.kinds import IndexType
 from edgecsd.index_places import MilvusAddress
-from edgecsd.preprocess import validation_text
 from edgecsd.space import EmbeddingSpace
 
 try:

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.index import INNER_PRODUCT, L2, SEARCH_PARAMETER, GalleryIndex, IndexType
+from edgecsd.index.engine import INNER_PRODUCT, L2
+from edgecsd.index.kinds import SEARCH_PARAMETER, IndexType
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.index_places import MilvusAddress
 from edgecsd.milvus import NAMES, Manifest, asking, connect, count_rows, read_manifest
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.features import FeatureStore
-from edgecsd.files import digest_of
+from edgecsd.files.whole import digest_of
 from edgecsd.gallery_vectors import store_rows
-from edgecsd.index import GalleryIndex, IndexType, index_parameters
+from edgecsd.index.kinds import IndexType, index_parameters
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.index_places import MilvusAddress
 from edgecsd.milvus import (
     LONGEST,

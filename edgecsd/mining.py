@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgecsd.distributed import ALONE, Ranks
-from edgecsd.files import Parts
+from edgecsd.files.whole import Parts
 from edgecsd.mapped_vectors import Queries, Vectors, fill
 from edgecsd.progress import SILENT, Reporter
 

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgecsd import __version__
-from edgecsd.errors import BadInputError, DamagedFileError
+from edgecsd.errors import BadInputError, DamagedFileError, validation_text
 from edgecsd.features import FeatureStore
-from edgecsd.files import digest_of, replace_whole
-from edgecsd.preprocess import validation_text
+from edgecsd.files.whole import digest_of, replace_whole
 
 KIND = "per-query results"
 SCHEMA_VERSION = 1

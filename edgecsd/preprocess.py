@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgecsd.errors import BadInputError, IncompatibleError
+from edgecsd.errors import BadInputError, IncompatibleError, validation_text
 from edgecsd.pixel_steps import CHANNELS, RESIZED
 
 if TYPE_CHECKING:
@@ -198,13 +198,3 @@ def preprocess_from_json(data: Any, where: str) -> Preprocess:
         return Preprocess.model_validate(data)
     except ValidationError as error:
         raise BadInputError(f"{where}: not a valid pixel contract: {validation_text(error)}") from None
-
-
-def validation_text(error: ValidationError) -> str:
-    """What pydantic found wrong, one line: field, value and reason of each."""
-    return "; ".join(
-        entry["msg"].removeprefix("Value error, ")
-        if entry["type"] == "value_error" and not entry["loc"]  # of the whole: its message says what differs
-        else f"{'.'.join(map(str, entry['loc'])) or 'value'} = {entry['input']!r:.60}: {entry['msg']}"
-        for entry in error.errors()
-    )

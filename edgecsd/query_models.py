@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edgecsd.backbones import create_backbone, to_input
-from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.files import read_json, replace_whole, write_json
+from edgecsd.errors import BadInputError, DamagedFileError, validation_text
+from edgecsd.files.whole import read_json, replace_whole, write_json
 from edgecsd.gallery_models import Floats, Pixels
 from edgecsd.head_kinds import Pooling, ProjectionKind
 from edgecsd.multi_scale import SINGLE_SCALE, multi_scale, scaled_sides
 from edgecsd.pooling import Pool, scaled_l2
-from edgecsd.preprocess import Interpolation, Preprocess, Resize, validation_text
+from edgecsd.preprocess import Interpolation, Preprocess, Resize
 from edgecsd.space import EmbeddingSpace
 from edgecsd.weights import weights_digest
 

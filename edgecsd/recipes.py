@@ -10,11 +10,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgecsd.errors import BadInputError
-from edgecsd.files import replace_whole
-from edgecsd.preprocess import validation_text
+from edgecsd.errors import BadInputError, validation_text
+from edgecsd.files.whole import replace_whole
 from edgecsd.quantization import STANDARD_PERCENTILE, EightBit, Precision
-from edgecsd.targets.artifact import ArtifactMetadata, Target, parse_target
+from edgecsd.targets.artifact import parse_target
+from edgecsd.targets.metadata import ArtifactMetadata, Target
 
 
 class Found(BaseModel):

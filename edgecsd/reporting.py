@@ -9,14 +9,14 @@ from pathlib import Path
 
 from edgecsd import __version__
 from edgecsd.errors import BadInputError
-from edgecsd.evaluate import embed_store_items, make_benchmark
+from edgecsd.evaluate import embed_store_items
 from edgecsd.features import FeatureStore
-from edgecsd.files import replace_whole, write_json
+from edgecsd.files.places import holding_out, require_free
+from edgecsd.files.whole import replace_whole, write_json
 from edgecsd.images import ImageSet, find_images
-from edgecsd.locks import holding_out
-from edgecsd.overwriting import require_free
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import QueryModelEmbedder, load_query_model
+from edgecsd.relevance import make_benchmark
 from edgecsd.report.cards import cards_note, make_cards
 from edgecsd.report.evidence import Evidence, gather, means, table, table_note
 from edgecsd.report.figures import DrawnFigure, distributions, maps, of_run, of_study

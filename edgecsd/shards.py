@@ -18,7 +18,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.files import require_digest, save_array, sha256_file
+from edgecsd.files.whole import require_digest, save_array, sha256_file
 
 SHARD_ROWS = 65_536
 INT8 = "int8"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from edgecsd.errors import IncompatibleError
+from edgecsd.files.whole import canonical_json
 from edgecsd.preprocess import Preprocess
 
 
@@ -137,8 +137,3 @@ def advice(left: EmbeddingSpace, right: EmbeddingSpace) -> str:
     """What to do about two spaces that differ, by the part that matters most; "" where they are the same."""
     parts = left.differing_parts(right)
     return next((f"What to do: {text}" for name, text in _ADVICE.items() if name in parts), "")
-
-
-def canonical_json(value: object) -> str:
-    """JSON with sorted keys and no spaces, the form that digests are taken of."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from edgecsd.benchmark import DEPTHS, Benchmark, Figures, judged_rows
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
-from edgecsd.index import GalleryIndex, IndexType
+from edgecsd.index.kinds import IndexType
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.ranking import NOWHERE, Found
 from edgecsd.space import require_same_space
 

@@ -24,7 +24,7 @@ from edgecsd.distill_config import TrainPrecision
 from edgecsd.distributed import ALONE, Ranks
 from edgecsd.embedding import loading
 from edgecsd.errors import BadInputError, missing_extra
-from edgecsd.files import replace_whole
+from edgecsd.files.whole import replace_whole
 from edgecsd.images import Loaded
 from edgecsd.interpolation import SHARES, State, best_between, interpolated
 from edgecsd.moving_average import MovingAverage

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecsd.errors import missing_extra
-from edgecsd.files import remove, replace_whole
+from edgecsd.files.whole import remove, replace_whole
 
 try:
     from torch.utils.tensorboard import SummaryWriter

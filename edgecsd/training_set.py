@@ -9,9 +9,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecsd.decoding import photo_digest
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
-from edgecsd.images import ImageSet, photo_digest
+from edgecsd.images import ImageSet
 from edgecsd.mapped_vectors import FlatViews, Queries, Vectors, Views, gallery_vectors, view_vectors
 from edgecsd.metrics import overlap_at
 from edgecsd.mining import nearest

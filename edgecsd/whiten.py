@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError
 from edgecsd.features import KIND, FeatureStore, write_store
-from edgecsd.locks import holding_out
-from edgecsd.overwriting import require_free
+from edgecsd.files.places import holding_out, require_free
 from edgecsd.progress import SILENT, Advance, Reporter
 from edgecsd.shards import INT8, LARGEST, Shard, floating, require_dtype
 from edgecsd.space import require_same_space

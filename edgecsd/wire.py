@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.features import FeatureStore
-from edgecsd.files import replace_whole
+from edgecsd.files.whole import replace_whole
 from edgecsd.gallery_vectors import unit
 from edgecsd.shards import from_int8, to_int8
 from edgecsd.space import EmbeddingSpace

@@ -11,7 +11,7 @@ from edgecsd.cli.console import ConsoleReporter
 from edgecsd.distill import distill
 from edgecsd.exporting import export
 from edgecsd.extract import extract
-from edgecsd.index import build_index
+from edgecsd.index.building import build_index
 
 photos, out = Path(sys.argv[1]), Path(sys.argv[2])
 store, index, run = out / "gallery.store", out / "gallery.index", out / "run"

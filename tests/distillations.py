@@ -12,10 +12,11 @@ import torch
 
 from edgecsd import distill as distill_module
 from edgecsd import training
-from edgecsd.distill import DistillResult, distill
+from edgecsd.distill import distill
 from edgecsd.distill_config import DistillConfig
 from edgecsd.features import FeatureStore
 from edgecsd.images import find_images
+from edgecsd.run_folder import DistillResult
 from edgecsd.training import NetworkTraining
 from edgecsd.training_set import TrainingSet, make_training_set
 
@@ -51,7 +52,7 @@ def training_set(photos: Path, store: FeatureStore, by: str = "kinds") -> Traini
 def die_at(stage: str) -> None:
     """Have this very process killed, as by `kill -9`, in the middle of a stage."""
     if stage == "pooled":
-        from edgecsd.files import Parts
+        from edgecsd.files.whole import Parts
 
         write = Parts.write
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from edgecsd.features import FeatureStore, Items, write_store
-from edgecsd.index import GalleryIndex, IndexType
 from edgecsd.index.engine import make_engine
-from edgecsd.index.opened import write_items, write_manifest
+from edgecsd.index.kinds import IndexType
+from edgecsd.index.opened import GalleryIndex, write_items, write_manifest
 from edgecsd.index.storing import MAIN, write_faiss
 from edgecsd.space import EmbeddingSpace
 

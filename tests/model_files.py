@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from edgecsd.targets.artifact import METADATA_KEY
+from edgecsd.targets.metadata import METADATA_KEY
 
 TARGETS = {"onnx": "onnx", "tflite": "tflite", "coreml": "mlpackage"}
 

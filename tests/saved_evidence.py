@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from edgecsd.embedding_places import find_places
-from edgecsd.evidence import ArtifactFacts, Evidence, Facts, ImageFacts, IndexFacts, LinkEvidence, LinkName, Numerics
+from edgecsd.evidence import Evidence, LinkEvidence, Numerics
+from edgecsd.evidence_facts import ArtifactFacts, Facts, ImageFacts, IndexFacts, LinkName
 
 ORDER = (LinkName.GALLERY, LinkName.QUERY, LinkName.FP32, LinkName.FILE, LinkName.INDEX)
 HEALTHY = {LinkName.QUERY: 0.35, LinkName.FP32: 0.0, LinkName.FILE: 0.02, LinkName.INDEX: 0.02}

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from edgecsd.features import FeatureStore
-from edgecsd.precision_search import Objectives, search, search_precision
+from edgecsd.precision_search import search
+from edgecsd.precision_search.objectives import Objectives
+from edgecsd.precision_search.search import search_precision
 
 CALIBRATION = 8  # of 24 photos; the other 16 are searched with
 

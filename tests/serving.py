@@ -15,7 +15,8 @@ import numpy as np
 
 from edgecsd.features import Items, write_store
 from edgecsd.handshake import HEADER
-from edgecsd.index import GalleryIndex, build_index
+from edgecsd.index.building import build_index
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.serve.application import Service, make_application
 from edgecsd.serve.server import make_server
 from edgecsd.space import EmbeddingSpace

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgecsd import anchors, mining
+from edgecsd.anchor_files import Anchors
 from edgecsd.anchor_kinds import AnchorKind, Mining
 from edgecsd.anchors import (
-    Anchors,
     by_image,
     by_unique_anchors,
     by_whole_gallery,

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from edgecsd.baking import baked_size, photos_to_compare
 from edgecsd.errors import BadInputError
 from edgecsd.preprocess import Preprocess
-from edgecsd.targets.artifact import Target
+from edgecsd.targets.metadata import Target
 from edgecsd.whole_photo import ANY_SIZE, PhotoSize, WholePhoto
 
 

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from edgecsd import cli
 from edgecsd.errors import BadInputError
-from edgecsd.evidence import LinkName, write_evidence
+from edgecsd.evidence import write_evidence
+from edgecsd.evidence_facts import LinkName
 from edgecsd.gate import gate
 
 

@@ -15,12 +15,8 @@ from encoded_images import encoded
 from PIL import Image, ImageCms, ImageFile
 
 from edgecsd import jpeg
-from edgecsd.decoding import MAX_PIXELS
+from edgecsd.decoding import MAX_PIXELS, decode_image, read_image
 from edgecsd.errors import ImageReadError
-from edgecsd.images import (
-    decode_image,
-    read_image,
-)
 
 # ---------------------------------------------------------------------------------------------------- finding
 

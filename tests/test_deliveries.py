@@ -18,9 +18,9 @@ from edgecsd.delivery import deliver
 from edgecsd.errors import BadInputError, GateFailedError, IncompatibleError
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
+from edgecsd.files.places import holding
 from edgecsd.images import ImageSet, find_images
-from edgecsd.index import build_index
-from edgecsd.locks import holding
+from edgecsd.index.building import build_index
 from edgecsd.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]

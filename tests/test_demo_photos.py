@@ -16,7 +16,7 @@ from PIL import Image
 from edgecsd import demo_photos
 from edgecsd.demo_photos import food_photos, mobilenet_weights
 from edgecsd.errors import BadInputError, MissingBackendError
-from edgecsd.fetching import cache_folder
+from edgecsd.files.fetching import cache_folder
 
 
 def archive_of(files: dict[str, bytes]) -> bytes:

@@ -19,7 +19,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from edgecsd.anchors import make_anchors
 from edgecsd.closed_form import STRENGTHS, ClosedForms
-from edgecsd.distill import DistillResult
 from edgecsd.errors import BadInputError
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
@@ -28,6 +27,7 @@ from edgecsd.mapped_vectors import FlatViews, chosen_views
 from edgecsd.objective import Objective
 from edgecsd.progress import Silent
 from edgecsd.query_models import load_query_model
+from edgecsd.run_folder import DistillResult
 from edgecsd.training import NetworkTraining
 
 PROGRAM = Path(__file__).with_name("distillations.py")
@@ -130,7 +130,7 @@ def test_embeddings_of_the_saved_model_are_those_that_were_measured(
 ) -> None:
     data = training_set(photos, pixel_store)
     model = load_query_model(whole.path)
-    from edgecsd.images import read_image
+    from edgecsd.decoding import read_image
 
     pixels = [model.config.preprocess.pixels(read_image(data.images.path(p))[0]) for p in data.held_out]
     assert data.held_out_overlap(model.embed(np.stack(pixels)), 5) == whole.stages[-1].overlap

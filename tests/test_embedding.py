@@ -13,7 +13,7 @@ from PIL import Image
 from edgecsd.embedding import BATCH_PIXELS, _ahead, embed_images
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
-from edgecsd.files import Parts
+from edgecsd.files.whole import Parts
 from edgecsd.images import find_images
 from edgecsd.preprocess import Box, Preprocess, Resize
 

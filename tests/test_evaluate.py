@@ -10,12 +10,15 @@ import pytest
 from doubles import PixelGallery
 from evaluations import SPACE, PixelGalleryEmbedder, clusters, store
 
+from edgecsd.benchmark import Benchmark
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.evaluate import OWN_ROW, Benchmark, embed_store_items, evaluate, make_benchmark, rank
+from edgecsd.evaluate import OWN_ROW, embed_store_items, evaluate
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore, Items, write_store
 from edgecsd.images import find_images
 from edgecsd.metrics import Relevance
+from edgecsd.ranking import rank
+from edgecsd.relevance import make_benchmark
 
 
 def test_without_labels_the_gallery_model_is_the_truth(tmp_path: Path) -> None:

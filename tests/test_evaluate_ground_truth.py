@@ -11,7 +11,7 @@ from doubles import PixelGallery
 from evaluations import SPACE, PixelGalleryEmbedder, clusters, store
 
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.evaluate import OWN_ROW, embed_store_items, evaluate, rank
+from edgecsd.evaluate import OWN_ROW, embed_store_items, evaluate
 from edgecsd.evaluation_task import open_task
 from edgecsd.extract import extract
 from edgecsd.features import Items, write_store
@@ -20,6 +20,7 @@ from edgecsd.images import find_images
 from edgecsd.metrics import average_precision
 from edgecsd.preprocess import Box
 from edgecsd.progress import Silent
+from edgecsd.ranking import rank
 from edgecsd.relevance import ground_truth_benchmarks, own_photos
 from edgecsd.space import EmbeddingSpace
 

@@ -11,9 +11,11 @@ import pytest
 from saved_evidence import make_evidence
 
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.evidence import Evidence, ProbeFacts, read_evidence, write_evidence
-from edgecsd.gate import gate, judge
+from edgecsd.evidence import Evidence, read_evidence, write_evidence
+from edgecsd.evidence_facts import ProbeFacts
+from edgecsd.gate import gate
 from edgecsd.gates import DEFAULT_THRESHOLDS, Verdict
+from edgecsd.judging import judge
 
 W8A8 = DEFAULT_THRESHOLDS["w8a8"]  # type: ignore[index]
 

@@ -10,11 +10,12 @@ import pytest
 from doubles import PixelGallery
 
 import edgecsd.extract
+from edgecsd.decoding import read_image
 from edgecsd.errors import BadInputError
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
-from edgecsd.files import sha256_file
-from edgecsd.images import ImageSet, find_images, read_image
+from edgecsd.files.whole import sha256_file
+from edgecsd.images import ImageSet, find_images
 from edgecsd.progress import Silent
 from edgecsd.shards import to_int8
 from edgecsd.views import view_recipe

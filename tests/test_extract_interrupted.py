@@ -16,7 +16,7 @@ import edgecsd.extract
 from edgecsd.errors import BadInputError
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
-from edgecsd.files import sha256_file
+from edgecsd.files.whole import sha256_file
 from edgecsd.progress import Silent
 
 

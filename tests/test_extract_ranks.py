@@ -12,7 +12,7 @@ import pytest
 from edgecsd.distributed import Ranks, own_cores, ranks
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
-from edgecsd.files import sha256_file
+from edgecsd.files.whole import sha256_file
 
 FILES = ("features-00000-of-00001.npy", "views-00000-of-00001.npy", "items.parquet")
 # 24 photos in eight parts; the model of one process may be killed at its n-th batch, as by kill -9.

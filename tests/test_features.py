@@ -13,7 +13,7 @@ from small_stores import SPACE, items, unit, write_ten
 import edgecsd.shards
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.features import FeatureStore, Items, check_vectors, write_store
-from edgecsd.files import read_manifest, sha256_file
+from edgecsd.files.whole import read_manifest, sha256_file
 from edgecsd.views import ViewRecipe
 
 

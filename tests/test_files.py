@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.files import (
+from edgecsd.files.places import require_writable
+from edgecsd.files.whole import (
     Parts,
     digest_of,
     read_json,
@@ -24,7 +25,6 @@ from edgecsd.files import (
     size_bytes,
     write_json,
 )
-from edgecsd.overwriting import require_writable
 
 
 def names(folder: Path) -> list[str]:
@@ -124,7 +124,7 @@ def test_what_stood_there_comes_back_where_a_process_was_killed_between_its_rena
     program = """
 import os, sys
 from pathlib import Path
-from edgecsd.files import replace_whole
+from edgecsd.files.whole import replace_whole
 rename = Path.rename
 def killed(self, target):
     rename(self, target)
@@ -152,7 +152,7 @@ from pathlib import Path
 import numpy as np
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write over the limit then fails with OSError, as on a full disk
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-from edgecsd.files import replace_whole, save_array
+from edgecsd.files.whole import replace_whole, save_array
 try:
     with replace_whole(Path(sys.argv[1])) as temporary:
         save_array(temporary, np.zeros(int(sys.argv[2]), np.uint8))
@@ -284,7 +284,7 @@ def test_parts_never_load_pickles(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_goes_when_the_same_is_written_again(tmp_path: Path) -> None:
     program = (
-        "import os, sys; from pathlib import Path; from edgecsd.files import replace_whole\n"
+        "import os, sys; from pathlib import Path; from edgecsd.files.whole import replace_whole\n"
         "with replace_whole(Path(sys.argv[1])) as temporary:\n"
         "    temporary.mkdir(); (temporary / 'half').write_text('half'); os.kill(os.getpid(), 9)\n"
     )

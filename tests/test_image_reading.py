@@ -14,7 +14,8 @@ import pytest
 from encoded_images import encoded
 from PIL import Image, ImageOps
 
-from edgecsd.images import find_images, load_in_order, load_photos, photo_digest, read_image, read_photo
+from edgecsd.decoding import photo_digest, read_image, read_photo
+from edgecsd.images import find_images, load_in_order, load_photos
 from edgecsd.preprocess import Box
 
 # --------------------------------------------------------------------------------------------------- decoding

@@ -16,7 +16,7 @@ from doubles import PixelGallery
 from edgecsd.errors import BadInputError, ImageReadError
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
-from edgecsd.files import sha256_file
+from edgecsd.files.whole import sha256_file
 from edgecsd.image_sources import expand_braces
 from edgecsd.images import ImageSet, find_images
 

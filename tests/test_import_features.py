@@ -13,7 +13,7 @@ import pytest
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore, Items, write_store
 from edgecsd.import_features import import_features
-from edgecsd.index import build_index
+from edgecsd.index.building import build_index
 from edgecsd.space import EmbeddingSpace
 
 NAMES = [f"shop/{row}.jpg" for row in range(10)]

@@ -18,7 +18,7 @@ HEAVY = [
 LIGHT_MODULES = {  # module -> the heavy libraries that it may load
     "edgecsd": (),
     "edgecsd.errors": (),
-    "edgecsd.files": (),
+    "edgecsd.files.whole": (),
     "edgecsd.preprocess": (),
     "edgecsd.progress": (),
     "edgecsd.space": (),

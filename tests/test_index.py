@@ -16,8 +16,11 @@ import pytest
 from edgecsd import index as index_module
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.features import FeatureStore, Items, write_store
-from edgecsd.files import sha256_file
-from edgecsd.index import GalleryIndex, IndexType, build_index, index_parameters, vectors_of_faiss_file
+from edgecsd.files.whole import sha256_file
+from edgecsd.index.building import build_index
+from edgecsd.index.engine import vectors_of_faiss_file
+from edgecsd.index.kinds import IndexType, index_parameters
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.probes.recall import LEAST
 from edgecsd.space import EmbeddingSpace
 

@@ -14,8 +14,11 @@ from galleries import DIM, clustered, make_store
 
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.features import FeatureStore, Items, write_store
-from edgecsd.files import sha256_file
-from edgecsd.index import GalleryIndex, build_index, building, engine, merge_indexes, storing
+from edgecsd.files.whole import sha256_file
+from edgecsd.index import building, engine, storing
+from edgecsd.index.building import build_index
+from edgecsd.index.merging import merge_indexes
+from edgecsd.index.opened import GalleryIndex
 
 COUNT = 900
 IVF = {"type": "ivf", "nlist": 12, "nprobe": 12}

@@ -16,7 +16,9 @@ from edgecsd import index_trials, index_tune
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.features import FeatureStore
-from edgecsd.index import GalleryIndex, build_index, engine
+from edgecsd.index import engine
+from edgecsd.index.building import build_index
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.index_trials import Recall, between
 from edgecsd.index_tune import Prefer, candidates, tune_index
 from edgecsd.query_vectors import QueryVectors, load_query_vectors

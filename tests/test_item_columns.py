@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from edgecsd import item_columns
-from edgecsd.item_columns import Column, DigestOf, RowOf, first_repeated, read_column
+from edgecsd.files import columns as item_columns
+from edgecsd.files.columns import Column, DigestOf, RowOf, first_repeated, read_column
 
 IDS = (*(f"gallery/photo {number:04d}.jpg" for number in range(700)), "", "ü/ß.jpg", "日本.png")
 DIGESTS = tuple(hashlib.sha256(item.encode()).hexdigest() if n % 7 else "" for n, item in enumerate(IDS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from edgecsd.json_lines import JsonLog, has_other_header
+from edgecsd.files.json_lines import JsonLog, has_other_header
 
 
 def test_lines_are_there_again(tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ import pytest
 
 from edgecsd.distributed import ALONE
 from edgecsd.errors import BadInputError
-from edgecsd.locks import holding, holding_out, sharing
+from edgecsd.files.places import holding, holding_out, sharing
 from edgecsd.progress import Silent
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from edgecsd.locks import holding
+from edgecsd.files.places import holding
 with holding(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -78,7 +78,7 @@ def test_many_at_once_each_have_their_turn(tmp_path: Path) -> None:
 import sys, time
 from pathlib import Path
 from edgecsd.errors import BadInputError
-from edgecsd.locks import holding
+from edgecsd.files.places import holding
 folder, left = Path(sys.argv[1]), 25
 while left:
     try:

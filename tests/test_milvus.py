@@ -16,7 +16,8 @@ from galleries import clustered, make_store
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError, MissingBackendError
 from edgecsd.features import FeatureStore
-from edgecsd.index import GalleryIndex, build_index
+from edgecsd.index.building import build_index
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.index_places import MilvusAddress, index_name, index_place, open_index
 from edgecsd.milvus import PROPERTY, connect
 from edgecsd.milvus_push import push

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from edgecsd import list_mining
 from edgecsd import mining as mining_module
+from edgecsd.anchor_files import Anchors
 from edgecsd.anchor_kinds import AnchorKind, Mining
-from edgecsd.anchors import Anchors, make_anchors
+from edgecsd.anchors import make_anchors
 from edgecsd.neighbour_search import InvertedLists
 from edgecsd.progress import Advance
 

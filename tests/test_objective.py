@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgecsd.anchors import Anchors
+from edgecsd.anchor_files import Anchors
 from edgecsd.distill_config import DistillConfig, Loss
 from edgecsd.losses.csd_kl import csd_kl
 from edgecsd.losses.csd_l1 import csd_l1

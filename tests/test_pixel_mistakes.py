@@ -13,10 +13,13 @@ from edgecsd.features import FeatureStore, Items, write_store
 from edgecsd.function_models import FunctionGalleryModel
 from edgecsd.gallery_models import WhitenedGalleryModel, normalise
 from edgecsd.images import ImageSet, find_images
-from edgecsd.index import GalleryIndex, build_index
-from edgecsd.pixel_mistakes import MISTAKES, PixelMistake, Shot, diagnose_pixels, explain_pixels, renormalising
+from edgecsd.index.building import build_index
+from edgecsd.index.opened import GalleryIndex
+from edgecsd.pixel_mistakes.diagnosis import diagnose_pixels, explain_pixels, renormalising
+from edgecsd.pixel_mistakes.mistakes import MISTAKES, PixelMistake, Shot
 from edgecsd.preprocess import Interpolation, Preprocess, Resize
-from edgecsd.probes import Probe, run_probes
+from edgecsd.probes import run_probes
+from edgecsd.probes.result import Probe
 from edgecsd.query_models import QueryModel, create_query_model
 from edgecsd.space import EmbeddingSpace
 from edgecsd.whitening import Whitening

@@ -12,8 +12,11 @@ from galleries import COUNT, DIM, clustered, forge, make_store, unit
 from edgecsd import index as index_module
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features import FeatureStore, Items, write_store
-from edgecsd.index import GalleryIndex, IndexType, build_index
-from edgecsd.probes import ProbeResult, run_probes
+from edgecsd.index.building import build_index
+from edgecsd.index.kinds import IndexType
+from edgecsd.index.opened import GalleryIndex
+from edgecsd.probes import run_probes
+from edgecsd.probes.result import ProbeResult
 from edgecsd.whitening import Whitening
 
 

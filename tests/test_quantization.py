@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgecsd.decoding import read_image
 from edgecsd.errors import BadInputError
-from edgecsd.images import find_images, read_image
+from edgecsd.images import find_images
 from edgecsd.preprocess import Preprocess
 from edgecsd.quantization import Precision, calibration_split, first_pixels, parse_precision, synthetic_pixels
 

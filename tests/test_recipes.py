@@ -17,7 +17,8 @@ from edgecsd.quantization import EightBit, Precision
 from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.recipes import RECIPES, Found, Recipe, find_recipe, write_recipe
 from edgecsd.space import EmbeddingSpace
-from edgecsd.targets.artifact import Target, target_module
+from edgecsd.targets.artifact import target_module
+from edgecsd.targets.metadata import Target
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -14,14 +14,13 @@ from torch import Tensor
 
 from edgecsd import head_stage
 from edgecsd.closed_form import ClosedForms, Projection
-from edgecsd.distill import DistillResult
 from edgecsd.distill_config import make_config
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.head_training import BEST_CLOSED_FORM, HeadPlan, repeat_head
 from edgecsd.progress import Silent
 from edgecsd.query_models import load_query_model
-from edgecsd.run_folder import read_result
+from edgecsd.run_folder import DistillResult, read_result
 from edgecsd.selection import Selection
 from edgecsd.training_set import TrainingSet
 

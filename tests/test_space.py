@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from edgecsd import space as space_module
 from edgecsd.errors import IncompatibleError
+from edgecsd.files.whole import canonical_json
 from edgecsd.preprocess import Interpolation, Preprocess
-from edgecsd.space import EmbeddingSpace, SpacePart, canonical_json, require_same_space
+from edgecsd.space import EmbeddingSpace, SpacePart, require_same_space
 
 SPACE = EmbeddingSpace(gallery_model="acme-v7", weights_digest="ab", preprocess=Preprocess(size=64), dim=256)
 

@@ -22,7 +22,7 @@ from edgecsd import cli
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore, Items, write_store
-from edgecsd.files import sha256_file
+from edgecsd.files.whole import sha256_file
 from edgecsd.progress import Silent
 from edgecsd.space import EmbeddingSpace
 from edgecsd.views import ViewRecipe

@@ -194,7 +194,7 @@ def _other_contract(workshop: Workshop) -> Pair:
     """A file whose pixel contract was edited: the app is told to squash what was trained on crops, or the reverse."""
     import onnx
 
-    from edgecsd.targets.artifact import METADATA_KEY, ArtifactMetadata
+    from edgecsd.targets.metadata import METADATA_KEY, ArtifactMetadata
 
     out = workshop.path("broken", "other-contract.onnx")
     proto = onnx.load(str(workshop.file("onnx", "fp32")))

@@ -17,7 +17,7 @@ from torchvision.transforms import v2 as transforms
 
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
-from edgecsd.files import sha256_file
+from edgecsd.files.whole import sha256_file
 from edgecsd.gallery_models import load_gallery_model
 from edgecsd.images import ImageSet
 from edgecsd.whiten import whiten

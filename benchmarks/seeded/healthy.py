@@ -15,7 +15,7 @@ from seeded.workshop import Pair, Workshop, items_of
 
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
-from edgecsd.files import replace_whole
+from edgecsd.files.whole import replace_whole
 from edgecsd.images import ImageSet, find_images
 
 

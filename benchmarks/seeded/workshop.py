@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgecsd.check import CheckOptions
+from edgecsd.check.pairing import CheckOptions
 from edgecsd.demo import GALLERY_MODEL, split_photos
 from edgecsd.demo_photos import food_photos, mobilenet_weights
 from edgecsd.distill import distill
@@ -21,10 +21,10 @@ from edgecsd.distill_config import DistillConfig
 from edgecsd.exporting import export
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore, Items, write_store
-from edgecsd.files import replace_whole
+from edgecsd.files.whole import replace_whole
 from edgecsd.gallery_models import GalleryModel, load_gallery_model
 from edgecsd.images import ImageSet, find_images
-from edgecsd.index import build_index
+from edgecsd.index.building import build_index
 from edgecsd.preprocess import Preprocess, Resize
 from edgecsd.progress import Reporter
 from edgecsd.query_models import QueryModel, load_query_model

@@ -19,13 +19,15 @@ from edgecsd.backbones import to_input
 from edgecsd.distill import distill
 from edgecsd.distill_config import DistillConfig
 from edgecsd.embedding import embed_images
-from edgecsd.evaluate import embed_store_items, make_benchmark, rank
+from edgecsd.evaluate import embed_store_items
 from edgecsd.features import FeatureStore
-from edgecsd.files import digest_of
+from edgecsd.files.whole import digest_of
 from edgecsd.head_training import project_all
 from edgecsd.metrics import average_precision, overlap_at
 from edgecsd.per_query import StoreIdentity
 from edgecsd.query_models import QueryModel, QueryModelEmbedder, load_query_model
+from edgecsd.ranking import rank
+from edgecsd.relevance import make_benchmark
 
 
 class Runner:

@@ -11,7 +11,7 @@ from intervals import difference_of, interval_of
 from plan import Claim, Question, Variant
 
 from edgecsd.bootstrap import PairedDifference, bootstrap_interval
-from edgecsd.files import replace_whole, write_json
+from edgecsd.files.whole import replace_whole, write_json
 from edgecsd.report.plots import save
 from edgecsd.report.study_figures import Study, StudyPlot, StudyPoint, study_figure
 

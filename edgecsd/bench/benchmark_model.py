@@ -24,7 +24,8 @@ from edgecsd.bench.transport import CONNECT_SECONDS, Finished, Transport
 from edgecsd.errors import BadInputError, MissingBackendError
 from edgecsd.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.targets.artifact import ArtifactMetadata, Target, read_metadata
+from edgecsd.targets.artifact import read_metadata
+from edgecsd.targets.metadata import ArtifactMetadata, Target
 
 LABEL = "device over {way}, timed by benchmark_model"
 UNCHECKED = ", embeddings not checked: this benchmark_model does not write its output"

@@ -8,9 +8,10 @@ from pathlib import Path
 from edgecsd.bench.inputs import prepare_input
 from edgecsd.bench.parity import References
 from edgecsd.errors import BadInputError
-from edgecsd.files import replace_whole, sha256_file, write_json
+from edgecsd.files.whole import replace_whole, sha256_file, write_json
 from edgecsd.images import ImageSet
-from edgecsd.targets.artifact import Target, read_metadata
+from edgecsd.targets.artifact import read_metadata
+from edgecsd.targets.metadata import Target
 
 PROGRAMS = ("bench_coreml.py", "BenchCoreML.swift")
 

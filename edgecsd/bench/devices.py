@@ -11,7 +11,8 @@ from edgecsd.bench.bench_device import describe_machine
 from edgecsd.bench.child import Measured, measure_in_child
 from edgecsd.bench.schema import HOST_LABEL
 from edgecsd.targets import artifact
-from edgecsd.targets.artifact import ArtifactMetadata, Target, latency_measurable
+from edgecsd.targets.artifact import latency_measurable
+from edgecsd.targets.metadata import ArtifactMetadata, Target
 
 if TYPE_CHECKING:
     from edgecsd.bench.host import Job

@@ -28,8 +28,8 @@ from edgecsd.bench.schema import (
     Repeat,
     Status,
 )  # fmt: skip
-from edgecsd.files import sha256_file, size_bytes
-from edgecsd.targets.artifact import ArtifactMetadata
+from edgecsd.files.whole import sha256_file, size_bytes
+from edgecsd.targets.metadata import ArtifactMetadata
 
 Floats = NDArray[np.float32]
 

@@ -14,8 +14,9 @@ from edgecsd.bench.rows_file import RowsFile
 from edgecsd.bench.schema import PROVENANCES, BenchRow, Parity, Status
 from edgecsd.bench.tool_formats import FORMATS, read_formats
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.files import sha256_file
-from edgecsd.targets.artifact import ArtifactMetadata, read_metadata
+from edgecsd.files.whole import sha256_file
+from edgecsd.targets.artifact import read_metadata
+from edgecsd.targets.metadata import ArtifactMetadata
 
 MOST_BYTES = 100_000_000
 LABEL = "imported: measured elsewhere, by {tool}"

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgecsd.bench.schema import DecodeFigures
+from edgecsd.decoding import decode_image
 from edgecsd.errors import BadInputError, ImageReadError
-from edgecsd.images import ImageSet, decode_image
+from edgecsd.images import ImageSet
 from edgecsd.preprocess import Preprocess
 from edgecsd.quantization import synthetic_pixels
 from edgecsd.whole_photo import WholePhoto

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from edgecsd.bench.schema import Neighbours
 from edgecsd.errors import BadInputError
 from edgecsd.space import require_same_space
-from edgecsd.targets.artifact import ArtifactMetadata
+from edgecsd.targets.metadata import ArtifactMetadata
 
 if TYPE_CHECKING:
-    from edgecsd.index import GalleryIndex
+    from edgecsd.index.opened import GalleryIndex
 
 Floats = NDArray[np.float32]
 

@@ -14,7 +14,8 @@ from edgecsd.bench.schema import Parity
 from edgecsd.closeness import CLOSENESS
 from edgecsd.errors import IncompatibleError, missing_extra
 from edgecsd.quantization import Precision
-from edgecsd.targets.artifact import ArtifactMetadata, load_runner
+from edgecsd.targets.artifact import load_runner
+from edgecsd.targets.metadata import ArtifactMetadata
 from edgecsd.whole_photo import WholePhoto
 
 Floats = NDArray[np.float32]
@@ -76,7 +77,7 @@ class References:
         return Reference(f"torch query model of {run}", embed, False)
 
     def _same_weights(self, run: Path, metadata: ArtifactMetadata) -> bool:
-        from edgecsd.files import read_json
+        from edgecsd.files.whole import read_json
 
         config = read_json(run / "query_model.json")
         return isinstance(config, dict) and config.get("weights_digest") == metadata.weights_digest

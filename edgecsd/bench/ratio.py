@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgecsd.bench.child import ServingChild
 from edgecsd.errors import BadInputError
-from edgecsd.files import save_array
+from edgecsd.files.whole import save_array
 from edgecsd.targets.artifact import read_metadata, session_options
 
 PRECISE = 0.01  # standard error of the median over the ratio: two such ratios differ by 5 % in one of 2,000 cases

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from edgecsd.bench.schema import Figures, Frozen, Repeat
-from edgecsd.files import sha256_file, size_bytes
-from edgecsd.targets.artifact import ArtifactMetadata
+from edgecsd.files.whole import sha256_file, size_bytes
+from edgecsd.targets.metadata import ArtifactMetadata
 
 
 class Reading(Frozen):

@@ -13,7 +13,7 @@ from edgecsd.bench.inputs import prepare_input
 from edgecsd.bench.ratio import Ratio, interleaved_ratio
 from edgecsd.bench.schema import BenchResult, BenchRow, Status
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.files import size_bytes
+from edgecsd.files.whole import size_bytes
 from edgecsd.images import ImageSet
 from edgecsd.targets.artifact import read_metadata
 

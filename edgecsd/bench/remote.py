@@ -26,7 +26,7 @@ from edgecsd.bench.transport import CONNECT_SECONDS, Transport
 from edgecsd.errors import MissingBackendError
 from edgecsd.progress import Reporter
 from edgecsd.targets import artifact
-from edgecsd.targets.artifact import ArtifactMetadata, Target
+from edgecsd.targets.metadata import ArtifactMetadata, Target
 
 if TYPE_CHECKING:
     from edgecsd.bench.host import Job

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from edgecsd.bench.old_rows import as_row_of_today
 from edgecsd.bench.schema import SCHEMA_VERSION, BenchRow, Status
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.files import replace_whole
+from edgecsd.files.whole import replace_whole
 from edgecsd.progress import SILENT, Reporter
 
 

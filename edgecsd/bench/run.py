@@ -14,12 +14,13 @@ from edgecsd.bench.parity import References
 from edgecsd.bench.rows_file import RowsFile
 from edgecsd.bench.schema import BenchProtocol, BenchResult, BenchRow, choose_protocol
 from edgecsd.errors import BadInputError
-from edgecsd.files import save_array
+from edgecsd.files.places import holding_out
+from edgecsd.files.whole import save_array
 from edgecsd.images import ImageSet, find_images
-from edgecsd.locks import holding_out
 from edgecsd.preprocess import Preprocess
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.targets.artifact import ArtifactMetadata, read_metadata
+from edgecsd.targets.artifact import read_metadata
+from edgecsd.targets.metadata import ArtifactMetadata
 
 
 @holding_out

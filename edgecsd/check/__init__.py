@@ -15,11 +15,12 @@ import numpy as np
 from edgecsd.check.gather import gather
 from edgecsd.check.pairing import CheckOptions, gallery_features, open_pair, run_of
 from edgecsd.evidence import CHECKS, require_free_for_evidence, write_evidence
-from edgecsd.files import write_json
-from edgecsd.gate import CheckResult, judge
+from edgecsd.files.whole import write_json
+from edgecsd.gate import CheckResult
 from edgecsd.gates import DEFAULT_THRESHOLDS, Gate, Thresholds, choose_thresholds, read_thresholds
 from edgecsd.images import ImageSet, find_images
 from edgecsd.index_places import MilvusAddress, index_name
+from edgecsd.judging import judge
 from edgecsd.metrics import require_depth
 from edgecsd.progress import SILENT, Reporter
 

@@ -16,14 +16,15 @@ from edgecsd.extract import GalleryEmbedder
 from edgecsd.features import FeatureStore
 from edgecsd.gallery_models import GalleryModel, load_gallery_model
 from edgecsd.images import ImageSet
-from edgecsd.index import GalleryIndex
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.index_places import MilvusAddress, open_index
 from edgecsd.progress import Reporter
 from edgecsd.quantization import Precision
 from edgecsd.query_models import QueryModel, load_query_model
 from edgecsd.space import require_same_space
-from edgecsd.targets.artifact import ArtifactMetadata, read_metadata
+from edgecsd.targets.artifact import read_metadata
 from edgecsd.targets.embedder import ArtifactEmbedder
+from edgecsd.targets.metadata import ArtifactMetadata
 
 Floats = NDArray[np.float32]
 

@@ -10,11 +10,13 @@ from typing import Protocol
 import numpy as np
 
 from edgecsd.errors import BadInputError
-from edgecsd.evidence import LinkEvidence, LinkName
+from edgecsd.evidence import LinkEvidence
+from edgecsd.evidence_facts import LinkName
 from edgecsd.features import FeatureStore
+from edgecsd.files.columns import Column
 from edgecsd.gallery_vectors import Floats, Rows, StoredVectors, exact_neighbours, store_blocks, store_rows, without_own
-from edgecsd.index import SEARCH_PARAMETER, GalleryIndex, IndexType
-from edgecsd.item_columns import Column
+from edgecsd.index.kinds import SEARCH_PARAMETER, IndexType
+from edgecsd.index.opened import GalleryIndex
 
 SCORE_ENTRIES = 1 << 24  # similarities held at once: 64 MB
 FEWEST_ROWS, MOST_ROWS = 256, 16_384  # gallery vectors multiplied at once

@@ -81,8 +81,9 @@ def command(
 
     Example: edgecsd check run/exports/tf_efficientnet_lite0-w8a8.tflite --index gallery.index --images photos
     """
-    from edgecsd.check import CheckOptions, check, default_folder
-    from edgecsd.overwriting import require_file_place
+    from edgecsd.check import check, default_folder
+    from edgecsd.check.pairing import CheckOptions
+    from edgecsd.files.places import require_file_place
 
     if junit is not None:
         require_file_place(junit, "--junit")

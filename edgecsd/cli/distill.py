@@ -21,7 +21,7 @@ from edgecsd.cli.console import (
     table,
 )
 from edgecsd.distill_config import DistillConfig, make_config
-from edgecsd.files import named
+from edgecsd.files.whole import named
 
 
 def _with_default(name: str, text: str) -> str:

@@ -102,7 +102,7 @@ def command(
         )
     from edgecsd.cli.numbers import numbers
     from edgecsd.evaluate import evaluate
-    from edgecsd.overwriting import require_file_place
+    from edgecsd.files.places import require_file_place
     from edgecsd.per_query import require_parquet_name, write_per_query
 
     if per_query is not None:

@@ -15,7 +15,9 @@ from edgecsd.errors import BadInputError
 if TYPE_CHECKING:
     from edgecsd.accompanying import Beside
     from edgecsd.exporting import ExportResult
-    from edgecsd.precision_search import Objectives, Searched, Trial
+    from edgecsd.precision_search.objectives import Objectives
+    from edgecsd.precision_search.results import Searched
+    from edgecsd.precision_search.trials import Trial
     from edgecsd.report.card import HeldOut
 
 
@@ -35,7 +37,7 @@ class Limits:
         loss = share_from_text(self.max_loss, "--max-loss")
         size, share = size_from_text(self.max_size, "--max-size") if self.max_size else (None, None)
         cpu = ratio_from_text(self.max_cpu_ratio, "--max-cpu-ratio") if self.max_cpu_ratio else None
-        from edgecsd.precision_search import Objectives
+        from edgecsd.precision_search.objectives import Objectives
 
         return Objectives(loss, size, share, cpu)
 
@@ -55,7 +57,8 @@ def search(
     if tuning["tune_steps"] == 0 and (tuning["tune_images"] or tuning["tune_features"]):
         raise BadInputError("--tune-images and --tune-features go with --tune STEPS")
     objectives = limits.objectives()
-    from edgecsd.precision_search import NothingFitsError, search_precision
+    from edgecsd.precision_search.results import NothingFitsError
+    from edgecsd.precision_search.search import search_precision
 
     try:
         result = search_precision(

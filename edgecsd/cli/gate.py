@@ -66,8 +66,8 @@ def command(
 
     Example: edgecsd gate run/checks/tf_efficientnet_lite0-w8a8-tflite-gallery --thresholds stricter.toml
     """
+    from edgecsd.files.places import require_file_place
     from edgecsd.gate import gate
-    from edgecsd.overwriting import require_file_place
 
     if junit is not None:
         require_file_place(junit, "--junit")

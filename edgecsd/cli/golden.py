@@ -20,7 +20,7 @@ from edgecsd.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from edgecsd.golden import GoldenPack
+    from edgecsd.golden.pack import GoldenPack
 
 
 def command(
@@ -47,7 +47,7 @@ def command(
     Example: edgecsd golden run/exports/model-w8a8.tflite --images photos --out golden --index gallery.index
     """
     require_there(file, index, images)
-    from edgecsd.golden import write_golden_pack
+    from edgecsd.golden.writing import write_golden_pack
     from edgecsd.images import find_images
 
     pack = write_golden_pack(

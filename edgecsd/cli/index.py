@@ -11,7 +11,7 @@ from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, finish, quoted
 from edgecsd.cli.default_command import DefaultsToBuild
 
 if TYPE_CHECKING:
-    from edgecsd.index import GalleryIndex
+    from edgecsd.index.opened import GalleryIndex
 
 app = typer.Typer(
     cls=DefaultsToBuild,
@@ -57,7 +57,7 @@ def build(
 
     Example: edgecsd index gallery.store --out gallery.index --type ivf
     """
-    from edgecsd.index import build_index
+    from edgecsd.index.building import build_index
 
     built = build_index(
         store,

@@ -11,7 +11,7 @@ from edgecsd.cli.console import ConsoleReporter, Json, Split, finish, table
 
 if TYPE_CHECKING:
     from edgecsd.bootstrap import Interval
-    from edgecsd.matrix import MatrixResult, Pairing
+    from edgecsd.matrix.result import MatrixResult, Pairing
 
 
 def command(

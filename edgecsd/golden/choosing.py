@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
+from edgecsd.decoding import decode_image
 from edgecsd.errors import BadInputError, ImageReadError
 from edgecsd.golden.orientation import UPRIGHT, orientation_of, with_orientation
-from edgecsd.images import ImageSet, decode_image
-from edgecsd.pixel_mistakes import MISTAKES, Shot, right_pixels
+from edgecsd.images import ImageSet
+from edgecsd.pixel_mistakes.mistakes import MISTAKES, Shot, right_pixels
 from edgecsd.preprocess import Preprocess
 
 COUNT = 8

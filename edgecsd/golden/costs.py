@@ -15,9 +15,9 @@ from edgecsd.gallery_vectors import without_own
 from edgecsd.golden.orientation import STORED
 from edgecsd.golden.signatures import INPUT_MISTAKES, mistaken_tensors
 from edgecsd.images import ImageSet
-from edgecsd.index import GalleryIndex
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.metrics import share_kept
-from edgecsd.pixel_mistakes import Shot, right_pixels
+from edgecsd.pixel_mistakes.mistakes import Shot, right_pixels
 from edgecsd.preprocess import Preprocess
 from edgecsd.progress import Reporter
 

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from edgecsd.errors import DamagedFileError
-from edgecsd.files import read_manifest
+from edgecsd.errors import DamagedFileError, validation_text
+from edgecsd.files.whole import read_manifest
 from edgecsd.golden.costs import Costs
-from edgecsd.preprocess import validation_text
-from edgecsd.targets.artifact import ArtifactMetadata
+from edgecsd.targets.metadata import ArtifactMetadata
 
 KIND: Literal["golden pack"] = "golden pack"
 SCHEMA_VERSION: Literal[2] = 2

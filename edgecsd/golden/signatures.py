@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.pixel_mistakes import MISTAKES, Shot, right_pixels
+from edgecsd.pixel_mistakes.mistakes import MISTAKES, Shot, right_pixels
 from edgecsd.preprocess import Preprocess
 
 GRID = 16

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edgecsd.closeness import CLOSENESS
 from edgecsd.gates import DEFAULT_THRESHOLDS
 from edgecsd.golden.pack import Tolerances
-from edgecsd.index import GalleryIndex
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.metrics import share_kept
 from edgecsd.quantization import Precision
 

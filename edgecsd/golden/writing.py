@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from edgecsd import __version__
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.files import read_manifest, replace_whole, sha256_file, write_json
+from edgecsd.files.places import holding_out
+from edgecsd.files.whole import read_manifest, replace_whole, sha256_file, write_json
 from edgecsd.golden.choosing import COUNT, Chosen, choose_photos
 from edgecsd.golden.costs import COST_IMAGES, measure_costs
 from edgecsd.golden.pack import KIND, MANIFEST, READABLE_VERSIONS, ArtifactPart, GoldenItem, GoldenPack
@@ -22,10 +23,9 @@ from edgecsd.golden.signatures import GRID, Mistaken, mistaken_tensors, samples,
 from edgecsd.golden.telling import read_me
 from edgecsd.golden.tolerances import measure_tolerances
 from edgecsd.images import ImageSet, find_images
-from edgecsd.index import GalleryIndex
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.index_places import open_index
-from edgecsd.locks import holding_out
-from edgecsd.pixel_mistakes import right_pixels
+from edgecsd.pixel_mistakes.mistakes import right_pixels
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import load_query_model
 from edgecsd.space import require_same_space

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features import FeatureStore
-from edgecsd.files import Parts, replace_whole, save_array, sha256_file
+from edgecsd.files.places import holding_out, require_free
+from edgecsd.files.whole import Parts, replace_whole, save_array, sha256_file
 from edgecsd.index.engine import VERSION, Engine, has_lists, make_engine, sample_size, train
 from edgecsd.index.kinds import OPTIONS, SEARCH_PARAMETERS, IndexType, index_parameters
 from edgecsd.index.opened import KIND, GalleryIndex, write_items, write_manifest
@@ -33,8 +34,6 @@ from edgecsd.index.storing import (
     write_ranking,
     write_trained,
 )
-from edgecsd.locks import holding_out
-from edgecsd.overwriting import require_free
 from edgecsd.progress import SILENT, Reporter
 
 PART_ROWS = 65_536  # added at once and kept when the step is killed: 128 MB at dimension 512

@@ -7,7 +7,8 @@ from itertools import chain
 from pathlib import Path
 
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.files import replace_whole
+from edgecsd.files.places import holding_out, require_free
+from edgecsd.files.whole import replace_whole
 from edgecsd.index.engine import Engine, has_lists, make_engine
 from edgecsd.index.kinds import SEARCH_PARAMETERS, IndexType
 from edgecsd.index.opened import KIND, GalleryIndex, write_items, write_manifest
@@ -25,8 +26,6 @@ from edgecsd.index.storing import (
     write_faiss,
     write_ranking,
 )
-from edgecsd.locks import holding_out
-from edgecsd.overwriting import require_free
 from edgecsd.progress import SILENT, Reporter
 
 

@@ -20,7 +20,7 @@ from edgecsd.embedding import embed_images
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features import FeatureStore
 from edgecsd.images import ImageSet, find_images
-from edgecsd.index import GalleryIndex
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.index_places import open_index
 from edgecsd.matrix.measure import DEPTH, Judged, measure, update_between
 from edgecsd.matrix.result import MatrixResult, Pairing, Update

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.bootstrap import bootstrap_interval, bootstrap_intervals, paired_difference, queries_needed
-from edgecsd.index import GalleryIndex
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.matrix.result import Pairing, Update, Values
 from edgecsd.metrics import Relevance, average_precision, overlap_at
 

@@ -11,7 +11,7 @@ from edgecsd.bench.ratio import interleaved_ratio
 from edgecsd.errors import GateFailedError
 from edgecsd.export_places import AUTO, default_place
 from edgecsd.exporting import ExportResult, export
-from edgecsd.files import digest_of, size_bytes
+from edgecsd.files.whole import digest_of, size_bytes
 from edgecsd.gallery_vectors import Floats
 from edgecsd.images import ImageSet
 from edgecsd.precision_search.held_out import HeldOut
@@ -19,7 +19,8 @@ from edgecsd.precision_search.trials import Trial, TrialKey, TrialLog, measure
 from edgecsd.progress import Reporter
 from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.query_models import read_config
-from edgecsd.targets.artifact import Target, load_runner, target_module
+from edgecsd.targets.artifact import load_runner, target_module
+from edgecsd.targets.metadata import Target
 
 TIMED_PHOTOS = 8  # gone through again and again where CPU time is measured
 REFERENCE: TrialKey = (Precision.FP32, STANDARD, "")

@@ -14,7 +14,7 @@ from edgecsd.precision_search.sensitivity import LayerCost
 from edgecsd.precision_search.trials import Trial
 from edgecsd.recipes import Found, Recipe
 from edgecsd.report.card import HeldOut
-from edgecsd.targets.artifact import Target
+from edgecsd.targets.metadata import Target
 
 RECIPE = "recipe.toml"
 

@@ -15,11 +15,10 @@ from edgecsd.equalisation import equalise
 from edgecsd.errors import BadInputError
 from edgecsd.export_places import AUTO, default_place, require_not_taken, require_place
 from edgecsd.features import FeatureStore
-from edgecsd.files import digest_of, remove, write_json
+from edgecsd.files.places import holding, require_writable
+from edgecsd.files.whole import digest_of, remove, write_json
 from edgecsd.gallery_vectors import store_rows
 from edgecsd.images import ImageSet, find_images
-from edgecsd.locks import holding
-from edgecsd.overwriting import require_writable
 from edgecsd.precision_search.attempts import Attempts
 from edgecsd.precision_search.held_out import HeldOut, held_out_photos, require_enough
 from edgecsd.precision_search.objectives import Objectives, least_bytes, weight_count
@@ -32,8 +31,9 @@ from edgecsd.quantization import STANDARD, EightBit, Precision, calibration_spli
 from edgecsd.query_models import QueryModel, load_query_model
 from edgecsd.recipes import Found, write_recipe
 from edgecsd.space import require_same_space
-from edgecsd.targets.artifact import Target, latency_measurable, parse_target, target_module
+from edgecsd.targets.artifact import latency_measurable, parse_target, target_module
 from edgecsd.targets.deploy import DeployModel
+from edgecsd.targets.metadata import Target
 
 PERCENTILES = (99.9, 100.0)  # tried beside the default
 FLOAT_SHARES = (0.04, 0.08, 0.16, 0.32)  # of the convolutions, the costliest first; more float is no 8 bit any more

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecsd.bias_correction import convolutions_in_order, hooked, rounded_weights
-from edgecsd.json_lines import JsonLog
+from edgecsd.files.json_lines import JsonLog
 from edgecsd.precision_search.held_out import BATCH, HeldOut
 from edgecsd.progress import Reporter
 from edgecsd.targets.activation_ranges import Range, percentile_ranges

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.gallery_vectors import Floats, Rows, StoredVectors, exact_neighbours, store_blocks, store_rows, unit
-from edgecsd.index import GalleryIndex, IndexType
+from edgecsd.index.kinds import IndexType
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.probes.result import Probe
 from edgecsd.space import advice
 

@@ -16,7 +16,8 @@ from edgecsd.gallery_vectors import (
     store_rows,
     unit,
 )
-from edgecsd.index import SEARCH_PARAMETER, GalleryIndex, IndexType
+from edgecsd.index.kinds import SEARCH_PARAMETER, IndexType
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.probes.result import Probe
 
 DEPTH = 10

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecsd.pixel_steps import PIXEL_STEPS
-from edgecsd.targets.artifact import ArtifactMetadata, Target
+from edgecsd.targets.metadata import ArtifactMetadata, Target
 
 if TYPE_CHECKING:
     from edgecsd.bench.schema import BenchRow

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.attribution import OVERLAP, LinkFigures
-from edgecsd.evidence import Evidence, LinkName
+from edgecsd.evidence import Evidence
+from edgecsd.evidence_facts import LinkName
 from edgecsd.report.retrieval_page import Card, Mark, Shown, Thumbnails
 
 SHOWN = 6  # images of a strip

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from edgecsd.attribution import MAP, OVERLAP, RECALL_1, LinkFigures
 from edgecsd.bootstrap import told
-from edgecsd.evidence import Evidence, LatencyFacts, LinkName
+from edgecsd.evidence import Evidence
+from edgecsd.evidence_facts import LatencyFacts, LinkName
 
 Rows = tuple[tuple[str, ...], ...]
 Pairs = tuple[tuple[str, str], ...]

@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from edgecsd.evidence import Evidence
-from edgecsd.files import replace_whole
+from edgecsd.files.whole import replace_whole
 from edgecsd.gates import Gate, Judgement, Verdict
 
 

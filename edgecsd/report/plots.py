@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 from edgecsd.errors import BadInputError
-from edgecsd.files import replace_whole
+from edgecsd.files.whole import replace_whole
 from edgecsd.report.style import DOTS_PER_INCH, INK, MARKERS, MUTED, PALETTE, look, new_figure, printable
 
 Values = NDArray[np.float64]

@@ -18,9 +18,8 @@ from typing import Annotated, Literal
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.files import read_json
-from edgecsd.preprocess import validation_text
+from edgecsd.errors import BadInputError, DamagedFileError, validation_text
+from edgecsd.files.whole import read_json
 from edgecsd.report.plots import dots_with_intervals, line_with_band
 
 

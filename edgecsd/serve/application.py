@@ -20,10 +20,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from edgecsd.errors import ImageReadError
+from edgecsd.errors import ImageReadError, validation_text
 from edgecsd.handshake import QueryVectorError, SpaceHandshake, SpaceMismatchError
-from edgecsd.index import GalleryIndex
-from edgecsd.preprocess import validation_text
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.serve.batching import Batcher
 from edgecsd.serve.guard import Guard
 from edgecsd.serve.limits import REPORT_BYTES, Limits, RateLimiter, read_body

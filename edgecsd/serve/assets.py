@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from edgecsd.errors import BadInputError
-from edgecsd.fetching import cache_folder, npm_archive
-from edgecsd.files import replace_whole
+from edgecsd.files.fetching import cache_folder, npm_archive
+from edgecsd.files.whole import replace_whole
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.targets.artifact import Target
+from edgecsd.targets.metadata import Target
 
 GZIP_LEVEL = 6
 ADVICE = "the page's runtimes come as npm packages, once, and are kept in the cache folder"

@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgecsd.decoding import decode_image
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.files import sha256_file
-from edgecsd.images import ImageSet, decode_image
+from edgecsd.files.whole import sha256_file
+from edgecsd.images import ImageSet
 from edgecsd.quantization import synthetic_pixels
 from edgecsd.serve.memory_files import MemoryFile, media_type_of
-from edgecsd.targets.artifact import ArtifactMetadata, load_runner
+from edgecsd.targets.artifact import load_runner
+from edgecsd.targets.metadata import ArtifactMetadata
 
 COUNT = 8
 BROWSER_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})

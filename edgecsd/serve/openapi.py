@@ -7,7 +7,7 @@ from typing import Any
 
 from edgecsd import __version__
 from edgecsd.handshake import HEADER
-from edgecsd.index import GalleryIndex
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.serve.limits import Limits
 from edgecsd.serve.queries import JSON, RAW, K
 from edgecsd.serve.reports import PhoneReport

@@ -14,13 +14,14 @@ from typing import Any
 from edgecsd.bench.neighbours import NeighbourIndex
 from edgecsd.errors import BadInputError
 from edgecsd.images import ImageSet
-from edgecsd.index import GalleryIndex
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.serve.assets import runtime_name
 from edgecsd.serve.golden import GoldenPhotos, golden_photos, photos_of_pack
 from edgecsd.serve.memory_files import MemoryFile
 from edgecsd.serve.photos import Thumbnails
 from edgecsd.serve.reports import ReportBook
-from edgecsd.targets.artifact import ORT_SUFFIX, ArtifactMetadata, Target, session_options
+from edgecsd.targets.artifact import session_options
+from edgecsd.targets.metadata import ORT_SUFFIX, ArtifactMetadata, Target
 
 PAGES = {"/": "index.html", "/runner": "runner.html", "/docs": "docs.html"}
 ROOT_FILES = ("service-worker.js", "app.webmanifest")  # a service worker rules the folder that it is served from

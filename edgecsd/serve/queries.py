@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from edgecsd.errors import validation_text
 from edgecsd.handshake import require_query
-from edgecsd.preprocess import validation_text
 from edgecsd.serve.limits import Limits
 from edgecsd.serve.refusal import Refusal
 from edgecsd.space import EmbeddingSpace

@@ -30,9 +30,9 @@ from edgecsd.bench.schema import (
     Repeat,
     Status,
 )  # fmt: skip
-from edgecsd.files import sha256_file, size_bytes
+from edgecsd.files.whole import sha256_file, size_bytes
 from edgecsd.serve.golden import GoldenPhotos
-from edgecsd.targets.artifact import ArtifactMetadata
+from edgecsd.targets.metadata import ArtifactMetadata
 
 Milliseconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
 MOST_RUNS = 5000

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecsd.errors import DamagedFileError
-from edgecsd.targets.artifact import METADATA_KEY
+from edgecsd.targets.metadata import METADATA_KEY
 
 PROGRAM, DIGEST, ABOUT = "main.mlirb", "main.hash", "metadata.json"
 

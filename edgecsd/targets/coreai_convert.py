@@ -9,8 +9,9 @@ import torch
 from edgecsd.errors import missing_extra
 from edgecsd.quantization import Precision
 from edgecsd.quiet import quiet_conversion
-from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ArtifactMetadata
+from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME
 from edgecsd.targets.deploy import DeployModel, PlanesFirst
+from edgecsd.targets.metadata import METADATA_KEY, ArtifactMetadata
 
 try:
     import coreai.runtime

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from edgecsd.errors import BadInputError, missing_extra
 from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
-from edgecsd.targets.artifact import ArtifactMetadata, Runner, no_metadata
+from edgecsd.targets.artifact import Runner, no_metadata
 from edgecsd.targets.coreai_asset import own_metadata, read_about
+from edgecsd.targets.metadata import ArtifactMetadata
 
 if TYPE_CHECKING:
     from edgecsd.targets.deploy import DeployModel

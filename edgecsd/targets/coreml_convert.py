@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from edgecsd.errors import missing_extra
 from edgecsd.quantization import Precision
 from edgecsd.quiet import quiet_conversion
-from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ArtifactMetadata
+from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME
 from edgecsd.targets.deploy import DeployModel, PlanarDeployModel
 from edgecsd.targets.folding import folded
+from edgecsd.targets.metadata import METADATA_KEY, ArtifactMetadata
 
 try:
     import coremltools

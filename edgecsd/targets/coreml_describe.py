@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from edgecsd.errors import EdgecsdError
-from edgecsd.targets.artifact import METADATA_KEY
 from edgecsd.targets.coreml_blobs import Blob, require_whole
 from edgecsd.targets.coreml_target import damaged, open_package
 from edgecsd.targets.coreml_weights import PREFIX
 from edgecsd.targets.description import SCALES, UNREAD, Description, Value, WeightCount, by_count, packed_bytes
+from edgecsd.targets.metadata import METADATA_KEY
 
 WEIGHTS = "Data/com.apple.CoreML/weights"  # where coremltools puts them
 _TYPES = {

@@ -13,15 +13,8 @@ from numpy.typing import NDArray
 from edgecsd.errors import BadInputError, DamagedFileError, EdgecsdError, first_line, missing_extra
 from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
-from edgecsd.targets.artifact import (
-    INPUT_NAME,
-    METADATA_KEY,
-    OUTPUT_NAME,
-    ArtifactMetadata,
-    OneByOne,
-    Runner,
-    no_metadata,
-)
+from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME, OneByOne, Runner, no_metadata
+from edgecsd.targets.metadata import METADATA_KEY, ArtifactMetadata
 
 if TYPE_CHECKING:
     from edgecsd.targets.deploy import DeployModel

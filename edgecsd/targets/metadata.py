@@ -16,9 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-from edgecsd.errors import DamagedFileError
+from edgecsd.errors import DamagedFileError, validation_text
 from edgecsd.pixel_steps import PIXEL_STEPS, PixelSteps
-from edgecsd.preprocess import Preprocess, validation_text
+from edgecsd.preprocess import Preprocess
 from edgecsd.quantization import Precision
 from edgecsd.space import EmbeddingSpace, Metric
 from edgecsd.whole_photo import PhotoSize, WholePhoto

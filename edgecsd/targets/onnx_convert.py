@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from edgecsd.errors import missing_extra
 from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
-from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, ORT_SUFFIX, OUTPUT_NAME, ArtifactMetadata
+from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME
 from edgecsd.targets.deploy import DeployModel, PlanesFirst
 from edgecsd.targets.folding import folded
+from edgecsd.targets.metadata import METADATA_KEY, ORT_SUFFIX, ArtifactMetadata
 from edgecsd.targets.traced import traced_once
 
 try:

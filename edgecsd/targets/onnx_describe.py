@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edgecsd.errors import DamagedFileError, missing_extra
-from edgecsd.targets.artifact import METADATA_KEY, ORT_SUFFIX
 from edgecsd.targets.description import SCALES, UNREAD, Description, Value, WeightCount, by_count, packed_bytes
+from edgecsd.targets.metadata import METADATA_KEY, ORT_SUFFIX
 from edgecsd.targets.onnx_target import reason
 
 try:

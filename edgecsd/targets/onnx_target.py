@@ -12,16 +12,8 @@ from numpy.typing import NDArray
 from edgecsd.errors import DamagedFileError, first_line, missing_extra
 from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
-from edgecsd.targets.artifact import (
-    INPUT_NAME,
-    METADATA_KEY,
-    ORT_SUFFIX,
-    OUTPUT_NAME,
-    ArtifactMetadata,
-    OneByOne,
-    no_metadata,
-    session_options,
-)
+from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME, OneByOne, no_metadata, session_options
+from edgecsd.targets.metadata import METADATA_KEY, ORT_SUFFIX, ArtifactMetadata
 
 if TYPE_CHECKING:
     from edgecsd.targets.deploy import DeployModel
@@ -127,7 +119,7 @@ class OnnxRunner(OneByOne):
 
 def load_runner(path: Path, threads: int) -> OnnxRunner:
     """The artifact in onnxruntime on `threads` threads."""
-    from edgecsd.targets.artifact import metadata_from_json
+    from edgecsd.targets.metadata import metadata_from_json
 
     return OnnxRunner(path, threads, metadata_from_json(read_metadata_json(path), str(path)))
 

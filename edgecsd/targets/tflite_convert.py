@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from edgecsd.errors import missing_extra
 from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
-from edgecsd.targets.artifact import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ArtifactMetadata
+from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME
 from edgecsd.targets.deploy import DeployModel
 from edgecsd.targets.folding import folded
+from edgecsd.targets.metadata import METADATA_KEY, ArtifactMetadata
 from edgecsd.targets.tflite_means import MeansInSteps
 from edgecsd.targets.tflite_target import FILE_IDENTIFIER
 from edgecsd.targets.traced import traced_once

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edgecsd.errors import BadInputError, DamagedFileError, missing_extra
-from edgecsd.targets.artifact import METADATA_KEY
 from edgecsd.targets.description import UNREAD, Description, Value, WeightCount, by_count, packed_bytes
+from edgecsd.targets.metadata import METADATA_KEY
 from edgecsd.targets.tflite_target import damaged
 
 try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 
-from edgecsd.files import digest_of
+from edgecsd.files.whole import digest_of
 from edgecsd.targets.deploy import DeployModel
 from edgecsd.weights import weights_digest
 

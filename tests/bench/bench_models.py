@@ -10,8 +10,9 @@ from edgecsd.preprocess import Preprocess
 from edgecsd.quantization import Precision
 from edgecsd.query_models import QueryModel, create_query_model, read_config
 from edgecsd.space import EmbeddingSpace
-from edgecsd.targets.artifact import METADATA_KEY, ArtifactMetadata, Target, target_module
+from edgecsd.targets.artifact import target_module
 from edgecsd.targets.deploy import DeployModel
+from edgecsd.targets.metadata import METADATA_KEY, ArtifactMetadata, Target
 
 SIZE, DIM = 32, 16
 

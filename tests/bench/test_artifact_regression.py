@@ -11,8 +11,10 @@ import pytest
 from bench_models import make_model, save_artifact
 from typer.testing import CliRunner
 
-from edgecsd.bench import Ratio, bench, ratio, regression
+from edgecsd.bench import ratio, regression
+from edgecsd.bench.ratio import Ratio
 from edgecsd.bench.regression import Change, Comparison, compare_artifacts
+from edgecsd.bench.run import bench
 from edgecsd.bench.schema import BenchResult
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError

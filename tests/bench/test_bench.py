@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from bench_models import DIM, make_model, save_artifact, with_dim
 
-from edgecsd.bench import BenchRow, Status, bench, read_rows
 from edgecsd.bench import child as child_module
+from edgecsd.bench.rows_file import read_rows
+from edgecsd.bench.run import bench
+from edgecsd.bench.schema import BenchRow, Status
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.query_models import save_query_model
 

@@ -14,7 +14,7 @@ from edgecsd.bench.rows_file import read_rows
 from edgecsd.bench.schema import Figures, Status
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
-from edgecsd.files import sha256_file
+from edgecsd.files.whole import sha256_file
 
 NEW_LOG = """INFO: STARTING!
 INFO: Log parameter values verbosely: [0]

@@ -13,14 +13,15 @@ import pytest
 from loopback_phone import LoopbackPhone, loopback_phone
 from typer.testing import CliRunner
 
-from edgecsd.bench import Status, browser
+from edgecsd.bench import browser
 from edgecsd.bench.browser import bench_in_browser, bench_in_phone_browser
 from edgecsd.bench.chromium import NAMES, Chromium
+from edgecsd.bench.schema import Status
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, MissingBackendError
 from edgecsd.images import find_images
 from edgecsd.serve.assets import runtime_files
-from edgecsd.targets.artifact import Target
+from edgecsd.targets.metadata import Target
 
 
 @pytest.fixture(scope="module")

@@ -18,12 +18,14 @@ import warm
 from bench_models import make_model, save_artifact
 from loopback_ssh import LoopbackSsh, find_sshd, start_sshd
 
-from edgecsd.bench import DeviceOptions, Status, bench, open_device
 from edgecsd.bench import remote as remote_module
+from edgecsd.bench.opening import DeviceOptions, open_device
+from edgecsd.bench.run import bench
+from edgecsd.bench.schema import Status
 from edgecsd.bench.ssh import parse_address
 from edgecsd.errors import BadInputError, IncompatibleError, MissingBackendError
 from edgecsd.features import FeatureStore, Items, write_store
-from edgecsd.index import build_index
+from edgecsd.index.building import build_index
 from edgecsd.targets.artifact import read_metadata
 
 SHORT: dict[str, Any] = {"threads": [1], "min_runs": 12, "min_seconds": 0.05}

@@ -18,7 +18,7 @@ from edgecsd.bench.run import Inputs
 from edgecsd.errors import MissingBackendError
 from edgecsd.progress import SILENT
 from edgecsd.quantization import Precision
-from edgecsd.targets.artifact import Target
+from edgecsd.targets.metadata import Target
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 

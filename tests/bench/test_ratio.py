@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgecsd.bench import MeasurementFailedError, interleaved_ratio
-from edgecsd.bench.ratio import PRECISE, _summarise, imprecision
+from edgecsd.bench.child import MeasurementFailedError
+from edgecsd.bench.ratio import PRECISE, _summarise, imprecision, interleaved_ratio
 from edgecsd.errors import BadInputError
 
 

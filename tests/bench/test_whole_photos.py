@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from edgecsd.bench import Status, bench
 from edgecsd.bench.browser import served_page
 from edgecsd.bench.inputs import WHOLE_IMAGES, prepare_input
 from edgecsd.bench.regression import compare_artifacts
+from edgecsd.bench.run import bench
+from edgecsd.bench.schema import Status
 from edgecsd.errors import IncompatibleError
 from edgecsd.exporting import export
 from edgecsd.images import find_images

@@ -11,10 +11,10 @@ from devtools import Chromium
 from saved_evidence import make_evidence
 from screens import Screen, look, start
 
-from edgecsd.evidence import DeviceFacts, Diagnosis, LatencyFacts, LinkName
-from edgecsd.gate import judge
+from edgecsd.evidence_facts import DeviceFacts, Diagnosis, LatencyFacts, LinkName
 from edgecsd.gates import DEFAULT_THRESHOLDS
 from edgecsd.images import find_images
+from edgecsd.judging import judge
 from edgecsd.quantization import Precision
 from edgecsd.report.check_page import write_page
 from edgecsd.report.retrieval_page import Thumbnails

@@ -17,8 +17,8 @@ from web_folder import onnx_runtime, pixels_js, served, visit
 
 from edgecsd.exporting import export
 from edgecsd.features import FeatureStore
-from edgecsd.golden import write_golden_pack
-from edgecsd.index import build_index
+from edgecsd.golden.writing import write_golden_pack
+from edgecsd.index.building import build_index
 
 # The app under test: `mistake` names what it does wrong.
 PAGE = """<!doctype html><script type="module">

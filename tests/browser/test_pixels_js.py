@@ -16,8 +16,8 @@ from PIL import Image, ImageCms
 from screens import start
 from web_folder import pixels_js, served, visit
 
+from edgecsd.decoding import decode_image
 from edgecsd.golden.orientation import STORED, with_orientation
-from edgecsd.images import decode_image
 from edgecsd.preprocess import Interpolation, Preprocess, Resize
 
 PAGE = """<!doctype html><script type="module">

@@ -17,7 +17,7 @@ from devtools import Chromium
 
 from edgecsd.errors import MissingBackendError
 from edgecsd.serve.assets import runtime_files
-from edgecsd.targets.artifact import Target
+from edgecsd.targets.metadata import Target
 
 
 class _Quiet(SimpleHTTPRequestHandler):

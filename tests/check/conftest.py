@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from distillations import config, run
 
-from edgecsd.check import CheckResult, check
+from edgecsd.check import check
 from edgecsd.exporting import export
 from edgecsd.features import FeatureStore
-from edgecsd.index import build_index
+from edgecsd.gate import CheckResult
+from edgecsd.index.building import build_index
 
 
 @pytest.fixture(scope="session")

@@ -12,13 +12,15 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from edgecsd.check import CheckOptions, CheckResult, check
+from edgecsd.check import check
+from edgecsd.check.pairing import CheckOptions
 from edgecsd.errors import BadInputError
-from edgecsd.evidence import LinkName
+from edgecsd.evidence_facts import LinkName
 from edgecsd.exporting import export
 from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.gate import CheckResult
 from edgecsd.gates import Gate, Verdict
-from edgecsd.index import build_index
+from edgecsd.index.building import build_index
 from edgecsd.query_models import load_query_model, save_query_model
 
 

@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 from doubles import PixelGallery
 
-from edgecsd.check import DEFAULT_THRESHOLDS, CheckOptions, CheckResult, check, default_folder
+from edgecsd.check import check, default_folder
+from edgecsd.check.pairing import CheckOptions
+from edgecsd.decoding import read_image
 from edgecsd.errors import BadInputError
-from edgecsd.evidence import LinkName, read_evidence
+from edgecsd.evidence import read_evidence
+from edgecsd.evidence_facts import LinkName
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
-from edgecsd.files import sha256_file
-from edgecsd.gate import gate
-from edgecsd.gates import Gate, Verdict
-from edgecsd.images import find_images, read_image
-from edgecsd.index import build_index
+from edgecsd.files.whole import sha256_file
+from edgecsd.gate import CheckResult, gate
+from edgecsd.gates import DEFAULT_THRESHOLDS, Gate, Verdict
+from edgecsd.images import find_images
+from edgecsd.index.building import build_index
 from edgecsd.query_models import load_query_model
 
 

@@ -14,12 +14,14 @@ import pytest
 from galleries import clustered, make_store
 from serving import client, running
 
-from edgecsd.check import CheckResult, check, default_folder
+from edgecsd.check import check, default_folder
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.evaluate import evaluate
 from edgecsd.features import FeatureStore, Items, write_store
-from edgecsd.index import GalleryIndex, build_index
+from edgecsd.gate import CheckResult
+from edgecsd.index.building import build_index
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.index_places import MilvusAddress, open_index
 from edgecsd.milvus_push import push
 from edgecsd.serve.application import Service

@@ -20,7 +20,7 @@ import yaml
 
 from edgecsd import cli
 from edgecsd.features import FeatureStore, Items, write_store
-from edgecsd.index import build_index
+from edgecsd.index.building import build_index
 from edgecsd.space import EmbeddingSpace
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

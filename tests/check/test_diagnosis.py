@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from edgecsd.check import CheckOptions, check
+from edgecsd.check import check
+from edgecsd.check.pairing import CheckOptions
 from edgecsd.gate import CheckResult, gate
 from edgecsd.gates import Verdict
 from edgecsd.images import find_images
 from edgecsd.query_models import load_query_model
-from edgecsd.targets.artifact import Target, read_metadata, target_module
+from edgecsd.targets.artifact import read_metadata, target_module
 from edgecsd.targets.deploy import DeployModel
 from edgecsd.targets.embedder import ArtifactEmbedder
+from edgecsd.targets.metadata import Target
 
 
 class Swapped(DeployModel):

@@ -10,11 +10,12 @@ import pytest
 from edgecsd.bench.rows_file import read_rows
 from edgecsd.bench.run import bench
 from edgecsd.bench.schema import BenchRow
-from edgecsd.check import CheckOptions, check
+from edgecsd.check import check
 from edgecsd.check.latency import find_latency
+from edgecsd.check.pairing import CheckOptions
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.evidence import read_evidence
-from edgecsd.files import sha256_file
+from edgecsd.files.whole import sha256_file
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,13 @@ import timm
 import torch
 from doubles import PixelGallery
 
-from edgecsd.check import CheckOptions, check, default_folder
-from edgecsd.check.pairing import gallery_features
+from edgecsd.check import check, default_folder
+from edgecsd.check.pairing import CheckOptions, gallery_features
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.extract import extract
 from edgecsd.gates import Verdict
 from edgecsd.images import find_images
-from edgecsd.index import build_index
+from edgecsd.index.building import build_index
 from edgecsd.progress import SILENT
 from edgecsd.query_models import load_query_model, save_query_model
 

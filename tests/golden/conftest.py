@@ -9,8 +9,8 @@ from distillations import config, run
 
 from edgecsd.exporting import export
 from edgecsd.features import FeatureStore
-from edgecsd.golden import write_golden_pack
-from edgecsd.index import build_index
+from edgecsd.golden.writing import write_golden_pack
+from edgecsd.index.building import build_index
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from galleries import DIM, clustered, make_store, unit
 
+from edgecsd.decoding import decode_image
 from edgecsd.golden.costs import measure_costs
-from edgecsd.images import decode_image, find_images
-from edgecsd.index import IndexType, build_index
+from edgecsd.images import find_images
+from edgecsd.index.building import build_index
+from edgecsd.index.kinds import IndexType
 from edgecsd.preprocess import Preprocess
 from edgecsd.progress import SILENT
 

@@ -11,14 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgecsd.decoding import decode_image
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.features import Items, write_store
-from edgecsd.files import sha256_file
-from edgecsd.golden import read_pack, verify, write_golden_pack
+from edgecsd.files.whole import sha256_file
+from edgecsd.golden.pack import read_pack
 from edgecsd.golden.tolerances import noisy
-from edgecsd.images import decode_image, find_images
-from edgecsd.index import GalleryIndex, build_index
-from edgecsd.pixel_mistakes import MISTAKES
+from edgecsd.golden.verifying import verify
+from edgecsd.golden.writing import write_golden_pack
+from edgecsd.images import find_images
+from edgecsd.index.building import build_index
+from edgecsd.index.opened import GalleryIndex
+from edgecsd.pixel_mistakes.mistakes import MISTAKES
 from edgecsd.progress import Silent
 from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.artifact import load_runner

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgecsd.golden import GoldenPack, read_pack
+from edgecsd.golden.pack import GoldenPack, read_pack
 from edgecsd.golden.self_tests import JAVASCRIPT, KOTLIN, SWIFT, render
 
 NAMES = (KOTLIN, SWIFT, JAVASCRIPT)

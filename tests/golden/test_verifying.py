@@ -19,10 +19,11 @@ from edgecsd.evidence import read_evidence
 from edgecsd.evidence_facts import GoldenFacts
 from edgecsd.exporting import export
 from edgecsd.features import FeatureStore
-from edgecsd.gate import gate, judge
+from edgecsd.gate import gate
 from edgecsd.gates import DEFAULT_THRESHOLDS, Kind
-from edgecsd.golden import verify
-from edgecsd.index import GalleryIndex
+from edgecsd.golden.verifying import verify
+from edgecsd.index.opened import GalleryIndex
+from edgecsd.judging import judge
 from edgecsd.preprocess import Interpolation
 from edgecsd.quantization import Precision
 from edgecsd.targets.embedder import ArtifactEmbedder

@@ -17,10 +17,10 @@ from edgecsd.cli import app
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.exporting import export
 from edgecsd.features import FeatureStore, Items, write_store
-from edgecsd.files import sha256_file
-from edgecsd.golden import read_pack
+from edgecsd.files.whole import sha256_file
+from edgecsd.golden.pack import read_pack
 from edgecsd.images import find_images
-from edgecsd.index import build_index
+from edgecsd.index.building import build_index
 from edgecsd.space import EmbeddingSpace
 from edgecsd.whole_photo import ANY_SIZE
 

@@ -14,7 +14,7 @@ from model_files import cut, exported, foreign
 from onnx import TensorProto
 
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.files import size_bytes
+from edgecsd.files.whole import size_bytes
 from edgecsd.inspecting import inspect
 from edgecsd.targets.artifact import load_runner
 

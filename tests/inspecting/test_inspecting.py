@@ -17,11 +17,11 @@ import warm
 from model_files import TARGETS, exported, foreign
 
 from edgecsd.errors import BadInputError, EdgecsdError
-from edgecsd.files import sha256_file, size_bytes, write_json
+from edgecsd.files.whole import sha256_file, size_bytes, write_json
 from edgecsd.inspecting import SCHEMA_VERSION, Inspection, Outcome, inspect
-from edgecsd.targets.artifact import METADATA_KEY
 from edgecsd.targets.content_digest import seal
 from edgecsd.targets.embedder import ArtifactEmbedder
+from edgecsd.targets.metadata import METADATA_KEY
 
 FILES = [*TARGETS, "ort"]
 KEYS = [

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from edgecsd.losses import REFUSED, Order
+from edgecsd.losses.order import Order
+from edgecsd.losses.refused import REFUSED
 
 
 @pytest.mark.parametrize("name", ["hvs", "lce", "bct", "aff", "ugd"])

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
-from edgecsd.precision_search import NothingFitsError
+from edgecsd.precision_search.results import NothingFitsError
 
 
 def test_the_command(made: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:

@@ -16,13 +16,10 @@ from edgecsd.extract import extract
 from edgecsd.features import FeatureStore, Items, write_store
 from edgecsd.gallery_vectors import exact_neighbours, store_blocks, unit
 from edgecsd.images import find_images
-from edgecsd.precision_search import (
-    Objectives,
-    attempts,
-    search,
-    search_precision,
-)
+from edgecsd.precision_search import attempts, search
 from edgecsd.precision_search.held_out import HeldOut
+from edgecsd.precision_search.objectives import Objectives
+from edgecsd.precision_search.search import search_precision
 from edgecsd.precision_search.trials import measure
 from edgecsd.quantization import STANDARD, Precision, calibration_split
 from edgecsd.query_models import load_query_model

@@ -11,7 +11,8 @@ import pytest
 from searches import few_trials, searched
 
 from edgecsd.features import FeatureStore
-from edgecsd.precision_search import NothingFitsError, attempts, search
+from edgecsd.precision_search import attempts, search
+from edgecsd.precision_search.results import NothingFitsError
 from edgecsd.quantization import STANDARD, Precision
 
 

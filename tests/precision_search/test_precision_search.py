@@ -19,20 +19,14 @@ from typer.testing import CliRunner
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.features import FeatureStore, write_store
+from edgecsd.files.places import holding
 from edgecsd.gallery_vectors import unit
 from edgecsd.images import find_images
-from edgecsd.locks import holding
-from edgecsd.precision_search import (
-    Objectives,
-    Trial,
-    attempts,
-    objectives,
-    search,
-    search_precision,
-    sensitivity,
-)
+from edgecsd.precision_search import attempts, objectives, search, sensitivity
 from edgecsd.precision_search.held_out import HeldOut
-from edgecsd.precision_search.trials import TrialLog, measure
+from edgecsd.precision_search.objectives import Objectives
+from edgecsd.precision_search.search import search_precision
+from edgecsd.precision_search.trials import Trial, TrialLog, measure
 from edgecsd.quantization import STANDARD, EightBit, Precision
 from edgecsd.query_models import load_query_model, save_query_model
 from edgecsd.targets.artifact import read_metadata

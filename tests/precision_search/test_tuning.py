@@ -18,10 +18,13 @@ from typer.testing import CliRunner
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore, write_store
-from edgecsd.files import sha256_file
+from edgecsd.files.whole import sha256_file
 from edgecsd.gallery_vectors import unit
 from edgecsd.images import find_images
-from edgecsd.precision_search import Objectives, Trial, attempts, search, search_precision, tuning
+from edgecsd.precision_search import attempts, search, tuning
+from edgecsd.precision_search.objectives import Objectives
+from edgecsd.precision_search.search import search_precision
+from edgecsd.precision_search.trials import Trial
 from edgecsd.precision_search.tuning import Tune, rounds_of, tune
 from edgecsd.progress import SILENT
 from edgecsd.quantization import STANDARD, Precision

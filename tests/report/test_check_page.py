@@ -14,10 +14,11 @@ from figure_checks import PageReader
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from saved_evidence import make_evidence
 
-from edgecsd.evidence import DeviceFacts, Diagnosis, Evidence, LatencyFacts, LinkName
-from edgecsd.gate import judge
+from edgecsd.evidence import Evidence
+from edgecsd.evidence_facts import DeviceFacts, Diagnosis, LatencyFacts, LinkName
 from edgecsd.gates import DEFAULT_THRESHOLDS, Judgement
 from edgecsd.images import ImageSet, find_images
+from edgecsd.judging import judge
 from edgecsd.report.check_cards import Photos, card_groups
 from edgecsd.report.check_figures import page_figures
 from edgecsd.report.check_page import make_page, render_check

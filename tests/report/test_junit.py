@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from saved_evidence import make_evidence
 
-from edgecsd.evidence import LinkName
-from edgecsd.gate import judge
+from edgecsd.evidence_facts import LinkName
 from edgecsd.gates import DEFAULT_THRESHOLDS, Verdict
+from edgecsd.judging import judge
 from edgecsd.report.junit import write_junit
 
 W8A8 = DEFAULT_THRESHOLDS["w8a8"]  # type: ignore[index]

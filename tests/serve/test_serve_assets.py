@@ -16,7 +16,7 @@ import pytest
 from edgecsd.errors import BadInputError, MissingBackendError
 from edgecsd.serve import assets
 from edgecsd.serve.assets import Package, fetch, packages_for, runtime_files
-from edgecsd.targets.artifact import Target
+from edgecsd.targets.metadata import Target
 
 NPM = """#!{python}
 import os, shutil, sys

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from serving import DIM, client, random_index, running, unit
 
 from edgecsd.handshake import HEADER
-from edgecsd.index import GalleryIndex
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.serve.application import Service
 from edgecsd.serve.limits import Limits
 from edgecsd.serve.openapi import description

@@ -21,7 +21,7 @@ from serving import DIM, TOKEN, client, make_index, running, unit
 from edgecsd.bench.neighbours import NeighbourIndex
 from edgecsd.bench.rows_file import read_rows
 from edgecsd.images import find_images
-from edgecsd.index import GalleryIndex
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.preprocess import Preprocess
 from edgecsd.serve.application import Service
 from edgecsd.serve.golden import GoldenPhotos
@@ -31,7 +31,7 @@ from edgecsd.serve.phone import PhonePage, page_files
 from edgecsd.serve.photos import Thumbnails
 from edgecsd.serve.reports import ReportBook
 from edgecsd.space import EmbeddingSpace
-from edgecsd.targets.artifact import ArtifactMetadata
+from edgecsd.targets.metadata import ArtifactMetadata
 
 PHOTOS, GOLDEN = 12, 3
 SPACE = EmbeddingSpace(gallery_model="acme-v7", dim=DIM)

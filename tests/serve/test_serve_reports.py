@@ -17,7 +17,7 @@ from edgecsd.serve.golden import GoldenPhotos
 from edgecsd.serve.memory_files import MemoryFile
 from edgecsd.serve.reports import PhoneReport, ReportBook, describe
 from edgecsd.space import EmbeddingSpace
-from edgecsd.targets.artifact import ArtifactMetadata
+from edgecsd.targets.metadata import ArtifactMetadata
 
 EMBEDDINGS = unit(2, seed=8)
 TIMES = [float(ms) for ms in np.random.default_rng(3).gamma(4.0, 2.0, size=250)]

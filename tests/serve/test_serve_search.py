@@ -16,7 +16,7 @@ import pytest
 from serving import DIM, TOKEN, client, random_index, running, unit
 
 from edgecsd.handshake import HEADER
-from edgecsd.index import GalleryIndex
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.serve.application import Service
 from edgecsd.serve.limits import Limits, RateLimiter
 from edgecsd.wire import Code, Codebook, decode, encode

@@ -9,12 +9,13 @@ import pytest
 import torch
 from target_models import DIM, PHOTOS, SIZE, Make, Pixels
 
+from edgecsd.decoding import read_image
 from edgecsd.exporting import ExportResult, export
-from edgecsd.images import find_images, read_image
+from edgecsd.images import find_images
 from edgecsd.preprocess import Preprocess
 from edgecsd.query_models import QueryModel, create_query_model, load_query_model, save_query_model
 from edgecsd.space import EmbeddingSpace
-from edgecsd.targets.artifact import Target
+from edgecsd.targets.metadata import Target
 
 # ImageNet's, which differ between the channels: a converter that takes one for all of them is found out
 PREPROCESS = Preprocess(size=SIZE, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

@@ -15,14 +15,8 @@ from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.pixel_steps import PIXEL_STEPS
 from edgecsd.preprocess import Preprocess
 from edgecsd.space import EmbeddingSpace
-from edgecsd.targets.artifact import (
-    ArtifactMetadata,
-    Target,
-    metadata_from_json,
-    parse_target,
-    read_metadata,
-    target_module,
-)
+from edgecsd.targets.artifact import parse_target, read_metadata, target_module
+from edgecsd.targets.metadata import ArtifactMetadata, Target, metadata_from_json
 
 SPACE = EmbeddingSpace(gallery_model="g", dim=16)
 

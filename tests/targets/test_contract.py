@@ -17,8 +17,6 @@ from edgecsd.exporting import export
 from edgecsd.quantization import Precision
 from edgecsd.query_models import QueryModel
 from edgecsd.targets.artifact import (
-    METADATA_KEY,
-    Target,
     TargetModule,
     latency_measurable,
     load_runner,
@@ -26,6 +24,7 @@ from edgecsd.targets.artifact import (
     target_module,
     target_of,
 )
+from edgecsd.targets.metadata import METADATA_KEY, Target
 
 HAS = {
     "onnx": ("fp32", "fp16", "w8a32", "w8a8"),

@@ -20,8 +20,9 @@ from edgecsd.errors import BadInputError, DamagedFileError, EdgecsdError
 from edgecsd.inspecting import inspect
 from edgecsd.query_models import QueryModel
 from edgecsd.targets import coreai_runner
-from edgecsd.targets.artifact import METADATA_KEY, load_runner, read_metadata
+from edgecsd.targets.artifact import load_runner, read_metadata
 from edgecsd.targets.deploy import DeployModel
+from edgecsd.targets.metadata import METADATA_KEY
 
 pytestmark = needs_coreai
 PRECISIONS = ["fp32", "fp16", "w8a32"]
@@ -147,7 +148,7 @@ def test_a_program_that_used_the_runtime_ends_well(artifact: Make) -> None:
 
 
 def test_nothing_here_times_it_and_no_browser_runs_it(artifact: Make) -> None:
-    from edgecsd.bench import bench
+    from edgecsd.bench.run import bench
     from edgecsd.bench.schema import Status
     from edgecsd.serve.phone import require_browser_file
 

@@ -14,19 +14,21 @@ from coremltools.converters.mil import Builder
 from target_models import Make, Pixels
 
 from edgecsd.backbones import to_input
+from edgecsd.decoding import read_image
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.exporting import compare
-from edgecsd.images import find_images, read_image
+from edgecsd.images import find_images
 from edgecsd.preprocess import Preprocess
 from edgecsd.quantization import Precision
 from edgecsd.query_models import QueryModel, create_query_model
 from edgecsd.quiet import quiet_conversion
 from edgecsd.space import EmbeddingSpace
-from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME, ArtifactMetadata, Target
+from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME
 from edgecsd.targets.coreml_convert import convert
 from edgecsd.targets.coreml_describe import describe
 from edgecsd.targets.coreml_evaluator import CoremlEvaluator
 from edgecsd.targets.deploy import DeployModel
+from edgecsd.targets.metadata import ArtifactMetadata, Target
 from edgecsd.weights import packaged_weights
 
 SPACE = EmbeddingSpace(gallery_model="test-gallery", dim=32)

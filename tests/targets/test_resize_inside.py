@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 from target_models import DIM, PHOTOS, Make
 
+from edgecsd.decoding import read_image
 from edgecsd.embedding import embed_images
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.exporting import ExportResult, export
-from edgecsd.images import find_images, read_image
+from edgecsd.images import find_images
 from edgecsd.inspecting import inspect
 from edgecsd.preprocess import Interpolation, Preprocess, Resize
 from edgecsd.query_models import QueryModel, QueryModelEmbedder
@@ -154,7 +155,7 @@ def test_a_photo_of_another_size_is_named(baked: Make, photos: Path) -> None:
 
 
 def test_what_needs_resized_pixels_refuses_the_file(baked: Make, photos: Path, tmp_path: Path) -> None:
-    from edgecsd.golden import write_golden_pack
+    from edgecsd.golden.writing import write_golden_pack
 
     with pytest.raises(IncompatibleError, match="give the file exported without --bake"):
         write_golden_pack(baked("onnx", "fp32").path, photos, tmp_path / "pack")

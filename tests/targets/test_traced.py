@@ -13,9 +13,9 @@ from torch import Tensor
 
 from edgecsd.exporting import export
 from edgecsd.query_models import QueryModel, load_query_model, save_query_model
-from edgecsd.targets.artifact import Target
 from edgecsd.targets.deploy import DeployModel
 from edgecsd.targets.embedder import ArtifactEmbedder
+from edgecsd.targets.metadata import Target
 from edgecsd.targets.traced import MOST, traced_once
 
 

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.space import canonical_json
 
 
 def named(path: Path) -> Path:
@@ -240,3 +239,8 @@ class Parts:
 
     def discard(self) -> None:
         remove(self.folder)
+
+
+def canonical_json(value: object) -> str:
+    """JSON with sorted keys and no spaces, the form that digests are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

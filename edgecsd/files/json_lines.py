@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from edgecsd.files import replace_whole
+from edgecsd.files.whole import replace_whole
 
 
 class JsonLog:

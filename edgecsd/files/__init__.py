@@ -1,0 +1,1 @@
+"""Bytes on disk: whole files or none, locks, JSON lines, Arrow columns, downloads."""
