@@ -36,8 +36,8 @@ from edgecsd.check.pairing import CheckOptions
 from edgecsd.embedding import embed_images
 from edgecsd.features import FeatureStore
 from edgecsd.files.whole import write_json
-from edgecsd.images import find_images
 from edgecsd.index.opened import GalleryIndex
+from edgecsd.photos.finding import find_images
 from edgecsd.progress import SILENT, Advance
 from edgecsd.query_models import QueryModelEmbedder, load_query_model
 from edgecsd.report.plots import line_with_band, save

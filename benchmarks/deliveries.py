@@ -21,7 +21,7 @@ from environment import environment
 from edgecsd.demo import split_photos
 from edgecsd.demo_photos import food_photos
 from edgecsd.files.whole import read_json, replace_whole, write_json
-from edgecsd.images import ImageSet
+from edgecsd.photos.images import ImageSet
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "deliveries.json"

@@ -31,9 +31,10 @@ from edgecsd.engine import Engine
 from edgecsd.extract import GalleryEmbedder
 from edgecsd.files.whole import Parts, write_json
 from edgecsd.gallery_models import load_gallery_model, prepare
-from edgecsd.images import ImageSet, find_images
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
+from edgecsd.photos.views import view_recipe
 from edgecsd.progress import SILENT
-from edgecsd.views import view_recipe
 
 RESULTS = Path(__file__).parent / "results"
 MODEL = "timm:tf_efficientnet_lite2"

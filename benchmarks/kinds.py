@@ -35,8 +35,9 @@ from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
 from edgecsd.files.whole import write_json
 from edgecsd.head_kinds import Pooling, ProjectionKind
-from edgecsd.images import ImageSet, find_images
 from edgecsd.per_query import QueryScores
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
 from edgecsd.query_models import create_query_model, save_query_model
 
 REPORTER = ConsoleReporter()

@@ -25,7 +25,7 @@ from edgecsd.exporting import export
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
 from edgecsd.files.whole import size_bytes, write_json
-from edgecsd.images import find_images
+from edgecsd.photos.finding import find_images
 from edgecsd.query_models import QueryModelEmbedder, load_query_model
 from edgecsd.relevance import make_benchmark
 from edgecsd.targets.artifact import read_metadata
@@ -153,7 +153,7 @@ def ratios(photos: Path, run: Path) -> dict[str, object]:
 def embed_pixels(images: object, preprocess: object) -> object:
     import numpy as np
 
-    from edgecsd.decoding import read_image
+    from edgecsd.photos.decoding import read_image
 
     return np.stack([preprocess.pixels(read_image(images.path(p))[0]) for p in range(len(images))])
 

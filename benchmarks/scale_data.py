@@ -13,9 +13,9 @@ from PIL import Image
 from edgecsd.embedding import embed_images
 from edgecsd.exporting import export
 from edgecsd.features import FeatureStore, Items, write_store
-from edgecsd.images import find_images
 from edgecsd.index.building import build_index
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
+from edgecsd.photos.finding import find_images
 from edgecsd.query_models import QueryModelEmbedder, create_query_model, load_query_model, save_query_model
 from edgecsd.space import EmbeddingSpace
 

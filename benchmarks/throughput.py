@@ -36,9 +36,10 @@ from edgecsd.errors import EdgecsdError
 from edgecsd.extract import extract
 from edgecsd.files.whole import write_json
 from edgecsd.gallery_models import GalleryModel, load_gallery_model, prepare
-from edgecsd.images import ImageSet, find_images, load_in_order
 from edgecsd.mapped_vectors import FlatViews
 from edgecsd.objective import Objective
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet, load_in_order
 from edgecsd.query_models import create_query_model
 from edgecsd.training import NetworkTraining
 from edgecsd.training_set import make_training_set

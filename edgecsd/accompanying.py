@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgecsd.errors import BadInputError, EdgecsdError, MissingBackendError
 from edgecsd.exporting import ExportResult
 from edgecsd.files.whole import read_json, remove, replace_whole
-from edgecsd.images import ImageSet
+from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.report.card import HeldOut, Measured, card
 from edgecsd.targets.artifact import latency_measurable

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.anchor_kinds import AnchorKind
-from edgecsd.decoding import photo_digest
 from edgecsd.distill_config import DistillConfig
 from edgecsd.errors import BadInputError
 from edgecsd.mapped_vectors import FlatViews, Vectors, chosen_views
+from edgecsd.photos.decoding import photo_digest
 from edgecsd.training_set import TrainingSet
 
 # Up to so many vectors views are added: a step's product with all of them stays small beside the network's own work,

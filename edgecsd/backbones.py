@@ -16,8 +16,7 @@ from edgecsd.engine import Engine, frozen_forward
 from edgecsd.errors import BadInputError, MissingBackendError, first_line, missing_extra
 from edgecsd.gallery_models import Floats, Pixels, named_space, normalise
 from edgecsd.multi_scale import SINGLE_SCALE, multi_scale, scaled_sides
-from edgecsd.pixel_steps import BRIGHTEST
-from edgecsd.preprocess import Interpolation, Preprocess, Resize
+from edgecsd.photos.contract import BRIGHTEST, Interpolation, Preprocess, Resize
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.weights import PACKAGED, load_weights, packaged_weights, weights_digest
 

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgecsd.errors import BadInputError, ImageReadError
-from edgecsd.images import ImageSet
+from edgecsd.photos.images import ImageSet
+from edgecsd.photos.whole_photo import ANY_SIZE, PhotoSize, WholePhoto, photo_size
 from edgecsd.quantization import synthetic_pixels
 from edgecsd.targets.artifact import BAKES_ANY_SIZE, BAKES_ONE_SIZE, Runner
 from edgecsd.targets.metadata import Target
-from edgecsd.whole_photo import ANY_SIZE, PhotoSize, WholePhoto, photo_size
 
 RESIZE = "resize"
 PHOTOS = 8  # compared: each is held whole

@@ -11,9 +11,10 @@ from edgecsd.benchmark import mean_name
 from edgecsd.bootstrap import LEVEL, PairedDifference, paired_difference, queries_needed
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.evaluate import OWN_ROW, evaluate
-from edgecsd.images import ImageSet, find_images
 from edgecsd.metrics import mean_of
 from edgecsd.per_query import EvaluationProtocol, PerQuery, QueryScores, read_per_query
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 
 METHOD = "paired: BCa bootstrap interval of the mean difference; p by flipping the signs of the queries' differences"

@@ -19,7 +19,6 @@ from edgecsd.bench.run import bench
 from edgecsd.bench.schema import BenchRow
 from edgecsd.check import check
 from edgecsd.check.pairing import find_answers
-from edgecsd.decoding import photo_digest
 from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.export_places import suffix_of
 from edgecsd.exporting import export
@@ -28,9 +27,11 @@ from edgecsd.files.whole import replace_whole, write_json
 from edgecsd.gate import CheckResult
 from edgecsd.golden.costs import COST_IMAGES
 from edgecsd.golden.writing import write_golden_pack
-from edgecsd.images import ImageSet, find_images, load_in_order
 from edgecsd.index_places import open_index
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
+from edgecsd.photos.decoding import photo_digest
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet, load_in_order
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantization import Precision, calibration_split
 from edgecsd.query_models import read_config

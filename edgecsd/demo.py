@@ -26,10 +26,11 @@ from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
 from edgecsd.files.whole import size_bytes, write_json
 from edgecsd.gate import CheckResult
-from edgecsd.images import ImageSet, find_images
 from edgecsd.index.building import build_index
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import QueryModelEmbedder, load_query_model
 from edgecsd.ranking import rank

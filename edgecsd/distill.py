@@ -30,9 +30,10 @@ from edgecsd.frozen_features import frozen_features
 from edgecsd.head_kinds import ProjectionKind
 from edgecsd.head_stage import HeadStage
 from edgecsd.head_training import copy_head
-from edgecsd.images import ImageSet, find_images
 from edgecsd.losses.order import Order
 from edgecsd.objective import Objective, make_objective
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.run_folder import DistillResult, Stage, check_run, describe_run, read_result, start_run

@@ -14,7 +14,7 @@ from edgecsd.errors import BadInputError
 from edgecsd.head_kinds import Pooling
 from edgecsd.losses.order import Order
 from edgecsd.losses.refused import REFUSED
-from edgecsd.preprocess import Resize
+from edgecsd.photos.contract import Resize
 from edgecsd.selection import HeldOutBy
 
 

@@ -11,15 +11,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.decoding import Photo
 from edgecsd.distributed import ALONE, Ranks, own_cores
 from edgecsd.errors import BadInputError
 from edgecsd.files.columns import Column
 from edgecsd.files.whole import Parts, writing_array
-from edgecsd.images import Arrays, ImageSet, Loaded, Transform, load_in_order, load_photos
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
+from edgecsd.photos.decoding import Photo
+from edgecsd.photos.images import Arrays, ImageSet, Loaded, Transform, load_in_order, load_photos
+from edgecsd.photos.views import ViewRecipe
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.views import ViewRecipe
 
 PART_ITEMS = 128  # items a resumable part holds: a killed run loses at most this many
 AHEAD_ITEMS, AHEAD_BYTES = 64, 256 << 20  # decoded early: at most so many items, of at most so many bytes together

@@ -16,9 +16,10 @@ from edgecsd.errors import BadInputError
 from edgecsd.evaluation_task import EvaluationTask, open_task
 from edgecsd.features import FeatureStore
 from edgecsd.files.whole import sha256_file
-from edgecsd.images import ImageSet, find_images
 from edgecsd.index_places import MilvusAddress, index_name, open_index
 from edgecsd.per_query import EvaluationProtocol, PerQuery
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.ranking import rank
 from edgecsd.relevance import make_benchmark

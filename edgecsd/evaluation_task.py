@@ -15,8 +15,8 @@ from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.files.whole import sha256_file
 from edgecsd.ground_truth import GroundTruth, match_ids, read_ground_truth
-from edgecsd.images import ImageSet
 from edgecsd.per_query import EvaluationProtocol, PerQuery, PerQueryHeader, QueryScores, StoreIdentity
+from edgecsd.photos.images import ImageSet
 from edgecsd.progress import Reporter
 from edgecsd.relevance import ground_truth_benchmarks, make_benchmark
 

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from edgecsd.baking import embed_both, photos_to_compare
 from edgecsd.errors import BadInputError
-from edgecsd.images import ImageSet, find_images
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
+from edgecsd.photos.whole_photo import WholePhoto
 from edgecsd.progress import Reporter
 from edgecsd.quantization import calibration_split, first_pixels, synthetic_pixels
 from edgecsd.targets.artifact import Runner
 from edgecsd.targets.metadata import ArtifactMetadata
-from edgecsd.whole_photo import WholePhoto
 
 if TYPE_CHECKING:
     from edgecsd.query_models import QueryModel

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from edgecsd.errors import BadInputError
 from edgecsd.files.places import require_writable
+from edgecsd.photos.whole_photo import PhotoSize
 from edgecsd.quantization import Precision
 from edgecsd.targets.metadata import ORT_SUFFIX, Target
-from edgecsd.whole_photo import PhotoSize
 
 AUTO = "auto"
 FOLDERS = {".mlpackage": ("Manifest.json",), ".aimodel": ("metadata.json",)}  # what is in those that are folders

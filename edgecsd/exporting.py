@@ -15,8 +15,9 @@ from edgecsd.export_photos import ExportPhotos, embed_by_both, find_photos, read
 from edgecsd.export_places import default_place, require_place, suffix_of
 from edgecsd.files.places import holding_out
 from edgecsd.files.whole import replace_whole, sha256_file, size_bytes
-from edgecsd.images import ImageSet
 from edgecsd.metrics import cosines, overlap_at
+from edgecsd.photos.images import ImageSet
+from edgecsd.photos.whole_photo import PhotoSize
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantization import STANDARD, EightBit, Precision, parse_precision
 from edgecsd.range_guard import FEW, RangeReport, guard_ranges, require_half_precision
@@ -30,7 +31,6 @@ from edgecsd.targets.artifact import (
 )
 from edgecsd.targets.content_digest import UNSEALED, seal
 from edgecsd.targets.metadata import ArtifactMetadata, Target
-from edgecsd.whole_photo import PhotoSize
 
 if TYPE_CHECKING:
     from edgecsd.query_models import QueryModel

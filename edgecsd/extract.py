@@ -16,11 +16,12 @@ from edgecsd.files.places import holding_out, require_free
 from edgecsd.files.whole import Parts, digest_of
 from edgecsd.gallery_models import GalleryModel, WhitenedGalleryModel, load_gallery_model, prepare
 from edgecsd.ground_truth import read_ground_truth
-from edgecsd.images import ImageSet, find_images
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
+from edgecsd.photos.views import ViewRecipe, ViewStrength, view_recipe
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.shards import require_dtype
 from edgecsd.space import EmbeddingSpace
-from edgecsd.views import ViewRecipe, ViewStrength, view_recipe
 from edgecsd.whitening import Whitening
 
 

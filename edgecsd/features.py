@@ -27,9 +27,9 @@ from edgecsd import __version__
 from edgecsd.errors import BadInputError, DamagedFileError, validation_text
 from edgecsd.files.columns import Column, RowOf, first_repeated, read_column
 from edgecsd.files.whole import digest_of, read_manifest, replace_whole, require_digest, sha256_file, write_json
+from edgecsd.photos.views import ViewRecipe
 from edgecsd.shards import INT8, SHARD_ROWS, Shard, blocks_of, check_shards, read_into, require_dtype, write_shards
 from edgecsd.space import EmbeddingSpace
-from edgecsd.views import ViewRecipe
 from edgecsd.whitening import WHITENING_FILE, Whitening, read_whitening
 
 KIND = "feature store"

@@ -17,10 +17,10 @@ from edgecsd.engine import frozen_forward
 from edgecsd.errors import BadInputError
 from edgecsd.files.places import sharing
 from edgecsd.files.whole import Parts, digest_of, replace_whole, writing_array
+from edgecsd.photos.views import MOST_VIEWS, ViewRecipe
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import QueryModel
 from edgecsd.training_set import TrainingSet
-from edgecsd.views import MOST_VIEWS, ViewRecipe
 from edgecsd.weights import weights_digest
 
 MAPS_BYTES = 4 << 30  # feature maps held at once: beyond it the head stage sees fewer of the views

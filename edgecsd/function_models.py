@@ -14,7 +14,7 @@ import numpy as np
 from edgecsd.engine import Engine
 from edgecsd.errors import BadInputError, EdgecsdError, first_line
 from edgecsd.gallery_models import Floats, Pixels, named_space, normalise
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
 from edgecsd.progress import Reporter
 from edgecsd.space import EmbeddingSpace
 
@@ -67,7 +67,7 @@ def from_function(module: str, function: str) -> FunctionGalleryModel:
     if missing or not isinstance(model.preprocess, Preprocess):
         raise BadInputError(
             f"{spec} returned {type(model).__name__}; it must have identity (str: model and version), preprocess "
-            f"(edgecsd.preprocess.Preprocess) and embed(pixels); "
+            f"(edgecsd.photos.contract.Preprocess) and embed(pixels); "
             f"missing or of the wrong type: {', '.join(missing) or 'preprocess'}"
         )
     black = np.zeros((1, model.preprocess.size, model.preprocess.size, 3), np.uint8)

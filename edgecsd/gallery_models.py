@@ -12,8 +12,7 @@ from pydantic import ValidationError
 from edgecsd.engine import Engine
 from edgecsd.errors import BadInputError, IncompatibleError, first_line, missing_extra, validation_text
 from edgecsd.files.whole import digest_of, read_json, sha256_file
-from edgecsd.pixel_steps import BRIGHTEST
-from edgecsd.preprocess import Preprocess, preprocess_from_json
+from edgecsd.photos.contract import BRIGHTEST, Preprocess, preprocess_from_json
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.space import EmbeddingSpace, require_same_space
 from edgecsd.whitening import Whitening

@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgecsd.errors import BadInputError, validation_text
 from edgecsd.files.whole import read_json
-from edgecsd.images import BOX_COLUMNS, SUFFIXES, ImageSet, read_rows
 from edgecsd.metrics import Relevance
-from edgecsd.preprocess import Box, box_from_cells, box_from_numbers
+from edgecsd.photos.boxes import Box, box_from_cells, box_from_numbers
+from edgecsd.photos.images import SUFFIXES, ImageSet
+from edgecsd.photos.lists import BOX_COLUMNS, read_rows
 from edgecsd.protocol import read_plain_pickle
 
 JUDGEMENTS = ("easy", "hard", "junk")

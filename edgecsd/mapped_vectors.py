@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.features import FeatureStore
+from edgecsd.photos.views import ViewRecipe
 from edgecsd.shards import Rows, Shard, read_into
-from edgecsd.views import ViewRecipe
 
 HELD_VALUES = 1 << 26  # vectors up to so many values are held as float32 (256 MB), more are left on disk
 HASHED_ROWS = 65_536  # as float32 at once

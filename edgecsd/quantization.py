@@ -15,8 +15,8 @@ from edgecsd.errors import BadInputError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from edgecsd.images import ImageSet
-    from edgecsd.preprocess import Preprocess
+    from edgecsd.photos.contract import Preprocess
+    from edgecsd.photos.images import ImageSet
 
 MINIMUM_CALIBRATION = 8  # below it a 99.99th percentile is one photo's accident
 Pixels = NDArray[np.uint8]
@@ -129,7 +129,7 @@ def _read(
     images: ImageSet, preprocess: Preprocess, count: int, but: frozenset[bytes] = frozenset()
 ) -> tuple[list[Pixels], int, str]:
     """The first `count` that can be read, how many were gone through, and what the last unreadable one lacks."""
-    from edgecsd.images import load_in_order
+    from edgecsd.photos.images import load_in_order
 
     def transform(position: int, image: Image.Image) -> tuple[Pixels, ...]:
         del position

@@ -17,8 +17,8 @@ from edgecsd.files.whole import read_json, replace_whole, write_json
 from edgecsd.gallery_models import Floats, Pixels
 from edgecsd.head_kinds import Pooling, ProjectionKind
 from edgecsd.multi_scale import SINGLE_SCALE, multi_scale, scaled_sides
+from edgecsd.photos.contract import Interpolation, Preprocess, Resize
 from edgecsd.pooling import Pool, scaled_l2
-from edgecsd.preprocess import Interpolation, Preprocess, Resize
 from edgecsd.space import EmbeddingSpace
 from edgecsd.weights import weights_digest
 

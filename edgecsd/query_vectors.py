@@ -13,7 +13,7 @@ from edgecsd.embedding import Embedder
 from edgecsd.errors import BadInputError
 from edgecsd.evaluate import embed_store_items
 from edgecsd.features import FeatureStore
-from edgecsd.images import find_images
+from edgecsd.photos.finding import find_images
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.space import EmbeddingSpace, require_same_space
 

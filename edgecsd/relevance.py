@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.benchmark import ALL, OWN_DEPTH, Benchmark
-from edgecsd.decoding import photo_digest
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.ground_truth import GroundTruth, Setting
 from edgecsd.metrics import Relevance
+from edgecsd.photos.decoding import photo_digest
 from edgecsd.ranking import Searched, search
 from edgecsd.space import require_same_space
 

@@ -13,7 +13,8 @@ from edgecsd.evaluate import embed_store_items
 from edgecsd.features import FeatureStore
 from edgecsd.files.places import holding_out, require_free
 from edgecsd.files.whole import replace_whole, write_json
-from edgecsd.images import ImageSet, find_images
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import QueryModelEmbedder, load_query_model
 from edgecsd.relevance import make_benchmark

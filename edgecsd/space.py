@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from edgecsd.errors import IncompatibleError
 from edgecsd.files.whole import canonical_json
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
 
 
 class Metric(StrEnum):

@@ -25,10 +25,10 @@ from edgecsd.distributed import ALONE, Ranks
 from edgecsd.embedding import loading
 from edgecsd.errors import BadInputError, missing_extra
 from edgecsd.files.whole import replace_whole
-from edgecsd.images import Loaded
 from edgecsd.interpolation import SHARES, State, best_between, interpolated
 from edgecsd.moving_average import MovingAverage
 from edgecsd.objective import Objective
+from edgecsd.photos.images import Loaded
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import QueryModel
 from edgecsd.selection import Selection

@@ -9,16 +9,16 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.decoding import photo_digest
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
-from edgecsd.images import ImageSet
 from edgecsd.mapped_vectors import FlatViews, Queries, Vectors, Views, gallery_vectors, view_vectors
 from edgecsd.metrics import overlap_at
 from edgecsd.mining import nearest
+from edgecsd.photos.decoding import photo_digest
+from edgecsd.photos.images import ImageSet
+from edgecsd.photos.views import ViewRecipe
 from edgecsd.selection import HeldOutBy
 from edgecsd.space import require_same_space
-from edgecsd.views import ViewRecipe
 
 Floats = NDArray[np.float32]
 BLOCK_ROWS = 65_536  # vectors that are held while clusters are sought

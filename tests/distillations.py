@@ -15,7 +15,7 @@ from edgecsd import training
 from edgecsd.distill import distill
 from edgecsd.distill_config import DistillConfig
 from edgecsd.features import FeatureStore
-from edgecsd.images import find_images
+from edgecsd.photos.finding import find_images
 from edgecsd.run_folder import DistillResult
 from edgecsd.training import NetworkTraining
 from edgecsd.training_set import TrainingSet, make_training_set

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from edgecsd.gallery_models import normalise
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
 from edgecsd.space import EmbeddingSpace
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from edgecsd.features import Items, write_store
+from edgecsd.photos.views import ViewRecipe
 from edgecsd.space import EmbeddingSpace
-from edgecsd.views import ViewRecipe
 
 SPACE = EmbeddingSpace(gallery_model="acme-v7", dim=4)
 

@@ -17,7 +17,7 @@ from edgecsd.distill_config import make_config
 from edgecsd.errors import BadInputError
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
-from edgecsd.images import find_images
+from edgecsd.photos.finding import find_images
 from edgecsd.selection import HeldOutBy
 from edgecsd.training_set import TrainingSet, make_training_set
 

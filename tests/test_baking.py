@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from edgecsd.baking import baked_size, photos_to_compare
 from edgecsd.errors import BadInputError
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
+from edgecsd.photos.whole_photo import ANY_SIZE, PhotoSize, WholePhoto
 from edgecsd.targets.metadata import Target
-from edgecsd.whole_photo import ANY_SIZE, PhotoSize, WholePhoto
 
 
 def test_what_each_target_can() -> None:

@@ -30,7 +30,7 @@ overlap_k = 5
 SLOW_MODEL = """
 import time
 import numpy as np
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
 
 class Slow:
     identity = "slow-v1"

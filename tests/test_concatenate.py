@@ -16,10 +16,10 @@ from edgecsd.concatenate import concatenate
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore, Items, write_store
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
+from edgecsd.photos.views import ViewRecipe
 from edgecsd.progress import Silent
 from edgecsd.space import EmbeddingSpace
-from edgecsd.views import ViewRecipe
 from edgecsd.whiten import whiten
 
 IDS = tuple("abcdefgh")

@@ -14,9 +14,9 @@ import pytest
 from encoded_images import encoded
 from PIL import Image, ImageCms, ImageFile
 
-from edgecsd import jpeg
-from edgecsd.decoding import MAX_PIXELS, decode_image, read_image
 from edgecsd.errors import ImageReadError
+from edgecsd.photos import decoding as jpeg
+from edgecsd.photos.decoding import MAX_PIXELS, decode_image, read_image
 
 # ---------------------------------------------------------------------------------------------------- finding
 

@@ -19,8 +19,9 @@ from edgecsd.errors import BadInputError, GateFailedError, IncompatibleError
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
 from edgecsd.files.places import holding
-from edgecsd.images import ImageSet, find_images
 from edgecsd.index.building import build_index
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
 from edgecsd.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,7 +10,7 @@ from PIL import Image
 from edgecsd import demo as demo_module
 from edgecsd.demo import demo, split_photos
 from edgecsd.errors import BadInputError
-from edgecsd.images import find_images
+from edgecsd.photos.finding import find_images
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,9 @@ from edgecsd.closed_form import STRENGTHS, ClosedForms
 from edgecsd.errors import BadInputError
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
-from edgecsd.images import find_images
 from edgecsd.mapped_vectors import FlatViews, chosen_views
 from edgecsd.objective import Objective
+from edgecsd.photos.finding import find_images
 from edgecsd.progress import Silent
 from edgecsd.query_models import load_query_model
 from edgecsd.run_folder import DistillResult
@@ -130,7 +130,7 @@ def test_embeddings_of_the_saved_model_are_those_that_were_measured(
 ) -> None:
     data = training_set(photos, pixel_store)
     model = load_query_model(whole.path)
-    from edgecsd.decoding import read_image
+    from edgecsd.photos.decoding import read_image
 
     pixels = [model.config.preprocess.pixels(read_image(data.images.path(p))[0]) for p in data.held_out]
     assert data.held_out_overlap(model.embed(np.stack(pixels)), 5) == whole.stages[-1].overlap

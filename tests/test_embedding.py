@@ -14,8 +14,9 @@ from edgecsd.embedding import BATCH_PIXELS, _ahead, embed_images
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.files.whole import Parts
-from edgecsd.images import find_images
-from edgecsd.preprocess import Box, Preprocess, Resize
+from edgecsd.photos.boxes import Box
+from edgecsd.photos.contract import Preprocess, Resize
+from edgecsd.photos.finding import find_images
 
 
 class SlowPixels(Preprocess):

@@ -16,9 +16,9 @@ from edgecsd.evaluation_task import open_task
 from edgecsd.extract import extract
 from edgecsd.features import Items, write_store
 from edgecsd.ground_truth import Setting, read_ground_truth
-from edgecsd.images import find_images
 from edgecsd.metrics import average_precision
-from edgecsd.preprocess import Box
+from edgecsd.photos.boxes import Box
+from edgecsd.photos.finding import find_images
 from edgecsd.progress import Silent
 from edgecsd.ranking import rank
 from edgecsd.relevance import ground_truth_benchmarks, own_photos

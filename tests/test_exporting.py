@@ -18,7 +18,7 @@ from edgecsd.cli import app
 from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.exporting import compare, export, overlap_among, require_unit
 from edgecsd.files.whole import sha256_file, size_bytes
-from edgecsd.images import find_images
+from edgecsd.photos.finding import find_images
 from edgecsd.progress import SILENT, TaskContext
 from edgecsd.quantization import Precision
 from edgecsd.query_models import create_query_model, load_query_model, save_query_model

@@ -10,15 +10,16 @@ import pytest
 from doubles import PixelGallery
 
 import edgecsd.extract
-from edgecsd.decoding import read_image
 from edgecsd.errors import BadInputError
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
 from edgecsd.files.whole import sha256_file
-from edgecsd.images import ImageSet, find_images
+from edgecsd.photos.decoding import read_image
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
+from edgecsd.photos.views import view_recipe
 from edgecsd.progress import Silent
 from edgecsd.shards import to_int8
-from edgecsd.views import view_recipe
 
 
 class Notes(Silent):

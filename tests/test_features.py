@@ -14,7 +14,7 @@ import edgecsd.shards
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.features import FeatureStore, Items, check_vectors, write_store
 from edgecsd.files.whole import read_manifest, sha256_file
-from edgecsd.views import ViewRecipe
+from edgecsd.photos.views import ViewRecipe
 
 
 @pytest.fixture

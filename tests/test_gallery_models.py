@@ -17,7 +17,7 @@ from edgecsd.backbones import create_backbone, to_input
 from edgecsd.engine import Engine
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.gallery_models import load_gallery_model, normalise, prepare
-from edgecsd.preprocess import Interpolation, Preprocess, Resize
+from edgecsd.photos.contract import Interpolation, Preprocess, Resize
 
 
 def pixels(count: int, size: int = 32) -> np.ndarray:
@@ -152,7 +152,7 @@ def test_specifications_that_name_nothing_are_refused(spec: str, message: str, t
 
 BROKEN = """
 import numpy as np
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
 
 def fail():
     raise RuntimeError("my weights are missing")

@@ -10,9 +10,9 @@ from PIL import Image
 
 from edgecsd.errors import BadInputError
 from edgecsd.ground_truth import GroundTruth, Setting, match_ids
-from edgecsd.images import find_images
 from edgecsd.metrics import average_precision, mean_of
-from edgecsd.preprocess import Box
+from edgecsd.photos.boxes import Box
+from edgecsd.photos.finding import find_images
 
 TEN = tuple(f"i{number}" for number in range(10))
 

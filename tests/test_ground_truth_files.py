@@ -12,7 +12,7 @@ import pytest
 
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.ground_truth import GroundTruth, read_ground_truth
-from edgecsd.preprocess import Box
+from edgecsd.photos.boxes import Box
 
 
 def truth(easy: set[str], hard: set[str], junk: set[str], **fields: object) -> GroundTruth:

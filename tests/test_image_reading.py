@@ -14,9 +14,10 @@ import pytest
 from encoded_images import encoded
 from PIL import Image, ImageOps
 
-from edgecsd.decoding import photo_digest, read_image, read_photo
-from edgecsd.images import find_images, load_in_order, load_photos
-from edgecsd.preprocess import Box
+from edgecsd.photos.boxes import Box
+from edgecsd.photos.decoding import photo_digest, read_image, read_photo
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import load_in_order, load_photos
 
 # --------------------------------------------------------------------------------------------------- decoding
 
@@ -63,7 +64,7 @@ def test_a_programming_error_is_not_taken_for_a_bad_file(photos: Path) -> None:
 
 def test_stopping_early_ends_the_threads(photos: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from edgecsd.images import find_images, load_in_order\n"
+        "import sys; from pathlib import Path; from edgecsd.photos.images import find_images, load_in_order\n"
         "items = load_in_order(find_images(Path(sys.argv[1])), range(24), lambda p, image: ())\n"
         "next(items); print('stopped')"
     )

@@ -17,8 +17,9 @@ from edgecsd.errors import BadInputError, ImageReadError
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
 from edgecsd.files.whole import sha256_file
-from edgecsd.image_sources import expand_braces
-from edgecsd.images import ImageSet, find_images
+from edgecsd.photos.elsewhere import expand_braces
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
 
 STORED = ("features-00000-of-00001.npy", "views-00000-of-00001.npy")
 

@@ -10,8 +10,9 @@ from encoded_images import encoded
 from PIL import Image
 
 from edgecsd.errors import BadInputError
-from edgecsd.images import ImageSet, find_images, load_in_order
-from edgecsd.preprocess import Box
+from edgecsd.photos.boxes import Box
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet, load_in_order
 
 # ---------------------------------------------------------------------------------------------------- finding
 

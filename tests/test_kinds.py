@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import warm
 
-from edgecsd.images import find_images
+from edgecsd.photos.finding import find_images
 
 PROGRAM = Path(__file__).parents[1] / "benchmarks" / "kinds.py"
 

@@ -17,13 +17,13 @@ from edgecsd.errors import BadInputError
 from edgecsd.exporting import export
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore, Items, write_store
-from edgecsd.images import find_images
 from edgecsd.index.building import build_index
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.matrix import matrix
 from edgecsd.matrix.measure import Judged, measure, search, update_between
 from edgecsd.matrix.result import MatrixResult, Pairing
 from edgecsd.matrix.rollout import rollout
+from edgecsd.photos.finding import find_images
 from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.space import EmbeddingSpace
 

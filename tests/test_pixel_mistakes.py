@@ -12,12 +12,13 @@ from PIL import Image
 from edgecsd.features import FeatureStore, Items, write_store
 from edgecsd.function_models import FunctionGalleryModel
 from edgecsd.gallery_models import WhitenedGalleryModel, normalise
-from edgecsd.images import ImageSet, find_images
 from edgecsd.index.building import build_index
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.pixel_mistakes.diagnosis import diagnose_pixels, explain_pixels, renormalising
-from edgecsd.pixel_mistakes.mistakes import MISTAKES, PixelMistake, Shot
-from edgecsd.preprocess import Interpolation, Preprocess, Resize
+from edgecsd.photos.contract import Interpolation, Preprocess, Resize
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
+from edgecsd.photos.pixel_mistakes.diagnosis import diagnose_pixels, explain_pixels, renormalising
+from edgecsd.photos.pixel_mistakes.mistakes import MISTAKES, PixelMistake, Shot
 from edgecsd.probes import run_probes
 from edgecsd.probes.result import Probe
 from edgecsd.query_models import QueryModel, create_query_model

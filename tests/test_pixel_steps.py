@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from edgecsd.backbones import to_input
-from edgecsd.decoding import decode_image
-from edgecsd.pixel_steps import PIXEL_STEPS, PixelSteps
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import PIXEL_STEPS, PixelSteps, Preprocess
+from edgecsd.photos.decoding import decode_image
 
 Floats = NDArray[np.float64]
 CONTRACT = Preprocess(size=16, resize="shorter-side", crop_pct=0.8, mean=(0.1, 0.2, 0.3), std=(0.2, 0.3, 0.4))

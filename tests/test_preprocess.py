@@ -10,15 +10,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.preprocess import (
-    Box,
-    Interpolation,
-    Preprocess,
-    Resize,
-    box_from_cells,
-    box_from_numbers,
-    preprocess_from_json,
-)
+from edgecsd.photos.boxes import Box, box_from_cells, box_from_numbers
+from edgecsd.photos.contract import Interpolation, Preprocess, Resize, preprocess_from_json
 from edgecsd.space import EmbeddingSpace
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgecsd.decoding import read_image
 from edgecsd.errors import BadInputError
-from edgecsd.images import find_images
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
+from edgecsd.photos.decoding import read_image
+from edgecsd.photos.finding import find_images
 from edgecsd.quantization import Precision, calibration_split, first_pixels, parse_precision, synthetic_pixels
 
 PREPROCESS = Preprocess(size=32)

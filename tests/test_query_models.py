@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from edgecsd.backbones import to_input
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.head_kinds import Pooling, ProjectionKind
-from edgecsd.preprocess import Interpolation, Preprocess, Resize
+from edgecsd.photos.contract import Interpolation, Preprocess, Resize
 from edgecsd.query_models import QueryModel, create_query_model, load_query_model, read_config, save_query_model
 from edgecsd.space import EmbeddingSpace
 

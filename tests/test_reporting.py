@@ -19,7 +19,7 @@ from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.evaluate import embed_store_items
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
-from edgecsd.images import find_images
+from edgecsd.photos.finding import find_images
 from edgecsd.query_models import QueryModelEmbedder, load_query_model
 from edgecsd.relevance import make_benchmark
 from edgecsd.reporting import ReportOptions, ReportResult, report

@@ -16,7 +16,8 @@ from edgecsd import mining
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore, Items, write_store
-from edgecsd.images import ImageSet, find_images
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
 from edgecsd.selection import HeldOutBy
 from edgecsd.training_set import TrainingSet, make_training_set
 

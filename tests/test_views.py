@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from edgecsd.errors import BadInputError
-from edgecsd.views import ViewRecipe, ViewStrength, parse_strength, view_recipe
+from edgecsd.photos.views import ViewRecipe, ViewStrength, parse_strength, view_recipe
 
 
 def pixels(recipe: ViewRecipe, image: Image.Image, item: str = "a.jpg", number: int = 1) -> bytes:
@@ -53,7 +53,7 @@ OTHER_PROCESS = """
 import hashlib, sys
 from PIL import Image
 from edgecsd.errors import BadInputError
-from edgecsd.views import ViewRecipe, ViewStrength, parse_strength, view_recipe
+from edgecsd.photos.views import ViewRecipe, ViewStrength, parse_strength, view_recipe
 image = Image.linear_gradient("L").convert("RGB")
 print(hashlib.sha256(ViewRecipe(count=4, seed=11).view(image, "ü ö.jpg", 3).tobytes()).hexdigest())
 """

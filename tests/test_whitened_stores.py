@@ -23,9 +23,9 @@ from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore, Items, write_store
 from edgecsd.files.whole import sha256_file
+from edgecsd.photos.views import ViewRecipe
 from edgecsd.progress import Silent
 from edgecsd.space import EmbeddingSpace
-from edgecsd.views import ViewRecipe
 from edgecsd.whiten import whiten
 from edgecsd.whitening import Whitening, learn
 

@@ -19,7 +19,7 @@ from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
 from edgecsd.files.whole import sha256_file
 from edgecsd.gallery_models import load_gallery_model
-from edgecsd.images import ImageSet
+from edgecsd.photos.images import ImageSet
 from edgecsd.whiten import whiten
 
 Pixels = Callable[[Image.Image], np.ndarray]
@@ -219,7 +219,7 @@ def _leaked(workshop: Workshop) -> Pair:
         for position in range(0, len(workshop.query_photos), 2):
             source = workshop.query_photos.path(position)
             shutil.copy(source, folder / f"new-{position}{source.suffix}")
-    from edgecsd.images import find_images
+    from edgecsd.photos.finding import find_images
 
     return workshop.pair(images=find_images(folder))
 

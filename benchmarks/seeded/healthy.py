@@ -16,7 +16,8 @@ from seeded.workshop import Pair, Workshop, items_of
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
 from edgecsd.files.whole import replace_whole
-from edgecsd.images import ImageSet, find_images
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
 
 
 def _file(target: str, precision: str, **options: Any) -> Callable[[Workshop], Pair]:

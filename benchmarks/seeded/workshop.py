@@ -23,9 +23,10 @@ from edgecsd.extract import extract
 from edgecsd.features import FeatureStore, Items, write_store
 from edgecsd.files.whole import replace_whole
 from edgecsd.gallery_models import GalleryModel, load_gallery_model
-from edgecsd.images import ImageSet, find_images
 from edgecsd.index.building import build_index
-from edgecsd.preprocess import Preprocess, Resize
+from edgecsd.photos.contract import Preprocess, Resize
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
 from edgecsd.progress import Reporter
 from edgecsd.query_models import QueryModel, load_query_model
 from edgecsd.space import EmbeddingSpace

@@ -12,9 +12,10 @@ from edgecsd.demo import split_photos
 from edgecsd.demo_photos import food_photos
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore, Items, write_store
-from edgecsd.images import ImageSet, find_images
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
+from edgecsd.photos.views import ViewStrength
 from edgecsd.progress import Reporter
-from edgecsd.views import ViewStrength
 
 GALLERY_MODEL = "timm:tf_efficientnet_lite2"
 VIEWS, WIDE_VIEWS, WIDE_PHOTOS = 4, 16, 400

@@ -22,7 +22,7 @@ from edgecsd.bench.schema import PROVENANCES, BenchProtocol, BenchRow, Parity, S
 from edgecsd.bench.tool_formats import benchmark_model_protobuf, benchmark_model_text
 from edgecsd.bench.transport import CONNECT_SECONDS, Finished, Transport
 from edgecsd.errors import BadInputError, MissingBackendError
-from edgecsd.images import ImageSet
+from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.targets.artifact import read_metadata
 from edgecsd.targets.metadata import ArtifactMetadata, Target

@@ -23,7 +23,7 @@ from edgecsd.bench.inputs import IMAGES
 from edgecsd.bench.neighbours import NeighbourIndex
 from edgecsd.bench.schema import BenchRow, choose_protocol
 from edgecsd.errors import BadInputError, MissingBackendError
-from edgecsd.images import ImageSet
+from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantization import synthetic_pixels
 from edgecsd.targets.artifact import load_runner, read_metadata, target_of

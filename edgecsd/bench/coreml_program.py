@@ -9,7 +9,7 @@ from edgecsd.bench.inputs import prepare_input
 from edgecsd.bench.parity import References
 from edgecsd.errors import BadInputError
 from edgecsd.files.whole import replace_whole, sha256_file, write_json
-from edgecsd.images import ImageSet
+from edgecsd.photos.images import ImageSet
 from edgecsd.targets.artifact import read_metadata
 from edgecsd.targets.metadata import Target
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgecsd.bench.schema import DecodeFigures
-from edgecsd.decoding import decode_image
 from edgecsd.errors import BadInputError, ImageReadError
-from edgecsd.images import ImageSet
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
+from edgecsd.photos.decoding import decode_image
+from edgecsd.photos.images import ImageSet
+from edgecsd.photos.whole_photo import WholePhoto
 from edgecsd.quantization import synthetic_pixels
-from edgecsd.whole_photo import WholePhoto
 
 IMAGES = 32  # enough that no cache holds them all, few enough (5 MB at 224 px) to leave the peak memory alone
 WHOLE_IMAGES = 8  # of whole photos, which are large

@@ -13,10 +13,10 @@ from edgecsd.bench.inputs import BenchInput
 from edgecsd.bench.schema import Parity
 from edgecsd.closeness import CLOSENESS
 from edgecsd.errors import IncompatibleError, missing_extra
+from edgecsd.photos.whole_photo import WholePhoto
 from edgecsd.quantization import Precision
 from edgecsd.targets.artifact import load_runner
 from edgecsd.targets.metadata import ArtifactMetadata
-from edgecsd.whole_photo import WholePhoto
 
 Floats = NDArray[np.float32]
 NORM_TOLERANCE = 1e-2

@@ -14,7 +14,7 @@ from edgecsd.bench.ratio import Ratio, interleaved_ratio
 from edgecsd.bench.schema import BenchResult, BenchRow, Status
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.files.whole import size_bytes
-from edgecsd.images import ImageSet
+from edgecsd.photos.images import ImageSet
 from edgecsd.targets.artifact import read_metadata
 
 LEAST_DISTANCE = 1e-4  # of embeddings to torch's: below it nobody can tell two artifacts apart

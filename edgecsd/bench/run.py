@@ -16,8 +16,9 @@ from edgecsd.bench.schema import BenchProtocol, BenchResult, BenchRow, choose_pr
 from edgecsd.errors import BadInputError
 from edgecsd.files.places import holding_out
 from edgecsd.files.whole import save_array
-from edgecsd.images import ImageSet, find_images
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.targets.artifact import read_metadata
 from edgecsd.targets.metadata import ArtifactMetadata

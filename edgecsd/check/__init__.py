@@ -18,10 +18,11 @@ from edgecsd.evidence import CHECKS, require_free_for_evidence, write_evidence
 from edgecsd.files.whole import write_json
 from edgecsd.gate import CheckResult
 from edgecsd.gates import DEFAULT_THRESHOLDS, Gate, Thresholds, choose_thresholds, read_thresholds
-from edgecsd.images import ImageSet, find_images
 from edgecsd.index_places import MilvusAddress, index_name
 from edgecsd.judging import judge
 from edgecsd.metrics import require_depth
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 
 __all__ = ["DEFAULT_THRESHOLDS", "CheckOptions", "CheckResult", "Gate", "Thresholds", "check", "default_folder"]

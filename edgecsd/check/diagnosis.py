@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from edgecsd.check.pairing import Pair
 from edgecsd.evidence_facts import DeviceFacts, Diagnosis, LinkName
 from edgecsd.gates import DEFAULT_THRESHOLDS
-from edgecsd.images import ImageSet
 from edgecsd.metrics import cosines
-from edgecsd.pixel_mistakes.diagnosis import Explanation, explain_pixels, renormalising
+from edgecsd.photos.images import ImageSet
+from edgecsd.photos.pixel_mistakes.diagnosis import Explanation, explain_pixels, renormalising
 from edgecsd.progress import Reporter
 
 EXPLAINED = 0.25  # a mistake explains a deviation if it leaves at most this share of it

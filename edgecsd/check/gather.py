@@ -16,7 +16,6 @@ from edgecsd.check.diagnosis import device_facts, diagnose
 from edgecsd.check.latency import find_latency
 from edgecsd.check.pairing import CheckOptions, Pair, Queries
 from edgecsd.check.search import Embedded, describe_search, sample_gallery, search_links
-from edgecsd.decoding import photo_digest
 from edgecsd.embedding import embed_images
 from edgecsd.embedding_places import GALLERY_POINTS, find_places
 from edgecsd.errors import BadInputError
@@ -24,9 +23,11 @@ from edgecsd.evidence import Evidence, LinkEvidence, Numerics
 from edgecsd.evidence_facts import ArtifactFacts, Facts, ImageFacts, IndexFacts, LinkName, ProbeFacts
 from edgecsd.files.whole import sha256_file
 from edgecsd.golden.verifying import verify
-from edgecsd.images import ImageSet, find_images
 from edgecsd.index.kinds import IndexType
 from edgecsd.metrics import cosines
+from edgecsd.photos.decoding import photo_digest
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
 from edgecsd.probes import run_probes
 from edgecsd.progress import Reporter
 from edgecsd.quantization import Precision

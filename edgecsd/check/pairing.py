@@ -15,9 +15,9 @@ from edgecsd.errors import BadInputError, IncompatibleError, first_line
 from edgecsd.extract import GalleryEmbedder
 from edgecsd.features import FeatureStore
 from edgecsd.gallery_models import GalleryModel, load_gallery_model
-from edgecsd.images import ImageSet
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.index_places import MilvusAddress, open_index
+from edgecsd.photos.images import ImageSet
 from edgecsd.progress import Reporter
 from edgecsd.quantization import Precision
 from edgecsd.query_models import QueryModel, load_query_model

@@ -95,7 +95,7 @@ def measure(
     from edgecsd.bench.regression import compare_artifacts
     from edgecsd.bench.run import bench
     from edgecsd.cli.numbers import share_from_text
-    from edgecsd.images import find_images
+    from edgecsd.photos.finding import find_images
 
     allowed = None if max_regression is None else share_from_text(max_regression, "--max-regression")
     comparing = interleave or allowed is not None

@@ -19,7 +19,7 @@ from edgecsd.targets.artifact import parse_target
 if TYPE_CHECKING:
     from edgecsd.accompanying import Beside
     from edgecsd.exporting import ExportResult
-    from edgecsd.images import ImageSet
+    from edgecsd.photos.images import ImageSet
     from edgecsd.report.card import HeldOut
 
 
@@ -214,7 +214,7 @@ def _pack_photos(
         if index is not None:
             raise BadInputError("--index goes with the golden pack: give its photos, --golden PHOTOS")
         return None
-    from edgecsd.images import find_images
+    from edgecsd.photos.finding import find_images
 
     return find_images(golden) if golden is not None else find_images(str(calibration), split=split)
 

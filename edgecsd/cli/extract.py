@@ -80,7 +80,7 @@ def command(
     from edgecsd.distributed import ranks
     from edgecsd.engine import parse_engine
     from edgecsd.extract import extract
-    from edgecsd.views import parse_strength
+    from edgecsd.photos.views import parse_strength
 
     store = extract(
         images,

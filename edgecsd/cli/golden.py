@@ -48,7 +48,7 @@ def command(
     """
     require_there(file, index, images)
     from edgecsd.golden.writing import write_golden_pack
-    from edgecsd.images import find_images
+    from edgecsd.photos.finding import find_images
 
     pack = write_golden_pack(
         file, find_images(images, split=split), out, index=index, run=run, count=count, k=k, cost_images=cost_images,

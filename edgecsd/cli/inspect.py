@@ -11,7 +11,7 @@ from edgecsd.cli.console import Json, finish, quoted, run_option, table
 
 if TYPE_CHECKING:
     from edgecsd.inspecting import Inspection
-    from edgecsd.pixel_steps import PixelSteps
+    from edgecsd.photos.contract import PixelSteps
     from edgecsd.targets.description import Description, Value
 
 KILO = 1000

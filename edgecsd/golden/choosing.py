@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from edgecsd.decoding import decode_image
 from edgecsd.errors import BadInputError, ImageReadError
 from edgecsd.golden.orientation import UPRIGHT, orientation_of, with_orientation
-from edgecsd.images import ImageSet
-from edgecsd.pixel_mistakes.mistakes import MISTAKES, Shot, right_pixels
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
+from edgecsd.photos.decoding import decode_image
+from edgecsd.photos.images import ImageSet
+from edgecsd.photos.pixel_mistakes.mistakes import MISTAKES, Shot, right_pixels
 
 COUNT = 8
 CANDIDATES = 60  # photos looked at: each is decoded and resized a few times

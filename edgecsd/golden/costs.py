@@ -14,11 +14,11 @@ from edgecsd.errors import BadInputError, ImageReadError
 from edgecsd.gallery_vectors import without_own
 from edgecsd.golden.orientation import STORED
 from edgecsd.golden.signatures import INPUT_MISTAKES, mistaken_tensors
-from edgecsd.images import ImageSet
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.metrics import share_kept
-from edgecsd.pixel_mistakes.mistakes import Shot, right_pixels
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
+from edgecsd.photos.images import ImageSet
+from edgecsd.photos.pixel_mistakes.mistakes import Shot, right_pixels
 from edgecsd.progress import Reporter
 
 COST_IMAGES = 100

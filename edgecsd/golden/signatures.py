@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.pixel_mistakes.mistakes import MISTAKES, Shot, right_pixels
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
+from edgecsd.photos.pixel_mistakes.mistakes import MISTAKES, Shot, right_pixels
 
 GRID = 16
 Pixels = NDArray[np.uint8]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgecsd.golden.costs import Costs
 from edgecsd.golden.pack import GoldenPack
-from edgecsd.pixel_steps import PIXEL_STEPS
+from edgecsd.photos.contract import PIXEL_STEPS
 
 
 def read_me(pack: GoldenPack) -> str:

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.decoding import decode_image
 from edgecsd.errors import IncompatibleError
 from edgecsd.evidence_facts import GoldenFacts
 from edgecsd.files.whole import sha256_file
 from edgecsd.golden.pack import GoldenItem, GoldenPack, read_embedding, read_pack, read_tensor
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.metrics import cosines
+from edgecsd.photos.decoding import decode_image
 from edgecsd.targets.embedder import ArtifactEmbedder
 
 Floats = NDArray[np.float32]

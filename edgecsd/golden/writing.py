@@ -22,10 +22,11 @@ from edgecsd.golden.self_tests import write_self_tests
 from edgecsd.golden.signatures import GRID, Mistaken, mistaken_tensors, samples, smallest_difference
 from edgecsd.golden.telling import read_me
 from edgecsd.golden.tolerances import measure_tolerances
-from edgecsd.images import ImageSet, find_images
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.index_places import open_index
-from edgecsd.pixel_mistakes.mistakes import right_pixels
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
+from edgecsd.photos.pixel_mistakes.mistakes import right_pixels
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import load_query_model
 from edgecsd.space import require_same_space

@@ -13,7 +13,7 @@ from edgecsd.export_places import AUTO, default_place
 from edgecsd.exporting import ExportResult, export
 from edgecsd.files.whole import digest_of, size_bytes
 from edgecsd.gallery_vectors import Floats
-from edgecsd.images import ImageSet
+from edgecsd.photos.images import ImageSet
 from edgecsd.precision_search.held_out import HeldOut
 from edgecsd.precision_search.trials import Trial, TrialKey, TrialLog, measure
 from edgecsd.progress import Reporter

@@ -9,8 +9,8 @@ from edgecsd.attribution import relative_loss
 from edgecsd.errors import BadInputError, ImageReadError
 from edgecsd.features import FeatureStore
 from edgecsd.gallery_vectors import Floats, Rows, exact_neighbours, store_blocks
-from edgecsd.images import ImageSet
 from edgecsd.metrics import cosines, overlap_at
+from edgecsd.photos.images import ImageSet
 from edgecsd.quantization import one_digest
 from edgecsd.query_models import QueryModel
 from edgecsd.training_set import find_own_rows

@@ -18,7 +18,8 @@ from edgecsd.features import FeatureStore
 from edgecsd.files.places import holding, require_writable
 from edgecsd.files.whole import digest_of, remove, write_json
 from edgecsd.gallery_vectors import store_rows
-from edgecsd.images import ImageSet, find_images
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
 from edgecsd.precision_search.attempts import Attempts
 from edgecsd.precision_search.held_out import HeldOut, held_out_photos, require_enough
 from edgecsd.precision_search.objectives import Objectives, least_bytes, weight_count

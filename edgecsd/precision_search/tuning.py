@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.decoding import photo_digest
 from edgecsd.distill_config import DistillConfig, TrainPrecision
 from edgecsd.equalisation import equalise
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.files.whole import digest_of, read_json, remove, write_json
-from edgecsd.images import ImageSet
 from edgecsd.objective import Objective, make_objective
+from edgecsd.photos.decoding import photo_digest
+from edgecsd.photos.images import ImageSet
 from edgecsd.precision_search.rounding import RoundedLayers, plain_state
 from edgecsd.progress import Reporter
 from edgecsd.quantization import EightBit, pixels_digest

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features import FeatureStore
 from edgecsd.gallery_models import GalleryModel
-from edgecsd.images import ImageSet
 from edgecsd.index.opened import GalleryIndex
+from edgecsd.photos.images import ImageSet
 from edgecsd.probes.contents import content_probes
 from edgecsd.probes.identity import identity_probes
 from edgecsd.probes.recall import recall_probes

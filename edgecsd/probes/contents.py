@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.decoding import photo_digest
 from edgecsd.features import FeatureStore
 from edgecsd.gallery_vectors import Floats, Rows, StoredVectors
 from edgecsd.index.engine import INNER_PRODUCT, L2
 from edgecsd.index.opened import GalleryIndex
+from edgecsd.photos.decoding import photo_digest
 from edgecsd.probes.result import Probe
 
 SCANNED_ROWS = 131_072  # read at most: seconds of one core at dimension 512; larger galleries are sampled in blocks

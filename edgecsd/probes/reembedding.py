@@ -12,9 +12,9 @@ from edgecsd.errors import ImageReadError
 from edgecsd.features import FeatureStore
 from edgecsd.gallery_models import GalleryModel, WhitenedGalleryModel
 from edgecsd.gallery_vectors import Floats, Rows, StoredVectors, store_rows, unit
-from edgecsd.images import ImageSet
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.pixel_mistakes.diagnosis import explain_pixels, renormalising
+from edgecsd.photos.images import ImageSet
+from edgecsd.photos.pixel_mistakes.diagnosis import explain_pixels, renormalising
 from edgecsd.probes.result import Probe
 from edgecsd.progress import SILENT, Reporter
 

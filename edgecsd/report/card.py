@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgecsd.pixel_steps import PIXEL_STEPS
+from edgecsd.photos.contract import PIXEL_STEPS
 from edgecsd.targets.metadata import ArtifactMetadata, Target
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.decoding import read_image
 from edgecsd.errors import missing_extra
 from edgecsd.files.whole import replace_whole
+from edgecsd.photos.decoding import read_image
 
 try:
     from matplotlib.axes import Axes

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from edgecsd.decoding import read_image
 from edgecsd.errors import ImageReadError
-from edgecsd.images import ImageSet
+from edgecsd.photos.decoding import read_image
+from edgecsd.photos.images import ImageSet
 from edgecsd.report.style import INK, MUTED, NEUTRAL, PAPER, RIGHT, WRONG, look, new_figure, printable
 
 THUMBNAIL = 128  # pixels: the longer side

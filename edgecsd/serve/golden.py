@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgecsd.decoding import decode_image
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.files.whole import sha256_file
-from edgecsd.images import ImageSet
+from edgecsd.photos.decoding import decode_image
+from edgecsd.photos.images import ImageSet
 from edgecsd.quantization import synthetic_pixels
 from edgecsd.serve.memory_files import MemoryFile, media_type_of
 from edgecsd.targets.artifact import load_runner

@@ -13,8 +13,8 @@ from typing import Any
 
 from edgecsd.bench.neighbours import NeighbourIndex
 from edgecsd.errors import BadInputError
-from edgecsd.images import ImageSet
 from edgecsd.index.opened import GalleryIndex
+from edgecsd.photos.images import ImageSet
 from edgecsd.serve.assets import runtime_name
 from edgecsd.serve.golden import GoldenPhotos, golden_photos, photos_of_pack
 from edgecsd.serve.memory_files import MemoryFile

@@ -10,7 +10,7 @@ from threading import Lock
 from PIL import Image
 
 from edgecsd.errors import BadInputError
-from edgecsd.images import ImageSet
+from edgecsd.photos.images import ImageSet
 
 SIDE = 320  # pixels of the longer side: a third of a phone's width, at three physical pixels each
 QUALITY = 80

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from edgecsd.bench.neighbours import NeighbourIndex
 from edgecsd.errors import BadInputError, missing_extra
-from edgecsd.images import find_images
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.index_places import open_index
+from edgecsd.photos.finding import find_images
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.space import require_same_space
 from edgecsd.targets.artifact import read_metadata, target_of

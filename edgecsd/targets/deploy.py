@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from edgecsd.pixel_steps import BRIGHTEST
+from edgecsd.photos.contract import BRIGHTEST
 from edgecsd.query_models import QueryModel
 
 

@@ -17,11 +17,10 @@ from pydantic import (
 )
 
 from edgecsd.errors import DamagedFileError, validation_text
-from edgecsd.pixel_steps import PIXEL_STEPS, PixelSteps
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import PIXEL_STEPS, PixelSteps, Preprocess
+from edgecsd.photos.whole_photo import PhotoSize, WholePhoto
 from edgecsd.quantization import Precision
 from edgecsd.space import EmbeddingSpace, Metric
-from edgecsd.whole_photo import PhotoSize, WholePhoto
 
 SCHEMA_VERSION: Literal[2] = 2
 FIRST_VERSION: Literal[1] = 1  # without `pixels`; still read

@@ -14,10 +14,10 @@ from collections.abc import Callable
 import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper, parser
 
-from edgecsd.preprocess import Interpolation, Preprocess, Resize
+from edgecsd.photos.contract import Interpolation, Preprocess, Resize
+from edgecsd.photos.whole_photo import PhotoSize
 from edgecsd.targets.artifact import INPUT_NAME
 from edgecsd.targets.resampling import PRECISION_BITS, SUPPORT
-from edgecsd.whole_photo import PhotoSize
 
 BLOCK = 16  # output pixels a matrix product: their source pixels are few of all
 PREFIX, PIXELS = "resize.", "pixels"

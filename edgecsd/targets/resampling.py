@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.preprocess import Interpolation, Preprocess, Resize
+from edgecsd.photos.contract import Interpolation, Preprocess, Resize
 
 PRECISION_BITS = 22  # behind the point of Pillow's 8-bit weights
 SUPPORT = {Interpolation.BILINEAR: 1.0, Interpolation.BICUBIC: 2.0}  # source pixels on each side, before antialias

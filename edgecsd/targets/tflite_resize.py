@@ -15,10 +15,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from edgecsd.preprocess import Interpolation, Preprocess
+from edgecsd.photos.contract import Interpolation, Preprocess
+from edgecsd.photos.whole_photo import PhotoSize
 from edgecsd.targets.artifact import INPUT_NAME
 from edgecsd.targets.resampling import Pass, passes
-from edgecsd.whole_photo import PhotoSize
 
 BLOCK = 16  # output pixels a matrix product: their source pixels are few of all
 COARSE = 2.0**11  # steps of the coarse part in 1: its sums have 8 + 11 bits, those of the fine part about as many

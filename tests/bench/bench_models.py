@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
 from edgecsd.quantization import Precision
 from edgecsd.query_models import QueryModel, create_query_model, read_config
 from edgecsd.space import EmbeddingSpace

@@ -21,7 +21,7 @@ from edgecsd.bench.imports import import_rows
 from edgecsd.bench.schema import Status
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError
-from edgecsd.images import find_images
+from edgecsd.photos.finding import find_images
 from edgecsd.targets.artifact import load_runner
 
 

@@ -19,7 +19,7 @@ from edgecsd.bench.chromium import NAMES, Chromium
 from edgecsd.bench.schema import Status
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, MissingBackendError
-from edgecsd.images import find_images
+from edgecsd.photos.finding import find_images
 from edgecsd.serve.assets import runtime_files
 from edgecsd.targets.metadata import Target
 
@@ -82,7 +82,7 @@ PHONES_BROWSER = """
 import json, re, sys, urllib.request
 import numpy as np
 from pathlib import Path
-from edgecsd.images import decode_image
+from edgecsd.photos.images import decode_image
 from edgecsd.targets.artifact import load_runner, read_metadata
 
 url, file = sys.argv[1:]

@@ -130,7 +130,7 @@ def test_files_in_another_python(run_folder: Path, onnx_file: Path, photos: Path
     from runtimes import _job, kept_run
     from seeded.workshop import Workshop
 
-    from edgecsd.images import find_images
+    from edgecsd.photos.finding import find_images
 
     workshop = Workshop.__new__(Workshop)  # its folder alone: no demo, no gallery
     workshop.folder = tmp_path

@@ -13,9 +13,9 @@ from edgecsd.bench.run import bench
 from edgecsd.bench.schema import Status
 from edgecsd.errors import IncompatibleError
 from edgecsd.exporting import export
-from edgecsd.images import find_images
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.whole_photo import ANY_SIZE, MEASURED, PhotoSize, WholePhoto
 from edgecsd.progress import SILENT
-from edgecsd.whole_photo import ANY_SIZE, MEASURED, PhotoSize, WholePhoto
 
 
 @pytest.fixture(scope="module")

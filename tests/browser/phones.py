@@ -16,10 +16,10 @@ from devtools import Chromium
 from screens import chromium_or_skip
 from serving import TOKEN
 
-from edgecsd.decoding import read_image
 from edgecsd.errors import MissingBackendError
-from edgecsd.images import ImageSet
 from edgecsd.index.opened import GalleryIndex
+from edgecsd.photos.decoding import read_image
+from edgecsd.photos.images import ImageSet
 from edgecsd.serve.application import Service
 from edgecsd.serve.assets import runtime_files
 from edgecsd.serve.limits import Limits

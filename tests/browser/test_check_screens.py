@@ -13,8 +13,8 @@ from screens import Screen, look, start
 
 from edgecsd.evidence_facts import DeviceFacts, Diagnosis, LatencyFacts, LinkName
 from edgecsd.gates import DEFAULT_THRESHOLDS
-from edgecsd.images import find_images
 from edgecsd.judging import judge
+from edgecsd.photos.finding import find_images
 from edgecsd.quantization import Precision
 from edgecsd.report.check_page import write_page
 from edgecsd.report.retrieval_page import Thumbnails

@@ -16,8 +16,8 @@ from serving import client, make_index, random_index, running
 
 from edgecsd.errors import IncompatibleError
 from edgecsd.exporting import export
-from edgecsd.images import find_images
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
+from edgecsd.photos.finding import find_images
 from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.serve.application import Service
 from edgecsd.serve.limits import Limits

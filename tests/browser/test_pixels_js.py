@@ -16,9 +16,9 @@ from PIL import Image, ImageCms
 from screens import start
 from web_folder import pixels_js, served, visit
 
-from edgecsd.decoding import decode_image
 from edgecsd.golden.orientation import STORED, with_orientation
-from edgecsd.preprocess import Interpolation, Preprocess, Resize
+from edgecsd.photos.contract import Interpolation, Preprocess, Resize
+from edgecsd.photos.decoding import decode_image
 
 PAGE = """<!doctype html><script type="module">
 import { decode, outputSize, preprocess } from "./pixels.js";

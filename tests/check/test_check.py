@@ -13,7 +13,6 @@ from doubles import PixelGallery
 
 from edgecsd.check import check, default_folder
 from edgecsd.check.pairing import CheckOptions
-from edgecsd.decoding import read_image
 from edgecsd.errors import BadInputError
 from edgecsd.evidence import read_evidence
 from edgecsd.evidence_facts import LinkName
@@ -22,8 +21,9 @@ from edgecsd.features import FeatureStore
 from edgecsd.files.whole import sha256_file
 from edgecsd.gate import CheckResult, gate
 from edgecsd.gates import DEFAULT_THRESHOLDS, Gate, Verdict
-from edgecsd.images import find_images
 from edgecsd.index.building import build_index
+from edgecsd.photos.decoding import read_image
+from edgecsd.photos.finding import find_images
 from edgecsd.query_models import load_query_model
 
 

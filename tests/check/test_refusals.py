@@ -19,8 +19,8 @@ from edgecsd.check.pairing import CheckOptions, gallery_features
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.extract import extract
 from edgecsd.gates import Verdict
-from edgecsd.images import find_images
 from edgecsd.index.building import build_index
+from edgecsd.photos.finding import find_images
 from edgecsd.progress import SILENT
 from edgecsd.query_models import load_query_model, save_query_model
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from edgecsd.decoding import decode_image
 from edgecsd.errors import BadInputError
 from edgecsd.golden.choosing import choose_photos
 from edgecsd.golden.orientation import STORED, orientation_of, with_orientation
-from edgecsd.images import find_images
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
+from edgecsd.photos.decoding import decode_image
+from edgecsd.photos.finding import find_images
 
 CONTRACT = Preprocess(size=48)
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from galleries import DIM, clustered, make_store, unit
 
-from edgecsd.decoding import decode_image
 from edgecsd.golden.costs import measure_costs
-from edgecsd.images import find_images
 from edgecsd.index.building import build_index
 from edgecsd.index.kinds import IndexType
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
+from edgecsd.photos.decoding import decode_image
+from edgecsd.photos.finding import find_images
 from edgecsd.progress import SILENT
 
 CONTRACT = Preprocess(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgecsd.decoding import decode_image
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.features import Items, write_store
 from edgecsd.files.whole import sha256_file
@@ -19,10 +18,11 @@ from edgecsd.golden.pack import read_pack
 from edgecsd.golden.tolerances import noisy
 from edgecsd.golden.verifying import verify
 from edgecsd.golden.writing import write_golden_pack
-from edgecsd.images import find_images
 from edgecsd.index.building import build_index
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.pixel_mistakes.mistakes import MISTAKES
+from edgecsd.photos.decoding import decode_image
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.pixel_mistakes.mistakes import MISTAKES
 from edgecsd.progress import Silent
 from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.artifact import load_runner

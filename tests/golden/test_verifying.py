@@ -11,7 +11,7 @@ import pytest
 from saved_evidence import make_evidence
 from typer.testing import CliRunner
 
-from edgecsd import cli, preprocess
+from edgecsd import cli
 from edgecsd.check import check
 from edgecsd.check.pairing import CheckOptions
 from edgecsd.errors import EdgecsdError, IncompatibleError
@@ -24,7 +24,8 @@ from edgecsd.gates import DEFAULT_THRESHOLDS, Kind
 from edgecsd.golden.verifying import verify
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.judging import judge
-from edgecsd.preprocess import Interpolation
+from edgecsd.photos import contract as preprocess
+from edgecsd.photos.contract import Interpolation
 from edgecsd.quantization import Precision
 from edgecsd.targets.embedder import ArtifactEmbedder
 

@@ -19,10 +19,10 @@ from edgecsd.exporting import export
 from edgecsd.features import FeatureStore, Items, write_store
 from edgecsd.files.whole import sha256_file
 from edgecsd.golden.pack import read_pack
-from edgecsd.images import find_images
 from edgecsd.index.building import build_index
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.whole_photo import ANY_SIZE
 from edgecsd.space import EmbeddingSpace
-from edgecsd.whole_photo import ANY_SIZE
 
 
 @pytest.fixture(scope="module")

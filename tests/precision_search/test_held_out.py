@@ -15,7 +15,7 @@ from edgecsd.bootstrap import queries_needed
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore, Items, write_store
 from edgecsd.gallery_vectors import exact_neighbours, store_blocks, unit
-from edgecsd.images import find_images
+from edgecsd.photos.finding import find_images
 from edgecsd.precision_search import attempts, search
 from edgecsd.precision_search.held_out import HeldOut
 from edgecsd.precision_search.objectives import Objectives

@@ -21,7 +21,7 @@ from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.features import FeatureStore, write_store
 from edgecsd.files.places import holding
 from edgecsd.gallery_vectors import unit
-from edgecsd.images import find_images
+from edgecsd.photos.finding import find_images
 from edgecsd.precision_search import attempts, objectives, search, sensitivity
 from edgecsd.precision_search.held_out import HeldOut
 from edgecsd.precision_search.objectives import Objectives

@@ -14,7 +14,7 @@ from edgecsd.bias_correction import convolutions_in_order, hooked, rounded_weigh
 from edgecsd.exporting import export
 from edgecsd.features import FeatureStore
 from edgecsd.head_kinds import ProjectionKind
-from edgecsd.images import find_images
+from edgecsd.photos.finding import find_images
 from edgecsd.precision_search.held_out import HeldOut
 from edgecsd.precision_search.rounding import RoundedLayers, plain_state, rounded_values
 from edgecsd.precision_search.sensitivity import input_ranges, layer_costs

@@ -20,7 +20,7 @@ from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore, write_store
 from edgecsd.files.whole import sha256_file
 from edgecsd.gallery_vectors import unit
-from edgecsd.images import find_images
+from edgecsd.photos.finding import find_images
 from edgecsd.precision_search import attempts, search, tuning
 from edgecsd.precision_search.objectives import Objectives
 from edgecsd.precision_search.search import search_precision

@@ -17,8 +17,9 @@ from saved_evidence import make_evidence
 from edgecsd.evidence import Evidence
 from edgecsd.evidence_facts import DeviceFacts, Diagnosis, LatencyFacts, LinkName
 from edgecsd.gates import DEFAULT_THRESHOLDS, Judgement
-from edgecsd.images import ImageSet, find_images
 from edgecsd.judging import judge
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
 from edgecsd.report.check_cards import Photos, card_groups
 from edgecsd.report.check_figures import page_figures
 from edgecsd.report.check_page import make_page, render_check

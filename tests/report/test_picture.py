@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageColor
 
-from edgecsd.images import find_images
+from edgecsd.photos.finding import find_images
 from edgecsd.report.picture import SHARED, Retrieved, retrieval_picture
 
 

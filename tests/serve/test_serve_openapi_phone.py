@@ -20,9 +20,9 @@ from serving import DIM, TOKEN, client, make_index, running, unit
 
 from edgecsd.bench.neighbours import NeighbourIndex
 from edgecsd.bench.rows_file import read_rows
-from edgecsd.images import find_images
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
+from edgecsd.photos.finding import find_images
 from edgecsd.serve.application import Service
 from edgecsd.serve.golden import GoldenPhotos
 from edgecsd.serve.limits import Limits

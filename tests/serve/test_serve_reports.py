@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 from serving import DIM, unit
 
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
 from edgecsd.serve.golden import GoldenPhotos
 from edgecsd.serve.memory_files import MemoryFile
 from edgecsd.serve.reports import PhoneReport, ReportBook, describe

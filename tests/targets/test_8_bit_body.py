@@ -14,10 +14,10 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from onnx import TensorProto, numpy_helper
 
 from edgecsd.backbones import to_input
-from edgecsd.decoding import read_image
 from edgecsd.exporting import ExportResult, export
 from edgecsd.head_kinds import Pooling
-from edgecsd.images import find_images
+from edgecsd.photos.decoding import read_image
+from edgecsd.photos.finding import find_images
 from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.space import EmbeddingSpace
 

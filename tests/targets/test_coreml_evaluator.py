@@ -14,11 +14,11 @@ from coremltools.converters.mil import Builder
 from target_models import Make, Pixels
 
 from edgecsd.backbones import to_input
-from edgecsd.decoding import read_image
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.exporting import compare
-from edgecsd.images import find_images
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
+from edgecsd.photos.decoding import read_image
+from edgecsd.photos.finding import find_images
 from edgecsd.quantization import Precision
 from edgecsd.query_models import QueryModel, create_query_model
 from edgecsd.quiet import quiet_conversion

@@ -10,9 +10,9 @@ import pytest
 import torch
 from target_models import PHOTOS, Make, Pixels
 
-from edgecsd.decoding import read_image
 from edgecsd.exporting import compare, export
-from edgecsd.images import find_images
+from edgecsd.photos.decoding import read_image
+from edgecsd.photos.finding import find_images
 from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.artifact import load_runner, read_metadata

@@ -10,19 +10,19 @@ import pytest
 from PIL import Image
 from target_models import DIM, PHOTOS, Make
 
-from edgecsd.decoding import read_image
 from edgecsd.embedding import embed_images
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.exporting import ExportResult, export
-from edgecsd.images import find_images
 from edgecsd.inspecting import inspect
-from edgecsd.preprocess import Interpolation, Preprocess, Resize
+from edgecsd.photos.contract import Interpolation, Preprocess, Resize
+from edgecsd.photos.decoding import read_image
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.whole_photo import ANY_SIZE, PhotoSize
 from edgecsd.query_models import QueryModel, QueryModelEmbedder
 from edgecsd.targets.artifact import load_runner, read_metadata
 from edgecsd.targets.embedder import ArtifactEmbedder
 from edgecsd.targets.onnx_resize import resize_model
 from edgecsd.targets.resampling import passes
-from edgecsd.whole_photo import ANY_SIZE, PhotoSize
 
 SIZES = ((640, 480), (480, 640), (420, 420), (64, 64), (1, 1), (33, 7), (17, 900), (900, 17), (1080, 1920))  # h, w
 CONTRACTS = (

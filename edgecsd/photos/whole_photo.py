@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
 
 LONGEST = 16384  # pixels of a side: more than any phone's camera gives
 LIKELY_PIXELS = 12_000_000  # of a phone's photo

@@ -24,7 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from edgecsd.errors import BadInputError, EdgecsdError, ImageReadError, first_line, missing_extra
-from edgecsd.images import BOX_COLUMNS, SUFFIXES, ImageSet, listed, of_rows, require_no_split
+from edgecsd.photos.images import SUFFIXES, ImageSet
+from edgecsd.photos.lists import BOX_COLUMNS, listed, of_rows, require_no_split
 
 BYTES_COLUMNS = ("image", "bytes")  # of encoded photos; `image` may be a struct with bytes and path
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgecsd.errors import ImageReadError
-from edgecsd.images import ImageSet
-from edgecsd.pixel_mistakes.mistakes import MISTAKES, Pixels, Shot, right_pixels
-from edgecsd.preprocess import Preprocess
+from edgecsd.photos.contract import Preprocess
+from edgecsd.photos.images import ImageSet
+from edgecsd.photos.pixel_mistakes.mistakes import MISTAKES, Pixels, Shot, right_pixels
 
 Floats = NDArray[np.float32]
 Embed = Callable[[Pixels], Floats]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,78 +11,9 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgecsd.errors import BadInputError, IncompatibleError, validation_text
-from edgecsd.pixel_steps import CHANNELS, RESIZED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-OVERHANG = 0.02  # of a side: what a box may leave the image by; more was drawn on an image of another size
-
-
-@dataclass(frozen=True)
-class Box:
-    """The part of an upright image that counts, in its pixels: left, top, right, bottom, origin top left."""
-
-    x1: float
-    y1: float
-    x2: float
-    y2: float
-
-    def __post_init__(self) -> None:
-        if not all(math.isfinite(value) for value in astuple(self)):
-            raise BadInputError(f"box {astuple(self)}: x1, y1, x2, y2 must be finite numbers")
-
-    @property
-    def pixels(self) -> tuple[int, int, int, int]:
-        """Whole pixels, right and bottom excluded: each number rounded, halves to even, as Pillow's `crop` rounds."""
-        return round(self.x1), round(self.y1), round(self.x2), round(self.y2)
-
-    def problem(self, width: int, height: int) -> str:
-        """Why an image of this size cannot be cropped to the box; "" if it can."""
-        left, top, right, bottom = self.pixels
-        if right <= left or bottom <= top:
-            return f"its box {self.pixels} is empty: x1 < x2 and y1 < y2 are needed, in pixels"
-        beyond_x, beyond_y = max(-left, right - width), max(-top, bottom - height)
-        inside = left < width and top < height and right > 0 and bottom > 0
-        if not inside or beyond_x > max(1, OVERHANG * width) or beyond_y > max(1, OVERHANG * height):
-            return (
-                f"its box {self.pixels} lies outside the image of {width} x {height} pixels (upright); "
-                "boxes are x1, y1, x2, y2 in pixels of this very file"
-            )
-        return ""
-
-    def crop(self, image: Image.Image) -> Image.Image:
-        """The box of an image, what little it leaves it by black: `Image.crop`, as the protocol's authors use it."""
-        return image.crop(self.pixels)
-
-
-def box_from_numbers(values: object, where: str) -> Box | None:
-    """A box from [x1, y1, x2, y2] of a file, or None from None; `where` stands in the error."""
-    if values is None:
-        return None
-    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 4:
-        raise BadInputError(f"{where}: a box is the four numbers x1, y1, x2, y2")
-    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
-        raise BadInputError(f"{where}: a box is the four numbers x1, y1, x2, y2")
-    try:
-        return Box(*(float(value) for value in values))
-    except (BadInputError, OverflowError) as error:
-        raise BadInputError(f"{where}: {error}") from None
-
-
-def box_from_cells(cells: Sequence[str], where: str) -> Box | None:
-    """A box from the cells x1, y1, x2, y2 of a CSV row, or None if all four are blank; `where` stands in the error."""
-    filled = [cell.strip() for cell in cells]
-    if not any(filled):
-        return None
-    try:
-        numbers = [float(cell) for cell in filled]
-    except ValueError:
-        raise BadInputError(
-            f"{where}: x1, y1, x2, y2 = {', '.join(map(repr, filled))}; four numbers are needed, or four blank cells"
-        ) from None
-    return box_from_numbers(numbers, where)
 
 
 class Resize(StrEnum):
@@ -198,3 +127,56 @@ def preprocess_from_json(data: Any, where: str) -> Preprocess:
         return Preprocess.model_validate(data)
     except ValidationError as error:
         raise BadInputError(f"{where}: not a valid pixel contract: {validation_text(error)}") from None
+
+
+CHANNELS = "RGB"  # Pillow's mode, and the order of the bytes
+BACKGROUND = "white"  # what transparency is laid over
+RESIZED = "uint8"  # numpy's name of the type that resizing gives
+BRIGHTEST = 255  # divides a value before mean and std
+GREY_16 = 257  # divides 16-bit grey, so that 65535 becomes 255
+
+
+class PixelSteps(BaseModel):
+    """What happens between an encoded photo and the network besides the values of a `Preprocess`, in this order.
+
+    frame           of an animation
+    orientation     of EXIF
+    colour_profile  of ICC: values are taken as they are stored, whatever colours they mean
+    transparency    ends as the colour that it is laid over
+    channels, bits  of the decoded image; 16-bit grey is divided by `grey_16_divisor` and rounded
+    crop            of the contract's values: the box is resized in one step, by fractions of source pixels
+    antialias       the filter widens with the factor by which the image shrinks, as Pillow's do
+    resized         type of the resized values, rounded: what the file's input is where resize is not inside it
+    scale, normalised   of those values, in float, by the file itself
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    frame: str = "first"
+    orientation: str = "applied"
+    colour_profile: str = "ignored"
+    transparency: str = f"over {BACKGROUND}"
+    channels: str = CHANNELS
+    bits: int = 8
+    grey_16_divisor: int = GREY_16
+    crop: str = "none for squash; centre square of crop_pct x shorter side for shorter-side"
+    antialias: bool = True
+    resized: str = RESIZED
+    scale: float = 1 / BRIGHTEST
+    normalised: str = "(value * scale - mean) / std"
+
+    @property
+    def decoding(self) -> str:
+        """The steps before the resize, in words."""
+        return (
+            f"{self.bits}-bit {self.channels}, EXIF orientation {self.orientation}, "
+            f"colour profile {self.colour_profile}, transparency {self.transparency}"
+        )
+
+    def differing(self, others: PixelSteps) -> list[str]:
+        """What is not the same: "transparency 'over black', not 'over white'"."""
+        mine, theirs = self.model_dump(), others.model_dump()
+        return [f"{name} {mine[name]!r}, not {theirs[name]!r}" for name in mine if mine[name] != theirs[name]]
+
+
+PIXEL_STEPS = PixelSteps()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgecsd.preprocess import Preprocess, Resize
+from edgecsd.photos.contract import Preprocess, Resize
 
 Pixels = NDArray[np.uint8]
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
