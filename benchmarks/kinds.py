@@ -25,7 +25,6 @@ import numpy as np
 from environment import environment
 
 from edgecsd.adaptation import adapt
-from edgecsd.bootstrap import paired_difference
 from edgecsd.cli.console import ConsoleReporter, table
 from edgecsd.distill import distill
 from edgecsd.distill_config import make_config
@@ -35,6 +34,7 @@ from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
 from edgecsd.files.whole import write_json
 from edgecsd.head_kinds import Pooling, ProjectionKind
+from edgecsd.metrics.bootstrap import paired_difference
 from edgecsd.per_query import QueryScores
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.bootstrap import Interval, bootstrap_intervals
 from edgecsd.evidence import Evidence, LinkEvidence
 from edgecsd.evidence_facts import LinkName
-from edgecsd.metrics import average_precision_of, overlap_at, rank_biased_overlap
+from edgecsd.metrics.bootstrap import Interval, bootstrap_intervals
+from edgecsd.metrics.retrieval import average_precision_of, overlap_at, rank_biased_overlap
 
 WORST = 3  # queries named of each link
 OVERLAP, RBO, RECALL_1, RECALL_K, MAP = "overlap", "rank_biased_overlap", "recall_1", "recall_k", "map"

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.bootstrap import Interval, bootstrap_intervals
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
-from edgecsd.metrics import (
+from edgecsd.metrics.bootstrap import Interval, bootstrap_intervals
+from edgecsd.metrics.retrieval import (
     Relevance,
     average_precision_of,
     mean_of,

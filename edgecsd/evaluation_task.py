@@ -9,12 +9,12 @@ from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
-from edgecsd import bootstrap
 from edgecsd.benchmark import Benchmark, Figures
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.files.whole import sha256_file
 from edgecsd.ground_truth import GroundTruth, match_ids, read_ground_truth
+from edgecsd.metrics import bootstrap
 from edgecsd.per_query import EvaluationProtocol, PerQuery, PerQueryHeader, QueryScores, StoreIdentity
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import Reporter

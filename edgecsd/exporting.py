@@ -15,7 +15,7 @@ from edgecsd.export_photos import ExportPhotos, embed_by_both, find_photos, read
 from edgecsd.export_places import default_place, require_place, suffix_of
 from edgecsd.files.places import holding_out
 from edgecsd.files.whole import replace_whole, sha256_file, size_bytes
-from edgecsd.metrics import cosines, overlap_at
+from edgecsd.metrics.retrieval import cosines, overlap_at
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.whole_photo import PhotoSize
 from edgecsd.progress import SILENT, Reporter

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgecsd.attribution import LinkFigures
-from edgecsd.bootstrap import Interval, queries_needed
 from edgecsd.errors import BadInputError, validation_text
 from edgecsd.evidence_facts import LinkName
+from edgecsd.metrics.bootstrap import Interval, queries_needed
 from edgecsd.quantization import Precision
 from edgecsd.threshold_shift import ThresholdShift
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgecsd.errors import BadInputError, validation_text
 from edgecsd.files.whole import read_json
-from edgecsd.metrics import Relevance
+from edgecsd.metrics.retrieval import Relevance
 from edgecsd.photos.boxes import Box, box_from_cells, box_from_numbers
 from edgecsd.photos.images import SUFFIXES, ImageSet
 from edgecsd.photos.lists import BOX_COLUMNS, read_rows

@@ -18,7 +18,7 @@ from edgecsd.gallery_vectors import without_own
 from edgecsd.index.engine import one_thread
 from edgecsd.index.kinds import IndexType
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.metrics import overlap_at
+from edgecsd.metrics.retrieval import overlap_at
 
 TIMED_QUERIES = 200  # one after the other, as they come from phones
 WARM_UP = 5

@@ -44,7 +44,7 @@ from edgecsd.index_trials import (
     shares_found,
     smallest,
 )
-from edgecsd.metrics import require_depth
+from edgecsd.metrics.retrieval import require_depth
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_vectors import Floats, QueryVectors
 

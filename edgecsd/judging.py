@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.attribution import MAP, OVERLAP, RBO, RECALL_1, RECALL_K, LinkFigures, blamed, relative_loss, waterfall
-from edgecsd.bootstrap import Interval, bootstrap_intervals
 from edgecsd.evidence import Evidence
 from edgecsd.evidence_facts import LinkName
 from edgecsd.gates import ADVICE, Gate, Judgement, Kind, Thresholds, Verdict, exact_gate, not_torch, sampled_gate
 from edgecsd.golden_gates import golden_gates
-from edgecsd.metrics import overlap_at
+from edgecsd.metrics.bootstrap import Interval, bootstrap_intervals
+from edgecsd.metrics.retrieval import overlap_at
 from edgecsd.quantization import Precision
 from edgecsd.threshold_shift import ThresholdShift, threshold_shift
 

@@ -14,7 +14,7 @@ from edgecsd.benchmark import ALL, OWN_DEPTH, Benchmark
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.ground_truth import GroundTruth, Setting
-from edgecsd.metrics import Relevance
+from edgecsd.metrics.retrieval import Relevance
 from edgecsd.photos.decoding import photo_digest
 from edgecsd.ranking import Searched, search
 from edgecsd.space import require_same_space

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.bootstrap import LEVEL, SEED, Interval, bootstrap_intervals, told
 from edgecsd.errors import BadInputError
+from edgecsd.metrics.bootstrap import LEVEL, SEED, Interval, bootstrap_intervals, told
 
 RESAMPLES = 2_000  # each sorts all queries; the ends of the interval are steady to the third digit with these
 Values = NDArray[np.float64]

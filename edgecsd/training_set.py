@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.mapped_vectors import FlatViews, Queries, Vectors, Views, gallery_vectors, view_vectors
-from edgecsd.metrics import overlap_at
+from edgecsd.metrics.retrieval import overlap_at
 from edgecsd.mining import nearest
 from edgecsd.photos.decoding import photo_digest
 from edgecsd.photos.images import ImageSet

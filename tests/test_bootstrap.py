@@ -8,8 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from edgecsd import bootstrap
-from edgecsd.bootstrap import (
+from edgecsd.errors import BadInputError
+from edgecsd.metrics import bootstrap
+from edgecsd.metrics.bootstrap import (
     Interval,
     bootstrap_interval,
     bootstrap_intervals,
@@ -17,7 +18,6 @@ from edgecsd.bootstrap import (
     queries_needed,
     told,
 )
-from edgecsd.errors import BadInputError
 
 NAN = float("nan")
 

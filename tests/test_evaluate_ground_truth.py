@@ -16,7 +16,7 @@ from edgecsd.evaluation_task import open_task
 from edgecsd.extract import extract
 from edgecsd.features import Items, write_store
 from edgecsd.ground_truth import Setting, read_ground_truth
-from edgecsd.metrics import average_precision
+from edgecsd.metrics.retrieval import average_precision
 from edgecsd.photos.boxes import Box
 from edgecsd.photos.finding import find_images
 from edgecsd.progress import Silent

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgecsd.bootstrap import bootstrap_interval
 from edgecsd.errors import BadInputError
 from edgecsd.gates import (
     DEFAULT_THRESHOLDS,
@@ -22,6 +21,7 @@ from edgecsd.gates import (
     read_thresholds,
     sampled_gate,
 )
+from edgecsd.metrics.bootstrap import bootstrap_interval
 
 
 def sampled(values: np.ndarray, threshold: float, **options: Any) -> Gate:

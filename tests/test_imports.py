@@ -32,7 +32,7 @@ LIGHT_MODULES = {  # module -> the heavy libraries that it may load
     "edgecsd.gate": (),
     "edgecsd.handshake": (),
     "edgecsd.inspecting": (),
-    "edgecsd.metrics": (),
+    "edgecsd.metrics.retrieval": (),
     "edgecsd.quantization": (),
     "edgecsd.targets": (),
     "edgecsd.targets.artifact": (),

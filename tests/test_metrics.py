@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgecsd.errors import BadInputError
-from edgecsd.metrics import (
+from edgecsd.metrics.retrieval import (
     Relevance,
     average_precision,
     mean_of,

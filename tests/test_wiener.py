@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgecsd.gallery_vectors import unit
-from edgecsd.metrics import overlap_at
+from edgecsd.metrics.retrieval import overlap_at
 from edgecsd.whitening import spectrum
 from edgecsd.wiener import error_ratio, wiener_filter
 

@@ -9,7 +9,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.bootstrap import LEVEL, RESAMPLES, Interval, PairedDifference, bootstrap_interval, paired_difference
+from edgecsd.metrics.bootstrap import (
+    LEVEL,
+    RESAMPLES,
+    Interval,
+    PairedDifference,
+    bootstrap_interval,
+    paired_difference,
+)
 
 Values = NDArray[np.float64]
 

@@ -23,7 +23,7 @@ from edgecsd.evaluate import embed_store_items
 from edgecsd.features import FeatureStore
 from edgecsd.files.whole import digest_of
 from edgecsd.head_training import project_all
-from edgecsd.metrics import average_precision, overlap_at
+from edgecsd.metrics.retrieval import average_precision, overlap_at
 from edgecsd.per_query import StoreIdentity
 from edgecsd.query_models import QueryModel, QueryModelEmbedder, load_query_model
 from edgecsd.ranking import rank

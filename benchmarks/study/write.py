@@ -10,8 +10,8 @@ import numpy as np
 from intervals import difference_of, interval_of
 from plan import Claim, Question, Variant
 
-from edgecsd.bootstrap import PairedDifference, bootstrap_interval
 from edgecsd.files.whole import replace_whole, write_json
+from edgecsd.metrics.bootstrap import PairedDifference, bootstrap_interval
 from edgecsd.report.plots import save
 from edgecsd.report.study_figures import Study, StudyPlot, StudyPoint, study_figure
 

@@ -43,7 +43,7 @@ class NeighbourIndex:
 
     def compare(self, embeddings: Floats, expected: Floats) -> Neighbours:
         """Of (n, D) embeddings and what they should be."""
-        from edgecsd.metrics import overlap_at
+        from edgecsd.metrics.retrieval import overlap_at
 
         found, wanted = (self._index.search(each, self._k)[1] for each in (embeddings, expected))
         overlap = overlap_at(found, wanted, self._k)

@@ -20,7 +20,7 @@ from edgecsd.gate import CheckResult
 from edgecsd.gates import DEFAULT_THRESHOLDS, Gate, Thresholds, choose_thresholds, read_thresholds
 from edgecsd.index_places import MilvusAddress, index_name
 from edgecsd.judging import judge
-from edgecsd.metrics import require_depth
+from edgecsd.metrics.retrieval import require_depth
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edgecsd.check.pairing import Pair
 from edgecsd.evidence_facts import DeviceFacts, Diagnosis, LinkName
 from edgecsd.gates import DEFAULT_THRESHOLDS
-from edgecsd.metrics import cosines
+from edgecsd.metrics.retrieval import cosines
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.pixel_mistakes.diagnosis import Explanation, explain_pixels, renormalising
 from edgecsd.progress import Reporter

@@ -24,7 +24,7 @@ from edgecsd.evidence_facts import ArtifactFacts, Facts, ImageFacts, IndexFacts,
 from edgecsd.files.whole import sha256_file
 from edgecsd.golden.verifying import verify
 from edgecsd.index.kinds import IndexType
-from edgecsd.metrics import cosines
+from edgecsd.metrics.retrieval import cosines
 from edgecsd.photos.decoding import photo_digest
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet

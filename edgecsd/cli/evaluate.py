@@ -145,7 +145,7 @@ def _text(result: EvaluateResult) -> str:
 
 def _setting_table(setting: str, rows: Sequence[Figures]) -> str:
     """Figures down, models across: four models with their intervals stay narrower than 120 characters."""
-    from edgecsd.bootstrap import told
+    from edgecsd.metrics.bootstrap import told
 
     names = [row.name.rpartition(", ") for row in rows]
     header = ["" if setting == "all" else setting, *(first for first, _, _ in names)]
@@ -160,7 +160,7 @@ def _notes(protocol: EvaluationProtocol) -> str:
 
 
 def _comparison_text(result: ComparisonResult) -> str:
-    from edgecsd.bootstrap import told
+    from edgecsd.metrics.bootstrap import told
 
     rows = []
     for row in result.rows:

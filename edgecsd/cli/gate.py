@@ -116,7 +116,7 @@ def verdict_line(result: CheckResult) -> str:
 
 
 def _waterfall(result: CheckResult) -> str:
-    from edgecsd.bootstrap import told
+    from edgecsd.metrics.bootstrap import told
 
     k, rows = result.k, []
     for link in result.judgement.links:

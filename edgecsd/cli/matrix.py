@@ -10,8 +10,8 @@ import typer
 from edgecsd.cli.console import ConsoleReporter, Json, Split, finish, table
 
 if TYPE_CHECKING:
-    from edgecsd.bootstrap import Interval
     from edgecsd.matrix.result import MatrixResult, Pairing
+    from edgecsd.metrics.bootstrap import Interval
 
 
 def command(
@@ -74,6 +74,6 @@ def _row(pairing: Pairing) -> tuple[str, ...]:
 
 
 def _interval(figure: Interval | None) -> str:
-    from edgecsd.bootstrap import told
+    from edgecsd.metrics.bootstrap import told
 
     return "-" if figure is None else told(figure)

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from edgecsd.bootstrap import Interval, bootstrap_interval
 from edgecsd.errors import BadInputError, ImageReadError
 from edgecsd.gallery_vectors import without_own
 from edgecsd.golden.orientation import STORED
 from edgecsd.golden.signatures import INPUT_MISTAKES, mistaken_tensors
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.metrics import share_kept
+from edgecsd.metrics.bootstrap import Interval, bootstrap_interval
+from edgecsd.metrics.retrieval import share_kept
 from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.pixel_mistakes.mistakes import Shot, right_pixels

@@ -11,7 +11,7 @@ from edgecsd.closeness import CLOSENESS
 from edgecsd.gates import DEFAULT_THRESHOLDS
 from edgecsd.golden.pack import Tolerances
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.metrics import share_kept
+from edgecsd.metrics.retrieval import share_kept
 from edgecsd.quantization import Precision
 
 # Levels of 0 to 255. Over 20 photos Pillow, Chromium and Java's ImageIO decoded alike to the bit. A decoder without

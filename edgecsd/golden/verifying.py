@@ -14,7 +14,7 @@ from edgecsd.evidence_facts import GoldenFacts
 from edgecsd.files.whole import sha256_file
 from edgecsd.golden.pack import GoldenItem, GoldenPack, read_embedding, read_pack, read_tensor
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.metrics import cosines
+from edgecsd.metrics.retrieval import cosines
 from edgecsd.photos.decoding import decode_image
 from edgecsd.targets.embedder import ArtifactEmbedder
 

@@ -24,7 +24,7 @@ from edgecsd.index_places import open_index
 from edgecsd.matrix.measure import DEPTH, Judged, measure, update_between
 from edgecsd.matrix.result import MatrixResult, Pairing, Update
 from edgecsd.matrix.rollout import rollout
-from edgecsd.metrics import require_depth
+from edgecsd.metrics.retrieval import require_depth
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.bootstrap import bootstrap_interval, bootstrap_intervals, paired_difference, queries_needed
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.matrix.result import Pairing, Update, Values
-from edgecsd.metrics import Relevance, average_precision, overlap_at
+from edgecsd.metrics.bootstrap import bootstrap_interval, bootstrap_intervals, paired_difference, queries_needed
+from edgecsd.metrics.retrieval import Relevance, average_precision, overlap_at
 
 DEPTH = 100  # results asked of an index for mAP; relevant items beyond them count as not found
 NAMED = 10  # flipped queries that a result names

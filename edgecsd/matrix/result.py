@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.bootstrap import Interval, PairedDifference
+from edgecsd.metrics.bootstrap import Interval, PairedDifference
 
 SCHEMA_VERSION = 1
 Values = NDArray[np.float64]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from edgecsd.bootstrap import LEVEL
 from edgecsd.matrix.result import Pairing, Update
+from edgecsd.metrics.bootstrap import LEVEL
 
 
 def rollout(

@@ -9,7 +9,7 @@ from edgecsd.attribution import relative_loss
 from edgecsd.errors import BadInputError, ImageReadError
 from edgecsd.features import FeatureStore
 from edgecsd.gallery_vectors import Floats, Rows, exact_neighbours, store_blocks
-from edgecsd.metrics import cosines, overlap_at
+from edgecsd.metrics.retrieval import cosines, overlap_at
 from edgecsd.photos.images import ImageSet
 from edgecsd.quantization import one_digest
 from edgecsd.query_models import QueryModel

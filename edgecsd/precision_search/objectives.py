@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecsd.bootstrap import paired_difference
 from edgecsd.errors import BadInputError
+from edgecsd.metrics.bootstrap import paired_difference
 from edgecsd.precision_search.trials import Trial
 from edgecsd.quantization import Precision
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgecsd.bootstrap import Interval
 from edgecsd.errors import GateFailedError
 from edgecsd.exporting import ExportResult
+from edgecsd.metrics.bootstrap import Interval
 from edgecsd.precision_search.objectives import Objectives
 from edgecsd.precision_search.sensitivity import LayerCost
 from edgecsd.precision_search.trials import Trial

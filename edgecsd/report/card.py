@@ -13,9 +13,9 @@ from edgecsd.targets.metadata import ArtifactMetadata, Target
 
 if TYPE_CHECKING:
     from edgecsd.bench.schema import BenchRow
-    from edgecsd.bootstrap import Interval
     from edgecsd.gate import CheckResult
     from edgecsd.golden.costs import Costs
+    from edgecsd.metrics.bootstrap import Interval
     from edgecsd.range_guard import RangeReport
 
 DEAREST = 8  # mistakes on the card; all are in the golden pack's README
@@ -126,7 +126,7 @@ def _kept(held_out: HeldOut) -> Iterator[tuple[str, str, str]]:
 
 def _retrieval(checked: CheckResult) -> Iterator[tuple[str, str, str]]:
     from edgecsd.attribution import MAP, OVERLAP, RECALL_1  # needs faiss, with which the check was made
-    from edgecsd.bootstrap import told
+    from edgecsd.metrics.bootstrap import told
 
     links = checked.judgement.links
     torch, last = links[1].figures, links[-1].figures

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgecsd.attribution import MAP, OVERLAP, RECALL_1, LinkFigures
-from edgecsd.bootstrap import told
 from edgecsd.evidence import Evidence
 from edgecsd.evidence_facts import LatencyFacts, LinkName
+from edgecsd.metrics.bootstrap import told
 
 Rows = tuple[tuple[str, ...], ...]
 Pairs = tuple[tuple[str, str], ...]

@@ -9,10 +9,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.bootstrap import bootstrap_interval, describe, paired_difference, told
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
-from edgecsd.metrics import Relevance
+from edgecsd.metrics.bootstrap import bootstrap_interval, describe, paired_difference, told
+from edgecsd.metrics.retrieval import Relevance
 from edgecsd.report.search import Found, Values, search
 
 Floats = NDArray[np.float32]

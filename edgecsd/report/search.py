@@ -9,7 +9,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.metrics import Relevance, average_precision
+from edgecsd.metrics.retrieval import Relevance, average_precision
 from edgecsd.ranking import Searched
 
 Floats = NDArray[np.float32]

@@ -11,10 +11,10 @@ import pytest
 from doubles import PixelGallery
 from PIL import Image
 
-from edgecsd.bootstrap import queries_needed
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore, Items, write_store
 from edgecsd.gallery_vectors import exact_neighbours, store_blocks, unit
+from edgecsd.metrics.bootstrap import queries_needed
 from edgecsd.photos.finding import find_images
 from edgecsd.precision_search import attempts, search
 from edgecsd.precision_search.held_out import HeldOut

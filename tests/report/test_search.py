@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgecsd.metrics import Relevance, average_precision
+from edgecsd.metrics.retrieval import Relevance, average_precision
 from edgecsd.report import search as search_module
 from edgecsd.report.search import Found, Group, choose_queries, search
 

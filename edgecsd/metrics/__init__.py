@@ -1,0 +1,1 @@
+"""Retrieval figures and their uncertainty, from rankings; NumPy only."""
