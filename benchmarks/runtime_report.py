@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from edgecsd.bench.parity import compare, parity_problem, shape_problem
 from edgecsd.cli.console import table
-from edgecsd.closeness import CLOSENESS
 from edgecsd.gates import DEFAULT_THRESHOLDS
-from edgecsd.quantization import Precision
+from edgecsd.quantisation.precisions import CLOSENESS, Precision
 
 Floats = NDArray[np.float32]
 NAMES = ("backbone", "target", "precision", "place")  # what makes a row

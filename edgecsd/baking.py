@@ -11,7 +11,7 @@ from PIL import Image
 from edgecsd.errors import BadInputError, ImageReadError
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.whole_photo import ANY_SIZE, PhotoSize, WholePhoto, photo_size
-from edgecsd.quantization import synthetic_pixels
+from edgecsd.quantisation.calibration import synthetic_pixels
 from edgecsd.targets.artifact import BAKES_ANY_SIZE, BAKES_ONE_SIZE, Runner
 from edgecsd.targets.metadata import Target
 

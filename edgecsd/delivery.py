@@ -33,7 +33,8 @@ from edgecsd.photos.decoding import photo_digest
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet, load_in_order
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.quantization import Precision, calibration_split
+from edgecsd.quantisation.calibration import calibration_split
+from edgecsd.quantisation.precisions import Precision
 from edgecsd.query_models import read_config
 from edgecsd.recipes import Recipe
 from edgecsd.report.card import CARD, Measured, card

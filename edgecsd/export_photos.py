@@ -16,7 +16,7 @@ from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.whole_photo import WholePhoto
 from edgecsd.progress import Reporter
-from edgecsd.quantization import calibration_split, first_pixels, synthetic_pixels
+from edgecsd.quantisation.calibration import calibration_split, first_pixels, synthetic_pixels
 from edgecsd.targets.artifact import Runner
 from edgecsd.targets.metadata import ArtifactMetadata
 

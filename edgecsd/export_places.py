@@ -7,7 +7,7 @@ from pathlib import Path
 from edgecsd.errors import BadInputError
 from edgecsd.files.places import require_writable
 from edgecsd.photos.whole_photo import PhotoSize
-from edgecsd.quantization import Precision
+from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets.metadata import ORT_SUFFIX, Target
 
 AUTO = "auto"

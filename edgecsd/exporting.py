@@ -19,8 +19,8 @@ from edgecsd.metrics.retrieval import cosines, overlap_at
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.whole_photo import PhotoSize
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.quantization import STANDARD, EightBit, Precision, parse_precision
-from edgecsd.range_guard import FEW, RangeReport, guard_ranges, require_half_precision
+from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision, parse_precision
+from edgecsd.quantisation.range_guard import FEW, RangeReport, guard_ranges, require_half_precision
 from edgecsd.targets.artifact import (
     TargetModule,
     latency_measurable,
@@ -94,7 +94,7 @@ def export(
 
     Nothing is written unless the artifact, read back from disk, gives finite unit embeddings, and, of a file that
     computes in fp16 (Core ML's 8-bit ones too), unless the network survives half precision as GPUs compute it on all
-    of those images (edgecsd.range_guard): GateFailedError else. Of other files the reporter is told if it would not,
+    of those images (edgecsd.quantisation.range_guard): GateFailedError else. Of other files the reporter is told if it would not,
     on 16 of them. Raises BadInputError for a precision that the target lacks, for w8a8
     without calibration, and for an `out` that is there already without `overwrite`; MissingBackendError where the
     target's converter is not installed.
@@ -105,8 +105,8 @@ def export(
     module = target_module(target)
     _require_precision(module, target, precision, calibration)
     suffix = suffix_of(target, ort_format)
-    from edgecsd.bias_correction import correct_biases, require_places
-    from edgecsd.equalisation import equalise
+    from edgecsd.quantisation.bias_correction import correct_biases, require_places
+    from edgecsd.quantisation.equalisation import equalise
     from edgecsd.query_models import load_query_model
     from edgecsd.targets.deploy import DeployModel
 

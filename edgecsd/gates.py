@@ -22,7 +22,7 @@ from edgecsd.attribution import LinkFigures
 from edgecsd.errors import BadInputError, validation_text
 from edgecsd.evidence_facts import LinkName
 from edgecsd.metrics.bootstrap import Interval, queries_needed
-from edgecsd.quantization import Precision
+from edgecsd.quantisation.precisions import Precision
 from edgecsd.threshold_shift import ThresholdShift
 
 ALL = "all"  # the section of a thresholds file that is for every precision

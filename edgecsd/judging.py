@@ -14,7 +14,7 @@ from edgecsd.gates import ADVICE, Gate, Judgement, Kind, Thresholds, Verdict, ex
 from edgecsd.golden_gates import golden_gates
 from edgecsd.metrics.bootstrap import Interval, bootstrap_intervals
 from edgecsd.metrics.retrieval import overlap_at
-from edgecsd.quantization import Precision
+from edgecsd.quantisation.precisions import Precision
 from edgecsd.threshold_shift import ThresholdShift, threshold_shift
 
 RARE = 0.01  # share of the queries that may be below the lowest cosine of 8 bit

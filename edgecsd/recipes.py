@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgecsd.errors import BadInputError, validation_text
 from edgecsd.files.whole import replace_whole
-from edgecsd.quantization import STANDARD_PERCENTILE, EightBit, Precision
+from edgecsd.quantisation.precisions import STANDARD_PERCENTILE, EightBit, Precision
 from edgecsd.targets.artifact import parse_target
 from edgecsd.targets.metadata import ArtifactMetadata, Target
 

@@ -22,7 +22,7 @@ from edgecsd.exporting import export
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore, Items, write_store
 from edgecsd.gallery_vectors import unit
-from edgecsd.quantization import synthetic_pixels
+from edgecsd.quantisation.calibration import synthetic_pixels
 from edgecsd.query_models import create_query_model, load_query_model, read_config, save_query_model
 from edgecsd.run_folder import read_result
 from edgecsd.whiten import spectrum_of

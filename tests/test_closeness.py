@@ -6,8 +6,7 @@ import pytest
 
 from edgecsd.bench.parity import parity_problem
 from edgecsd.bench.schema import Parity
-from edgecsd.closeness import CLOSENESS
-from edgecsd.quantization import Precision
+from edgecsd.quantisation.precisions import CLOSENESS, Precision
 
 
 def parity(mean: float, least: float, norm: float = 1.0) -> Parity:

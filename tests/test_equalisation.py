@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgecsd.bias_correction import hooked
-from edgecsd.equalisation import Tied, equalise, tied_values
 from edgecsd.exporting import export
-from edgecsd.quantization import EightBit, synthetic_pixels
+from edgecsd.quantisation.bias_correction import hooked
+from edgecsd.quantisation.calibration import synthetic_pixels
+from edgecsd.quantisation.equalisation import Tied, equalise, tied_values
+from edgecsd.quantisation.precisions import EightBit
 from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.artifact import load_runner

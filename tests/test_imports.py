@@ -33,7 +33,7 @@ LIGHT_MODULES = {  # module -> the heavy libraries that it may load
     "edgecsd.handshake": (),
     "edgecsd.inspecting": (),
     "edgecsd.metrics.retrieval": (),
-    "edgecsd.quantization": (),
+    "edgecsd.quantisation.calibration": (),
     "edgecsd.targets": (),
     "edgecsd.targets.artifact": (),
     "edgecsd.bench": (),

@@ -12,7 +12,8 @@ from edgecsd.errors import BadInputError
 from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.decoding import read_image
 from edgecsd.photos.finding import find_images
-from edgecsd.quantization import Precision, calibration_split, first_pixels, parse_precision, synthetic_pixels
+from edgecsd.quantisation.calibration import calibration_split, first_pixels, synthetic_pixels
+from edgecsd.quantisation.precisions import Precision, parse_precision
 
 PREPROCESS = Preprocess(size=32)
 

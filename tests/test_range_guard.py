@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from edgecsd.errors import GateFailedError
-from edgecsd.fp16_emulation import HALF_TINY, emulate, round_to_half
 from edgecsd.pooling import scaled_gem, scaled_l2
-from edgecsd.quantization import synthetic_pixels
+from edgecsd.quantisation.calibration import synthetic_pixels
+from edgecsd.quantisation.fp16_emulation import HALF_TINY, emulate, round_to_half
+from edgecsd.quantisation.range_guard import HALF_MAX, WARN_ABOVE, guard_ranges, require_half_precision
 from edgecsd.query_models import create_query_model
-from edgecsd.range_guard import HALF_MAX, WARN_ABOVE, guard_ranges, require_half_precision
 from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.deploy import DeployModel
 

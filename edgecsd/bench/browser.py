@@ -25,7 +25,7 @@ from edgecsd.bench.schema import BenchRow, choose_protocol
 from edgecsd.errors import BadInputError, MissingBackendError
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.quantization import synthetic_pixels
+from edgecsd.quantisation.calibration import synthetic_pixels
 from edgecsd.targets.artifact import load_runner, read_metadata, target_of
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.decoding import decode_image
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.whole_photo import WholePhoto
-from edgecsd.quantization import synthetic_pixels
+from edgecsd.quantisation.calibration import synthetic_pixels
 
 IMAGES = 32  # enough that no cache holds them all, few enough (5 MB at 224 px) to leave the peak memory alone
 WHOLE_IMAGES = 8  # of whole photos, which are large

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from edgecsd.bench.inputs import BenchInput
 from edgecsd.bench.schema import Parity
-from edgecsd.closeness import CLOSENESS
 from edgecsd.errors import IncompatibleError, missing_extra
 from edgecsd.photos.whole_photo import WholePhoto
-from edgecsd.quantization import Precision
+from edgecsd.quantisation.precisions import CLOSENESS, Precision
 from edgecsd.targets.artifact import load_runner
 from edgecsd.targets.metadata import ArtifactMetadata
 

@@ -30,7 +30,7 @@ from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.probes import run_probes
 from edgecsd.progress import Reporter
-from edgecsd.quantization import Precision
+from edgecsd.quantisation.precisions import Precision
 from edgecsd.query_models import QueryModelEmbedder
 from edgecsd.targets.content_digest import content_digest
 from edgecsd.targets.embedder import ArtifactEmbedder

@@ -19,7 +19,7 @@ from edgecsd.index.opened import GalleryIndex
 from edgecsd.index_places import MilvusAddress, open_index
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import Reporter
-from edgecsd.quantization import Precision
+from edgecsd.quantisation.precisions import Precision
 from edgecsd.query_models import QueryModel, load_query_model
 from edgecsd.space import require_same_space
 from edgecsd.targets.artifact import read_metadata

@@ -12,7 +12,7 @@ from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish,
 from edgecsd.cli.export_auto import Limits, search
 from edgecsd.errors import BadInputError
 from edgecsd.export_places import AUTO, default_place, suffix_of
-from edgecsd.quantization import Precision, parse_precision
+from edgecsd.quantisation.precisions import Precision, parse_precision
 from edgecsd.recipes import RECIPES, Recipe, find_recipe
 from edgecsd.targets.artifact import parse_target
 

@@ -7,12 +7,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.closeness import CLOSENESS
 from edgecsd.gates import DEFAULT_THRESHOLDS
 from edgecsd.golden.pack import Tolerances
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.metrics.retrieval import share_kept
-from edgecsd.quantization import Precision
+from edgecsd.quantisation.precisions import CLOSENESS, Precision
 
 # Levels of 0 to 255. Over 20 photos Pillow, Chromium and Java's ImageIO decoded alike to the bit. A decoder without
 # smooth chroma (jpeg-js) differed by 1.3 in the mean, its tensors by 0.8: as much as a wrong filter, so it is told.

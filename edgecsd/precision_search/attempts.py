@@ -17,7 +17,7 @@ from edgecsd.photos.images import ImageSet
 from edgecsd.precision_search.held_out import HeldOut
 from edgecsd.precision_search.trials import Trial, TrialKey, TrialLog, measure
 from edgecsd.progress import Reporter
-from edgecsd.quantization import STANDARD, EightBit, Precision
+from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
 from edgecsd.query_models import read_config
 from edgecsd.targets.artifact import load_runner, target_module
 from edgecsd.targets.metadata import Target

@@ -11,7 +11,7 @@ from edgecsd.features import FeatureStore
 from edgecsd.gallery_vectors import Floats, Rows, exact_neighbours, store_blocks
 from edgecsd.metrics.retrieval import cosines, overlap_at
 from edgecsd.photos.images import ImageSet
-from edgecsd.quantization import one_digest
+from edgecsd.quantisation.calibration import one_digest
 from edgecsd.query_models import QueryModel
 from edgecsd.training_set import find_own_rows
 

@@ -11,7 +11,7 @@ import numpy as np
 from edgecsd.errors import BadInputError
 from edgecsd.metrics.bootstrap import paired_difference
 from edgecsd.precision_search.trials import Trial
-from edgecsd.quantization import Precision
+from edgecsd.quantisation.precisions import Precision
 
 if TYPE_CHECKING:
     from edgecsd.query_models import QueryModel

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.equalisation import equalise
 from edgecsd.errors import BadInputError
 from edgecsd.export_places import AUTO, default_place, require_not_taken, require_place
 from edgecsd.features import FeatureStore
@@ -28,7 +27,9 @@ from edgecsd.precision_search.sensitivity import LayerCost, layer_costs
 from edgecsd.precision_search.trials import SCHEMA_VERSION, Trial, TrialLog
 from edgecsd.precision_search.tuning import Tune, tune
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.quantization import STANDARD, EightBit, Precision, calibration_split, pixels_digest
+from edgecsd.quantisation.calibration import calibration_split, pixels_digest
+from edgecsd.quantisation.equalisation import equalise
+from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
 from edgecsd.query_models import QueryModel, load_query_model
 from edgecsd.recipes import Found, write_recipe
 from edgecsd.space import require_same_space

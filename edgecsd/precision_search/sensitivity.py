@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgecsd.bias_correction import convolutions_in_order, hooked, rounded_weights
 from edgecsd.files.json_lines import JsonLog
 from edgecsd.precision_search.held_out import BATCH, HeldOut
 from edgecsd.progress import Reporter
+from edgecsd.quantisation.bias_correction import convolutions_in_order, hooked, rounded_weights
 from edgecsd.targets.activation_ranges import Range, percentile_ranges
 from edgecsd.targets.deploy import DeployModel
 

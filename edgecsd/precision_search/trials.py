@@ -12,7 +12,7 @@ from edgecsd.files.json_lines import JsonLog
 from edgecsd.gallery_vectors import Floats
 from edgecsd.metrics.bootstrap import bootstrap_intervals, queries_to_show
 from edgecsd.precision_search.held_out import HeldOut
-from edgecsd.quantization import EightBit, Precision
+from edgecsd.quantisation.precisions import EightBit, Precision
 
 # 1 knew no equalisation, no float weights and no CPU time; 2 was of one limit; 3 had Core ML files that overflow
 SCHEMA_VERSION = 4

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.distill_config import DistillConfig, TrainPrecision
-from edgecsd.equalisation import equalise
 from edgecsd.errors import BadInputError
 from edgecsd.features import FeatureStore
 from edgecsd.files.whole import digest_of, read_json, remove, write_json
@@ -26,7 +25,9 @@ from edgecsd.photos.decoding import photo_digest
 from edgecsd.photos.images import ImageSet
 from edgecsd.precision_search.rounding import RoundedLayers, plain_state
 from edgecsd.progress import Reporter
-from edgecsd.quantization import EightBit, pixels_digest
+from edgecsd.quantisation.calibration import pixels_digest
+from edgecsd.quantisation.equalisation import equalise
+from edgecsd.quantisation.precisions import EightBit
 from edgecsd.query_models import QueryModel, load_query_model, save_query_model
 from edgecsd.targets.deploy import DeployModel
 from edgecsd.training import NetworkTraining

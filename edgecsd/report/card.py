@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgecsd.gate import CheckResult
     from edgecsd.golden.costs import Costs
     from edgecsd.metrics.bootstrap import Interval
-    from edgecsd.range_guard import RangeReport
+    from edgecsd.quantisation.range_guard import RangeReport
 
 DEAREST = 8  # mistakes on the card; all are in the golden pack's README
 CARD = "card.md"

@@ -16,7 +16,7 @@ from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.files.whole import sha256_file
 from edgecsd.photos.decoding import decode_image
 from edgecsd.photos.images import ImageSet
-from edgecsd.quantization import synthetic_pixels
+from edgecsd.quantisation.calibration import synthetic_pixels
 from edgecsd.serve.memory_files import MemoryFile, media_type_of
 from edgecsd.targets.artifact import load_runner
 from edgecsd.targets.metadata import ArtifactMetadata

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.quantization import STANDARD_PERCENTILE
+from edgecsd.quantisation.precisions import STANDARD_PERCENTILE
 
 BINS = 8192  # of a histogram between the smallest and the largest value: finer than 8 bit by 32
 NARROWEST = 1e-6  # of a range: a constant value (a dead channel, an untrained layer) has none of its own

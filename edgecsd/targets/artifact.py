@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.quantization import STANDARD, EightBit, Precision
+from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.metadata import (
     METADATA_KEY,

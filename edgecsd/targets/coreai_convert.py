@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from edgecsd.errors import missing_extra
-from edgecsd.quantization import Precision
+from edgecsd.quantisation.precisions import Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME
 from edgecsd.targets.deploy import DeployModel, PlanesFirst

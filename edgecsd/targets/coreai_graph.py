@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from edgecsd.bias_correction import LEVELS
 from edgecsd.errors import EdgecsdError
+from edgecsd.quantisation.bias_correction import LEVELS
 
 ATEN = torch.ops.aten
 CONVOLUTIONS = frozenset({ATEN.conv2d.default, ATEN.conv2d.padding})

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, missing_extra
-from edgecsd.quantization import STANDARD, EightBit, Precision
+from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import Runner, no_metadata
 from edgecsd.targets.coreai_asset import own_metadata, read_about

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from edgecsd.quantization import Precision
+from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets.description import Description
 
 BITS = {

@@ -19,7 +19,7 @@ from pydantic import (
 from edgecsd.errors import DamagedFileError, validation_text
 from edgecsd.photos.contract import PIXEL_STEPS, PixelSteps, Preprocess
 from edgecsd.photos.whole_photo import PhotoSize, WholePhoto
-from edgecsd.quantization import Precision
+from edgecsd.quantisation.precisions import Precision
 from edgecsd.space import EmbeddingSpace, Metric
 
 SCHEMA_VERSION: Literal[2] = 2

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import missing_extra
-from edgecsd.quantization import STANDARD, EightBit, Precision
+from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME
 from edgecsd.targets.deploy import DeployModel, PlanesFirst

@@ -14,7 +14,7 @@ from onnxruntime.quantization import QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from edgecsd.quantization import STANDARD, EightBit
+from edgecsd.quantisation.precisions import STANDARD, EightBit
 from edgecsd.targets.activation_ranges import Range, percentile_ranges
 from edgecsd.targets.artifact import INPUT_NAME
 from edgecsd.targets.graph_body import Operation, Shape, Words, eight_bit_operations

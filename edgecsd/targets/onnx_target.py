@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import DamagedFileError, first_line, missing_extra
-from edgecsd.quantization import STANDARD, EightBit, Precision
+from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME, OneByOne, no_metadata, session_options
 from edgecsd.targets.metadata import METADATA_KEY, ORT_SUFFIX, ArtifactMetadata

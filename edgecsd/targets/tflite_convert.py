@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecsd.errors import missing_extra
-from edgecsd.quantization import STANDARD, EightBit, Precision
+from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME
 from edgecsd.targets.deploy import DeployModel

@@ -14,7 +14,7 @@ from ai_edge_quantizer.qtyping import QuantGranularity, TFLOperationName
 from ai_edge_quantizer.recipe_manager import RecipeManager
 from numpy.typing import NDArray
 
-from edgecsd.quantization import STANDARD, EightBit, Precision
+from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
 from edgecsd.targets.activation_ranges import Range, percentile_ranges
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME
 from edgecsd.targets.graph_body import Operation, Shape, Words, eight_bit_operations

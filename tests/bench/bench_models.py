@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from edgecsd.photos.contract import Preprocess
-from edgecsd.quantization import Precision
+from edgecsd.quantisation.precisions import Precision
 from edgecsd.query_models import QueryModel, create_query_model, read_config
 from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.artifact import target_module

@@ -17,7 +17,7 @@ from edgecsd.bench.remote import RemotePython, remote_folder
 from edgecsd.bench.run import Inputs
 from edgecsd.errors import MissingBackendError
 from edgecsd.progress import SILENT
-from edgecsd.quantization import Precision
+from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets.metadata import Target
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

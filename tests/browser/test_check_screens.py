@@ -15,7 +15,7 @@ from edgecsd.evidence_facts import DeviceFacts, Diagnosis, LatencyFacts, LinkNam
 from edgecsd.gates import DEFAULT_THRESHOLDS
 from edgecsd.judging import judge
 from edgecsd.photos.finding import find_images
-from edgecsd.quantization import Precision
+from edgecsd.quantisation.precisions import Precision
 from edgecsd.report.check_page import write_page
 from edgecsd.report.retrieval_page import Thumbnails
 

@@ -26,7 +26,7 @@ from edgecsd.index.opened import GalleryIndex
 from edgecsd.judging import judge
 from edgecsd.photos import contract as preprocess
 from edgecsd.photos.contract import Interpolation
-from edgecsd.quantization import Precision
+from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets.embedder import ArtifactEmbedder
 
 Image = preprocess.Image

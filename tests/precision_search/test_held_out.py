@@ -21,7 +21,8 @@ from edgecsd.precision_search.held_out import HeldOut
 from edgecsd.precision_search.objectives import Objectives
 from edgecsd.precision_search.search import search_precision
 from edgecsd.precision_search.trials import measure
-from edgecsd.quantization import STANDARD, Precision, calibration_split
+from edgecsd.quantisation.calibration import calibration_split
+from edgecsd.quantisation.precisions import STANDARD, Precision
 from edgecsd.query_models import load_query_model
 
 

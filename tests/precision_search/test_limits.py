@@ -13,7 +13,7 @@ from searches import few_trials, searched
 from edgecsd.features import FeatureStore
 from edgecsd.precision_search import attempts, search
 from edgecsd.precision_search.results import NothingFitsError
-from edgecsd.quantization import STANDARD, Precision
+from edgecsd.quantisation.precisions import STANDARD, Precision
 
 
 def test_the_size_is_a_limit_too(

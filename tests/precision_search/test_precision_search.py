@@ -27,7 +27,7 @@ from edgecsd.precision_search.held_out import HeldOut
 from edgecsd.precision_search.objectives import Objectives
 from edgecsd.precision_search.search import search_precision
 from edgecsd.precision_search.trials import Trial, TrialLog, measure
-from edgecsd.quantization import STANDARD, EightBit, Precision
+from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
 from edgecsd.query_models import load_query_model, save_query_model
 from edgecsd.targets.artifact import read_metadata
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from edgecsd.backbones import to_input
-from edgecsd.bias_correction import convolutions_in_order, hooked, rounded_weights
 from edgecsd.exporting import export
 from edgecsd.features import FeatureStore
 from edgecsd.head_kinds import ProjectionKind
@@ -19,7 +18,9 @@ from edgecsd.precision_search.held_out import HeldOut
 from edgecsd.precision_search.rounding import RoundedLayers, plain_state, rounded_values
 from edgecsd.precision_search.sensitivity import input_ranges, layer_costs
 from edgecsd.progress import SILENT
-from edgecsd.quantization import STANDARD, EightBit, synthetic_pixels
+from edgecsd.quantisation.bias_correction import convolutions_in_order, hooked, rounded_weights
+from edgecsd.quantisation.calibration import synthetic_pixels
+from edgecsd.quantisation.precisions import STANDARD, EightBit
 from edgecsd.query_models import QueryModel, create_query_model, load_query_model, read_config, save_query_model
 from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.artifact import load_runner

@@ -27,7 +27,7 @@ from edgecsd.precision_search.search import search_precision
 from edgecsd.precision_search.trials import Trial
 from edgecsd.precision_search.tuning import Tune, rounds_of, tune
 from edgecsd.progress import SILENT
-from edgecsd.quantization import STANDARD, Precision
+from edgecsd.quantisation.precisions import STANDARD, Precision
 from edgecsd.query_models import read_config
 from edgecsd.selection import Selection
 from edgecsd.targets.artifact import read_metadata

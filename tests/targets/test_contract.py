@@ -14,7 +14,7 @@ from target_models import DIM, PHOTOS, SIZE, Make, Pixels, needs_coreai
 
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.exporting import export
-from edgecsd.quantization import Precision
+from edgecsd.quantisation.precisions import Precision
 from edgecsd.query_models import QueryModel
 from edgecsd.targets.artifact import (
     TargetModule,

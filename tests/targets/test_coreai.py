@@ -214,7 +214,7 @@ def test_half_precision_starts_at_the_first_convolution(model: QueryModel, pixel
 
 
 def test_8_bit_weights_are_the_rounded_ones(model: QueryModel, pixels: Pixels) -> None:
-    from edgecsd.bias_correction import rounded_weights
+    from edgecsd.quantisation.bias_correction import rounded_weights
     from edgecsd.targets.coreai_graph import WORTHWHILE, fold_batch_norms, traced, weights_in_8_bit
 
     deploy, image = DeployModel(model), torch.from_numpy(pixels[:1])

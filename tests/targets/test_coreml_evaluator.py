@@ -19,7 +19,7 @@ from edgecsd.exporting import compare
 from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.decoding import read_image
 from edgecsd.photos.finding import find_images
-from edgecsd.quantization import Precision
+from edgecsd.quantisation.precisions import Precision
 from edgecsd.query_models import QueryModel, create_query_model
 from edgecsd.quiet import quiet_conversion
 from edgecsd.space import EmbeddingSpace

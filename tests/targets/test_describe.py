@@ -16,7 +16,7 @@ from target_models import DIM, SIZE, Make
 from edgecsd.errors import DamagedFileError
 from edgecsd.exporting import export
 from edgecsd.inspecting import Outcome, _precision
-from edgecsd.quantization import Precision
+from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets import coreml_describe, onnx_describe, tflite_describe
 from edgecsd.targets.description import SCALES, Description, WeightCount, Weights, packed_bytes
 from edgecsd.targets.held_precision import held_precision

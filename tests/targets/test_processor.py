@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgecsd.quantization import Precision
+from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets import artifact
 from edgecsd.targets.artifact import session_options
 from edgecsd.targets.metadata import ArtifactMetadata, Target

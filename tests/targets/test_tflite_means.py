@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgecsd.quantization import Precision
+from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets import tflite_convert
 from edgecsd.targets.artifact import INPUT_NAME
 from edgecsd.targets.tflite_means import MOST_AT_ONCE, MeansInSteps

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecsd.errors import BadInputError
-from edgecsd.quantization import STANDARD, EightBit
+from edgecsd.quantisation.precisions import STANDARD, EightBit
 
 LEVELS = 127  # of a weight in 8 bit, on either side of 0
 

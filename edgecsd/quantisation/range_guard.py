@@ -15,7 +15,7 @@ from edgecsd.errors import GateFailedError
 if TYPE_CHECKING:
     from torch import nn
 
-    from edgecsd.fp16_emulation import Emulation, OperatorRange
+    from edgecsd.quantisation.fp16_emulation import Emulation, OperatorRange
 
 HALF_MAX = 65504.0  # the largest finite number of IEEE 754 binary16
 WARN_ABOVE = HALF_MAX / 4  # other photos reach further than the few that are tried
@@ -65,7 +65,7 @@ def guard_ranges(module: nn.Module, pixels: NDArray[np.uint8], *, most: int = FE
     """
     import torch
 
-    from edgecsd.fp16_emulation import emulate
+    from edgecsd.quantisation.fp16_emulation import emulate
 
     chosen = np.array(pixels[np.linspace(0, len(pixels) - 1, min(most, len(pixels))).round().astype(int)])
     emulation = emulate(module, [torch.from_numpy(chosen[i : i + BATCH]) for i in range(0, len(chosen), BATCH)])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,73 +16,9 @@ if TYPE_CHECKING:
     from edgecsd.photos.contract import Preprocess
     from edgecsd.photos.images import ImageSet
 
+
 MINIMUM_CALIBRATION = 8  # below it a 99.99th percentile is one photo's accident
 Pixels = NDArray[np.uint8]
-
-
-class Precision(StrEnum):
-    """How the numbers of an artifact are stored and computed with."""
-
-    FP32 = "fp32"
-    FP16 = "fp16"  # 16-bit weights; the runtime may compute in 16 bit too
-    W8A32 = "w8a32"  # 8-bit weights, float activations
-    W8A8 = "w8a8"  # 8-bit weights and activations from the first to the last convolution, float around them
-
-
-@dataclass(frozen=True)
-class EightBit:
-    """How a w8a8 body is made; what it has by default is what `edgecsd export` makes.
-
-    percentile            of the activations that a range holds, half of the rest cut on either side; 100: all
-    float_convolutions    convolutions that compute in float, by their place in the order of execution, from 0; their
-                          weights are stored in 8 bit, but for depthwise ones (weight-only parts)
-    bias_correction       the mean error that rounding the weights makes in each channel is taken off: cosine to torch
-                          with and without 0.9965 and 0.9919 (Lite0, ONNX), 0.9845 and 0.9772 (MobileNetV2, TFLite)
-    equalisation          channels that one range holds are made alike first (edgecsd.equalisation)
-    float_weights         the weights of `float_convolutions` are stored in float too
-    """
-
-    percentile: float = 99.99
-    float_convolutions: frozenset[int] = frozenset()
-    bias_correction: bool = True
-    equalisation: bool = False
-    float_weights: bool = False
-
-    def __post_init__(self) -> None:
-        if not 50 < self.percentile <= 100:
-            raise BadInputError(f"percentile {self.percentile:g}: above 50 and at most 100")
-        if any(place < 0 for place in self.float_convolutions):
-            raise BadInputError(f"float convolutions {sorted(self.float_convolutions)}: places count from 0")
-        if self.float_weights and not self.float_convolutions:
-            raise BadInputError("float weights are those of float convolutions, and there are none")
-
-    @property
-    def changes(self) -> str:
-        """What is not the default, in a few words; "" where all is."""
-        told = [] if self.percentile == STANDARD_PERCENTILE else [f"percentile-{self.percentile:g}"]
-        if not self.bias_correction:
-            told.append("biases-not-corrected")
-        if self.equalisation:
-            told.append("equalised")
-        if self.float_convolutions:
-            told.append("float-convolutions-" + "-".join(map(str, sorted(self.float_convolutions))))
-        if self.float_weights:
-            told.append("float-weights")
-        return "-".join(told)
-
-
-# Lite0: cosine mean 0.993 against 0.991 for min-max, minimum 0.953 against 0.906.
-STANDARD_PERCENTILE = EightBit.percentile
-STANDARD = EightBit()
-
-
-def parse_precision(name: str) -> Precision:
-    """The precision called `name`; an unknown one is refused with the list."""
-    try:
-        return Precision(name)
-    except ValueError:
-        hint = " (8-bit weights alone, or activations too?)" if name in ("int8", "uint8", "i8") else ""
-        raise BadInputError(f"precision {name!r} is not known{hint}; choose one of: {', '.join(Precision)}") from None
 
 
 def calibration_split(

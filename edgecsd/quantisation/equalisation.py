@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from edgecsd.bias_correction import hooked
+from edgecsd.quantisation.bias_correction import hooked
 
 BALANCE = 0.5  # 1: only the value's channels are made alike; 0: only the columns of the weights that read them
 NARROWEST = 1e-3  # of the widest channel: what is narrower is taken for that wide
