@@ -29,8 +29,8 @@ from edgecsd.check import check
 from edgecsd.cli.console import ConsoleReporter, table
 from edgecsd.errors import EdgecsdError
 from edgecsd.files.whole import write_json
-from edgecsd.gate import CheckResult
-from edgecsd.gates import Gate, Verdict
+from edgecsd.gate.gates import Gate, Verdict
+from edgecsd.gate.verdict import CheckResult
 
 CASES = (*broken_files.CASES, *broken_indexes.CASES, *broken_devices.CASES, *healthy.CASES)
 MESSAGE = 300  # characters of a message in the table

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgecsd.bench.parity import compare, parity_problem, shape_problem
 from edgecsd.cli.console import table
-from edgecsd.gates import DEFAULT_THRESHOLDS
+from edgecsd.gate.thresholds import DEFAULT_THRESHOLDS
 from edgecsd.quantisation.precisions import CLOSENESS, Precision
 
 Floats = NDArray[np.float32]

@@ -24,7 +24,7 @@ from edgecsd.export_places import suffix_of
 from edgecsd.exporting import export
 from edgecsd.files.places import holding_out, require_writable
 from edgecsd.files.whole import replace_whole, write_json
-from edgecsd.gate import CheckResult
+from edgecsd.gate.verdict import CheckResult
 from edgecsd.golden.costs import COST_IMAGES
 from edgecsd.golden.writing import write_golden_pack
 from edgecsd.index_places import open_index

@@ -25,7 +25,7 @@ from edgecsd.exporting import export
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
 from edgecsd.files.whole import size_bytes, write_json
-from edgecsd.gate import CheckResult
+from edgecsd.gate.verdict import CheckResult
 from edgecsd.index.building import build_index
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.photos.contract import Preprocess

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from edgecsd.embedding_places import find_places
-from edgecsd.evidence import Evidence, LinkEvidence, Numerics
-from edgecsd.evidence_facts import ArtifactFacts, Facts, ImageFacts, IndexFacts, LinkName
+from edgecsd.gate.evidence import Evidence, LinkEvidence, Numerics, find_places
+from edgecsd.gate.facts import ArtifactFacts, Facts, ImageFacts, IndexFacts, LinkName
 
 ORDER = (LinkName.GALLERY, LinkName.QUERY, LinkName.FP32, LinkName.FILE, LinkName.INDEX)
 HEALTHY = {LinkName.QUERY: 0.35, LinkName.FP32: 0.0, LinkName.FILE: 0.02, LinkName.INDEX: 0.02}

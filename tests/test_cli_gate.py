@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from edgecsd import cli
 from edgecsd.errors import BadInputError
-from edgecsd.evidence import write_evidence
-from edgecsd.evidence_facts import LinkName
-from edgecsd.gate import gate
+from edgecsd.gate.evidence import write_evidence
+from edgecsd.gate.facts import LinkName
+from edgecsd.gate.verdict import gate
 
 
 @pytest.fixture(scope="module")

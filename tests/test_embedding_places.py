@@ -7,8 +7,8 @@ import pytest
 from saved_evidence import unit
 from sklearn.decomposition import PCA
 
-from edgecsd import embedding_places
-from edgecsd.embedding_places import EmbeddingPlaces, find_places
+from edgecsd.gate import evidence as embedding_places
+from edgecsd.gate.evidence import EmbeddingPlaces, find_places
 
 
 def vectors(rows: int, seed: int) -> np.ndarray:

@@ -11,11 +11,12 @@ import pytest
 from saved_evidence import make_evidence
 
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.evidence import Evidence, read_evidence, write_evidence
-from edgecsd.evidence_facts import ProbeFacts
-from edgecsd.gate import gate
-from edgecsd.gates import DEFAULT_THRESHOLDS, Verdict
-from edgecsd.judging import judge
+from edgecsd.gate.evidence import Evidence, read_evidence, write_evidence
+from edgecsd.gate.facts import ProbeFacts
+from edgecsd.gate.gates import Verdict
+from edgecsd.gate.judging import judge
+from edgecsd.gate.thresholds import DEFAULT_THRESHOLDS
+from edgecsd.gate.verdict import gate
 
 W8A8 = DEFAULT_THRESHOLDS["w8a8"]  # type: ignore[index]
 

@@ -9,18 +9,8 @@ import numpy as np
 import pytest
 
 from edgecsd.errors import BadInputError
-from edgecsd.gates import (
-    DEFAULT_THRESHOLDS,
-    FEWEST,
-    Gate,
-    Judgement,
-    Kind,
-    Verdict,
-    choose_thresholds,
-    exact_gate,
-    read_thresholds,
-    sampled_gate,
-)
+from edgecsd.gate.gates import FEWEST, Gate, Judgement, Kind, Verdict, exact_gate, sampled_gate
+from edgecsd.gate.thresholds import DEFAULT_THRESHOLDS, choose_thresholds, read_thresholds
 from edgecsd.metrics.bootstrap import bootstrap_interval
 
 

@@ -29,7 +29,7 @@ LIGHT_MODULES = {  # module -> the heavy libraries that it may load
     "edgecsd.photos.views": (),
     "edgecsd.gallery_models": (),
     "edgecsd.engine": (),
-    "edgecsd.gate": (),
+    "edgecsd.gate.verdict": (),
     "edgecsd.handshake": (),
     "edgecsd.inspecting": (),
     "edgecsd.metrics.retrieval": (),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgecsd.errors import BadInputError
-from edgecsd.threshold_shift import keeping_threshold, threshold_shift
+from edgecsd.gate.threshold_shift import keeping_threshold, threshold_shift
 
 
 def test_shares_counted_by_hand() -> None:

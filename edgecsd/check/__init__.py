@@ -14,12 +14,13 @@ import numpy as np
 
 from edgecsd.check.gather import gather
 from edgecsd.check.pairing import CheckOptions, gallery_features, open_pair, run_of
-from edgecsd.evidence import CHECKS, require_free_for_evidence, write_evidence
 from edgecsd.files.whole import write_json
-from edgecsd.gate import CheckResult
-from edgecsd.gates import DEFAULT_THRESHOLDS, Gate, Thresholds, choose_thresholds, read_thresholds
+from edgecsd.gate.evidence import CHECKS, require_free_for_evidence, write_evidence
+from edgecsd.gate.gates import Gate
+from edgecsd.gate.judging import judge
+from edgecsd.gate.thresholds import DEFAULT_THRESHOLDS, Thresholds, choose_thresholds, read_thresholds
+from edgecsd.gate.verdict import CheckResult
 from edgecsd.index_places import MilvusAddress, index_name
-from edgecsd.judging import judge
 from edgecsd.metrics.retrieval import require_depth
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.check.pairing import Pair
-from edgecsd.evidence_facts import DeviceFacts, Diagnosis, LinkName
-from edgecsd.gates import DEFAULT_THRESHOLDS
+from edgecsd.gate.facts import DeviceFacts, Diagnosis, LinkName
+from edgecsd.gate.thresholds import DEFAULT_THRESHOLDS
 from edgecsd.metrics.retrieval import cosines
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.pixel_mistakes.diagnosis import Explanation, explain_pixels, renormalising

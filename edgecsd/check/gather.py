@@ -17,11 +17,10 @@ from edgecsd.check.latency import find_latency
 from edgecsd.check.pairing import CheckOptions, Pair, Queries
 from edgecsd.check.search import Embedded, describe_search, sample_gallery, search_links
 from edgecsd.embedding import embed_images
-from edgecsd.embedding_places import GALLERY_POINTS, find_places
 from edgecsd.errors import BadInputError
-from edgecsd.evidence import Evidence, LinkEvidence, Numerics
-from edgecsd.evidence_facts import ArtifactFacts, Facts, ImageFacts, IndexFacts, LinkName, ProbeFacts
 from edgecsd.files.whole import sha256_file
+from edgecsd.gate.evidence import GALLERY_POINTS, Evidence, LinkEvidence, Numerics, find_places
+from edgecsd.gate.facts import ArtifactFacts, Facts, ImageFacts, IndexFacts, LinkName, ProbeFacts
 from edgecsd.golden.verifying import verify
 from edgecsd.index.kinds import IndexType
 from edgecsd.metrics.retrieval import cosines

@@ -8,7 +8,7 @@ from pathlib import Path
 from edgecsd.bench.rows_file import split_rows
 from edgecsd.bench.schema import NOT_MEASURED, BenchRow
 from edgecsd.errors import BadInputError
-from edgecsd.evidence_facts import LatencyFacts
+from edgecsd.gate.facts import LatencyFacts
 
 ROWS_FILES = "bench*.jsonl"
 

@@ -10,7 +10,7 @@ import typer
 from edgecsd.cli.console import Json, finish, quoted, table
 
 if TYPE_CHECKING:
-    from edgecsd.gate import CheckResult
+    from edgecsd.gate.verdict import CheckResult
 
 WORDS = {
     "passed": "PASS: may ship against this index",
@@ -67,7 +67,7 @@ def command(
     Example: edgecsd gate run/checks/tf_efficientnet_lite0-w8a8-tflite-gallery --thresholds stricter.toml
     """
     from edgecsd.files.places import require_file_place
-    from edgecsd.gate import gate
+    from edgecsd.gate.verdict import gate
 
     if junit is not None:
         require_file_place(junit, "--junit")
@@ -82,7 +82,7 @@ def command(
 def conclude(result: CheckResult, *, as_json: bool, junit: Path | None, wrote: Path | None = None) -> None:
     """Print the verdict, write JUnit where asked, and end with exit code 1 where the file must not ship."""
     if junit is not None:
-        from edgecsd.report.junit import write_junit
+        from edgecsd.gate.junit import write_junit
 
         write_junit(junit, result.evidence, result.judgement)
     finish(as_json, result.as_dict(), text=summary(result), wrote=wrote, following=_following(result, wrote))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.gates import DEFAULT_THRESHOLDS
+from edgecsd.gate.thresholds import DEFAULT_THRESHOLDS
 from edgecsd.golden.pack import Tolerances
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.metrics.retrieval import share_kept

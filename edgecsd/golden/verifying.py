@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import IncompatibleError
-from edgecsd.evidence_facts import GoldenFacts
 from edgecsd.files.whole import sha256_file
+from edgecsd.gate.facts import GoldenFacts
 from edgecsd.golden.pack import GoldenItem, GoldenPack, read_embedding, read_pack, read_tensor
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.metrics.retrieval import cosines

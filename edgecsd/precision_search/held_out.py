@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.attribution import relative_loss
 from edgecsd.errors import BadInputError, ImageReadError
 from edgecsd.features import FeatureStore
 from edgecsd.gallery_vectors import Floats, Rows, exact_neighbours, store_blocks
+from edgecsd.gate.waterfall import relative_loss
 from edgecsd.metrics.retrieval import cosines, overlap_at
 from edgecsd.photos.images import ImageSet
 from edgecsd.quantisation.calibration import one_digest

@@ -13,7 +13,7 @@ from edgecsd.targets.metadata import ArtifactMetadata, Target
 
 if TYPE_CHECKING:
     from edgecsd.bench.schema import BenchRow
-    from edgecsd.gate import CheckResult
+    from edgecsd.gate.verdict import CheckResult
     from edgecsd.golden.costs import Costs
     from edgecsd.metrics.bootstrap import Interval
     from edgecsd.quantisation.range_guard import RangeReport
@@ -125,7 +125,7 @@ def _kept(held_out: HeldOut) -> Iterator[tuple[str, str, str]]:
 
 
 def _retrieval(checked: CheckResult) -> Iterator[tuple[str, str, str]]:
-    from edgecsd.attribution import MAP, OVERLAP, RECALL_1  # needs faiss, with which the check was made
+    from edgecsd.gate.waterfall import MAP, OVERLAP, RECALL_1  # needs faiss, with which the check was made
     from edgecsd.metrics.bootstrap import told
 
     links = checked.judgement.links

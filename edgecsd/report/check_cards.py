@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.attribution import OVERLAP, LinkFigures
-from edgecsd.evidence import Evidence
-from edgecsd.evidence_facts import LinkName
+from edgecsd.gate.evidence import Evidence
+from edgecsd.gate.facts import LinkName
+from edgecsd.gate.waterfall import OVERLAP, LinkFigures
 from edgecsd.report.retrieval_page import Card, Mark, Shown, Thumbnails
 
 SHOWN = 6  # images of a strip

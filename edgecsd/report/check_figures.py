@@ -8,9 +8,9 @@ import warnings
 import numpy as np
 from matplotlib.figure import Figure
 
-from edgecsd.attribution import OVERLAP, LinkFigures
-from edgecsd.evidence import Evidence
-from edgecsd.gates import Judgement
+from edgecsd.gate.evidence import Evidence
+from edgecsd.gate.gates import Judgement
+from edgecsd.gate.waterfall import OVERLAP, LinkFigures
 from edgecsd.report.embedding_map import Distances, Points, map_figure
 from edgecsd.report.html import PageFigure
 from edgecsd.report.plots import histogram

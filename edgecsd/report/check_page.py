@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgecsd.evidence import Evidence
-from edgecsd.gates import Gate, Judgement, Verdict
+from edgecsd.gate.evidence import Evidence
+from edgecsd.gate.gates import Gate, Judgement, Verdict
 from edgecsd.report.check_cards import LEGEND, CardGroup, Photos, card_groups, cards_note
 from edgecsd.report.check_figures import page_figures
 from edgecsd.report.check_tables import (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edgecsd.attribution import MAP, OVERLAP, RECALL_1, LinkFigures
-from edgecsd.evidence import Evidence
-from edgecsd.evidence_facts import LatencyFacts, LinkName
+from edgecsd.gate.evidence import Evidence
+from edgecsd.gate.facts import LatencyFacts, LinkName
+from edgecsd.gate.waterfall import MAP, OVERLAP, RECALL_1, LinkFigures
 from edgecsd.metrics.bootstrap import told
 
 Rows = tuple[tuple[str, ...], ...]

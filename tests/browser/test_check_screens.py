@@ -11,9 +11,9 @@ from devtools import Chromium
 from saved_evidence import make_evidence
 from screens import Screen, look, start
 
-from edgecsd.evidence_facts import DeviceFacts, Diagnosis, LatencyFacts, LinkName
-from edgecsd.gates import DEFAULT_THRESHOLDS
-from edgecsd.judging import judge
+from edgecsd.gate.facts import DeviceFacts, Diagnosis, LatencyFacts, LinkName
+from edgecsd.gate.judging import judge
+from edgecsd.gate.thresholds import DEFAULT_THRESHOLDS
 from edgecsd.photos.finding import find_images
 from edgecsd.quantisation.precisions import Precision
 from edgecsd.report.check_page import write_page

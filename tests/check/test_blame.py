@@ -15,11 +15,11 @@ from onnx import numpy_helper
 from edgecsd.check import check
 from edgecsd.check.pairing import CheckOptions
 from edgecsd.errors import BadInputError
-from edgecsd.evidence_facts import LinkName
 from edgecsd.exporting import export
 from edgecsd.features import FeatureStore, Items, write_store
-from edgecsd.gate import CheckResult
-from edgecsd.gates import Gate, Verdict
+from edgecsd.gate.facts import LinkName
+from edgecsd.gate.gates import Gate, Verdict
+from edgecsd.gate.verdict import CheckResult
 from edgecsd.index.building import build_index
 from edgecsd.query_models import load_query_model, save_query_model
 

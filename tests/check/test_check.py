@@ -14,13 +14,14 @@ from doubles import PixelGallery
 from edgecsd.check import check, default_folder
 from edgecsd.check.pairing import CheckOptions
 from edgecsd.errors import BadInputError
-from edgecsd.evidence import read_evidence
-from edgecsd.evidence_facts import LinkName
 from edgecsd.extract import extract
 from edgecsd.features import FeatureStore
 from edgecsd.files.whole import sha256_file
-from edgecsd.gate import CheckResult, gate
-from edgecsd.gates import DEFAULT_THRESHOLDS, Gate, Verdict
+from edgecsd.gate.evidence import read_evidence
+from edgecsd.gate.facts import LinkName
+from edgecsd.gate.gates import Gate, Verdict
+from edgecsd.gate.thresholds import DEFAULT_THRESHOLDS
+from edgecsd.gate.verdict import CheckResult, gate
 from edgecsd.index.building import build_index
 from edgecsd.photos.decoding import read_image
 from edgecsd.photos.finding import find_images

@@ -19,7 +19,7 @@ from edgecsd.cli import app
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.evaluate import evaluate
 from edgecsd.features import FeatureStore, Items, write_store
-from edgecsd.gate import CheckResult
+from edgecsd.gate.verdict import CheckResult
 from edgecsd.index.building import build_index
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.index_places import MilvusAddress, open_index

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from edgecsd.check import check
 from edgecsd.check.pairing import CheckOptions
-from edgecsd.gate import CheckResult, gate
-from edgecsd.gates import Verdict
+from edgecsd.gate.gates import Verdict
+from edgecsd.gate.verdict import CheckResult, gate
 from edgecsd.photos.finding import find_images
 from edgecsd.query_models import load_query_model
 from edgecsd.targets.artifact import read_metadata, target_module

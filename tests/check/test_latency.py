@@ -14,8 +14,8 @@ from edgecsd.check import check
 from edgecsd.check.latency import find_latency
 from edgecsd.check.pairing import CheckOptions
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.evidence import read_evidence
 from edgecsd.files.whole import sha256_file
+from edgecsd.gate.evidence import read_evidence
 
 
 @pytest.fixture(scope="module")

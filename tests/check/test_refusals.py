@@ -18,7 +18,7 @@ from edgecsd.check import check, default_folder
 from edgecsd.check.pairing import CheckOptions, gallery_features
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.extract import extract
-from edgecsd.gates import Verdict
+from edgecsd.gate.gates import Verdict
 from edgecsd.index.building import build_index
 from edgecsd.photos.finding import find_images
 from edgecsd.progress import SILENT

@@ -15,15 +15,16 @@ from edgecsd import cli
 from edgecsd.check import check
 from edgecsd.check.pairing import CheckOptions
 from edgecsd.errors import EdgecsdError, IncompatibleError
-from edgecsd.evidence import read_evidence
-from edgecsd.evidence_facts import GoldenFacts
 from edgecsd.exporting import export
 from edgecsd.features import FeatureStore
-from edgecsd.gate import gate
-from edgecsd.gates import DEFAULT_THRESHOLDS, Kind
+from edgecsd.gate.evidence import read_evidence
+from edgecsd.gate.facts import GoldenFacts
+from edgecsd.gate.gates import Kind
+from edgecsd.gate.judging import judge
+from edgecsd.gate.thresholds import DEFAULT_THRESHOLDS
+from edgecsd.gate.verdict import gate
 from edgecsd.golden.verifying import verify
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.judging import judge
 from edgecsd.photos import contract as preprocess
 from edgecsd.photos.contract import Interpolation
 from edgecsd.quantisation.precisions import Precision

@@ -14,10 +14,11 @@ from figure_checks import PageReader
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from saved_evidence import make_evidence
 
-from edgecsd.evidence import Evidence
-from edgecsd.evidence_facts import DeviceFacts, Diagnosis, LatencyFacts, LinkName
-from edgecsd.gates import DEFAULT_THRESHOLDS, Judgement
-from edgecsd.judging import judge
+from edgecsd.gate.evidence import Evidence
+from edgecsd.gate.facts import DeviceFacts, Diagnosis, LatencyFacts, LinkName
+from edgecsd.gate.gates import Judgement
+from edgecsd.gate.judging import judge
+from edgecsd.gate.thresholds import DEFAULT_THRESHOLDS
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.report.check_cards import Photos, card_groups

@@ -9,10 +9,11 @@ from xml.etree import ElementTree
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from saved_evidence import make_evidence
 
-from edgecsd.evidence_facts import LinkName
-from edgecsd.gates import DEFAULT_THRESHOLDS, Verdict
-from edgecsd.judging import judge
-from edgecsd.report.junit import write_junit
+from edgecsd.gate.facts import LinkName
+from edgecsd.gate.gates import Verdict
+from edgecsd.gate.judging import judge
+from edgecsd.gate.junit import write_junit
+from edgecsd.gate.thresholds import DEFAULT_THRESHOLDS
 
 W8A8 = DEFAULT_THRESHOLDS["w8a8"]  # type: ignore[index]
 

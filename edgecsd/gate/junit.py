@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
-from edgecsd.evidence import Evidence
 from edgecsd.files.whole import replace_whole
-from edgecsd.gates import Gate, Judgement, Verdict
+from edgecsd.gate.evidence import Evidence
+from edgecsd.gate.gates import Gate, Judgement, Verdict
 
 
 def write_junit(path: Path, evidence: Evidence, judgement: Judgement) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgecsd.evidence import Evidence, find_evidence, finite_json, read_evidence
-from edgecsd.gates import Gate, Judgement, Verdict, choose_thresholds, read_thresholds
-from edgecsd.judging import judge
+from edgecsd.gate.evidence import Evidence, find_evidence, finite_json, read_evidence
+from edgecsd.gate.gates import Gate, Judgement, Verdict
+from edgecsd.gate.judging import judge
+from edgecsd.gate.thresholds import choose_thresholds, read_thresholds
 
 __all__ = ["CheckResult", "gate", "judge"]
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.evidence import Evidence, LinkEvidence
-from edgecsd.evidence_facts import LinkName
+from edgecsd.gate.evidence import Evidence, LinkEvidence
+from edgecsd.gate.facts import LinkName
 from edgecsd.metrics.bootstrap import Interval, bootstrap_intervals
 from edgecsd.metrics.retrieval import average_precision_of, overlap_at, rank_biased_overlap
 

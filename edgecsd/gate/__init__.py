@@ -1,0 +1,1 @@
+"""Judges measured evidence against thresholds and gives the verdict; runs no model."""
