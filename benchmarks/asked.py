@@ -11,7 +11,7 @@ from seeded.workshop import CALIBRATION, Workshop
 
 from edgecsd.benchmark import Benchmark
 from edgecsd.embedding import Embedder, embed_images
-from edgecsd.features import Items
+from edgecsd.features.store import Items
 from edgecsd.metrics.bootstrap import paired_difference
 from edgecsd.relevance import make_benchmark
 

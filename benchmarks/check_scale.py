@@ -34,7 +34,7 @@ from edgecsd.bench.bench_device import read_kilobytes
 from edgecsd.check import check
 from edgecsd.check.pairing import CheckOptions
 from edgecsd.embedding import embed_images
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import write_json
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.photos.finding import find_images

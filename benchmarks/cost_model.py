@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 SECONDS = 3600.0  # of an hour
 NUMBER_BYTES = {"float32": 4, "float16": 2, "int8": 1}  # of a store's vectors
-HELD_GB = 0.27  # edgecsd.mapped_vectors.HELD_VALUES as float32: more is left on disk
+HELD_GB = 0.27  # edgecsd.features.mapped.HELD_VALUES as float32: more is left on disk
 PROCESS_GB = 1.0  # libraries, network, a batch, blocks of mining (mining.py: 0.4 beyond start)
 
 

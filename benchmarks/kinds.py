@@ -31,7 +31,7 @@ from edgecsd.distill_config import make_config
 from edgecsd.errors import BadInputError
 from edgecsd.evaluate import OWN_ROW, evaluate
 from edgecsd.extract import extract
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import write_json
 from edgecsd.head_kinds import Pooling, ProjectionKind
 from edgecsd.metrics.bootstrap import paired_difference

@@ -75,7 +75,7 @@ def forward_products(name: str, size: int) -> float:
 def extraction(photos: int) -> dict[str, Any]:
     from edgecsd.demo_photos import food_photos
     from edgecsd.engine import Engine
-    from edgecsd.features import Items, write_store
+    from edgecsd.features.store import Items, write_store
     from edgecsd.gallery_models import load_gallery_model, prepare
     from edgecsd.progress import SILENT
 
@@ -99,9 +99,9 @@ def extraction(photos: int) -> dict[str, Any]:
 
 
 def training() -> dict[str, Any]:
+    from edgecsd.features.space import EmbeddingSpace
     from edgecsd.losses.csd_kl import csd_kl
     from edgecsd.query_models import create_query_model
-    from edgecsd.space import EmbeddingSpace
 
     torch.manual_seed(0)
     model = create_query_model(QUERY_MODEL, EmbeddingSpace(gallery_model="made-up", dim=DIM)).train()
@@ -142,7 +142,7 @@ def mining(rows: int) -> dict[str, Any]:
 def building(store: Path, rows: int, kind: str) -> dict[str, Any]:
     import faiss
 
-    from edgecsd.features import FeatureStore
+    from edgecsd.features.store import FeatureStore
     from edgecsd.index.building import build_index
 
     faiss.omp_set_num_threads(1)

@@ -23,7 +23,7 @@ from edgecsd.embedding import embed_images
 from edgecsd.evaluate import embed_store_items
 from edgecsd.exporting import export
 from edgecsd.extract import extract
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import size_bytes, write_json
 from edgecsd.photos.finding import find_images
 from edgecsd.query_models import QueryModelEmbedder, load_query_model

@@ -12,12 +12,12 @@ from PIL import Image
 
 from edgecsd.embedding import embed_images
 from edgecsd.exporting import export
-from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.features.space import EmbeddingSpace
+from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.index.building import build_index
 from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.finding import find_images
 from edgecsd.query_models import QueryModelEmbedder, create_query_model, load_query_model, save_query_model
-from edgecsd.space import EmbeddingSpace
 
 SIZE = 32  # pixels the tiny query model sees
 CLUSTERS = 200

@@ -46,9 +46,9 @@ def training(dim: int) -> dict[str, float]:
     """Images a second: forward, loss, backward and optimizer step of the demo's query model; pixels are at hand."""
     import torch
 
+    from edgecsd.features.space import EmbeddingSpace
     from edgecsd.losses.csd_kl import csd_kl
     from edgecsd.query_models import create_query_model
-    from edgecsd.space import EmbeddingSpace
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -87,8 +87,8 @@ def names(rows: int) -> tuple[str, ...]:
 
 def make_store(folder: Path, rows: int, dim: int) -> dict[str, float]:
     """The store that is indexed and pushed."""
-    from edgecsd.features import Items, write_store
-    from edgecsd.space import EmbeddingSpace
+    from edgecsd.features.space import EmbeddingSpace
+    from edgecsd.features.store import Items, write_store
 
     ids = names(rows)
     digests = tuple(sha256(item.encode()).hexdigest() for item in ids)
@@ -103,7 +103,7 @@ def opening(folder: Path, small: Path) -> dict[str, float]:
     A small store is opened before, so that what libraries take by themselves is not counted; and nothing was let go
     before that could be used again, as it was in the process that made the store.
     """
-    from edgecsd.features import FeatureStore
+    from edgecsd.features.store import FeatureStore
 
     FeatureStore.open(small)
     levels = [read_kilobytes("RssAnon") or 0]
@@ -122,7 +122,7 @@ def mining(folder: Path, dim: int) -> dict[str, float]:
     """Multiply-adds a second of exact mining."""
     import torch
 
-    from edgecsd.features import FeatureStore
+    from edgecsd.features.store import FeatureStore
     from edgecsd.mining import nearest
 
     torch.set_num_threads(1)
@@ -141,7 +141,7 @@ def indexing(folder: Path, kind: str) -> dict[str, float]:
     """Seconds of the whole build, bytes on disk, ms a query one at a time."""
     import faiss
 
-    from edgecsd.features import FeatureStore
+    from edgecsd.features.store import FeatureStore
     from edgecsd.index.building import build_index
 
     faiss.omp_set_num_threads(1)
@@ -163,7 +163,7 @@ def indexing(folder: Path, kind: str) -> dict[str, float]:
 
 def pushing(folder: Path, kind: str) -> dict[str, float]:
     """Rows a second into a Milvus Lite server in a process of its own, verified, and its bytes on disk."""
-    from edgecsd.features import FeatureStore
+    from edgecsd.features.store import FeatureStore
     from edgecsd.index_places import MilvusAddress
     from edgecsd.milvus_push import push
 

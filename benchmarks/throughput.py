@@ -34,9 +34,9 @@ from edgecsd.distill_config import DistillConfig
 from edgecsd.engine import Engine
 from edgecsd.errors import EdgecsdError
 from edgecsd.extract import extract
+from edgecsd.features.mapped import FlatViews
 from edgecsd.files.whole import write_json
 from edgecsd.gallery_models import GalleryModel, load_gallery_model, prepare
-from edgecsd.mapped_vectors import FlatViews
 from edgecsd.objective import Objective
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet, load_in_order

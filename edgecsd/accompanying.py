@@ -54,9 +54,9 @@ def require_beside(run: Path, file: Path, *, index: Path | None, baked: bool) ->
     require_free_for_pack(_pack_of(file))
     if index is None:
         return
+    from edgecsd.features.space import require_same_space
     from edgecsd.index_places import open_index
     from edgecsd.query_models import read_config
-    from edgecsd.space import require_same_space
 
     require_same_space(read_config(run).space, open_index(index).space, str(run), str(index))
 

@@ -16,14 +16,14 @@ import torch
 from torch import nn
 
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.features import FeatureStore
+from edgecsd.features.space import require_same_space
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding_out, require_free
 from edgecsd.files.whole import read_json, replace_whole, write_json
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import load_query_model, save_query_model
 from edgecsd.run_folder import read_result
 from edgecsd.selection import HeldOutBy
-from edgecsd.space import require_same_space
 from edgecsd.whiten import spectrum_of
 from edgecsd.wiener import FEWEST, wiener_filter
 

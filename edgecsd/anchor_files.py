@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError
+from edgecsd.features.mapped import Vectors
 from edgecsd.files.whole import Parts, read_json, replace_whole, save_array, sha256_file, write_json, writing_array
-from edgecsd.mapped_vectors import Vectors
 
 Floats = NDArray[np.float32]
 

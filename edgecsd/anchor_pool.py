@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edgecsd.anchor_kinds import AnchorKind
 from edgecsd.distill_config import DistillConfig
 from edgecsd.errors import BadInputError
-from edgecsd.mapped_vectors import FlatViews, Vectors, chosen_views
+from edgecsd.features.mapped import FlatViews, Vectors, chosen_views
 from edgecsd.photos.decoding import photo_digest
 from edgecsd.training_set import TrainingSet
 

@@ -16,9 +16,9 @@ from edgecsd.anchor_files import Anchors, read_anchors, write_anchors
 from edgecsd.anchor_kinds import AnchorKind, Mining
 from edgecsd.distributed import ALONE, Ranks
 from edgecsd.errors import BadInputError
+from edgecsd.features.mapped import MappedVectors, Queries, Vectors, digest
 from edgecsd.files.places import sharing
 from edgecsd.files.whole import Parts, digest_of
-from edgecsd.mapped_vectors import MappedVectors, Queries, Vectors, digest
 from edgecsd.mining import drawn_for_each, drawn_order, first_of, in_blocks, mine
 from edgecsd.progress import SILENT, Reporter
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.metrics.bootstrap import Interval, bootstrap_intervals
 from edgecsd.metrics.retrieval import (
     Relevance,

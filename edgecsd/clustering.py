@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, missing_extra
-from edgecsd.mapped_vectors import MappedVectors, Vectors
+from edgecsd.features.mapped import MappedVectors, Vectors
 
 try:
     import faiss

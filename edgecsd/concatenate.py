@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from edgecsd.errors import BadInputError, IncompatibleError, validation_text
-from edgecsd.features import KIND, FeatureStore, Items, write_store
+from edgecsd.features.shards import Shard, floating, require_dtype, wider
+from edgecsd.features.space import EmbeddingSpace, SpacePart
+from edgecsd.features.store import KIND, FeatureStore, Items, write_store
 from edgecsd.files.places import holding_out, require_free
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.shards import Shard, floating, require_dtype, wider
-from edgecsd.space import EmbeddingSpace, SpacePart
 
 NAMED = 5  # items that an error names
 

@@ -22,6 +22,7 @@ from edgecsd.check.pairing import find_answers
 from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.export_places import suffix_of
 from edgecsd.exporting import export
+from edgecsd.features.space import require_same_space
 from edgecsd.files.places import holding_out, require_writable
 from edgecsd.files.whole import replace_whole, write_json
 from edgecsd.gate.verdict import CheckResult
@@ -38,7 +39,6 @@ from edgecsd.quantisation.precisions import Precision
 from edgecsd.query_models import read_config
 from edgecsd.recipes import Recipe
 from edgecsd.report.card import CARD, Measured, card
-from edgecsd.space import require_same_space
 from edgecsd.targets.artifact import latency_measurable
 
 FEWEST, CALIBRATION = 16, 64  # photos that give ranges: `check` asks for 16

@@ -23,7 +23,7 @@ from edgecsd.errors import BadInputError
 from edgecsd.evaluate import embed_store_items
 from edgecsd.exporting import export
 from edgecsd.extract import extract
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import size_bytes, write_json
 from edgecsd.gate.verdict import CheckResult
 from edgecsd.index.building import build_index

@@ -23,7 +23,7 @@ from edgecsd.distill_config import DistillConfig, Loss
 from edgecsd.distributed import Ranks, own_cores, ranks
 from edgecsd.embedding import PART_ITEMS
 from edgecsd.errors import BadInputError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding_out
 from edgecsd.files.whole import write_json
 from edgecsd.frozen_features import frozen_features

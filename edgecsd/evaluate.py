@@ -14,7 +14,8 @@ from edgecsd.benchmark import DEPTHS, Benchmark, Figures, score_settings
 from edgecsd.embedding import Embedder, embed_images
 from edgecsd.errors import BadInputError
 from edgecsd.evaluation_task import EvaluationTask, open_task
-from edgecsd.features import FeatureStore
+from edgecsd.features.space import EmbeddingSpace, require_same_space
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import sha256_file
 from edgecsd.index_places import MilvusAddress, index_name, open_index
 from edgecsd.per_query import EvaluationProtocol, PerQuery
@@ -23,7 +24,6 @@ from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.ranking import rank
 from edgecsd.relevance import make_benchmark
-from edgecsd.space import EmbeddingSpace, require_same_space
 
 __all__ = [
     "DEPTHS", "OWN_ROW", "Benchmark", "EvaluateResult", "Figures", "embed_store_items", "evaluate", "make_benchmark",

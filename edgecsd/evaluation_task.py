@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgecsd.benchmark import Benchmark, Figures
 from edgecsd.errors import BadInputError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import sha256_file
 from edgecsd.ground_truth import GroundTruth, match_ids, read_ground_truth
 from edgecsd.metrics import bootstrap

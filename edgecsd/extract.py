@@ -11,7 +11,10 @@ from edgecsd.distributed import ranks
 from edgecsd.embedding import PART_ITEMS, embed_parts, join_parts
 from edgecsd.engine import Engine
 from edgecsd.errors import BadInputError, validation_text
-from edgecsd.features import KIND, FeatureStore, Items, write_store
+from edgecsd.features.shards import require_dtype
+from edgecsd.features.space import EmbeddingSpace
+from edgecsd.features.store import KIND, FeatureStore, Items, write_store
+from edgecsd.features.whitening import Whitening
 from edgecsd.files.places import holding_out, require_free
 from edgecsd.files.whole import Parts, digest_of
 from edgecsd.gallery_models import GalleryModel, WhitenedGalleryModel, load_gallery_model, prepare
@@ -20,9 +23,6 @@ from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.views import ViewRecipe, ViewStrength, view_recipe
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.shards import require_dtype
-from edgecsd.space import EmbeddingSpace
-from edgecsd.whitening import Whitening
 
 
 @holding_out

@@ -13,10 +13,10 @@ import numpy as np
 
 from edgecsd.engine import Engine
 from edgecsd.errors import BadInputError, EdgecsdError, first_line
+from edgecsd.features.space import EmbeddingSpace
 from edgecsd.gallery_models import Floats, Pixels, named_space, normalise
 from edgecsd.photos.contract import Preprocess
 from edgecsd.progress import Reporter
-from edgecsd.space import EmbeddingSpace
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from edgecsd.engine import Engine
 from edgecsd.errors import BadInputError, IncompatibleError, first_line, missing_extra, validation_text
+from edgecsd.features.space import EmbeddingSpace, require_same_space
+from edgecsd.features.whitening import Whitening
 from edgecsd.files.whole import digest_of, read_json, sha256_file
 from edgecsd.photos.contract import BRIGHTEST, Preprocess, preprocess_from_json
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.space import EmbeddingSpace, require_same_space
-from edgecsd.whitening import Whitening
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]

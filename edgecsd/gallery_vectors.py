@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.features import FeatureStore
+from edgecsd.features.shards import let_go
+from edgecsd.features.store import FeatureStore
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.shards import let_go
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.space import EmbeddingSpace
+from edgecsd.features.space import EmbeddingSpace
 
 HEADER = "x-edgecsd-space"
 NORM_TOLERANCE = 1e-2  # of 1: fp16 and 8-bit tails stay within 2e-3, a vector that was not normalised is far off

@@ -18,6 +18,7 @@ from torch import nn
 from edgecsd.closed_form import STRENGTHS, ClosedForms, Projection
 from edgecsd.distill_config import DistillConfig
 from edgecsd.distributed import Ranks
+from edgecsd.features.mapped import FlatViews
 from edgecsd.files.whole import replace_whole
 from edgecsd.frozen_features import Array
 from edgecsd.head_training import (
@@ -32,7 +33,6 @@ from edgecsd.head_training import (
     train_head,
 )  # fmt: skip
 from edgecsd.interpolation import State
-from edgecsd.mapped_vectors import FlatViews
 from edgecsd.objective import Objective
 from edgecsd.progress import Reporter
 from edgecsd.query_models import QueryModel

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecsd.distill_config import DistillConfig
+from edgecsd.features.mapped import FlatViews
 from edgecsd.interpolation import State, best_between, head_shares, interpolated, least_of_a_head
-from edgecsd.mapped_vectors import FlatViews
 from edgecsd.objective import Objective
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import QueryModel

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, first_line
-from edgecsd.features import KIND, FeatureStore, Items, check_vectors, write_store
+from edgecsd.features.shards import require_dtype
+from edgecsd.features.space import EmbeddingSpace
+from edgecsd.features.store import KIND, FeatureStore, Items, check_vectors, write_store
 from edgecsd.files.places import holding_out, require_free
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.shards import require_dtype
-from edgecsd.space import EmbeddingSpace
 
 Floats = NDArray[np.float32] | NDArray[np.float16]  # float16 stays float16: its unit vectors are less exactly so
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecsd.errors import BadInputError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding_out
 from edgecsd.files.whole import remove, replace_whole, write_json
 from edgecsd.gallery_vectors import exact_neighbours, store_blocks, without_own

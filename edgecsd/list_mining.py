@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from edgecsd.anchor_kinds import Mining
 from edgecsd.distributed import ALONE, Ranks
+from edgecsd.features.mapped import Queries, Vectors
 from edgecsd.files.whole import Parts
-from edgecsd.mapped_vectors import Queries, Vectors
 from edgecsd.mining import Floats, Found, Rows, in_blocks, named, nearest, rows_at_once
 from edgecsd.neighbour_search import InvertedLists
 from edgecsd.progress import SILENT, Reporter

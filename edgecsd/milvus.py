@@ -25,9 +25,9 @@ from edgecsd.errors import (
     missing_extra,
     validation_text,
 )
+from edgecsd.features.space import EmbeddingSpace
 from edgecsd.index.kinds import IndexType
 from edgecsd.index_places import MilvusAddress
-from edgecsd.space import EmbeddingSpace
 
 try:
     import pymilvus

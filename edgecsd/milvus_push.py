@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
-from edgecsd.features import FeatureStore
+from edgecsd.features.space import advice
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import digest_of
 from edgecsd.gallery_vectors import store_rows
 from edgecsd.index.kinds import IndexType, index_parameters
@@ -31,7 +32,6 @@ from edgecsd.milvus import (
 )  # fmt: skip
 from edgecsd.milvus_index import open_collection
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.space import advice
 
 FLAT_ROWS = 100_000  # up to here an exact search takes some ten milliseconds of one core
 SEGMENT_BYTES = 1 << 30  # Milvus' default: it builds one index for each segment of a collection, not one for all

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from edgecsd.distributed import ALONE, Ranks
+from edgecsd.features.mapped import Queries, Vectors, fill
 from edgecsd.files.whole import Parts
-from edgecsd.mapped_vectors import Queries, Vectors, fill
 from edgecsd.progress import SILENT, Reporter
 
 BLOCK_VALUES = 32_000_000  # similarities held at once while mining: 128 MB

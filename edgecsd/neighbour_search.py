@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import missing_extra
+from edgecsd.features.mapped import Queries, Vectors, fill
 from edgecsd.files.whole import remove, replace_whole
 from edgecsd.index.kinds import POINTS_PER_LIST, usual_lists
-from edgecsd.mapped_vectors import Queries, Vectors, fill
 from edgecsd.quiet import quiet_conversion
 
 try:

@@ -17,6 +17,7 @@ from edgecsd.anchors import contextual_similarities, make_anchors
 from edgecsd.clustering import product_codebooks
 from edgecsd.distill_config import ANCHORED_LOSSES, DistillConfig, Loss
 from edgecsd.distributed import ALONE, Ranks
+from edgecsd.features.mapped import FlatViews, Views, chosen_views
 from edgecsd.files.whole import digest_of
 from edgecsd.losses.csd_kl import csd_kl
 from edgecsd.losses.csd_l1 import csd_l1
@@ -26,7 +27,6 @@ from edgecsd.losses.raml import raml
 from edgecsd.losses.regression import regression
 from edgecsd.losses.rop import rop
 from edgecsd.losses.ssp import ssp
-from edgecsd.mapped_vectors import FlatViews, Views, chosen_views
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.training_set import TrainingSet
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgecsd import __version__
 from edgecsd.errors import BadInputError, DamagedFileError, validation_text
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import digest_of, replace_whole
 
 KIND = "per-query results"

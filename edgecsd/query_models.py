@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from edgecsd.backbones import create_backbone, to_input
 from edgecsd.errors import BadInputError, DamagedFileError, validation_text
+from edgecsd.features.space import EmbeddingSpace
 from edgecsd.files.whole import read_json, replace_whole, write_json
 from edgecsd.gallery_models import Floats, Pixels
 from edgecsd.head_kinds import Pooling, ProjectionKind
 from edgecsd.multi_scale import SINGLE_SCALE, multi_scale, scaled_sides
 from edgecsd.photos.contract import Interpolation, Preprocess, Resize
 from edgecsd.pooling import Pool, scaled_l2
-from edgecsd.space import EmbeddingSpace
 from edgecsd.weights import weights_digest
 
 SCHEMA_VERSION = 3

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from edgecsd.embedding import Embedder
 from edgecsd.errors import BadInputError
 from edgecsd.evaluate import embed_store_items
-from edgecsd.features import FeatureStore
+from edgecsd.features.space import EmbeddingSpace, require_same_space
+from edgecsd.features.store import FeatureStore
 from edgecsd.photos.finding import find_images
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.space import EmbeddingSpace, require_same_space
 
 SPLIT_SEED = 20
 FEWEST = 20  # queries, half of which are tuned on

@@ -14,8 +14,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.features import FeatureStore
-from edgecsd.shards import Shard
+from edgecsd.features.shards import Shard
+from edgecsd.features.store import FeatureStore
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

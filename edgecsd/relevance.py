@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from edgecsd.benchmark import ALL, OWN_DEPTH, Benchmark
 from edgecsd.errors import BadInputError
-from edgecsd.features import FeatureStore
+from edgecsd.features.space import require_same_space
+from edgecsd.features.store import FeatureStore
 from edgecsd.ground_truth import GroundTruth, Setting
 from edgecsd.metrics.retrieval import Relevance
 from edgecsd.photos.decoding import photo_digest
 from edgecsd.ranking import Searched, search
-from edgecsd.space import require_same_space
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

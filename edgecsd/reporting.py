@@ -10,7 +10,8 @@ from pathlib import Path
 from edgecsd import __version__
 from edgecsd.errors import BadInputError
 from edgecsd.evaluate import embed_store_items
-from edgecsd.features import FeatureStore
+from edgecsd.features.space import require_same_space
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding_out, require_free
 from edgecsd.files.whole import replace_whole, write_json
 from edgecsd.photos.finding import find_images
@@ -27,7 +28,6 @@ from edgecsd.report.retrieval_page import Card, Thumbnails, retrieval_figure
 from edgecsd.report.search import choose_queries
 from edgecsd.report.study_figures import Study, read_study
 from edgecsd.run_folder import DistillResult, read_result
-from edgecsd.space import require_same_space
 from edgecsd.training_log import read_records
 
 KIND, SCHEMA_VERSION, MANIFEST = "report", 1, "report.json"

@@ -13,7 +13,7 @@ import torch
 from edgecsd import __version__
 from edgecsd.distill_config import DistillConfig
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import require_kind
 from edgecsd.files.whole import digest_of, read_json, remove, sha256_file, write_json
 from edgecsd.training_set import TrainingSet

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from edgecsd.benchmark import DEPTHS, Benchmark, Figures, judged_rows
 from edgecsd.errors import BadInputError
-from edgecsd.features import FeatureStore
+from edgecsd.features.space import require_same_space
+from edgecsd.features.store import FeatureStore
 from edgecsd.index.kinds import IndexType
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.ranking import NOWHERE, Found
-from edgecsd.space import require_same_space
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

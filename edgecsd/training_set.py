@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError
-from edgecsd.features import FeatureStore
-from edgecsd.mapped_vectors import FlatViews, Queries, Vectors, Views, gallery_vectors, view_vectors
+from edgecsd.features.mapped import FlatViews, Queries, Vectors, Views, gallery_vectors, view_vectors
+from edgecsd.features.space import require_same_space
+from edgecsd.features.store import FeatureStore
 from edgecsd.metrics.retrieval import overlap_at
 from edgecsd.mining import nearest
 from edgecsd.photos.decoding import photo_digest
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.views import ViewRecipe
 from edgecsd.selection import HeldOutBy
-from edgecsd.space import require_same_space
 
 Floats = NDArray[np.float32]
 BLOCK_ROWS = 65_536  # vectors that are held while clusters are sought

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError
-from edgecsd.features import KIND, FeatureStore, write_store
+from edgecsd.features.shards import INT8, LARGEST, Shard, floating, require_dtype
+from edgecsd.features.space import require_same_space
+from edgecsd.features.store import KIND, FeatureStore, write_store
+from edgecsd.features.whitening import BLOCK_ROWS, Spectrum, Whitening, learn, spectrum
 from edgecsd.files.places import holding_out, require_free
 from edgecsd.progress import SILENT, Advance, Reporter
-from edgecsd.shards import INT8, LARGEST, Shard, floating, require_dtype
-from edgecsd.space import require_same_space
-from edgecsd.whitening import BLOCK_ROWS, Spectrum, Whitening, learn, spectrum
 
 
 @holding_out

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.whitening import Spectrum
+from edgecsd.features.whitening import Spectrum
 
 FEWEST = 20  # photos that tell an error
 Doubles = NDArray[np.float64]

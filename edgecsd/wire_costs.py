@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.gallery_vectors import Blocks, exact_neighbours, store_blocks, unit, without_own
 from edgecsd.metrics.bootstrap import Interval, bootstrap_interval, paired_difference
 from edgecsd.metrics.retrieval import cosines, overlap_at, require_depth

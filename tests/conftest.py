@@ -16,7 +16,7 @@ from PIL import Image
 from xdist.scheduler import LoadScopeScheduling
 
 from edgecsd.extract import extract
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 
 gc.set_threshold(50_000, 20, 100)  # a conversion makes millions of objects; collecting as usual is a tenth of its time
 

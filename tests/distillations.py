@@ -14,7 +14,7 @@ from edgecsd import distill as distill_module
 from edgecsd import training
 from edgecsd.distill import distill
 from edgecsd.distill_config import DistillConfig
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.photos.finding import find_images
 from edgecsd.run_folder import DistillResult
 from edgecsd.training import NetworkTraining

@@ -6,9 +6,9 @@ import time
 
 import numpy as np
 
+from edgecsd.features.space import EmbeddingSpace
 from edgecsd.gallery_models import normalise
 from edgecsd.photos.contract import Preprocess
-from edgecsd.space import EmbeddingSpace
 
 
 class PixelGallery:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from doubles import PixelGallery
 
-from edgecsd.features import FeatureStore, Items, write_store
-from edgecsd.space import EmbeddingSpace
+from edgecsd.features.space import EmbeddingSpace
+from edgecsd.features.store import FeatureStore, Items, write_store
 
 SPACE = EmbeddingSpace(gallery_model="acme-v7", dim=16)
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.features.space import EmbeddingSpace
+from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.index.engine import make_engine
 from edgecsd.index.kinds import IndexType
 from edgecsd.index.opened import GalleryIndex, write_items, write_manifest
 from edgecsd.index.storing import MAIN, write_faiss
-from edgecsd.space import EmbeddingSpace
 
 DIM, COUNT = 32, 600
 

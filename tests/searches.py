@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.precision_search import search
 from edgecsd.precision_search.objectives import Objectives
 from edgecsd.precision_search.search import search_precision

@@ -13,13 +13,13 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from edgecsd.features import Items, write_store
+from edgecsd.features.space import EmbeddingSpace
+from edgecsd.features.store import Items, write_store
 from edgecsd.handshake import HEADER
 from edgecsd.index.building import build_index
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.serve.application import Service, make_application
 from edgecsd.serve.server import make_server
-from edgecsd.space import EmbeddingSpace
 
 TOKEN = "token-of-the-tests"
 DIM = 16

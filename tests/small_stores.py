@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecsd.features import Items, write_store
+from edgecsd.features.space import EmbeddingSpace
+from edgecsd.features.store import Items, write_store
 from edgecsd.photos.views import ViewRecipe
-from edgecsd.space import EmbeddingSpace
 
 SPACE = EmbeddingSpace(gallery_model="acme-v7", dim=4)
 

@@ -20,7 +20,7 @@ from edgecsd.cli import app
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.exporting import export
 from edgecsd.extract import extract
-from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gallery_vectors import unit
 from edgecsd.quantisation.calibration import synthetic_pixels
 from edgecsd.query_models import create_query_model, load_query_model, read_config, save_query_model

@@ -16,7 +16,7 @@ from edgecsd.anchor_pool import anchor_pool
 from edgecsd.distill_config import make_config
 from edgecsd.errors import BadInputError
 from edgecsd.extract import extract
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.photos.finding import find_images
 from edgecsd.selection import HeldOutBy
 from edgecsd.training_set import TrainingSet, make_training_set
@@ -92,7 +92,7 @@ def test_more_views_than_there_are(photos: Path, pixel_store: FeatureStore) -> N
 def test_a_gallery_on_disk_gets_no_views(
     photos: Path, pixel_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgecsd.mapped_vectors.HELD_VALUES", 0)
+    monkeypatch.setattr("edgecsd.features.mapped.HELD_VALUES", 0)
     data = make(photos, pixel_store)
     assert anchor_pool(data, config()).vectors is data.gallery
     with pytest.raises(BadInputError, match="--anchor-views 1: the gallery has 24 vectors, which stay on disk"):

@@ -9,10 +9,10 @@ import pytest
 
 from edgecsd.benchmark import Benchmark, mean_name, score_settings
 from edgecsd.errors import BadInputError
-from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.features.space import EmbeddingSpace
+from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.metrics.retrieval import Relevance, average_precision, precision_at, rank_biased_overlap, recall_at
 from edgecsd.ranking import rank
-from edgecsd.space import EmbeddingSpace
 
 SPACE = EmbeddingSpace(gallery_model="acme-v7", dim=8)
 

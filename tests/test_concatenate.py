@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 from doubles import PixelGallery
 
-from edgecsd import cli, shards
+from edgecsd import cli
 from edgecsd.concatenate import concatenate
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.extract import extract
-from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.features import shards
+from edgecsd.features.space import EmbeddingSpace
+from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.views import ViewRecipe
 from edgecsd.progress import Silent
-from edgecsd.space import EmbeddingSpace
 from edgecsd.whiten import whiten
 
 IDS = tuple("abcdefgh")

@@ -15,7 +15,7 @@ import pytest
 from small_stores import SPACE, unit, write_ten
 
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 
 
 @pytest.fixture

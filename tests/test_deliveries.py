@@ -17,7 +17,7 @@ from edgecsd.cli.delivery_program import delivery_program
 from edgecsd.delivery import deliver
 from edgecsd.errors import BadInputError, GateFailedError, IncompatibleError
 from edgecsd.extract import extract
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding
 from edgecsd.index.building import build_index
 from edgecsd.photos.finding import find_images

@@ -21,8 +21,8 @@ from edgecsd.anchors import make_anchors
 from edgecsd.closed_form import STRENGTHS, ClosedForms
 from edgecsd.errors import BadInputError
 from edgecsd.extract import extract
-from edgecsd.features import FeatureStore
-from edgecsd.mapped_vectors import FlatViews, chosen_views
+from edgecsd.features.mapped import FlatViews, chosen_views
+from edgecsd.features.store import FeatureStore
 from edgecsd.objective import Objective
 from edgecsd.photos.finding import find_images
 from edgecsd.progress import Silent

@@ -17,7 +17,7 @@ from edgecsd.distill import _require_shareable
 from edgecsd.distill_config import Loss
 from edgecsd.distributed import Ranks
 from edgecsd.errors import BadInputError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 
 
 def torchrun(photos: Path, store: Path, out: Path, dies: str = "never") -> subprocess.CompletedProcess[str]:

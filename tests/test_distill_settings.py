@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from edgecsd.anchor_kinds import AnchorKind
 from edgecsd.distill_config import ANCHORED_LOSSES, Loss
 from edgecsd.errors import BadInputError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.head_stage import HeadStage
 from edgecsd.progress import Advance, Silent
 from edgecsd.query_models import load_query_model

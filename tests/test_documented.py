@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import warm
 
-from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gallery_vectors import unit
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from edgecsd.embedding import BATCH_PIXELS, _ahead, embed_images
 from edgecsd.errors import BadInputError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import Parts
 from edgecsd.photos.boxes import Box
 from edgecsd.photos.contract import Preprocess, Resize

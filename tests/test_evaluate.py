@@ -14,7 +14,7 @@ from edgecsd.benchmark import Benchmark
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.evaluate import OWN_ROW, embed_store_items, evaluate
 from edgecsd.extract import extract
-from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.metrics.retrieval import Relevance
 from edgecsd.photos.finding import find_images
 from edgecsd.ranking import rank

@@ -14,7 +14,8 @@ from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.evaluate import OWN_ROW, embed_store_items, evaluate
 from edgecsd.evaluation_task import open_task
 from edgecsd.extract import extract
-from edgecsd.features import Items, write_store
+from edgecsd.features.space import EmbeddingSpace
+from edgecsd.features.store import Items, write_store
 from edgecsd.ground_truth import Setting, read_ground_truth
 from edgecsd.metrics.retrieval import average_precision
 from edgecsd.photos.boxes import Box
@@ -22,7 +23,6 @@ from edgecsd.photos.finding import find_images
 from edgecsd.progress import Silent
 from edgecsd.ranking import rank
 from edgecsd.relevance import ground_truth_benchmarks, own_photos
-from edgecsd.space import EmbeddingSpace
 
 
 def ground_truth(path: Path, *, hard: bool = True, box: str = "") -> Path:

@@ -12,14 +12,14 @@ from doubles import PixelGallery
 import edgecsd.extract
 from edgecsd.errors import BadInputError
 from edgecsd.extract import extract
-from edgecsd.features import FeatureStore
+from edgecsd.features.shards import to_int8
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import sha256_file
 from edgecsd.photos.decoding import read_image
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.views import view_recipe
 from edgecsd.progress import Silent
-from edgecsd.shards import to_int8
 
 
 class Notes(Silent):

@@ -15,7 +15,7 @@ from doubles import PixelGallery
 import edgecsd.extract
 from edgecsd.errors import BadInputError
 from edgecsd.extract import extract
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import sha256_file
 from edgecsd.progress import Silent
 

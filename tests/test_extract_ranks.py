@@ -11,7 +11,7 @@ import pytest
 
 from edgecsd.distributed import Ranks, own_cores, ranks
 from edgecsd.errors import BadInputError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import sha256_file
 
 FILES = ("features-00000-of-00001.npy", "views-00000-of-00001.npy", "items.parquet")

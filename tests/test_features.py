@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from small_stores import SPACE, items, unit, write_ten
 
-import edgecsd.shards
+import edgecsd.features.shards
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.features import FeatureStore, Items, check_vectors, write_store
+from edgecsd.features.store import FeatureStore, Items, check_vectors, write_store
 from edgecsd.files.whole import read_manifest, sha256_file
 from edgecsd.photos.views import ViewRecipe
 
@@ -70,7 +70,7 @@ def test_a_store_without_views_has_one_vector_an_item(tmp_path: Path) -> None:
 
 
 def test_shards_follow_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edgecsd.shards, "SHARD_ROWS", 4)
+    monkeypatch.setattr(edgecsd.features.shards, "SHARD_ROWS", 4)
     vectors = unit(10)
     opened = write_store(tmp_path / "s", SPACE, items(10), vectors, dtype="float32")
     names = sorted(p.name for p in (tmp_path / "s").glob("*.npy"))

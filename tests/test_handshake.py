@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from edgecsd.errors import BadInputError, IncompatibleError
+from edgecsd.features.space import EmbeddingSpace
 from edgecsd.handshake import (
     HEADER,
     QueryVectorError,
@@ -20,7 +21,6 @@ from edgecsd.handshake import (
     require_fingerprint,
     require_query,
 )
-from edgecsd.space import EmbeddingSpace
 
 SPACE = EmbeddingSpace(gallery_model="acme-v7", dim=4)
 OTHER = EmbeddingSpace(gallery_model="acme-v8", dim=4)

@@ -15,7 +15,7 @@ from doubles import PixelGallery
 
 from edgecsd.errors import BadInputError, ImageReadError
 from edgecsd.extract import extract
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import sha256_file
 from edgecsd.photos.elsewhere import expand_braces
 from edgecsd.photos.finding import find_images

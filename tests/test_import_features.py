@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from edgecsd.errors import BadInputError
-from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.features.space import EmbeddingSpace
+from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.import_features import import_features
 from edgecsd.index.building import build_index
-from edgecsd.space import EmbeddingSpace
 
 NAMES = [f"shop/{row}.jpg" for row in range(10)]
 

@@ -21,7 +21,7 @@ LIGHT_MODULES = {  # module -> the heavy libraries that it may load
     "edgecsd.files.whole": (),
     "edgecsd.photos.contract": (),
     "edgecsd.progress": (),
-    "edgecsd.space": (),
+    "edgecsd.features.space": (),
     "edgecsd.photos.images": (),
     "edgecsd.losses": (),
     "edgecsd.anchor_kinds": (),
@@ -40,7 +40,7 @@ LIGHT_MODULES = {  # module -> the heavy libraries that it may load
     "edgecsd.bench.bench_device": (),
     "edgecsd.doctor": (),
     "edgecsd.cli": (),
-    "edgecsd.features": ("pyarrow",),
+    "edgecsd.features.store": ("pyarrow",),
     "edgecsd.extract": ("pyarrow",),
 }
 

@@ -15,14 +15,14 @@ import pytest
 
 from edgecsd import index as index_module
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
-from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.features.space import EmbeddingSpace
+from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.files.whole import sha256_file
 from edgecsd.index.building import build_index
 from edgecsd.index.engine import vectors_of_faiss_file
 from edgecsd.index.kinds import IndexType, index_parameters
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.probes.recall import LEAST
-from edgecsd.space import EmbeddingSpace
 
 
 def make_store(path: Path, vectors: np.ndarray) -> FeatureStore:

@@ -13,7 +13,7 @@ import pytest
 from galleries import DIM, clustered, make_store
 
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
-from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.files.whole import sha256_file
 from edgecsd.index import building, engine, storing
 from edgecsd.index.building import build_index

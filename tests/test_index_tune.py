@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from edgecsd import index_trials, index_tune
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, GateFailedError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.index import engine
 from edgecsd.index.building import build_index
 from edgecsd.index.opened import GalleryIndex

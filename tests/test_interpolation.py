@@ -15,7 +15,7 @@ from distillations import config, run
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.head_training import BEST_CLOSED_FORM, STAGE_START
 from edgecsd.interpolation import MANY, Kept, State, best_between, head_shares, interpolated, least_of_a_head
 from edgecsd.progress import Silent

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from edgecsd import anchors as anchors_module
-from edgecsd import mapped_vectors, mining, neighbour_search, training_set
+from edgecsd import mining, neighbour_search, training_set
 from edgecsd.anchor_kinds import AnchorKind, Mining
 from edgecsd.anchors import make_anchors, products
-from edgecsd.features import FeatureStore
-from edgecsd.mapped_vectors import FlatViews, MappedVectors, MappedViews, digest
-from edgecsd.shards import from_int8, read_shard, to_int8
+from edgecsd.features import mapped as mapped_vectors
+from edgecsd.features.mapped import FlatViews, MappedVectors, MappedViews, digest
+from edgecsd.features.shards import from_int8, read_shard, to_int8
+from edgecsd.features.store import FeatureStore
 
 Floats = NDArray[np.float32]
 

@@ -16,7 +16,8 @@ from edgecsd import cli
 from edgecsd.errors import BadInputError
 from edgecsd.exporting import export
 from edgecsd.extract import extract
-from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.features.space import EmbeddingSpace
+from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.index.building import build_index
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.matrix import matrix
@@ -25,7 +26,6 @@ from edgecsd.matrix.result import MatrixResult, Pairing
 from edgecsd.matrix.rollout import rollout
 from edgecsd.photos.finding import find_images
 from edgecsd.query_models import create_query_model, save_query_model
-from edgecsd.space import EmbeddingSpace
 
 # Figures, on vectors: no file is run here.
 

@@ -15,7 +15,7 @@ from galleries import clustered, make_store
 
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError, MissingBackendError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.index.building import build_index
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.index_places import MilvusAddress, index_name, index_place, open_index

@@ -11,7 +11,7 @@ import pytest
 from galleries import clustered, make_store
 
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.index_places import MilvusAddress, open_index
 from edgecsd.milvus import connect, count_rows
 from edgecsd.milvus_push import push

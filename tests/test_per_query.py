@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.per_query import (
     METADATA_KEY,
     EvaluationProtocol,

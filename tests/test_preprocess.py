@@ -10,9 +10,9 @@ from PIL import Image
 from pydantic import ValidationError
 
 from edgecsd.errors import BadInputError, IncompatibleError
+from edgecsd.features.space import EmbeddingSpace
 from edgecsd.photos.boxes import Box, box_from_cells, box_from_numbers
 from edgecsd.photos.contract import Interpolation, Preprocess, Resize, preprocess_from_json
-from edgecsd.space import EmbeddingSpace
 
 
 @pytest.mark.parametrize("interpolation", list(Interpolation))

@@ -11,7 +11,7 @@ import pytest
 from galleries import clustered, make_store, unit
 
 from edgecsd import index as index_module
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.gallery_vectors import StoredVectors, exact_neighbours, store_blocks, store_rows
 from edgecsd.index.building import build_index
 from edgecsd.probes import run_probes

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from edgecsd.backbones import to_input
 from edgecsd.errors import BadInputError, DamagedFileError
+from edgecsd.features.space import EmbeddingSpace
 from edgecsd.head_kinds import Pooling, ProjectionKind
 from edgecsd.photos.contract import Interpolation, Preprocess, Resize
 from edgecsd.query_models import QueryModel, create_query_model, load_query_model, read_config, save_query_model
-from edgecsd.space import EmbeddingSpace
 
 SPACE = EmbeddingSpace(gallery_model="acme-v7", preprocess=Preprocess(size=300), dim=24)
 TINY = "test_efficientnet"  # timm's network for tests: 0.36 M parameters

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 from edgecsd.backbones import to_input
 from edgecsd.errors import BadInputError
 from edgecsd.evaluate import evaluate
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.query_models import QueryModel, QueryModelEmbedder, create_query_model, save_query_model
 
 SCALES = (1.25, 1.0, 0.75)

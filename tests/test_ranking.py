@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from edgecsd import ranking
-from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.features.space import EmbeddingSpace
+from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.ranking import NOWHERE, Searched, rank, search
-from edgecsd.space import EmbeddingSpace
 
 
 def coarse(rows: int, seed: int, dim: int = 6) -> np.ndarray:
@@ -108,7 +108,7 @@ def small_store(path: Path, vectors: np.ndarray) -> FeatureStore:
 
 
 def test_stores_on_disk_follow_the_vectors_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgecsd.shards.SHARD_ROWS", 10)
+    monkeypatch.setattr("edgecsd.features.shards.SHARD_ROWS", 10)
     unit = [np.repeat(np.eye(8, dtype=np.float32), 3, axis=0) * sign for sign in (1, -1, 1)]
     stores = (small_store(tmp_path / "a", unit[1]), small_store(tmp_path / "b", unit[2]))
     searched, joined = Searched(unit[0], stores), np.concatenate(unit)

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError
 from edgecsd.exporting import export
+from edgecsd.features.space import EmbeddingSpace
 from edgecsd.quantisation.precisions import EightBit, Precision
 from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.recipes import RECIPES, Found, Recipe, find_recipe, write_recipe
-from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.artifact import target_module
 from edgecsd.targets.metadata import Target
 

@@ -16,7 +16,7 @@ from edgecsd import head_stage
 from edgecsd.closed_form import ClosedForms, Projection
 from edgecsd.distill_config import make_config
 from edgecsd.errors import BadInputError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.head_training import BEST_CLOSED_FORM, HeadPlan, repeat_head
 from edgecsd.progress import Silent
 from edgecsd.query_models import load_query_model

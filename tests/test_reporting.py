@@ -18,7 +18,7 @@ from edgecsd.cli import main
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.evaluate import embed_store_items
 from edgecsd.extract import extract
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.photos.finding import find_images
 from edgecsd.query_models import QueryModelEmbedder, load_query_model
 from edgecsd.relevance import make_benchmark

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgecsd import shards
 from edgecsd.errors import BadInputError
-from edgecsd.shards import (
+from edgecsd.features import shards
+from edgecsd.features.shards import (
     Int8Rows,
     from_int8,
     let_go,

@@ -10,11 +10,11 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from edgecsd import space as space_module
 from edgecsd.errors import IncompatibleError
+from edgecsd.features import space as space_module
+from edgecsd.features.space import EmbeddingSpace, SpacePart, require_same_space
 from edgecsd.files.whole import canonical_json
 from edgecsd.photos.contract import Interpolation, Preprocess
-from edgecsd.space import EmbeddingSpace, SpacePart, require_same_space
 
 SPACE = EmbeddingSpace(gallery_model="acme-v7", weights_digest="ab", preprocess=Preprocess(size=64), dim=256)
 
@@ -57,7 +57,7 @@ def test_scales_and_parts_are_read_back() -> None:
 
 def test_another_process_finds_the_same_fingerprint() -> None:
     program = (
-        "from edgecsd.space import EmbeddingSpace; from edgecsd.photos.contract import Preprocess; "
+        "from edgecsd.features.space import EmbeddingSpace; from edgecsd.photos.contract import Preprocess; "
         "print(EmbeddingSpace(gallery_model='acme-v7', weights_digest='ab', preprocess=Preprocess(size=64), dim=256)"
         ".fingerprint)"
     )

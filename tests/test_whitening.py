@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from whitenings import FLOAT32, found, vectors
 
+import edgecsd.features.whitening
 import edgecsd.whiten
-import edgecsd.whitening
 from edgecsd.errors import BadInputError
-from edgecsd.shards import from_int8, to_int8
-from edgecsd.whitening import learn, spectrum
+from edgecsd.features.shards import from_int8, to_int8
+from edgecsd.features.whitening import learn, spectrum
 
 FLOAT16 = float(np.finfo(np.float16).eps)
 
 
 def test_the_spectrum_is_that_of_numpys_covariance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edgecsd.whitening, "BLOCK_ROWS", 50)
+    monkeypatch.setattr(edgecsd.features.whitening, "BLOCK_ROWS", 50)
     rows = vectors()
     advanced: list[int] = []
     result = spectrum(lambda: [rows[:7], rows[7:200], rows[200:]], FLOAT32, advanced.append)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgecsd.features.whitening import spectrum
 from edgecsd.gallery_vectors import unit
 from edgecsd.metrics.retrieval import overlap_at
-from edgecsd.whitening import spectrum
 from edgecsd.wiener import error_ratio, wiener_filter
 
 DIM, MEAN = 24, 0.3

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecsd.whitening import spectrum
+from edgecsd.features.whitening import spectrum
 
 FLOAT32 = float(np.finfo(np.float32).eps)
 

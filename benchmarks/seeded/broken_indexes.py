@@ -16,7 +16,7 @@ from seeded.workshop import Floats, Pair, Workshop, box_of, items_of, other_shap
 from torchvision.transforms import v2 as transforms
 
 from edgecsd.extract import extract
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import sha256_file
 from edgecsd.gallery_models import load_gallery_model
 from edgecsd.photos.images import ImageSet

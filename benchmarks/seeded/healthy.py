@@ -14,7 +14,7 @@ from seeded.case import Case
 from seeded.workshop import Pair, Workshop, items_of
 
 from edgecsd.extract import extract
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import replace_whole
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet

@@ -20,7 +20,7 @@ from edgecsd.distill import distill
 from edgecsd.distill_config import DistillConfig
 from edgecsd.embedding import embed_images
 from edgecsd.evaluate import embed_store_items
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import digest_of
 from edgecsd.head_training import project_all
 from edgecsd.metrics.retrieval import average_precision, overlap_at

@@ -23,7 +23,7 @@ from write import write_study
 
 from edgecsd.cli.console import ConsoleReporter
 from edgecsd.embedding import embed_images
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.gallery_models import normalise
 from edgecsd.head_kinds import Pooling
 from edgecsd.query_models import create_query_model

@@ -85,7 +85,7 @@ def served_page(
     """The phone page for an artifact, as edgecsd serve has it, over a gallery of its own few photos."""
     from edgecsd.serve.server import listen, make_server  # first of all: it says which extra is missing
 
-    from edgecsd.features import Items, write_store  # isort: skip
+    from edgecsd.features.store import Items, write_store  # isort: skip
     from edgecsd.index.building import build_index
     from edgecsd.serve.application import Service, make_application
     from edgecsd.serve.assets import runtime_files

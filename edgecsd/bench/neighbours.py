@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgecsd.bench.schema import Neighbours
 from edgecsd.errors import BadInputError
-from edgecsd.space import require_same_space
+from edgecsd.features.space import require_same_space
 from edgecsd.targets.metadata import ArtifactMetadata
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from edgecsd.errors import BadInputError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.columns import Column
 from edgecsd.gallery_vectors import Floats, Rows, StoredVectors, exact_neighbours, store_blocks, store_rows, without_own
 from edgecsd.gate.evidence import LinkEvidence

@@ -48,7 +48,7 @@ def command(
     """
     require_there(store, queries, run, artifact, embeddings, images)
     from edgecsd.errors import BadInputError, GateFailedError
-    from edgecsd.features import FeatureStore
+    from edgecsd.features.store import FeatureStore
     from edgecsd.index_tune import CHOSEN, Prefer, tune_index
     from edgecsd.query_vectors import load_query_vectors
     from edgecsd.report.index_figures import tuning_figure

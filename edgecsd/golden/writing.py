@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgecsd import __version__
 from edgecsd.errors import BadInputError, IncompatibleError
+from edgecsd.features.space import require_same_space
 from edgecsd.files.places import holding_out
 from edgecsd.files.whole import read_manifest, replace_whole, sha256_file, write_json
 from edgecsd.golden.choosing import COUNT, Chosen, choose_photos
@@ -29,7 +30,6 @@ from edgecsd.photos.images import ImageSet
 from edgecsd.photos.pixel_mistakes.mistakes import right_pixels
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.query_models import load_query_model
-from edgecsd.space import require_same_space
 from edgecsd.targets.embedder import ArtifactEmbedder
 
 Pixels = NDArray[np.uint8]

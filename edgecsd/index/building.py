@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding_out, require_free
 from edgecsd.files.whole import Parts, replace_whole, save_array, sha256_file
 from edgecsd.index.engine import VERSION, Engine, has_lists, make_engine, sample_size, train

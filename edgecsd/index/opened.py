@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from edgecsd import __version__
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
+from edgecsd.features.space import EmbeddingSpace
 from edgecsd.files.columns import Column, DigestOf, RowOf, read_column
 from edgecsd.files.whole import read_json, read_manifest, sha256_file, write_json
 from edgecsd.index.engine import VERSION
 from edgecsd.index.kinds import FULL_BITS, LATER_DEFAULTS, SEARCH_PARAMETER, SEARCH_PARAMETERS, IndexType
 from edgecsd.index.storing import LISTS, MAIN, RANKING, read_engine
-from edgecsd.space import EmbeddingSpace
 
 if TYPE_CHECKING:
     from edgecsd.index_places import MilvusAddress

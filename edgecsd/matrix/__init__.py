@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from edgecsd.embedding import embed_images
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.features import FeatureStore
+from edgecsd.features.space import require_same_space
+from edgecsd.features.store import FeatureStore
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.index_places import open_index
 from edgecsd.matrix.measure import DEPTH, Judged, measure, update_between
@@ -28,7 +29,6 @@ from edgecsd.metrics.retrieval import require_depth
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.space import require_same_space
 from edgecsd.targets.embedder import ArtifactEmbedder
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, ImageReadError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.gallery_vectors import Floats, Rows, exact_neighbours, store_blocks
 from edgecsd.gate.waterfall import relative_loss
 from edgecsd.metrics.retrieval import cosines, overlap_at

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError
 from edgecsd.export_places import AUTO, default_place, require_not_taken, require_place
-from edgecsd.features import FeatureStore
+from edgecsd.features.space import require_same_space
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding, require_writable
 from edgecsd.files.whole import digest_of, remove, write_json
 from edgecsd.gallery_vectors import store_rows
@@ -32,7 +33,6 @@ from edgecsd.quantisation.equalisation import equalise
 from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
 from edgecsd.query_models import QueryModel, load_query_model
 from edgecsd.recipes import Found, write_recipe
-from edgecsd.space import require_same_space
 from edgecsd.targets.artifact import latency_measurable, parse_target, target_module
 from edgecsd.targets.deploy import DeployModel
 from edgecsd.targets.metadata import Target

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgecsd.distill_config import DistillConfig, TrainPrecision
 from edgecsd.errors import BadInputError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import digest_of, read_json, remove, write_json
 from edgecsd.objective import Objective, make_objective
 from edgecsd.photos.decoding import photo_digest

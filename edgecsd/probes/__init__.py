@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.gallery_models import GalleryModel
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.photos.images import ImageSet

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.gallery_vectors import Floats, Rows, StoredVectors
 from edgecsd.index.engine import INNER_PRODUCT, L2
 from edgecsd.index.opened import GalleryIndex

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import ImageReadError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.gallery_models import GalleryModel, WhitenedGalleryModel
 from edgecsd.gallery_vectors import Floats, Rows, StoredVectors, store_rows, unit
 from edgecsd.index.opened import GalleryIndex

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.metrics.bootstrap import bootstrap_interval, describe, paired_difference, told
 from edgecsd.metrics.retrieval import Relevance
 from edgecsd.report.search import Found, Values, search

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgecsd.errors import validation_text
+from edgecsd.features.space import EmbeddingSpace
 from edgecsd.handshake import require_query
 from edgecsd.serve.limits import Limits
 from edgecsd.serve.refusal import Refusal
-from edgecsd.space import EmbeddingSpace
 from edgecsd.wire import NUMBERS, Code, Codebook, decode
 
 JSON, RAW = "application/json", "application/octet-stream"

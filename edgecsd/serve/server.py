@@ -15,11 +15,11 @@ from pathlib import Path
 
 from edgecsd.bench.neighbours import NeighbourIndex
 from edgecsd.errors import BadInputError, missing_extra
+from edgecsd.features.space import require_same_space
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.index_places import open_index
 from edgecsd.photos.finding import find_images
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.space import require_same_space
 from edgecsd.targets.artifact import read_metadata, target_of
 from edgecsd.wire import Codebook
 

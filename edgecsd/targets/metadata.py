@@ -17,10 +17,10 @@ from pydantic import (
 )
 
 from edgecsd.errors import DamagedFileError, validation_text
+from edgecsd.features.space import EmbeddingSpace, Metric
 from edgecsd.photos.contract import PIXEL_STEPS, PixelSteps, Preprocess
 from edgecsd.photos.whole_photo import PhotoSize, WholePhoto
 from edgecsd.quantisation.precisions import Precision
-from edgecsd.space import EmbeddingSpace, Metric
 
 SCHEMA_VERSION: Literal[2] = 2
 FIRST_VERSION: Literal[1] = 1  # without `pixels`; still read

@@ -24,7 +24,7 @@ from edgecsd.bench.run import bench
 from edgecsd.bench.schema import Status
 from edgecsd.bench.ssh import parse_address
 from edgecsd.errors import BadInputError, IncompatibleError, MissingBackendError
-from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.index.building import build_index
 from edgecsd.targets.artifact import read_metadata
 

@@ -16,7 +16,7 @@ from screens import start
 from web_folder import onnx_runtime, pixels_js, served, visit
 
 from edgecsd.exporting import export
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.golden.writing import write_golden_pack
 from edgecsd.index.building import build_index
 

@@ -10,7 +10,7 @@ from distillations import config, run
 
 from edgecsd.check import check
 from edgecsd.exporting import export
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.gate.verdict import CheckResult
 from edgecsd.index.building import build_index
 

@@ -16,7 +16,7 @@ from edgecsd.check import check
 from edgecsd.check.pairing import CheckOptions
 from edgecsd.errors import BadInputError
 from edgecsd.exporting import export
-from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gate.facts import LinkName
 from edgecsd.gate.gates import Gate, Verdict
 from edgecsd.gate.verdict import CheckResult

@@ -18,7 +18,7 @@ from edgecsd.check import check, default_folder
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.evaluate import evaluate
-from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gate.verdict import CheckResult
 from edgecsd.index.building import build_index
 from edgecsd.index.opened import GalleryIndex

@@ -19,9 +19,9 @@ import typer
 import yaml
 
 from edgecsd import cli
-from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.features.space import EmbeddingSpace
+from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.index.building import build_index
-from edgecsd.space import EmbeddingSpace
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RECIPES = ("github.yml", "gitlab.yml")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from edgecsd.check.gather import without_copies
-from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.features.space import EmbeddingSpace
+from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gallery_vectors import store_blocks
-from edgecsd.space import EmbeddingSpace
 
 STATUS = Path("/proc/self/status")
 COUNT, DIM = 60_000, 256  # 61 MB as float32

@@ -8,7 +8,7 @@ import pytest
 from distillations import config, run
 
 from edgecsd.exporting import export
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.golden.writing import write_golden_pack
 from edgecsd.index.building import build_index
 

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
-from edgecsd.features import Items, write_store
+from edgecsd.features.space import EmbeddingSpace
+from edgecsd.features.store import Items, write_store
 from edgecsd.files.whole import sha256_file
 from edgecsd.golden.pack import read_pack
 from edgecsd.golden.tolerances import noisy
@@ -24,7 +25,6 @@ from edgecsd.photos.decoding import decode_image
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.pixel_mistakes.mistakes import MISTAKES
 from edgecsd.progress import Silent
-from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.artifact import load_runner
 
 

@@ -16,13 +16,13 @@ from edgecsd.accompanying import put_beside
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.exporting import export
-from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.features.space import EmbeddingSpace
+from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.files.whole import sha256_file
 from edgecsd.golden.pack import read_pack
 from edgecsd.index.building import build_index
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.whole_photo import ANY_SIZE
-from edgecsd.space import EmbeddingSpace
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 from model_files import TARGETS
 
 from edgecsd.exporting import export
+from edgecsd.features.space import EmbeddingSpace
 from edgecsd.query_models import create_query_model, save_query_model
-from edgecsd.space import EmbeddingSpace
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from distillations import config, run
 
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.photos.finding import find_images
 from edgecsd.precision_search.held_out import HeldOut
 from edgecsd.query_models import load_query_model, read_config

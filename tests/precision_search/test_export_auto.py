@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.precision_search.results import NothingFitsError
 
 

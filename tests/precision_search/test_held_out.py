@@ -12,7 +12,7 @@ from doubles import PixelGallery
 from PIL import Image
 
 from edgecsd.extract import extract
-from edgecsd.features import FeatureStore, Items, write_store
+from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gallery_vectors import exact_neighbours, store_blocks, unit
 from edgecsd.metrics.bootstrap import queries_needed
 from edgecsd.photos.finding import find_images

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from searches import few_trials, searched
 
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.precision_search import attempts, search
 from edgecsd.precision_search.results import NothingFitsError
 from edgecsd.quantisation.precisions import STANDARD, Precision

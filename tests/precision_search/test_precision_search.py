@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, GateFailedError
-from edgecsd.features import FeatureStore, write_store
+from edgecsd.features.store import FeatureStore, write_store
 from edgecsd.files.places import holding
 from edgecsd.gallery_vectors import unit
 from edgecsd.photos.finding import find_images

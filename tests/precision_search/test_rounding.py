@@ -11,7 +11,8 @@ import torch
 
 from edgecsd.backbones import to_input
 from edgecsd.exporting import export
-from edgecsd.features import FeatureStore
+from edgecsd.features.space import EmbeddingSpace
+from edgecsd.features.store import FeatureStore
 from edgecsd.head_kinds import ProjectionKind
 from edgecsd.photos.finding import find_images
 from edgecsd.precision_search.held_out import HeldOut
@@ -22,7 +23,6 @@ from edgecsd.quantisation.bias_correction import convolutions_in_order, hooked, 
 from edgecsd.quantisation.calibration import synthetic_pixels
 from edgecsd.quantisation.precisions import STANDARD, EightBit
 from edgecsd.query_models import QueryModel, create_query_model, load_query_model, read_config, save_query_model
-from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.artifact import load_runner
 from edgecsd.targets.deploy import DeployModel
 

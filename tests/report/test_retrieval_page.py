@@ -10,7 +10,7 @@ import numpy as np
 from figure_checks import ink
 from PIL import Image
 
-from edgecsd.features import FeatureStore
+from edgecsd.features.store import FeatureStore
 from edgecsd.photos.finding import find_images
 from edgecsd.report.plots import save
 from edgecsd.report.retrieval_page import THUMBNAIL, Card, Mark, Shown, Thumbnails, retrieval_figure, thumbnail

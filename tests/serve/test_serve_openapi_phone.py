@@ -20,6 +20,7 @@ from serving import DIM, TOKEN, client, make_index, running, unit
 
 from edgecsd.bench.neighbours import NeighbourIndex
 from edgecsd.bench.rows_file import read_rows
+from edgecsd.features.space import EmbeddingSpace
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.finding import find_images
@@ -30,7 +31,6 @@ from edgecsd.serve.memory_files import MemoryFile
 from edgecsd.serve.phone import PhonePage, page_files
 from edgecsd.serve.photos import Thumbnails
 from edgecsd.serve.reports import ReportBook
-from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.metadata import ArtifactMetadata
 
 PHOTOS, GOLDEN = 12, 3

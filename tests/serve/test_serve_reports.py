@@ -12,11 +12,11 @@ import pytest
 from pydantic import ValidationError
 from serving import DIM, unit
 
+from edgecsd.features.space import EmbeddingSpace
 from edgecsd.photos.contract import Preprocess
 from edgecsd.serve.golden import GoldenPhotos
 from edgecsd.serve.memory_files import MemoryFile
 from edgecsd.serve.reports import PhoneReport, ReportBook, describe
-from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.metadata import ArtifactMetadata
 
 EMBEDDINGS = unit(2, seed=8)

@@ -15,11 +15,11 @@ from onnx import TensorProto, numpy_helper
 
 from edgecsd.backbones import to_input
 from edgecsd.exporting import ExportResult, export
+from edgecsd.features.space import EmbeddingSpace
 from edgecsd.head_kinds import Pooling
 from edgecsd.photos.decoding import read_image
 from edgecsd.photos.finding import find_images
 from edgecsd.query_models import create_query_model, save_query_model
-from edgecsd.space import EmbeddingSpace
 
 pytestmark = pytest.mark.slow  # five conversions
 

@@ -12,8 +12,8 @@ import pytest
 from model_files import foreign
 
 from edgecsd.errors import BadInputError, DamagedFileError
+from edgecsd.features.space import EmbeddingSpace
 from edgecsd.photos.contract import PIXEL_STEPS, Preprocess
-from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.artifact import parse_target, read_metadata, target_module
 from edgecsd.targets.metadata import ArtifactMetadata, Target, metadata_from_json
 

@@ -16,8 +16,8 @@ from ai_edge_litert.interpreter import Interpreter
 from onnx import NodeProto, numpy_helper
 from target_models import Make
 
+from edgecsd.features.space import EmbeddingSpace
 from edgecsd.query_models import create_query_model
-from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME
 from edgecsd.targets.deploy import DeployModel
 

@@ -16,13 +16,13 @@ from target_models import Make, Pixels
 from edgecsd.backbones import to_input
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.exporting import compare
+from edgecsd.features.space import EmbeddingSpace
 from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.decoding import read_image
 from edgecsd.photos.finding import find_images
 from edgecsd.quantisation.precisions import Precision
 from edgecsd.query_models import QueryModel, create_query_model
 from edgecsd.quiet import quiet_conversion
-from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME
 from edgecsd.targets.coreml_convert import convert
 from edgecsd.targets.coreml_describe import describe

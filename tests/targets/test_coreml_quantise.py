@@ -11,10 +11,10 @@ import torch
 from target_models import PHOTOS, Make, Pixels
 
 from edgecsd.exporting import compare, export
+from edgecsd.features.space import EmbeddingSpace
 from edgecsd.photos.decoding import read_image
 from edgecsd.photos.finding import find_images
 from edgecsd.query_models import create_query_model, save_query_model
-from edgecsd.space import EmbeddingSpace
 from edgecsd.targets.artifact import load_runner, read_metadata
 from edgecsd.targets.coreml_arguments import Operator
 from edgecsd.targets.coreml_evaluator import CoremlEvaluator

@@ -25,12 +25,21 @@ from pydantic import ValidationError
 
 from edgecsd import __version__
 from edgecsd.errors import BadInputError, DamagedFileError, validation_text
+from edgecsd.features.shards import (
+    INT8,
+    SHARD_ROWS,
+    Shard,
+    blocks_of,
+    check_shards,
+    read_into,
+    require_dtype,
+    write_shards,
+)
+from edgecsd.features.space import EmbeddingSpace
+from edgecsd.features.whitening import WHITENING_FILE, Whitening, read_whitening
 from edgecsd.files.columns import Column, RowOf, first_repeated, read_column
 from edgecsd.files.whole import digest_of, read_manifest, replace_whole, require_digest, sha256_file, write_json
 from edgecsd.photos.views import ViewRecipe
-from edgecsd.shards import INT8, SHARD_ROWS, Shard, blocks_of, check_shards, read_into, require_dtype, write_shards
-from edgecsd.space import EmbeddingSpace
-from edgecsd.whitening import WHITENING_FILE, Whitening, read_whitening
 
 KIND = "feature store"
 ITEMS = "items.parquet"

@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from edgecsd.errors import BadInputError, DamagedFileError, first_line
+from edgecsd.features.shards import Shard
+from edgecsd.features.space import EmbeddingSpace
 from edgecsd.progress import Advance
-from edgecsd.shards import Shard
-from edgecsd.space import EmbeddingSpace
 
 WHITENING_FILE = "whitening.safetensors"
 BLOCK_ROWS = 8192  # rows that are in memory as float64 at a time

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.features import FeatureStore
+from edgecsd.features.shards import Rows, Shard, read_into
+from edgecsd.features.store import FeatureStore
 from edgecsd.photos.views import ViewRecipe
-from edgecsd.shards import Rows, Shard, read_into
 
 HELD_VALUES = 1 << 26  # vectors up to so many values are held as float32 (256 MB), more are left on disk
 HASHED_ROWS = 65_536  # as float32 at once

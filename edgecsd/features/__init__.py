@@ -1,0 +1,1 @@
+"""The gallery's vectors: their embedding space, the feature store, its shards, whitening."""
