@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from seeded.workshop import CALIBRATION, Workshop
 
 from edgecsd.benchmark import Benchmark
-from edgecsd.embedding import Embedder, embed_images
 from edgecsd.features.store import Items
 from edgecsd.metrics.bootstrap import paired_difference
+from edgecsd.models.embedding import Embedder, embed_images
 from edgecsd.relevance import make_benchmark
 
 OVERLAP_K = 10

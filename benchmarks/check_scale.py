@@ -33,13 +33,13 @@ from scale_data import CLUSTERS, make_gallery, make_photos, make_queries, make_r
 from edgecsd.bench.bench_device import read_kilobytes
 from edgecsd.check import check
 from edgecsd.check.pairing import CheckOptions
-from edgecsd.embedding import embed_images
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import write_json
 from edgecsd.index.opened import GalleryIndex
+from edgecsd.models.embedding import embed_images
+from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.finding import find_images
 from edgecsd.progress import SILENT, Advance
-from edgecsd.query_models import QueryModelEmbedder, load_query_model
 from edgecsd.report.plots import line_with_band, save
 from edgecsd.targets.embedder import ArtifactEmbedder
 

@@ -36,7 +36,7 @@ from edgecsd.bench.ratio import interleaved_ratio
 from edgecsd.cli.console import ConsoleReporter, table
 from edgecsd.errors import EdgecsdError
 from edgecsd.files.whole import read_json, size_bytes, write_json
-from edgecsd.query_models import QueryModelEmbedder, load_query_model
+from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.targets.embedder import ArtifactEmbedder
 from edgecsd.targets.metadata import Target
 

@@ -26,11 +26,11 @@ from environment import environment
 
 from edgecsd.demo_photos import food_photos
 from edgecsd.distributed import ranks
-from edgecsd.embedding import embed_parts, join_parts
-from edgecsd.engine import Engine
-from edgecsd.extract import GalleryEmbedder
 from edgecsd.files.whole import Parts, write_json
-from edgecsd.gallery_models import load_gallery_model, prepare
+from edgecsd.models.embedding import embed_parts, join_parts
+from edgecsd.models.frozen_forward import Engine
+from edgecsd.models.gallery.loading import load_gallery_model
+from edgecsd.models.gallery.model import GalleryEmbedder, prepare
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.views import view_recipe

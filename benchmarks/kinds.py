@@ -33,12 +33,12 @@ from edgecsd.evaluate import OWN_ROW, evaluate
 from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import write_json
-from edgecsd.head_kinds import Pooling, ProjectionKind
 from edgecsd.metrics.bootstrap import paired_difference
+from edgecsd.models.query import create_query_model, save_query_model
+from edgecsd.models.query_config import Pooling, ProjectionKind
 from edgecsd.per_query import QueryScores
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
-from edgecsd.query_models import create_query_model, save_query_model
 
 REPORTER = ConsoleReporter()
 DISTILLED = "distilled"

@@ -74,9 +74,10 @@ def forward_products(name: str, size: int) -> float:
 
 def extraction(photos: int) -> dict[str, Any]:
     from edgecsd.demo_photos import food_photos
-    from edgecsd.engine import Engine
     from edgecsd.features.store import Items, write_store
-    from edgecsd.gallery_models import load_gallery_model, prepare
+    from edgecsd.models.frozen_forward import Engine
+    from edgecsd.models.gallery.loading import load_gallery_model
+    from edgecsd.models.gallery.model import prepare
     from edgecsd.progress import SILENT
 
     images = food_photos().subset(range(photos))
@@ -101,7 +102,7 @@ def extraction(photos: int) -> dict[str, Any]:
 def training() -> dict[str, Any]:
     from edgecsd.features.space import EmbeddingSpace
     from edgecsd.losses.csd_kl import csd_kl
-    from edgecsd.query_models import create_query_model
+    from edgecsd.models.query import create_query_model
 
     torch.manual_seed(0)
     model = create_query_model(QUERY_MODEL, EmbeddingSpace(gallery_model="made-up", dim=DIM)).train()

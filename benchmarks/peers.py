@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.query_models import QueryModel
+from edgecsd.models.query import QueryModel
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, read_metadata
 from edgecsd.targets.deploy import DeployModel

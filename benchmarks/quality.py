@@ -19,14 +19,13 @@ from edgecsd.bench.ratio import interleaved_ratio
 from edgecsd.cli.console import ConsoleReporter, table
 from edgecsd.distill import distill
 from edgecsd.distill_config import make_config
-from edgecsd.embedding import embed_images
-from edgecsd.evaluate import embed_store_items
 from edgecsd.exporting import export
 from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import size_bytes, write_json
+from edgecsd.models.embedding import embed_images, embed_store_items
+from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.finding import find_images
-from edgecsd.query_models import QueryModelEmbedder, load_query_model
 from edgecsd.relevance import make_benchmark
 from edgecsd.targets.artifact import read_metadata
 from edgecsd.targets.embedder import ArtifactEmbedder

@@ -25,8 +25,8 @@ from subjects import Subject, chosen_subjects
 from edgecsd.cli.console import ConsoleReporter, table
 from edgecsd.exporting import export
 from edgecsd.files.whole import read_json, write_json
+from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.quantisation.precisions import EightBit
-from edgecsd.query_models import QueryModelEmbedder, load_query_model
 from edgecsd.targets.artifact import parse_target
 from edgecsd.targets.embedder import ArtifactEmbedder
 from edgecsd.targets.metadata import Target

@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgecsd.embedding import embed_images
 from edgecsd.exporting import export
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.index.building import build_index
+from edgecsd.models.embedding import embed_images
+from edgecsd.models.query import QueryModelEmbedder, create_query_model, load_query_model, save_query_model
 from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.finding import find_images
-from edgecsd.query_models import QueryModelEmbedder, create_query_model, load_query_model, save_query_model
 
 SIZE = 32  # pixels the tiny query model sees
 CLUSTERS = 200

@@ -23,10 +23,10 @@ QUERY_MODEL = "tf_efficientnet_lite0"
 def extraction(model: str) -> dict[str, float]:
     """Images a second: decoding, preprocessing and the network, after a first batch that is not timed."""
     from edgecsd.demo_photos import food_photos
-    from edgecsd.embedding import embed_images
-    from edgecsd.engine import Engine
-    from edgecsd.extract import GalleryEmbedder
-    from edgecsd.gallery_models import load_gallery_model, prepare
+    from edgecsd.models.embedding import embed_images
+    from edgecsd.models.frozen_forward import Engine
+    from edgecsd.models.gallery.loading import load_gallery_model
+    from edgecsd.models.gallery.model import GalleryEmbedder, prepare
     from edgecsd.progress import SILENT
 
     photos = food_photos()
@@ -48,7 +48,7 @@ def training(dim: int) -> dict[str, float]:
 
     from edgecsd.features.space import EmbeddingSpace
     from edgecsd.losses.csd_kl import csd_kl
-    from edgecsd.query_models import create_query_model
+    from edgecsd.models.query import create_query_model
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

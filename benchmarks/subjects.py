@@ -11,7 +11,7 @@ import torch
 from seeded.workshop import Workshop
 
 from edgecsd.exporting import export
-from edgecsd.query_models import create_query_model, save_query_model
+from edgecsd.models.query import create_query_model, save_query_model
 from edgecsd.targets.metadata import Target
 
 PRECISIONS = ("fp32", "fp16", "w8a32", "w8a8")
@@ -58,7 +58,7 @@ def chosen_subjects(words: Sequence[str]) -> list[Subject]:
 
 def random_run(workshop: Workshop, name: str) -> Path:
     """A query model with weights at random, whose batch-norm statistics are those of photos."""
-    from edgecsd.backbones import to_input
+    from edgecsd.models.backbones import to_input
 
     folder = workshop.path("runs", name)
     if (folder / "query_model.json").exists():

@@ -28,19 +28,20 @@ from environment import environment
 from numpy.typing import NDArray
 
 from edgecsd.anchors import make_anchors
-from edgecsd.backbones import to_input
 from edgecsd.demo_photos import food_photos
 from edgecsd.distill_config import DistillConfig
-from edgecsd.engine import Engine
 from edgecsd.errors import EdgecsdError
 from edgecsd.extract import extract
 from edgecsd.features.mapped import FlatViews
 from edgecsd.files.whole import write_json
-from edgecsd.gallery_models import GalleryModel, load_gallery_model, prepare
+from edgecsd.models.backbones import to_input
+from edgecsd.models.frozen_forward import Engine
+from edgecsd.models.gallery.loading import load_gallery_model
+from edgecsd.models.gallery.model import GalleryModel, prepare
+from edgecsd.models.query import create_query_model
 from edgecsd.objective import Objective
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet, load_in_order
-from edgecsd.query_models import create_query_model
 from edgecsd.training import NetworkTraining
 from edgecsd.training_set import make_training_set
 

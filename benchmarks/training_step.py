@@ -28,14 +28,14 @@ from environment import environment
 from numpy.typing import NDArray
 
 from edgecsd.anchor_files import Anchors
-from edgecsd.backbones import to_input
 from edgecsd.distill_config import DistillConfig
 from edgecsd.distributed import ALONE
 from edgecsd.features.mapped import MappedVectors, Vectors
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.files.whole import write_json
+from edgecsd.models.backbones import to_input
+from edgecsd.models.query import create_query_model
 from edgecsd.objective import Objective
-from edgecsd.query_models import create_query_model
 from edgecsd.training import NetworkTraining
 
 RESULTS = Path(__file__).parent / "results"

@@ -56,7 +56,7 @@ def require_beside(run: Path, file: Path, *, index: Path | None, baked: bool) ->
         return
     from edgecsd.features.space import require_same_space
     from edgecsd.index_places import open_index
-    from edgecsd.query_models import read_config
+    from edgecsd.models.query_config import read_config
 
     require_same_space(read_config(run).space, open_index(index).space, str(run), str(index))
 

@@ -20,8 +20,8 @@ from edgecsd.features.space import require_same_space
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding_out, require_free
 from edgecsd.files.whole import read_json, replace_whole, write_json
+from edgecsd.models.query import load_query_model, save_query_model
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.query_models import load_query_model, save_query_model
 from edgecsd.run_folder import read_result
 from edgecsd.selection import HeldOutBy
 from edgecsd.whiten import spectrum_of

@@ -29,6 +29,7 @@ from edgecsd.gate.verdict import CheckResult
 from edgecsd.golden.costs import COST_IMAGES
 from edgecsd.golden.writing import write_golden_pack
 from edgecsd.index_places import open_index
+from edgecsd.models.query_config import read_config
 from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.decoding import photo_digest
 from edgecsd.photos.finding import find_images
@@ -36,7 +37,6 @@ from edgecsd.photos.images import ImageSet, load_in_order
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantisation.calibration import calibration_split
 from edgecsd.quantisation.precisions import Precision
-from edgecsd.query_models import read_config
 from edgecsd.recipes import Recipe
 from edgecsd.report.card import CARD, Measured, card
 from edgecsd.targets.artifact import latency_measurable

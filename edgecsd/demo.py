@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgecsd.backbones import create_backbone, to_input
 from edgecsd.bench.run import bench
 from edgecsd.bench.schema import BenchRow
 from edgecsd.benchmark import Benchmark, Figures
@@ -20,7 +19,6 @@ from edgecsd.demo_photos import food_photos, mobilenet_weights
 from edgecsd.distill import distill
 from edgecsd.distill_config import DistillConfig
 from edgecsd.errors import BadInputError
-from edgecsd.evaluate import embed_store_items
 from edgecsd.exporting import export
 from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore
@@ -28,11 +26,13 @@ from edgecsd.files.whole import size_bytes, write_json
 from edgecsd.gate.verdict import CheckResult
 from edgecsd.index.building import build_index
 from edgecsd.index.opened import GalleryIndex
+from edgecsd.models.backbones import create_backbone, to_input
+from edgecsd.models.embedding import embed_store_items
+from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.query_models import QueryModelEmbedder, load_query_model
 from edgecsd.ranking import rank
 from edgecsd.relevance import make_benchmark
 from edgecsd.report.picture import Retrieved, retrieval_picture

@@ -21,21 +21,21 @@ from torch import nn
 from edgecsd.clustering import require_sub_spaces
 from edgecsd.distill_config import DistillConfig, Loss
 from edgecsd.distributed import Ranks, own_cores, ranks
-from edgecsd.embedding import PART_ITEMS
 from edgecsd.errors import BadInputError
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding_out
 from edgecsd.files.whole import write_json
 from edgecsd.frozen_features import frozen_features
-from edgecsd.head_kinds import ProjectionKind
 from edgecsd.head_stage import HeadStage
 from edgecsd.head_training import copy_head
 from edgecsd.losses.order import Order
+from edgecsd.models.embedding import PART_ITEMS
+from edgecsd.models.query import create_query_model, save_query_model
+from edgecsd.models.query_config import ProjectionKind
 from edgecsd.objective import Objective, make_objective
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.run_folder import DistillResult, Stage, check_run, describe_run, read_result, start_run
 from edgecsd.selection import HeldOutBy
 from edgecsd.training import NetworkTraining

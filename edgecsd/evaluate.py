@@ -10,25 +10,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.benchmark import DEPTHS, Benchmark, Figures, score_settings
-from edgecsd.embedding import Embedder, embed_images
+from edgecsd.benchmark import Figures, score_settings
 from edgecsd.errors import BadInputError
 from edgecsd.evaluation_task import EvaluationTask, open_task
 from edgecsd.features.space import EmbeddingSpace, require_same_space
-from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import sha256_file
 from edgecsd.index_places import MilvusAddress, index_name, open_index
+from edgecsd.models.embedding import Embedder, embed_store_items
 from edgecsd.per_query import EvaluationProtocol, PerQuery
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.ranking import rank
-from edgecsd.relevance import make_benchmark
-
-__all__ = [
-    "DEPTHS", "OWN_ROW", "Benchmark", "EvaluateResult", "Figures", "embed_store_items", "evaluate", "make_benchmark",
-    "rank",
-]  # fmt: skip
 
 Floats = NDArray[np.float32]
 OWN_ROW = "gallery model, symmetric"  # the name of the row that the others are measured against
@@ -44,40 +36,6 @@ class EvaluateResult:
     relevance: str
     protocol: EvaluationProtocol
     per_query: PerQuery
-
-
-def embed_store_items(
-    images: ImageSet,
-    store: FeatureStore,
-    embedder: Embedder,
-    *,
-    name: str,
-    workers: int | None = None,
-    reporter: Reporter = SILENT,
-) -> Floats:
-    """(count, dim) embeddings of a store's items, in its order, from the photos they were made of.
-
-    A photo is the one its item was made of if its bytes are, and its box, where it is cropped to one.
-    """
-    place = {item: position for position, item in enumerate(images.ids)}
-    absent = [item for item in store.items.ids if item not in place]
-    if absent:
-        raise BadInputError(
-            f"{images.root}: {len(absent)} photos of {store.path} are not there, the first: {absent[0]}"
-        )
-    chosen = images.subset([place[item] for item in store.items.ids])
-    embedded = embed_images(
-        chosen, embedder, strict=True, advice="it could be read when its features were extracted",
-        name=name, workers=workers, reporter=reporter,
-    )  # fmt: skip
-    known = zip(store.items.ids, embedded.digests, store.items.digests, strict=True)
-    changed = [item for item, now, then in known if then and now != then]
-    if changed:
-        raise BadInputError(
-            f"{images.root}: {changed[0]} is not the photo that {store.path} was extracted from, or not cropped to the "
-            f"same box ({len(changed)} such photos); give the photos it was made of, or extract again"
-        )
-    return embedded.vectors[:, 0]
 
 
 def evaluate(
@@ -190,8 +148,8 @@ def _embedders(
     """Name, embedder, space, and the digest of the weights or of the file."""
     found: list[tuple[str, Embedder, EmbeddingSpace, str]] = []
     if run is not None:
-        from edgecsd.gallery_models import usable_scales
-        from edgecsd.query_models import QueryModelEmbedder, load_query_model
+        from edgecsd.models.gallery.model import usable_scales
+        from edgecsd.models.query import QueryModelEmbedder, load_query_model
 
         model = load_query_model(run)
         space, digest = model.config.space, model.config.weights_digest

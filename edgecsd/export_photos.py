@@ -21,7 +21,7 @@ from edgecsd.targets.artifact import Runner
 from edgecsd.targets.metadata import ArtifactMetadata
 
 if TYPE_CHECKING:
-    from edgecsd.query_models import QueryModel
+    from edgecsd.models.query import QueryModel
 
 Floats = NDArray[np.float32]
 

@@ -33,7 +33,7 @@ from edgecsd.targets.content_digest import UNSEALED, seal
 from edgecsd.targets.metadata import ArtifactMetadata, Target
 
 if TYPE_CHECKING:
-    from edgecsd.query_models import QueryModel
+    from edgecsd.models.query import QueryModel
     from edgecsd.targets.deploy import DeployModel
 
 NORM_TOLERANCE = 3e-3  # of 1; rounding each step of L2 to fp16 gave 1.02e-3 (Lite0, Core ML, one of 64 photos)
@@ -105,9 +105,9 @@ def export(
     module = target_module(target)
     _require_precision(module, target, precision, calibration)
     suffix = suffix_of(target, ort_format)
+    from edgecsd.models.query import load_query_model
     from edgecsd.quantisation.bias_correction import correct_biases, require_places
     from edgecsd.quantisation.equalisation import equalise
-    from edgecsd.query_models import load_query_model
     from edgecsd.targets.deploy import DeployModel
 
     model = load_query_model(run)

@@ -8,8 +8,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from edgecsd.distributed import ranks
-from edgecsd.embedding import PART_ITEMS, embed_parts, join_parts
-from edgecsd.engine import Engine
 from edgecsd.errors import BadInputError, validation_text
 from edgecsd.features.shards import require_dtype
 from edgecsd.features.space import EmbeddingSpace
@@ -17,8 +15,11 @@ from edgecsd.features.store import KIND, FeatureStore, Items, write_store
 from edgecsd.features.whitening import Whitening
 from edgecsd.files.places import holding_out, require_free
 from edgecsd.files.whole import Parts, digest_of
-from edgecsd.gallery_models import GalleryModel, WhitenedGalleryModel, load_gallery_model, prepare
 from edgecsd.ground_truth import read_ground_truth
+from edgecsd.models.embedding import PART_ITEMS, embed_parts, join_parts
+from edgecsd.models.frozen_forward import Engine
+from edgecsd.models.gallery.loading import load_gallery_model
+from edgecsd.models.gallery.model import GalleryEmbedder, GalleryModel, WhitenedGalleryModel, prepare
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.views import ViewRecipe, ViewStrength, view_recipe
@@ -57,7 +58,7 @@ def extract(
     is; another is an error unless `overwrite`. Raises BadInputError if no image can be read.
 
     scales     average the vectors of the input at these scales; with a gallery model that is given by name only
-    engine     what runs a timm network: by default onnxruntime where it is worth while (edgecsd.engine)
+    engine     what runs a timm network: by default onnxruntime where it is worth while (edgecsd.models.frozen_forward)
     whitening  a whitened store, whose transform every vector goes through; IncompatibleError where it is of another
                gallery model
     """
@@ -137,13 +138,6 @@ def _write(
         reporter.message(
             f"{len(skipped)} of {len(images)} images could not be read; they are listed in {out / 'unreadable.txt'}"
         )
-
-
-class GalleryEmbedder:
-    """A gallery model as an Embedder."""
-
-    def __init__(self, model: GalleryModel) -> None:
-        self.preprocess, self.dim, self.embed = model.preprocess, model.space.dim, model.embed
 
 
 def _whitened(model: GalleryModel, whitened: Path) -> tuple[Whitening, GalleryModel]:

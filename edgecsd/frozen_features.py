@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgecsd.backbones import to_input
 from edgecsd.distributed import ALONE, Ranks
-from edgecsd.embedding import PART_ITEMS, embed_parts
-from edgecsd.engine import frozen_forward
 from edgecsd.errors import BadInputError
 from edgecsd.files.places import sharing
 from edgecsd.files.whole import Parts, digest_of, replace_whole, writing_array
+from edgecsd.models.backbones import to_input
+from edgecsd.models.embedding import PART_ITEMS, embed_parts
+from edgecsd.models.frozen_forward import frozen_forward
+from edgecsd.models.query import QueryModel
+from edgecsd.models.weights import weights_digest
 from edgecsd.photos.views import MOST_VIEWS, ViewRecipe
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.query_models import QueryModel
 from edgecsd.training_set import TrainingSet
-from edgecsd.weights import weights_digest
 
 MAPS_BYTES = 4 << 30  # feature maps held at once: beyond it the head stage sees fewer of the views
 Array = NDArray[np.floating[Any]]

@@ -33,9 +33,9 @@ from edgecsd.head_training import (
     train_head,
 )  # fmt: skip
 from edgecsd.interpolation import State
+from edgecsd.models.query import QueryModel
 from edgecsd.objective import Objective
 from edgecsd.progress import Reporter
-from edgecsd.query_models import QueryModel
 from edgecsd.selection import HeldOutBy
 from edgecsd.training_log import TrainingLog
 from edgecsd.training_set import TrainingSet

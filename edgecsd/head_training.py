@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from edgecsd.distill_config import DistillConfig
 from edgecsd.features.mapped import FlatViews
 from edgecsd.interpolation import State, best_between, head_shares, interpolated, least_of_a_head
+from edgecsd.models.query import QueryModel
 from edgecsd.objective import Objective
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.query_models import QueryModel
 from edgecsd.selection import Selection
 from edgecsd.training import learning_rate_factor
 from edgecsd.training_log import TrainingLog

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.embedding import Embedder
 from edgecsd.errors import BadInputError
-from edgecsd.evaluate import embed_store_items
 from edgecsd.features.space import EmbeddingSpace, require_same_space
 from edgecsd.features.store import FeatureStore
+from edgecsd.models.embedding import Embedder, embed_store_items
 from edgecsd.photos.finding import find_images
 from edgecsd.progress import SILENT, Reporter
 
@@ -100,7 +99,7 @@ def _read(file: Path, queries: FeatureStore) -> Floats:
 
 def _embedder(run: Path | None, artifact: Path | None) -> tuple[Embedder, EmbeddingSpace]:
     if run is not None:
-        from edgecsd.query_models import QueryModelEmbedder, load_query_model
+        from edgecsd.models.query import QueryModelEmbedder, load_query_model
 
         model = load_query_model(run)
         return QueryModelEmbedder(model), model.config.space

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from edgecsd import __version__
 from edgecsd.errors import BadInputError
-from edgecsd.evaluate import embed_store_items
 from edgecsd.features.space import require_same_space
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding_out, require_free
 from edgecsd.files.whole import replace_whole, write_json
+from edgecsd.models.embedding import embed_store_items
+from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.query_models import QueryModelEmbedder, load_query_model
 from edgecsd.relevance import make_benchmark
 from edgecsd.report.cards import cards_note, make_cards
 from edgecsd.report.evidence import Evidence, gather, means, table, table_note

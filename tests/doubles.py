@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from edgecsd.features.space import EmbeddingSpace
-from edgecsd.gallery_models import normalise
+from edgecsd.models.gallery.model import normalise
 from edgecsd.photos.contract import Preprocess
 
 

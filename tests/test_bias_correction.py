@@ -14,10 +14,10 @@ from torch import nn
 from edgecsd.errors import BadInputError
 from edgecsd.exporting import export
 from edgecsd.features.space import EmbeddingSpace
+from edgecsd.models.query import create_query_model, save_query_model
 from edgecsd.quantisation.bias_correction import convolutions_in_order, correct_biases, rounded_weights
 from edgecsd.quantisation.calibration import synthetic_pixels
 from edgecsd.quantisation.precisions import STANDARD, EightBit
-from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.targets.deploy import DeployModel
 
 

@@ -19,8 +19,8 @@ from edgecsd.evaluate import OWN_ROW, evaluate
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.metrics.bootstrap import paired_difference
+from edgecsd.models.query import create_query_model, save_query_model
 from edgecsd.per_query import PerQuery, QueryScores, read_per_query, write_per_query
-from edgecsd.query_models import create_query_model, save_query_model
 
 QUERIES = 40
 

@@ -23,10 +23,10 @@ from edgecsd.errors import BadInputError
 from edgecsd.extract import extract
 from edgecsd.features.mapped import FlatViews, chosen_views
 from edgecsd.features.store import FeatureStore
+from edgecsd.models.query import load_query_model
 from edgecsd.objective import Objective
 from edgecsd.photos.finding import find_images
 from edgecsd.progress import Silent
-from edgecsd.query_models import load_query_model
 from edgecsd.run_folder import DistillResult
 from edgecsd.training import NetworkTraining
 

@@ -19,8 +19,8 @@ from edgecsd.distill_config import ANCHORED_LOSSES, Loss
 from edgecsd.errors import BadInputError
 from edgecsd.features.store import FeatureStore
 from edgecsd.head_stage import HeadStage
+from edgecsd.models.query import load_query_model
 from edgecsd.progress import Advance, Silent
-from edgecsd.query_models import load_query_model
 from edgecsd.selection import HeldOutBy, Selection
 from edgecsd.training import NetworkTraining
 from edgecsd.training_log import read_records

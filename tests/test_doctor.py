@@ -99,7 +99,7 @@ def test_every_extra_that_is_needed_exists() -> None:
 
 
 def test_weights_are_those_that_the_library_looks_for() -> None:
-    weights = pytest.importorskip("edgecsd.weights")
+    weights = pytest.importorskip("edgecsd.models.weights")
     assert {name: package for name, (_, package, _) in weights.PACKAGED.items()} == doctor_module.WEIGHTS
     for found in doctor().weights:
         expected = weights.packaged_weights(found.model)

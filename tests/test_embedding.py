@@ -10,10 +10,10 @@ import pytest
 from doubles import PixelGallery
 from PIL import Image
 
-from edgecsd.embedding import BATCH_PIXELS, _ahead, embed_images
 from edgecsd.errors import BadInputError
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import Parts
+from edgecsd.models.embedding import BATCH_PIXELS, _ahead, embed_images
 from edgecsd.photos.boxes import Box
 from edgecsd.photos.contract import Preprocess, Resize
 from edgecsd.photos.finding import find_images

@@ -11,11 +11,13 @@ import torch
 from doubles import PixelGallery
 from torch import nn
 
-from edgecsd import backbones, engine
-from edgecsd.engine import WORTHWHILE, Engine, frozen_forward, parse_engine
 from edgecsd.errors import BadInputError, EdgecsdError, MissingBackendError
 from edgecsd.extract import extract
-from edgecsd.gallery_models import load_gallery_model, prepare
+from edgecsd.models import backbones
+from edgecsd.models import frozen_forward as engine
+from edgecsd.models.frozen_forward import WORTHWHILE, Engine, frozen_forward, parse_engine
+from edgecsd.models.gallery.loading import load_gallery_model
+from edgecsd.models.gallery.model import prepare
 
 SIZE = 32
 

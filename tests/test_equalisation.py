@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from edgecsd.exporting import export
 from edgecsd.features.space import EmbeddingSpace
+from edgecsd.models.query import create_query_model, save_query_model
 from edgecsd.quantisation.bias_correction import hooked
 from edgecsd.quantisation.calibration import synthetic_pixels
 from edgecsd.quantisation.equalisation import Tied, equalise, tied_values
 from edgecsd.quantisation.precisions import EightBit
-from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.targets.artifact import load_runner
 from edgecsd.targets.deploy import DeployModel
 

@@ -11,13 +11,14 @@ from doubles import PixelGallery
 from evaluations import SPACE, PixelGalleryEmbedder, clusters, store
 
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.evaluate import OWN_ROW, embed_store_items, evaluate
+from edgecsd.evaluate import OWN_ROW, evaluate
 from edgecsd.evaluation_task import open_task
 from edgecsd.extract import extract
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import Items, write_store
 from edgecsd.ground_truth import Setting, read_ground_truth
 from edgecsd.metrics.retrieval import average_precision
+from edgecsd.models.embedding import embed_store_items
 from edgecsd.photos.boxes import Box
 from edgecsd.photos.finding import find_images
 from edgecsd.progress import Silent

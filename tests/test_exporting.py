@@ -19,10 +19,10 @@ from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.exporting import compare, export, overlap_among, require_unit
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.files.whole import sha256_file, size_bytes
+from edgecsd.models.query import create_query_model, load_query_model, save_query_model
 from edgecsd.photos.finding import find_images
 from edgecsd.progress import SILENT, TaskContext
 from edgecsd.quantisation.precisions import Precision
-from edgecsd.query_models import create_query_model, load_query_model, save_query_model
 from edgecsd.targets.artifact import load_runner, read_metadata, target_module
 from edgecsd.targets.metadata import Target
 

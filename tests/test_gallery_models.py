@@ -13,10 +13,11 @@ import torch
 from doubles import PixelGallery
 from onnx import TensorProto, helper
 
-from edgecsd.backbones import create_backbone, to_input
-from edgecsd.engine import Engine
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.gallery_models import load_gallery_model, normalise, prepare
+from edgecsd.models.backbones import create_backbone, to_input
+from edgecsd.models.frozen_forward import Engine
+from edgecsd.models.gallery.loading import load_gallery_model
+from edgecsd.models.gallery.model import normalise, prepare
 from edgecsd.photos.contract import Interpolation, Preprocess, Resize
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from edgecsd.features.store import FeatureStore
 from edgecsd.head_training import BEST_CLOSED_FORM, STAGE_START
 from edgecsd.interpolation import MANY, Kept, State, best_between, head_shares, interpolated, least_of_a_head
+from edgecsd.models.query import load_query_model
 from edgecsd.progress import Silent
-from edgecsd.query_models import load_query_model
 from edgecsd.run_folder import DistillResult
 from edgecsd.selection import HeldOutBy, Selection
 from edgecsd.training_set import TrainingSet

@@ -75,7 +75,7 @@ def test_the_small_model_alone_has_the_distilled_ones_pooling(
 
     from edgecsd.evaluate import evaluate
     from edgecsd.extract import extract
-    from edgecsd.query_models import load_query_model
+    from edgecsd.models.query import load_query_model
 
     _, parts = split_by_kind(find_images(listed), 3)
     for name in ("gallery", "query"):

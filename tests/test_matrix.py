@@ -24,8 +24,8 @@ from edgecsd.matrix import matrix
 from edgecsd.matrix.measure import Judged, measure, search, update_between
 from edgecsd.matrix.result import MatrixResult, Pairing
 from edgecsd.matrix.rollout import rollout
+from edgecsd.models.query import create_query_model, save_query_model
 from edgecsd.photos.finding import find_images
-from edgecsd.query_models import create_query_model, save_query_model
 
 # Figures, on vectors: no file is run here.
 
@@ -205,7 +205,7 @@ def test_who_may_talk_to_whom(result: MatrixResult) -> None:
 
 
 def test_the_figures_are_those_of_the_index(result: MatrixResult, folder: Path, photos: Path) -> None:
-    from edgecsd.embedding import embed_images
+    from edgecsd.models.embedding import embed_images
     from edgecsd.targets.embedder import ArtifactEmbedder
 
     images, index = find_images(photos), GalleryIndex.open(folder / "new.index")

@@ -13,11 +13,12 @@ import timm
 import torch
 from onnx import TensorProto, helper
 
-from edgecsd.backbones import TimmGalleryModel, to_input
 from edgecsd.errors import BadInputError
 from edgecsd.extract import extract
-from edgecsd.gallery_models import load_gallery_model
-from edgecsd.multi_scale import multi_scale, scaled_sides
+from edgecsd.models.backbones import to_input
+from edgecsd.models.gallery.loading import load_gallery_model
+from edgecsd.models.gallery.timm import TimmGalleryModel
+from edgecsd.models.multi_scale import multi_scale, scaled_sides
 
 SCALES = (1.0, 1.4142, 0.7071)
 

@@ -12,10 +12,11 @@ from PIL import Image
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.features.whitening import Whitening
-from edgecsd.function_models import FunctionGalleryModel
-from edgecsd.gallery_models import WhitenedGalleryModel, normalise
 from edgecsd.index.building import build_index
 from edgecsd.index.opened import GalleryIndex
+from edgecsd.models.gallery.function import FunctionGalleryModel
+from edgecsd.models.gallery.model import WhitenedGalleryModel, normalise
+from edgecsd.models.query import QueryModel, create_query_model
 from edgecsd.photos.contract import Interpolation, Preprocess, Resize
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
@@ -23,7 +24,6 @@ from edgecsd.photos.pixel_mistakes.diagnosis import diagnose_pixels, explain_pix
 from edgecsd.photos.pixel_mistakes.mistakes import MISTAKES, PixelMistake, Shot
 from edgecsd.probes import run_probes
 from edgecsd.probes.result import Probe
-from edgecsd.query_models import QueryModel, create_query_model
 
 SHARP = Preprocess(size=32, resize=Resize.SHORTER_SIDE, crop_pct=0.9, mean=(0.4, 0.45, 0.5), std=(0.2, 0.25, 0.3))
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from edgecsd.backbones import to_input
+from edgecsd.models.backbones import to_input
 from edgecsd.photos.contract import PIXEL_STEPS, PixelSteps, Preprocess
 from edgecsd.photos.decoding import decode_image
 

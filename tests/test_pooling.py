@@ -7,7 +7,7 @@ import torch
 from plain_pooling import plain_gem, plain_l2
 from torch import Tensor
 
-from edgecsd.pooling import scaled_gem, scaled_l2
+from edgecsd.models.pooling import scaled_gem, scaled_l2
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

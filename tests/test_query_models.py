@@ -11,12 +11,12 @@ import torch
 from plain_pooling import plain_gem, plain_l2
 from safetensors.torch import load_file, save_file
 
-from edgecsd.backbones import to_input
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.features.space import EmbeddingSpace
-from edgecsd.head_kinds import Pooling, ProjectionKind
+from edgecsd.models.backbones import to_input
+from edgecsd.models.query import QueryModel, create_query_model, load_query_model, save_query_model
+from edgecsd.models.query_config import Pooling, ProjectionKind, read_config
 from edgecsd.photos.contract import Interpolation, Preprocess, Resize
-from edgecsd.query_models import QueryModel, create_query_model, load_query_model, read_config, save_query_model
 
 SPACE = EmbeddingSpace(gallery_model="acme-v7", preprocess=Preprocess(size=300), dim=24)
 TINY = "test_efficientnet"  # timm's network for tests: 0.36 M parameters

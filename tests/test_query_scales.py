@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from edgecsd.backbones import to_input
 from edgecsd.errors import BadInputError
 from edgecsd.evaluate import evaluate
 from edgecsd.features.store import FeatureStore
-from edgecsd.query_models import QueryModel, QueryModelEmbedder, create_query_model, save_query_model
+from edgecsd.models.backbones import to_input
+from edgecsd.models.query import QueryModel, QueryModelEmbedder, create_query_model, save_query_model
 
 SCALES = (1.25, 1.0, 0.75)
 MODEL = "query model at 0.75+1+1.25, asymmetric"

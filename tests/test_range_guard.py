@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from edgecsd.errors import GateFailedError
 from edgecsd.features.space import EmbeddingSpace
-from edgecsd.pooling import scaled_gem, scaled_l2
+from edgecsd.models.pooling import scaled_gem, scaled_l2
+from edgecsd.models.query import create_query_model
 from edgecsd.quantisation.calibration import synthetic_pixels
 from edgecsd.quantisation.fp16_emulation import HALF_TINY, emulate, round_to_half
 from edgecsd.quantisation.range_guard import HALF_MAX, WARN_ABOVE, guard_ranges, require_half_precision
-from edgecsd.query_models import create_query_model
 from edgecsd.targets.deploy import DeployModel
 
 PIXELS = synthetic_pixels(32, 6)

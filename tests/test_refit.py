@@ -18,8 +18,8 @@ from edgecsd.distill_config import make_config
 from edgecsd.errors import BadInputError
 from edgecsd.features.store import FeatureStore
 from edgecsd.head_training import BEST_CLOSED_FORM, HeadPlan, repeat_head
+from edgecsd.models.query import load_query_model
 from edgecsd.progress import Silent
-from edgecsd.query_models import load_query_model
 from edgecsd.run_folder import DistillResult, read_result
 from edgecsd.selection import Selection
 from edgecsd.training_set import TrainingSet

@@ -16,11 +16,11 @@ from doubles import PixelGallery
 
 from edgecsd.cli import main
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
-from edgecsd.evaluate import embed_store_items
 from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore
+from edgecsd.models.embedding import embed_store_items
+from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.finding import find_images
-from edgecsd.query_models import QueryModelEmbedder, load_query_model
 from edgecsd.relevance import make_benchmark
 from edgecsd.reporting import ReportOptions, ReportResult, report
 

@@ -10,7 +10,7 @@ from distillations import config, run
 
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.features.store import FeatureStore
-from edgecsd.query_models import load_query_model
+from edgecsd.models.query import load_query_model
 from edgecsd.run_folder import check_run, read_result
 
 

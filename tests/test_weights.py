@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from edgecsd.backbones import create_backbone
 from edgecsd.errors import BadInputError
-from edgecsd.weights import load_weights, packaged_weights, read_state_dict, weights_digest
+from edgecsd.models.backbones import create_backbone
+from edgecsd.models.weights import load_weights, packaged_weights, read_state_dict, weights_digest
 
 
 def network() -> nn.Module:

@@ -10,8 +10,8 @@ from PIL import Image
 from seeded.case import Case
 from seeded.workshop import Floats, Pair, Workshop, box_of, other_shape
 
+from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.images import ImageSet
-from edgecsd.query_models import QueryModelEmbedder, load_query_model
 
 Look = Callable[[Workshop, Image.Image], np.ndarray]
 

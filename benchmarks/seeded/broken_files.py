@@ -12,7 +12,7 @@ from seeded.case import Case
 from seeded.workshop import Pair, Workshop
 from torch import Tensor, nn
 
-from edgecsd.query_models import QueryModel, load_query_model
+from edgecsd.models.query import QueryModel, load_query_model
 from edgecsd.targets.artifact import INPUT_NAME
 from edgecsd.targets.deploy import DeployModel
 

@@ -18,7 +18,7 @@ from torchvision.transforms import v2 as transforms
 from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import sha256_file
-from edgecsd.gallery_models import load_gallery_model
+from edgecsd.models.gallery.loading import load_gallery_model
 from edgecsd.photos.images import ImageSet
 from edgecsd.whiten import whiten
 

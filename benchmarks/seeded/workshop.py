@@ -23,13 +23,14 @@ from edgecsd.extract import extract
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.files.whole import replace_whole
-from edgecsd.gallery_models import GalleryModel, load_gallery_model
 from edgecsd.index.building import build_index
+from edgecsd.models.gallery.loading import load_gallery_model
+from edgecsd.models.gallery.model import GalleryModel
+from edgecsd.models.query import QueryModel, load_query_model
 from edgecsd.photos.contract import Preprocess, Resize
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import Reporter
-from edgecsd.query_models import QueryModel, load_query_model
 from edgecsd.targets.artifact import parse_target, read_metadata, target_module
 from edgecsd.targets.deploy import DeployModel
 from edgecsd.targets.embedder import ArtifactEmbedder

@@ -15,17 +15,16 @@ from plan import Variant
 from safetensors import safe_open
 
 import edgecsd
-from edgecsd.backbones import to_input
 from edgecsd.distill import distill
 from edgecsd.distill_config import DistillConfig
-from edgecsd.embedding import embed_images
-from edgecsd.evaluate import embed_store_items
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import digest_of
 from edgecsd.head_training import project_all
 from edgecsd.metrics.retrieval import average_precision, overlap_at
+from edgecsd.models.backbones import to_input
+from edgecsd.models.embedding import embed_images, embed_store_items
+from edgecsd.models.query import QueryModel, QueryModelEmbedder, load_query_model
 from edgecsd.per_query import StoreIdentity
-from edgecsd.query_models import QueryModel, QueryModelEmbedder, load_query_model
 from edgecsd.ranking import rank
 from edgecsd.relevance import make_benchmark
 

@@ -22,11 +22,11 @@ from runs import Frozen, Runner
 from write import write_study
 
 from edgecsd.cli.console import ConsoleReporter
-from edgecsd.embedding import embed_images
 from edgecsd.features.store import FeatureStore
-from edgecsd.gallery_models import normalise
-from edgecsd.head_kinds import Pooling
-from edgecsd.query_models import create_query_model
+from edgecsd.models.embedding import embed_images
+from edgecsd.models.gallery.model import normalise
+from edgecsd.models.query import create_query_model
+from edgecsd.models.query_config import Pooling
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 REPORTER = ConsoleReporter()

@@ -65,7 +65,7 @@ class References:
         contract = metadata.input
 
         def embed(pixels: NDArray[np.uint8]) -> Floats:
-            from edgecsd.query_models import load_query_model
+            from edgecsd.models.query import load_query_model
 
             if isinstance(contract, WholePhoto):
                 pixels = contract.within(pixels)
@@ -84,7 +84,7 @@ class References:
     def _require_weights(self, run: Path, file: Path, metadata: ArtifactMetadata) -> None:
         if not _torch_is_there():
             raise missing_extra("torch", "train")
-        from edgecsd.query_models import read_config
+        from edgecsd.models.query_config import read_config
 
         config = read_config(run)
         if config.weights_digest != metadata.weights_digest:

@@ -16,7 +16,6 @@ from edgecsd.check.diagnosis import device_facts, diagnose
 from edgecsd.check.latency import find_latency
 from edgecsd.check.pairing import CheckOptions, Pair, Queries
 from edgecsd.check.search import Embedded, describe_search, sample_gallery, search_links
-from edgecsd.embedding import embed_images
 from edgecsd.errors import BadInputError
 from edgecsd.files.whole import sha256_file
 from edgecsd.gate.evidence import GALLERY_POINTS, Evidence, LinkEvidence, Numerics, find_places
@@ -24,13 +23,14 @@ from edgecsd.gate.facts import ArtifactFacts, Facts, ImageFacts, IndexFacts, Lin
 from edgecsd.golden.verifying import verify
 from edgecsd.index.kinds import IndexType
 from edgecsd.metrics.retrieval import cosines
+from edgecsd.models.embedding import embed_images
+from edgecsd.models.query import QueryModelEmbedder
 from edgecsd.photos.decoding import photo_digest
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.probes import run_probes
 from edgecsd.progress import Reporter
 from edgecsd.quantisation.precisions import Precision
-from edgecsd.query_models import QueryModelEmbedder
 from edgecsd.targets.content_digest import content_digest
 from edgecsd.targets.embedder import ArtifactEmbedder
 

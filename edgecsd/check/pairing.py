@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.embedding import embed_images
 from edgecsd.errors import BadInputError, IncompatibleError, first_line
-from edgecsd.extract import GalleryEmbedder
 from edgecsd.features.space import require_same_space
 from edgecsd.features.store import FeatureStore
-from edgecsd.gallery_models import GalleryModel, load_gallery_model
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.index_places import MilvusAddress, open_index
+from edgecsd.models.embedding import embed_images
+from edgecsd.models.gallery.loading import load_gallery_model
+from edgecsd.models.gallery.model import GalleryEmbedder, GalleryModel
+from edgecsd.models.query import QueryModel, load_query_model
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import Reporter
 from edgecsd.quantisation.precisions import Precision
-from edgecsd.query_models import QueryModel, load_query_model
 from edgecsd.targets.artifact import read_metadata
 from edgecsd.targets.embedder import ArtifactEmbedder
 from edgecsd.targets.metadata import ArtifactMetadata

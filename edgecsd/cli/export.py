@@ -137,7 +137,7 @@ def command(
         raise BadInputError("--bake: not with --precision auto; export again with the precision that it chooses")
     if golden is not None or index is not None:
         from edgecsd.accompanying import require_beside
-        from edgecsd.query_models import read_config
+        from edgecsd.models.query_config import read_config
 
         suffix = suffix_of(target, ort_format)
         file = out or default_place(run, read_config(run).backbone, precision, suffix, baked)

@@ -78,8 +78,8 @@ def command(
     """
     from edgecsd.cli.numbers import numbers
     from edgecsd.distributed import ranks
-    from edgecsd.engine import parse_engine
     from edgecsd.extract import extract
+    from edgecsd.models.frozen_forward import parse_engine
     from edgecsd.photos.views import parse_strength
 
     store = extract(

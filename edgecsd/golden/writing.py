@@ -25,11 +25,11 @@ from edgecsd.golden.telling import read_me
 from edgecsd.golden.tolerances import measure_tolerances
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.index_places import open_index
+from edgecsd.models.query import load_query_model
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.pixel_mistakes.mistakes import right_pixels
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.query_models import load_query_model
 from edgecsd.targets.embedder import ArtifactEmbedder
 
 Pixels = NDArray[np.uint8]

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.embedding import embed_images
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features.space import require_same_space
 from edgecsd.features.store import FeatureStore
@@ -26,6 +25,7 @@ from edgecsd.matrix.measure import DEPTH, Judged, measure, update_between
 from edgecsd.matrix.result import MatrixResult, Pairing, Update
 from edgecsd.matrix.rollout import rollout
 from edgecsd.metrics.retrieval import require_depth
+from edgecsd.models.embedding import embed_images
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter

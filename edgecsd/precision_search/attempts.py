@@ -13,12 +13,12 @@ from edgecsd.export_places import AUTO, default_place
 from edgecsd.exporting import ExportResult, export
 from edgecsd.files.whole import digest_of, size_bytes
 from edgecsd.gallery_vectors import Floats
+from edgecsd.models.query_config import read_config
 from edgecsd.photos.images import ImageSet
 from edgecsd.precision_search.held_out import HeldOut
 from edgecsd.precision_search.trials import Trial, TrialKey, TrialLog, measure
 from edgecsd.progress import Reporter
 from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
-from edgecsd.query_models import read_config
 from edgecsd.targets.artifact import load_runner, target_module
 from edgecsd.targets.metadata import Target
 

@@ -10,9 +10,9 @@ from edgecsd.features.store import FeatureStore
 from edgecsd.gallery_vectors import Floats, Rows, exact_neighbours, store_blocks
 from edgecsd.gate.waterfall import relative_loss
 from edgecsd.metrics.retrieval import cosines, overlap_at
+from edgecsd.models.query import QueryModel
 from edgecsd.photos.images import ImageSet
 from edgecsd.quantisation.calibration import one_digest
-from edgecsd.query_models import QueryModel
 from edgecsd.training_set import find_own_rows
 
 K = 10  # depth of the overlap

@@ -14,7 +14,7 @@ from edgecsd.precision_search.trials import Trial
 from edgecsd.quantisation.precisions import Precision
 
 if TYPE_CHECKING:
-    from edgecsd.query_models import QueryModel
+    from edgecsd.models.query import QueryModel
 
 
 BYTES = {Precision.W8A8: 1, Precision.W8A32: 1, Precision.FP16: 2, Precision.FP32: 4}  # of a weight

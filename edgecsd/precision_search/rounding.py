@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from edgecsd.models.query import QueryModel
 from edgecsd.precision_search.sensitivity import STEPS, find_gates, input_ranges
 from edgecsd.quantisation.bias_correction import convolutions_in_order, correct_biases, rounded_weights, weights_rounded
 from edgecsd.quantisation.precisions import EightBit
-from edgecsd.query_models import QueryModel
 from edgecsd.targets.deploy import DeployModel
 
 

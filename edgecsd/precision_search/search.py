@@ -18,6 +18,7 @@ from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding, require_writable
 from edgecsd.files.whole import digest_of, remove, write_json
 from edgecsd.gallery_vectors import store_rows
+from edgecsd.models.query import QueryModel, load_query_model
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.precision_search.attempts import Attempts
@@ -31,7 +32,6 @@ from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantisation.calibration import calibration_split, pixels_digest
 from edgecsd.quantisation.equalisation import equalise
 from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
-from edgecsd.query_models import QueryModel, load_query_model
 from edgecsd.recipes import Found, write_recipe
 from edgecsd.targets.artifact import latency_measurable, parse_target, target_module
 from edgecsd.targets.deploy import DeployModel

@@ -20,6 +20,7 @@ from edgecsd.distill_config import DistillConfig, TrainPrecision
 from edgecsd.errors import BadInputError
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import digest_of, read_json, remove, write_json
+from edgecsd.models.query import QueryModel, load_query_model, save_query_model
 from edgecsd.objective import Objective, make_objective
 from edgecsd.photos.decoding import photo_digest
 from edgecsd.photos.images import ImageSet
@@ -28,7 +29,6 @@ from edgecsd.progress import Reporter
 from edgecsd.quantisation.calibration import pixels_digest
 from edgecsd.quantisation.equalisation import equalise
 from edgecsd.quantisation.precisions import EightBit
-from edgecsd.query_models import QueryModel, load_query_model, save_query_model
 from edgecsd.targets.deploy import DeployModel
 from edgecsd.training import NetworkTraining
 from edgecsd.training_log import NoLog, TrainingLog

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features.store import FeatureStore
-from edgecsd.gallery_models import GalleryModel
 from edgecsd.index.opened import GalleryIndex
+from edgecsd.models.gallery.model import GalleryModel
 from edgecsd.photos.images import ImageSet
 from edgecsd.probes.contents import content_probes
 from edgecsd.probes.identity import identity_probes

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import ImageReadError
 from edgecsd.features.store import FeatureStore
-from edgecsd.gallery_models import GalleryModel, WhitenedGalleryModel
 from edgecsd.gallery_vectors import Floats, Rows, StoredVectors, store_rows, unit
 from edgecsd.index.opened import GalleryIndex
+from edgecsd.models.gallery.model import GalleryModel, WhitenedGalleryModel
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.pixel_mistakes.diagnosis import explain_pixels, renormalising
 from edgecsd.probes.result import Probe

@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from edgecsd.models.query import QueryModel
 from edgecsd.photos.contract import BRIGHTEST
-from edgecsd.query_models import QueryModel
 
 
 class DeployModel(nn.Module):

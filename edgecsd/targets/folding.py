@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from edgecsd.backbones import BATCH_NORMS, behind_norm
+from edgecsd.models.backbones import BATCH_NORMS, behind_norm
 
 # Largest difference of an embedding's values, which are at most 1
 ALIKE = 1e-5

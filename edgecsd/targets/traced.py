@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import wraps
 
 from edgecsd.files.whole import digest_of
+from edgecsd.models.weights import weights_digest
 from edgecsd.targets.deploy import DeployModel
-from edgecsd.weights import weights_digest
 
 MOST, MOST_BYTES = 2, 256 << 20  # models kept for each converter, and their float files together
 _OURS = ("torch", "timm", "edgecsd")

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from edgecsd.features.space import EmbeddingSpace
+from edgecsd.models.query import QueryModel, create_query_model
+from edgecsd.models.query_config import read_config
 from edgecsd.photos.contract import Preprocess
 from edgecsd.quantisation.precisions import Precision
-from edgecsd.query_models import QueryModel, create_query_model, read_config
 from edgecsd.targets.artifact import target_module
 from edgecsd.targets.deploy import DeployModel
 from edgecsd.targets.metadata import METADATA_KEY, ArtifactMetadata, Target

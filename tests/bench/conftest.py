@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from bench_models import SIZE, make_model, save_artifact
 
-from edgecsd.query_models import save_query_model
+from edgecsd.models.query import save_query_model
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from edgecsd.bench.rows_file import read_rows
 from edgecsd.bench.run import bench
 from edgecsd.bench.schema import BenchRow, Status
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
-from edgecsd.query_models import save_query_model
+from edgecsd.models.query import save_query_model
 
 SHORT: dict[str, Any] = {"threads": [1], "min_runs": 15, "min_seconds": 0.05}
 

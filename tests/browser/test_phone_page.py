@@ -17,9 +17,9 @@ from serving import client, make_index, random_index, running
 from edgecsd.errors import IncompatibleError
 from edgecsd.exporting import export
 from edgecsd.features.space import EmbeddingSpace
+from edgecsd.models.query import create_query_model, save_query_model
 from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.finding import find_images
-from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.serve.application import Service
 from edgecsd.serve.limits import Limits
 from edgecsd.serve.server import serve

@@ -21,7 +21,7 @@ from edgecsd.gate.facts import LinkName
 from edgecsd.gate.gates import Gate, Verdict
 from edgecsd.gate.verdict import CheckResult
 from edgecsd.index.building import build_index
-from edgecsd.query_models import load_query_model, save_query_model
+from edgecsd.models.query import load_query_model, save_query_model
 
 
 def of_kind(result: CheckResult, verdict: Verdict) -> list[Gate]:

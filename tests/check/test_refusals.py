@@ -20,9 +20,9 @@ from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.extract import extract
 from edgecsd.gate.gates import Verdict
 from edgecsd.index.building import build_index
+from edgecsd.models.query import load_query_model, save_query_model
 from edgecsd.photos.finding import find_images
 from edgecsd.progress import SILENT
-from edgecsd.query_models import load_query_model, save_query_model
 
 
 def test_another_space_is_refused(arguments: dict[str, Any], photos: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from model_files import TARGETS
 
 from edgecsd.exporting import export
 from edgecsd.features.space import EmbeddingSpace
-from edgecsd.query_models import create_query_model, save_query_model
+from edgecsd.models.query import create_query_model, save_query_model
 
 
 @pytest.fixture(scope="session")

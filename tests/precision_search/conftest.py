@@ -9,9 +9,10 @@ import pytest
 from distillations import config, run
 
 from edgecsd.features.store import FeatureStore
+from edgecsd.models.query import load_query_model
+from edgecsd.models.query_config import read_config
 from edgecsd.photos.finding import find_images
 from edgecsd.precision_search.held_out import HeldOut
-from edgecsd.query_models import load_query_model, read_config
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gallery_vectors import exact_neighbours, store_blocks, unit
 from edgecsd.metrics.bootstrap import queries_needed
+from edgecsd.models.query import load_query_model
 from edgecsd.photos.finding import find_images
 from edgecsd.precision_search import attempts, search
 from edgecsd.precision_search.held_out import HeldOut
@@ -23,7 +24,6 @@ from edgecsd.precision_search.search import search_precision
 from edgecsd.precision_search.trials import measure
 from edgecsd.quantisation.calibration import calibration_split
 from edgecsd.quantisation.precisions import STANDARD, Precision
-from edgecsd.query_models import load_query_model
 
 
 def test_nothing_is_lost_by_the_torch_model_itself(held_out: HeldOut, pixel_store: FeatureStore) -> None:

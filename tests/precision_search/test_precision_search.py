@@ -21,6 +21,7 @@ from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.features.store import FeatureStore, write_store
 from edgecsd.files.places import holding
 from edgecsd.gallery_vectors import unit
+from edgecsd.models.query import load_query_model, save_query_model
 from edgecsd.photos.finding import find_images
 from edgecsd.precision_search import attempts, objectives, search, sensitivity
 from edgecsd.precision_search.held_out import HeldOut
@@ -28,7 +29,6 @@ from edgecsd.precision_search.objectives import Objectives
 from edgecsd.precision_search.search import search_precision
 from edgecsd.precision_search.trials import Trial, TrialLog, measure
 from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
-from edgecsd.query_models import load_query_model, save_query_model
 from edgecsd.targets.artifact import read_metadata
 
 

@@ -9,11 +9,12 @@ import onnx
 import pytest
 import torch
 
-from edgecsd.backbones import to_input
 from edgecsd.exporting import export
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore
-from edgecsd.head_kinds import ProjectionKind
+from edgecsd.models.backbones import to_input
+from edgecsd.models.query import QueryModel, create_query_model, load_query_model, save_query_model
+from edgecsd.models.query_config import ProjectionKind, read_config
 from edgecsd.photos.finding import find_images
 from edgecsd.precision_search.held_out import HeldOut
 from edgecsd.precision_search.rounding import RoundedLayers, plain_state, rounded_values
@@ -22,7 +23,6 @@ from edgecsd.progress import SILENT
 from edgecsd.quantisation.bias_correction import convolutions_in_order, hooked, rounded_weights
 from edgecsd.quantisation.calibration import synthetic_pixels
 from edgecsd.quantisation.precisions import STANDARD, EightBit
-from edgecsd.query_models import QueryModel, create_query_model, load_query_model, read_config, save_query_model
 from edgecsd.targets.artifact import load_runner
 from edgecsd.targets.deploy import DeployModel
 

@@ -20,6 +20,7 @@ from edgecsd.errors import BadInputError
 from edgecsd.features.store import FeatureStore, write_store
 from edgecsd.files.whole import sha256_file
 from edgecsd.gallery_vectors import unit
+from edgecsd.models.query_config import read_config
 from edgecsd.photos.finding import find_images
 from edgecsd.precision_search import attempts, search, tuning
 from edgecsd.precision_search.objectives import Objectives
@@ -28,7 +29,6 @@ from edgecsd.precision_search.trials import Trial
 from edgecsd.precision_search.tuning import Tune, rounds_of, tune
 from edgecsd.progress import SILENT
 from edgecsd.quantisation.precisions import STANDARD, Precision
-from edgecsd.query_models import read_config
 from edgecsd.selection import Selection
 from edgecsd.targets.artifact import read_metadata
 from edgecsd.training import NetworkTraining

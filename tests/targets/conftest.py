@@ -11,10 +11,10 @@ from target_models import DIM, PHOTOS, SIZE, Make, Pixels
 
 from edgecsd.exporting import ExportResult, export
 from edgecsd.features.space import EmbeddingSpace
+from edgecsd.models.query import QueryModel, create_query_model, load_query_model, save_query_model
 from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.decoding import read_image
 from edgecsd.photos.finding import find_images
-from edgecsd.query_models import QueryModel, create_query_model, load_query_model, save_query_model
 from edgecsd.targets.metadata import Target
 
 # ImageNet's, which differ between the channels: a converter that takes one for all of them is found out

@@ -13,13 +13,13 @@ import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from onnx import TensorProto, numpy_helper
 
-from edgecsd.backbones import to_input
 from edgecsd.exporting import ExportResult, export
 from edgecsd.features.space import EmbeddingSpace
-from edgecsd.head_kinds import Pooling
+from edgecsd.models.backbones import to_input
+from edgecsd.models.query import create_query_model, save_query_model
+from edgecsd.models.query_config import Pooling
 from edgecsd.photos.decoding import read_image
 from edgecsd.photos.finding import find_images
-from edgecsd.query_models import create_query_model, save_query_model
 
 pytestmark = pytest.mark.slow  # five conversions
 

@@ -17,7 +17,7 @@ from onnx import NodeProto, numpy_helper
 from target_models import Make
 
 from edgecsd.features.space import EmbeddingSpace
-from edgecsd.query_models import create_query_model
+from edgecsd.models.query import create_query_model
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME
 from edgecsd.targets.deploy import DeployModel
 

@@ -14,8 +14,8 @@ from target_models import DIM, PHOTOS, SIZE, Make, Pixels, needs_coreai
 
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.exporting import export
+from edgecsd.models.query import QueryModel
 from edgecsd.quantisation.precisions import Precision
-from edgecsd.query_models import QueryModel
 from edgecsd.targets.artifact import (
     TargetModule,
     latency_measurable,

@@ -18,7 +18,7 @@ from torch import nn
 
 from edgecsd.errors import BadInputError, DamagedFileError, EdgecsdError
 from edgecsd.inspecting import inspect
-from edgecsd.query_models import QueryModel
+from edgecsd.models.query import QueryModel
 from edgecsd.targets import coreai_runner
 from edgecsd.targets.artifact import load_runner, read_metadata
 from edgecsd.targets.deploy import DeployModel

@@ -13,15 +13,16 @@ import torch
 from coremltools.converters.mil import Builder
 from target_models import Make, Pixels
 
-from edgecsd.backbones import to_input
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.exporting import compare
 from edgecsd.features.space import EmbeddingSpace
+from edgecsd.models.backbones import to_input
+from edgecsd.models.query import QueryModel, create_query_model
+from edgecsd.models.weights import packaged_weights
 from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.decoding import read_image
 from edgecsd.photos.finding import find_images
 from edgecsd.quantisation.precisions import Precision
-from edgecsd.query_models import QueryModel, create_query_model
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME
 from edgecsd.targets.coreml_convert import convert
@@ -29,7 +30,6 @@ from edgecsd.targets.coreml_describe import describe
 from edgecsd.targets.coreml_evaluator import CoremlEvaluator
 from edgecsd.targets.deploy import DeployModel
 from edgecsd.targets.metadata import ArtifactMetadata, Target
-from edgecsd.weights import packaged_weights
 
 SPACE = EmbeddingSpace(gallery_model="test-gallery", dim=32)
 # Hard gates, splits and joins, layer norm, attention, slices: most operators of the whole list

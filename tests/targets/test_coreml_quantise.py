@@ -12,16 +12,16 @@ from target_models import PHOTOS, Make, Pixels
 
 from edgecsd.exporting import compare, export
 from edgecsd.features.space import EmbeddingSpace
+from edgecsd.models.query import create_query_model, save_query_model
+from edgecsd.models.weights import packaged_weights
 from edgecsd.photos.decoding import read_image
 from edgecsd.photos.finding import find_images
-from edgecsd.query_models import create_query_model, save_query_model
 from edgecsd.targets.artifact import load_runner, read_metadata
 from edgecsd.targets.coreml_arguments import Operator
 from edgecsd.targets.coreml_evaluator import CoremlEvaluator
 from edgecsd.targets.coreml_program import CoremlProgram, Output, Step
 from edgecsd.targets.coreml_quantise import Scale, scale_of
 from edgecsd.targets.coreml_ranges import Range, body_of, measured_ranges
-from edgecsd.weights import packaged_weights
 
 
 def test_ranges_are_of_all_photos_and_cut_at_both_ends(artifact: Make, pixels: Pixels) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgecsd.backbones import create_backbone
+from edgecsd.models.backbones import create_backbone
 from edgecsd.targets.folding import ALIKE, folded
 
 IMAGE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))

@@ -10,8 +10,8 @@ import torch
 from target_models import DIM, PHOTOS, Pixels
 
 from edgecsd.exporting import export
-from edgecsd.head_kinds import Pooling, ProjectionKind
-from edgecsd.query_models import QueryModel, create_query_model, load_query_model, save_query_model
+from edgecsd.models.query import QueryModel, create_query_model, load_query_model, save_query_model
+from edgecsd.models.query_config import Pooling, ProjectionKind
 from edgecsd.targets.embedder import ArtifactEmbedder
 
 TARGETS = ("onnx", "tflite", "coreml")

@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 from target_models import DIM, PHOTOS, Make
 
-from edgecsd.embedding import embed_images
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.exporting import ExportResult, export
 from edgecsd.inspecting import inspect
+from edgecsd.models.embedding import embed_images
+from edgecsd.models.query import QueryModel, QueryModelEmbedder
 from edgecsd.photos.contract import Interpolation, Preprocess, Resize
 from edgecsd.photos.decoding import read_image
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.whole_photo import ANY_SIZE, PhotoSize
-from edgecsd.query_models import QueryModel, QueryModelEmbedder
 from edgecsd.targets.artifact import load_runner, read_metadata
 from edgecsd.targets.embedder import ArtifactEmbedder
 from edgecsd.targets.onnx_resize import resize_model

@@ -12,7 +12,7 @@ from target_models import Pixels
 from torch import Tensor
 
 from edgecsd.exporting import export
-from edgecsd.query_models import QueryModel, load_query_model, save_query_model
+from edgecsd.models.query import QueryModel, load_query_model, save_query_model
 from edgecsd.targets.deploy import DeployModel
 from edgecsd.targets.embedder import ArtifactEmbedder
 from edgecsd.targets.metadata import Target

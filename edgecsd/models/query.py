@@ -4,51 +4,21 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from edgecsd.backbones import create_backbone, to_input
-from edgecsd.errors import BadInputError, DamagedFileError, validation_text
+from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.features.space import EmbeddingSpace
-from edgecsd.files.whole import read_json, replace_whole, write_json
-from edgecsd.gallery_models import Floats, Pixels
-from edgecsd.head_kinds import Pooling, ProjectionKind
-from edgecsd.multi_scale import SINGLE_SCALE, multi_scale, scaled_sides
+from edgecsd.files.whole import replace_whole, write_json
+from edgecsd.models.backbones import create_backbone, to_input
+from edgecsd.models.gallery.model import Floats, Pixels
+from edgecsd.models.multi_scale import SINGLE_SCALE, multi_scale, scaled_sides
+from edgecsd.models.pooling import Pool, scaled_l2
+from edgecsd.models.query_config import SCHEMA_VERSION, Pooling, ProjectionKind, QueryModelConfig, read_config
+from edgecsd.models.weights import weights_digest
 from edgecsd.photos.contract import Interpolation, Preprocess, Resize
-from edgecsd.pooling import Pool, scaled_l2
-from edgecsd.weights import weights_digest
-
-SCHEMA_VERSION = 3
-READABLE_VERSIONS = (1, 2, 3)  # 1 had a linear projection only, 2 one kind of pooling at a time
-
-
-class QueryModelConfig(BaseModel):
-    """What a query model is made of, and the space it embeds into: query_model.json."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    schema_version: int = SCHEMA_VERSION
-    backbone: str
-    pooling: Pooling = Pooling.GEM
-    gem_p: Annotated[float, Field(ge=1, le=10)] = 3.0
-    projection: ProjectionKind = ProjectionKind.LINEAR
-    width: Annotated[int, Field(ge=1)]  # channels of the backbone's feature map
-    preprocess: Preprocess
-    space: EmbeddingSpace
-    weights_digest: str = ""
-
-    @property
-    def dim(self) -> int:
-        return self.space.dim
-
-    @property
-    def pooled_width(self) -> int:
-        """Values that the backbone's feature map is pooled into."""
-        return self.pooling.width(self.width)
 
 
 class QueryModel(nn.Module):
@@ -111,7 +81,7 @@ class QueryModel(nn.Module):
     def embed(self, pixels: Pixels, scales: tuple[float, ...] = SINGLE_SCALE) -> Floats:
         """(B, S, S, 3) uint8 made by config.preprocess -> (B, dim) float32, in eval mode.
 
-        scales: the mean of the embeddings of the input at these scales (edgecsd.multi_scale), of unit length.
+        scales: the mean of the embeddings of the input at these scales (edgecsd.models.multi_scale), of unit length.
         """
         training = self.training
         self.eval()
@@ -205,20 +175,6 @@ def save_query_model(model: QueryModel, folder: Path) -> QueryModelConfig:
         save_file(state, temporary)
     write_json(folder / "query_model.json", config.model_dump(mode="json"))
     return config
-
-
-def read_config(folder: Path) -> QueryModelConfig:
-    """query_model.json of a run folder."""
-    if not (folder / "query_model.json").is_file():
-        hint = "; its training did not end: run distill again to go on" if (folder / "run.json").is_file() else ""
-        raise BadInputError(f"{folder}: no query model in it (query_model.json is missing){hint}")
-    data = read_json(folder / "query_model.json")
-    if not isinstance(data, dict) or data.get("schema_version") not in READABLE_VERSIONS:
-        raise DamagedFileError(f"{folder}/query_model.json: schema_version {SCHEMA_VERSION} is expected")
-    try:
-        return QueryModelConfig.model_validate(data)
-    except ValidationError as error:
-        raise DamagedFileError(f"{folder}/query_model.json: {validation_text(error)}") from None
 
 
 def load_query_model(folder: Path) -> QueryModel:

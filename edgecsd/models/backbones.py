@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgecsd.engine import Engine, frozen_forward
 from edgecsd.errors import BadInputError, MissingBackendError, first_line, missing_extra
-from edgecsd.gallery_models import Floats, Pixels, named_space, normalise
-from edgecsd.multi_scale import SINGLE_SCALE, multi_scale, scaled_sides
+from edgecsd.models.gallery.model import Pixels
+from edgecsd.models.weights import PACKAGED, load_weights, packaged_weights
 from edgecsd.photos.contract import BRIGHTEST, Interpolation, Preprocess, Resize
-from edgecsd.progress import SILENT, Reporter
-from edgecsd.weights import PACKAGED, load_weights, packaged_weights, weights_digest
 
 try:
     import timm
     from timm.layers.norm_act import BatchNormAct2d
 except ImportError:
     raise missing_extra("timm", "train") from None
-
 BATCH_NORMS: tuple[type[nn.BatchNorm2d], ...] = (nn.BatchNorm2d, BatchNormAct2d)
 
 
@@ -112,57 +108,6 @@ def to_input(pixels: Pixels, preprocess: Preprocess) -> Tensor:
     batch = torch.from_numpy(whole).permute(0, 3, 1, 2).float()  # a view: NHWC memory is channels-last NCHW
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) * BRIGHTEST for values in (preprocess.mean, preprocess.std))
     return batch.sub_(mean).div_(std)
-
-
-class TimmGalleryModel:
-    """A timm network's pooled features, L2-normalised; at several scales, the mean of theirs."""
-
-    def __init__(
-        self,
-        name: str,
-        weights: Path | None,
-        size: int | None,
-        preprocess: Preprocess | None,
-        scales: tuple[float, ...] = SINGLE_SCALE,
-    ) -> None:
-        backbone = create_backbone(name, weights=weights)
-        self._network, self._scales = backbone.network, scales
-        self._images, self._engine = 0, Engine.AUTO
-        self._reporter: Reporter = SILENT
-        self._forward: Callable[[Tensor], Tensor] | None = None
-        self.preprocess = preprocess or backbone.natural.at_size(size or backbone.natural.size)
-        scaled_sides(self.preprocess.size, scales, f"timm:{name}")
-        probe = np.zeros((1, self.preprocess.size, self.preprocess.size, 3), np.uint8)
-        digest = weights_digest(self._network.state_dict())
-        self.space = named_space(
-            f"timm:{name}", digest, self.preprocess, self._vectors(self._network, probe).shape[1], scales
-        )
-
-    def prepare(self, images: int, engine: Engine, reporter: Reporter = SILENT) -> None:
-        """`images` of them will be embedded: enough of them are worth another engine than torch (edgecsd.engine)."""
-        one_size = self._scales == SINGLE_SCALE and self.preprocess.one_size
-        if engine is Engine.ONNXRUNTIME and not one_size:
-            raise BadInputError("--engine onnxruntime: one input size only; leave it out with several scales or sizes")
-        self._images, self._engine, self._reporter = images, engine if one_size else Engine.TORCH, reporter
-        self._forward = None
-
-    def _vectors(self, forward: Callable[[Tensor], Tensor], pixels: Pixels) -> Floats:
-        batch = to_input(pixels, self.preprocess)
-        with torch.inference_mode():
-            if self._scales == SINGLE_SCALE:
-                pooled = forward(batch).float().flatten(1)
-            else:
-                pooled = multi_scale(forward, batch, self._scales)
-        vectors: Floats = pooled.numpy()
-        return vectors
-
-    def embed(self, pixels: Pixels) -> Floats:
-        if self._forward is None:  # not before it is needed: what is whole already needs none
-            size = self.preprocess.size
-            self._forward = frozen_forward(
-                self._network, size, self._images, engine=self._engine, reporter=self._reporter
-            )
-        return normalise(self._vectors(self._forward, pixels), self.space.gallery_model)
 
 
 def behind_norm(norm: nn.BatchNorm2d) -> nn.Module:

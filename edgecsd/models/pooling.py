@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgecsd.head_kinds import Pooling
+from edgecsd.models.query_config import Pooling
 
 EPSILON = 1e-4  # after scaling by the maximum: the smallest value that fp16 does not lose (1e-6 becomes 0 when squared)
 

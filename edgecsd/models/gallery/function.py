@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from edgecsd.engine import Engine
 from edgecsd.errors import BadInputError, EdgecsdError, first_line
 from edgecsd.features.space import EmbeddingSpace
-from edgecsd.gallery_models import Floats, Pixels, named_space, normalise
+from edgecsd.models.frozen_forward import Engine
+from edgecsd.models.gallery.model import Floats, Pixels, named_space, normalise
 from edgecsd.photos.contract import Preprocess
 from edgecsd.progress import Reporter
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgecsd.distributed import ALONE, Ranks, own_cores
 from edgecsd.errors import BadInputError
+from edgecsd.features.store import FeatureStore
 from edgecsd.files.columns import Column
 from edgecsd.files.whole import Parts, writing_array
 from edgecsd.photos.contract import Preprocess
@@ -283,3 +284,40 @@ def _collect(parts: list[dict[str, NDArray[Any]]]) -> Embedded:
     return Embedded(
         vectors, kept, [digests[p] for p in kept], {p: problem for p, problem in enumerate(problems) if problem}
     )
+
+
+def embed_store_items(
+    images: ImageSet,
+    store: FeatureStore,
+    embedder: Embedder,
+    *,
+    name: str,
+    workers: int | None = None,
+    reporter: Reporter = SILENT,
+) -> Floats:
+    """(count, dim) embeddings of a store's items, in its order, from the photos they were made of.
+
+    A photo is the one its item was made of if its bytes are, and its box, where it is cropped to one.
+    """
+    place = {item: position for position, item in enumerate(images.ids)}
+    absent = [item for item in store.items.ids if item not in place]
+    if absent:
+        raise BadInputError(
+            f"{images.root}: {len(absent)} photos of {store.path} are not there, the first: {absent[0]}"
+        )
+    chosen = images.subset([place[item] for item in store.items.ids])
+    embedded = embed_images(
+        chosen, embedder, strict=True, advice="it could be read when its features were extracted",
+        name=name, workers=workers, reporter=reporter,
+    )  # fmt: skip
+    known = zip(store.items.ids, embedded.digests, store.items.digests, strict=True)
+    changed = [item for item, now, then in known if then and now != then]
+    if changed:
+        raise BadInputError(
+            f"{images.root}: {changed[0]} is not the photo that {store.path} was extracted from, or not cropped to the "
+            f"same box ({len(changed)} such photos); give the photos it was made of, or extract again"
+        )
+    return embedded.vectors[:, 0]
+
+
+Floats = NDArray[np.float32]

@@ -1,0 +1,1 @@
+"""Gallery models by their identifier: timm:NAME, onnx:FILE or module:function."""

@@ -1,0 +1,70 @@
+"""edgecsd/models/gallery/timm.py"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgecsd.errors import BadInputError
+from edgecsd.models.backbones import create_backbone, to_input
+from edgecsd.models.frozen_forward import Engine, frozen_forward
+from edgecsd.models.gallery.model import Floats, Pixels, named_space, normalise
+from edgecsd.models.multi_scale import SINGLE_SCALE, multi_scale, scaled_sides
+from edgecsd.models.weights import weights_digest
+from edgecsd.photos.contract import Preprocess
+from edgecsd.progress import SILENT, Reporter
+
+
+class TimmGalleryModel:
+    """A timm network's pooled features, L2-normalised; at several scales, the mean of theirs."""
+
+    def __init__(
+        self,
+        name: str,
+        weights: Path | None,
+        size: int | None,
+        preprocess: Preprocess | None,
+        scales: tuple[float, ...] = SINGLE_SCALE,
+    ) -> None:
+        backbone = create_backbone(name, weights=weights)
+        self._network, self._scales = backbone.network, scales
+        self._images, self._engine = 0, Engine.AUTO
+        self._reporter: Reporter = SILENT
+        self._forward: Callable[[Tensor], Tensor] | None = None
+        self.preprocess = preprocess or backbone.natural.at_size(size or backbone.natural.size)
+        scaled_sides(self.preprocess.size, scales, f"timm:{name}")
+        probe = np.zeros((1, self.preprocess.size, self.preprocess.size, 3), np.uint8)
+        digest = weights_digest(self._network.state_dict())
+        self.space = named_space(
+            f"timm:{name}", digest, self.preprocess, self._vectors(self._network, probe).shape[1], scales
+        )
+
+    def prepare(self, images: int, engine: Engine, reporter: Reporter = SILENT) -> None:
+        """`images` of them will be embedded: enough of them are worth another engine than torch (edgecsd.models.frozen_forward)."""
+        one_size = self._scales == SINGLE_SCALE and self.preprocess.one_size
+        if engine is Engine.ONNXRUNTIME and not one_size:
+            raise BadInputError("--engine onnxruntime: one input size only; leave it out with several scales or sizes")
+        self._images, self._engine, self._reporter = images, engine if one_size else Engine.TORCH, reporter
+        self._forward = None
+
+    def _vectors(self, forward: Callable[[Tensor], Tensor], pixels: Pixels) -> Floats:
+        batch = to_input(pixels, self.preprocess)
+        with torch.inference_mode():
+            if self._scales == SINGLE_SCALE:
+                pooled = forward(batch).float().flatten(1)
+            else:
+                pooled = multi_scale(forward, batch, self._scales)
+        vectors: Floats = pooled.numpy()
+        return vectors
+
+    def embed(self, pixels: Pixels) -> Floats:
+        if self._forward is None:  # not before it is needed: what is whole already needs none
+            size = self.preprocess.size
+            self._forward = frozen_forward(
+                self._network, size, self._images, engine=self._engine, reporter=self._reporter
+            )
+        return normalise(self._vectors(self._forward, pixels), self.space.gallery_model)
