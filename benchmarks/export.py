@@ -37,7 +37,7 @@ from edgecsd.cli.console import ConsoleReporter, table
 from edgecsd.errors import EdgecsdError
 from edgecsd.files.whole import read_json, size_bytes, write_json
 from edgecsd.models.query import QueryModelEmbedder, load_query_model
-from edgecsd.targets.embedder import ArtifactEmbedder
+from edgecsd.targets.artifact import ArtifactEmbedder
 from edgecsd.targets.metadata import Target
 
 

@@ -79,7 +79,7 @@ def _quantizer(model: QueryModel, out: Path, like: Path, calibration: Pixels, *,
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_quantizer import quantizer, recipe
 
-    from edgecsd.targets.tflite_convert import _Named, with_metadata
+    from edgecsd.targets.tflite.convert import _Named, with_metadata
 
     deploy = DeployModel(model)
     with quiet_conversion("ai-edge-quantizer"), tempfile.TemporaryDirectory() as folder:
@@ -99,7 +99,7 @@ def _float_tail(exported: Path) -> list[dict[str, Any]]:
     from ai_edge_quantizer.qtyping import TFLOperationName
     from ai_edge_quantizer.recipe_manager import RecipeManager
 
-    from edgecsd.targets.tflite_quantise import CONVOLUTIONS, operations_of
+    from edgecsd.targets.tflite.quantise import CONVOLUTIONS, operations_of
 
     operations, _ = operations_of(exported)
     last = max(place for place, operation in enumerate(operations) if operation.kind in CONVOLUTIONS)

@@ -27,8 +27,7 @@ from edgecsd.models.embedding import embed_images, embed_store_items
 from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.finding import find_images
 from edgecsd.relevance import make_benchmark
-from edgecsd.targets.artifact import read_metadata
-from edgecsd.targets.embedder import ArtifactEmbedder
+from edgecsd.targets.artifact import ArtifactEmbedder, read_metadata
 
 PRECISIONS = {
     "onnx": ("fp32", "fp16", "w8a32", "w8a8"),

@@ -27,8 +27,7 @@ from edgecsd.exporting import export
 from edgecsd.files.whole import read_json, write_json
 from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.quantisation.precisions import EightBit
-from edgecsd.targets.artifact import parse_target
-from edgecsd.targets.embedder import ArtifactEmbedder
+from edgecsd.targets.artifact import ArtifactEmbedder, parse_target
 from edgecsd.targets.metadata import Target
 
 MANY = 4 * CALIBRATION

@@ -37,8 +37,7 @@ from edgecsd.ranking import rank
 from edgecsd.relevance import make_benchmark
 from edgecsd.report.picture import Retrieved, retrieval_picture
 from edgecsd.selection import HeldOutBy
-from edgecsd.targets.artifact import read_metadata
-from edgecsd.targets.embedder import ArtifactEmbedder
+from edgecsd.targets.artifact import ArtifactEmbedder, read_metadata
 
 GALLERY_MODEL = "timm:tf_efficientnet_lite2"
 QUERY_MODELS = ("tf_efficientnet_lite0", "mobilenetv2_100")

@@ -159,7 +159,7 @@ def _embedders(
             name = f"query model at {'+'.join(f'{scale:g}' for scale in scales)}"
             found.append((name, QueryModelEmbedder(model, scales), space, digest))
     if artifact is not None:
-        from edgecsd.targets.embedder import ArtifactEmbedder
+        from edgecsd.targets.artifact import ArtifactEmbedder
 
         exported = ArtifactEmbedder(artifact)
         found.append((artifact.name, exported, exported.metadata.space, sha256_file(artifact)))

@@ -103,7 +103,7 @@ def _embedder(run: Path | None, artifact: Path | None) -> tuple[Embedder, Embedd
 
         model = load_query_model(run)
         return QueryModelEmbedder(model), model.config.space
-    from edgecsd.targets.embedder import ArtifactEmbedder
+    from edgecsd.targets.artifact import ArtifactEmbedder
 
     assert artifact is not None
     exported = ArtifactEmbedder(artifact)

@@ -31,7 +31,7 @@ LIGHT_MODULES = {  # module -> the heavy libraries that it may load
     "edgecsd.models.frozen_forward": (),
     "edgecsd.gate.verdict": (),
     "edgecsd.handshake": (),
-    "edgecsd.inspecting": (),
+    "edgecsd.targets.inspecting": (),
     "edgecsd.metrics.retrieval": (),
     "edgecsd.quantisation.calibration": (),
     "edgecsd.targets": (),

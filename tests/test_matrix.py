@@ -206,7 +206,7 @@ def test_who_may_talk_to_whom(result: MatrixResult) -> None:
 
 def test_the_figures_are_those_of_the_index(result: MatrixResult, folder: Path, photos: Path) -> None:
     from edgecsd.models.embedding import embed_images
-    from edgecsd.targets.embedder import ArtifactEmbedder
+    from edgecsd.targets.artifact import ArtifactEmbedder
 
     images, index = find_images(photos), GalleryIndex.open(folder / "new.index")
     vectors = embed_images(images, ArtifactEmbedder(folder / "v3.onnx")).vectors[:, 0]

@@ -118,7 +118,7 @@ def _device(target: str, precision: str, by: tuple[str, str]) -> Callable[[Works
     """A device whose runtime computes the same network otherwise."""
 
     def make(workshop: Workshop) -> Pair:
-        from edgecsd.targets.embedder import ArtifactEmbedder
+        from edgecsd.targets.artifact import ArtifactEmbedder
 
         other, photos = ArtifactEmbedder(workshop.file(*by)), workshop.query_photos
         made = [other.embed(workshop.contract.pixels(photos.read(p).image)[None]) for p in range(len(photos))]

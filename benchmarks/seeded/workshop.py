@@ -31,9 +31,8 @@ from edgecsd.photos.contract import Preprocess, Resize
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import Reporter
-from edgecsd.targets.artifact import parse_target, read_metadata, target_module
+from edgecsd.targets.artifact import ArtifactEmbedder, parse_target, read_metadata, target_module
 from edgecsd.targets.deploy import DeployModel
-from edgecsd.targets.embedder import ArtifactEmbedder
 
 Floats = NDArray[np.float32]
 SIDEWAYS = 6  # the EXIF orientation of a phone held upright: the sensor's rows are the photo's columns

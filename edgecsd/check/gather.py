@@ -31,8 +31,8 @@ from edgecsd.photos.images import ImageSet
 from edgecsd.probes import run_probes
 from edgecsd.progress import Reporter
 from edgecsd.quantisation.precisions import Precision
+from edgecsd.targets.artifact import ArtifactEmbedder
 from edgecsd.targets.content_digest import content_digest
-from edgecsd.targets.embedder import ArtifactEmbedder
 
 Floats = NDArray[np.float32]
 

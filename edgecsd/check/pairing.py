@@ -22,8 +22,7 @@ from edgecsd.models.query import QueryModel, load_query_model
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import Reporter
 from edgecsd.quantisation.precisions import Precision
-from edgecsd.targets.artifact import read_metadata
-from edgecsd.targets.embedder import ArtifactEmbedder
+from edgecsd.targets.artifact import ArtifactEmbedder, read_metadata
 from edgecsd.targets.metadata import ArtifactMetadata
 
 Floats = NDArray[np.float32]

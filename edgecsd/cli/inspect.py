@@ -10,9 +10,9 @@ import typer
 from edgecsd.cli.console import Json, finish, quoted, run_option, table
 
 if TYPE_CHECKING:
-    from edgecsd.inspecting import Inspection
     from edgecsd.photos.contract import PixelSteps
     from edgecsd.targets.description import Description, Value
+    from edgecsd.targets.inspecting import Inspection
 
 KILO = 1000
 
@@ -26,7 +26,7 @@ def command(
 
     Example: edgecsd inspect run/exports/tf_efficientnet_lite0-w8a8.tflite
     """
-    from edgecsd.inspecting import inspect
+    from edgecsd.targets.inspecting import inspect
 
     result = inspect(file, sha256=sha256)
     following = f"edgecsd check {quoted(file)} --index gallery.index --images PHOTOS{run_option(file, None)}"

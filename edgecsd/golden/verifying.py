@@ -16,7 +16,7 @@ from edgecsd.golden.pack import GoldenItem, GoldenPack, read_embedding, read_pac
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.metrics.retrieval import cosines
 from edgecsd.photos.decoding import decode_image
-from edgecsd.targets.embedder import ArtifactEmbedder
+from edgecsd.targets.artifact import ArtifactEmbedder
 
 Floats = NDArray[np.float32]
 

@@ -30,7 +30,7 @@ from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.pixel_mistakes.mistakes import right_pixels
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.targets.embedder import ArtifactEmbedder
+from edgecsd.targets.artifact import ArtifactEmbedder
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]

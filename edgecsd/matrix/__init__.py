@@ -29,7 +29,7 @@ from edgecsd.models.embedding import embed_images
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.targets.embedder import ArtifactEmbedder
+from edgecsd.targets.artifact import ArtifactEmbedder
 
 if TYPE_CHECKING:
     from edgecsd.check.pairing import Queries

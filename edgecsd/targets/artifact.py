@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import platform
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,20 +14,12 @@ from numpy.typing import NDArray
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
-from edgecsd.targets.metadata import (
-    METADATA_KEY,
-    ORT_SUFFIX,
-    SCHEMA_VERSION,
-    ArtifactMetadata,
-    Target,
-    metadata_from_json,
-)
-from edgecsd.targets.processor import multiplies_bytes_exactly
+from edgecsd.targets.metadata import ArtifactMetadata, Target, metadata_from_json
 
 if TYPE_CHECKING:
     from edgecsd.targets.deploy import DeployModel
 
-__all__ = ["METADATA_KEY", "ORT_SUFFIX", "SCHEMA_VERSION", "ArtifactMetadata", "Target", "metadata_from_json"]
+
 INPUT_NAME, OUTPUT_NAME = "image", "embedding"
 _ALIASES = {"litert": Target.TFLITE}
 # Which photos a target's artifacts can take whose resize is inside: of any size, or of one that is declared
@@ -190,3 +183,36 @@ def latency_measurable(target: Target) -> bool:
     Core ML runs on macOS only; for Core AI there is a reference runtime, here and there.
     """
     return target is not Target.COREAI and (target is not Target.COREML or platform.system() == "Darwin")
+
+
+class ArtifactEmbedder:
+    """Runs an artifact in its own runtime, one image at a time, as a phone does."""
+
+    def __init__(self, path: Path, *, threads: int = 1) -> None:
+        self.path, self.metadata = path, read_metadata(path)
+        self.preprocess, self.dim = self.metadata.input, self.metadata.dim
+        self._runner = load_runner(path, threads=threads)
+
+    @property
+    def runtime(self) -> str:
+        """What computes the embeddings, in words."""
+        return self._runner.kind
+
+    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(B, S, S, 3) uint8, or (B, h, w, 3) where the resize is inside -> (B, dim) float32."""
+        return self._runner.embed(pixels)
+
+
+EXACT_FLAGS = frozenset({"avx512_vnni", "avx_vnni"})  # 8-bit dot products that don't saturate
+CPUINFO = Path("/proc/cpuinfo")
+
+
+@cache
+def multiplies_bytes_exactly(cpuinfo: Path = CPUINFO) -> bool:
+    """Whether every core multiplies unsigned by signed bytes without saturation (VNNI); False where nobody tells."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return False
+    flags = [set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")]
+    return bool(flags) and all(EXACT_FLAGS & core for core in flags)

@@ -16,9 +16,8 @@ from edgecsd.gate.gates import Verdict
 from edgecsd.gate.verdict import CheckResult, gate
 from edgecsd.models.query import load_query_model
 from edgecsd.photos.finding import find_images
-from edgecsd.targets.artifact import read_metadata, target_module
+from edgecsd.targets.artifact import ArtifactEmbedder, read_metadata, target_module
 from edgecsd.targets.deploy import DeployModel
-from edgecsd.targets.embedder import ArtifactEmbedder
 from edgecsd.targets.metadata import Target
 
 

@@ -28,7 +28,7 @@ from edgecsd.index.opened import GalleryIndex
 from edgecsd.photos import contract as preprocess
 from edgecsd.photos.contract import Interpolation
 from edgecsd.quantisation.precisions import Precision
-from edgecsd.targets.embedder import ArtifactEmbedder
+from edgecsd.targets.artifact import ArtifactEmbedder
 
 Image = preprocess.Image
 

@@ -15,8 +15,8 @@ from onnx import TensorProto
 
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.files.whole import size_bytes
-from edgecsd.inspecting import inspect
 from edgecsd.targets.artifact import load_runner
+from edgecsd.targets.inspecting import inspect
 
 
 def test_missing_and_damaged_files(run: Path, tmp_path: Path) -> None:

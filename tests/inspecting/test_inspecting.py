@@ -18,9 +18,9 @@ from model_files import TARGETS, exported, foreign
 
 from edgecsd.errors import BadInputError, EdgecsdError
 from edgecsd.files.whole import sha256_file, size_bytes, write_json
-from edgecsd.inspecting import SCHEMA_VERSION, Inspection, Outcome, inspect
+from edgecsd.targets.artifact import ArtifactEmbedder
 from edgecsd.targets.content_digest import seal
-from edgecsd.targets.embedder import ArtifactEmbedder
+from edgecsd.targets.inspecting import SCHEMA_VERSION, Inspection, Outcome, inspect
 from edgecsd.targets.metadata import METADATA_KEY
 
 FILES = [*TARGETS, "ort"]

@@ -16,9 +16,9 @@ from target_models import DIM, PHOTOS, SIZE, Make
 from edgecsd.exporting import export
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.models.query import create_query_model, save_query_model
-from edgecsd.targets.onnx_compact import compact
-from edgecsd.targets.onnx_quantise import store_weights_in_8_bit
-from edgecsd.targets.tflite_convert import _short_name
+from edgecsd.targets.onnx.compact import compact
+from edgecsd.targets.onnx.quantise import store_weights_in_8_bit
+from edgecsd.targets.tflite.convert import _short_name
 
 
 def run(proto: onnx.ModelProto) -> np.ndarray:

@@ -57,7 +57,7 @@ def test_module_keeps_the_contract(target: str) -> None:
 
 
 def test_core_ml_computes_in_half_precision_where_it_is_said_to() -> None:
-    from edgecsd.targets import coreml_convert
+    from edgecsd.targets.coreml import convert as coreml_convert
 
     half = coreml_convert.coremltools.precision.FLOAT16
     said = target_module(Target.COREML).HALF_PRECISIONS

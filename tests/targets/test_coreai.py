@@ -17,11 +17,11 @@ from target_models import DIM, SIZE, Make, Pixels, needs_coreai
 from torch import nn
 
 from edgecsd.errors import BadInputError, DamagedFileError, EdgecsdError
-from edgecsd.inspecting import inspect
 from edgecsd.models.query import QueryModel
-from edgecsd.targets import coreai_runner
 from edgecsd.targets.artifact import load_runner, read_metadata
+from edgecsd.targets.coreai import runner as coreai_runner
 from edgecsd.targets.deploy import DeployModel
+from edgecsd.targets.inspecting import inspect
 from edgecsd.targets.metadata import METADATA_KEY
 
 pytestmark = needs_coreai
@@ -175,7 +175,7 @@ class Odd(nn.Module):
 
 
 def test_only_what_may_be_folded_is_folded() -> None:
-    from edgecsd.targets.coreai_graph import ATEN, fold_batch_norms, traced
+    from edgecsd.targets.coreai.graph import ATEN, fold_batch_norms, traced
 
     torch.manual_seed(0)
     network, images = Odd(), torch.randn(4, 3, 12, 12) * 3 + 1
@@ -192,7 +192,7 @@ def test_only_what_may_be_folded_is_folded() -> None:
 
 
 def test_half_precision_starts_at_the_first_convolution(model: QueryModel, pixels: Pixels) -> None:
-    from edgecsd.targets.coreai_graph import WEIGHTED, fold_batch_norms, in_half_precision, traced
+    from edgecsd.targets.coreai.graph import WEIGHTED, fold_batch_norms, in_half_precision, traced
 
     deploy = DeployModel(model)
     module = in_half_precision(fold_batch_norms(traced(deploy, deploy.example())))
@@ -215,7 +215,7 @@ def test_half_precision_starts_at_the_first_convolution(model: QueryModel, pixel
 
 def test_8_bit_weights_are_the_rounded_ones(model: QueryModel, pixels: Pixels) -> None:
     from edgecsd.quantisation.bias_correction import rounded_weights
-    from edgecsd.targets.coreai_graph import WORTHWHILE, fold_batch_norms, traced, weights_in_8_bit
+    from edgecsd.targets.coreai.graph import WORTHWHILE, fold_batch_norms, traced, weights_in_8_bit
 
     deploy, image = DeployModel(model), torch.from_numpy(pixels[:1])
     stored = weights_in_8_bit(fold_batch_norms(traced(deploy, deploy.example())))

@@ -25,9 +25,9 @@ from edgecsd.photos.finding import find_images
 from edgecsd.quantisation.precisions import Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME
-from edgecsd.targets.coreml_convert import convert
-from edgecsd.targets.coreml_describe import describe
-from edgecsd.targets.coreml_evaluator import CoremlEvaluator
+from edgecsd.targets.coreml.convert import convert
+from edgecsd.targets.coreml.describe import describe
+from edgecsd.targets.coreml.evaluator import CoremlEvaluator
 from edgecsd.targets.deploy import DeployModel
 from edgecsd.targets.metadata import ArtifactMetadata, Target
 
@@ -158,7 +158,7 @@ def test_a_program_of_other_values_is_refused(tmp_path: Path) -> None:
 
 
 def test_outputs_of_a_split_and_lists_of_constants(tmp_path: Path) -> None:
-    from edgecsd.targets.coreml_program import CoremlProgram
+    from edgecsd.targets.coreml.program import CoremlProgram
 
     constant = np.full((1, 1, 8, 8), 7, np.float32)
 

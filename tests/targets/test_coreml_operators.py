@@ -12,8 +12,8 @@ import torch
 from coremltools.converters.mil import Builder
 from numpy.typing import NDArray
 
-from edgecsd.targets.coreml_arguments import Arguments
-from edgecsd.targets.coreml_operators import OPERATORS
+from edgecsd.targets.coreml.arguments import Arguments
+from edgecsd.targets.coreml.program import OPERATORS
 
 RANDOM = np.random.default_rng(3)
 X = (RANDOM.standard_normal((2, 4, 3, 6)) * 3).astype(np.float32)

@@ -17,11 +17,11 @@ from edgecsd.models.weights import packaged_weights
 from edgecsd.photos.decoding import read_image
 from edgecsd.photos.finding import find_images
 from edgecsd.targets.artifact import load_runner, read_metadata
-from edgecsd.targets.coreml_arguments import Operator
-from edgecsd.targets.coreml_evaluator import CoremlEvaluator
-from edgecsd.targets.coreml_program import CoremlProgram, Output, Step
-from edgecsd.targets.coreml_quantise import Scale, scale_of
-from edgecsd.targets.coreml_ranges import Range, body_of, measured_ranges
+from edgecsd.targets.coreml.arguments import Operator
+from edgecsd.targets.coreml.evaluator import CoremlEvaluator
+from edgecsd.targets.coreml.program import CoremlProgram, Output, Step
+from edgecsd.targets.coreml.quantise import Scale, scale_of
+from edgecsd.targets.coreml.ranges import Range, body_of, measured_ranges
 
 
 def test_ranges_are_of_all_photos_and_cut_at_both_ends(artifact: Make, pixels: Pixels) -> None:

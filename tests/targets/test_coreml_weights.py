@@ -15,8 +15,8 @@ from torch import nn
 
 from edgecsd.errors import BadInputError
 from edgecsd.quiet import quiet_conversion
-from edgecsd.targets.coreml_program import CoremlProgram
-from edgecsd.targets.coreml_weights import EXPANSIONS, expanded
+from edgecsd.targets.coreml.program import CoremlProgram
+from edgecsd.targets.coreml.weights import EXPANSIONS, expanded
 
 Model = Any
 Compress = Callable[[Model], Model]

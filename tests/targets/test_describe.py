@@ -15,11 +15,12 @@ from target_models import DIM, SIZE, Make
 
 from edgecsd.errors import DamagedFileError
 from edgecsd.exporting import export
-from edgecsd.inspecting import Outcome, _precision
 from edgecsd.quantisation.precisions import Precision
-from edgecsd.targets import coreml_describe, onnx_describe, tflite_describe
-from edgecsd.targets.description import SCALES, Description, WeightCount, Weights, packed_bytes
-from edgecsd.targets.held_precision import held_precision
+from edgecsd.targets.coreml import describe as coreml_describe
+from edgecsd.targets.description import SCALES, Description, WeightCount, Weights, held_precision, packed_bytes
+from edgecsd.targets.inspecting import Outcome, _precision
+from edgecsd.targets.onnx import describe as onnx_describe
+from edgecsd.targets.tflite import describe as tflite_describe
 
 DESCRIBE = {"onnx": onnx_describe, "tflite": tflite_describe, "coreml": coreml_describe}
 INPUTS = {

@@ -12,7 +12,7 @@ from target_models import DIM, PHOTOS, Pixels
 from edgecsd.exporting import export
 from edgecsd.models.query import QueryModel, create_query_model, load_query_model, save_query_model
 from edgecsd.models.query_config import Pooling, ProjectionKind
-from edgecsd.targets.embedder import ArtifactEmbedder
+from edgecsd.targets.artifact import ArtifactEmbedder
 
 TARGETS = ("onnx", "tflite", "coreml")
 LOWEST_COSINE = {"fp32": 0.99999, "w8a8": 0.97}

@@ -11,8 +11,8 @@ from target_models import DIM, PHOTOS, Make, Pixels
 
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.exporting import export
-from edgecsd.inspecting import Inspection, Outcome, inspect
 from edgecsd.targets.artifact import load_runner, read_metadata
+from edgecsd.targets.inspecting import Inspection, Outcome, inspect
 
 
 @pytest.fixture(scope="module", params=["fp32", "w8a8"])

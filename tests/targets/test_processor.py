@@ -8,9 +8,8 @@ import pytest
 
 from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets import artifact
-from edgecsd.targets.artifact import session_options
+from edgecsd.targets.artifact import multiplies_bytes_exactly, session_options
 from edgecsd.targets.metadata import ArtifactMetadata, Target
-from edgecsd.targets.processor import multiplies_bytes_exactly
 
 ONE_CORE = "processor\t: 0\nmodel name\t: made up\nflags\t\t: fpu sse4_1 avx2 {0}\n\n"
 

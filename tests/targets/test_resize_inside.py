@@ -12,16 +12,15 @@ from target_models import DIM, PHOTOS, Make
 
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.exporting import ExportResult, export
-from edgecsd.inspecting import inspect
 from edgecsd.models.embedding import embed_images
 from edgecsd.models.query import QueryModel, QueryModelEmbedder
 from edgecsd.photos.contract import Interpolation, Preprocess, Resize
 from edgecsd.photos.decoding import read_image
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.whole_photo import ANY_SIZE, PhotoSize
-from edgecsd.targets.artifact import load_runner, read_metadata
-from edgecsd.targets.embedder import ArtifactEmbedder
-from edgecsd.targets.onnx_resize import resize_model
+from edgecsd.targets.artifact import ArtifactEmbedder, load_runner, read_metadata
+from edgecsd.targets.inspecting import inspect
+from edgecsd.targets.onnx.resize import resize_model
 from edgecsd.targets.resampling import passes
 
 SIZES = ((640, 480), (480, 640), (420, 420), (64, 64), (1, 1), (33, 7), (17, 900), (900, 17), (1080, 1920))  # h, w

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from edgecsd.quantisation.precisions import Precision
-from edgecsd.targets import tflite_convert
 from edgecsd.targets.artifact import INPUT_NAME
-from edgecsd.targets.tflite_means import MOST_AT_ONCE, MeansInSteps
+from edgecsd.targets.tflite import convert as tflite_convert
+from edgecsd.targets.tflite.convert import MOST_AT_ONCE, MeansInSteps
 
 SIDE = 160
 assert SIDE * SIDE > MOST_AT_ONCE

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from edgecsd.exporting import export
 from edgecsd.models.query import QueryModel, load_query_model, save_query_model
+from edgecsd.targets.artifact import ArtifactEmbedder
 from edgecsd.targets.deploy import DeployModel
-from edgecsd.targets.embedder import ArtifactEmbedder
 from edgecsd.targets.metadata import Target
 from edgecsd.targets.traced import MOST, traced_once
 

@@ -10,7 +10,7 @@ from typing import Any
 from edgecsd.errors import DamagedFileError, missing_extra
 from edgecsd.targets.description import SCALES, UNREAD, Description, Value, WeightCount, by_count, packed_bytes
 from edgecsd.targets.metadata import METADATA_KEY, ORT_SUFFIX
-from edgecsd.targets.onnx_target import reason
+from edgecsd.targets.onnx.target import reason
 
 try:
     import onnx
@@ -56,7 +56,7 @@ def describe(path: Path) -> Description:
 
 
 def _describe_ort(path: Path) -> Description:
-    from edgecsd.targets.ort_file import read_graph  # onnxruntime.tools loads torch
+    from edgecsd.targets.onnx.target import read_graph  # onnxruntime.tools loads torch
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors reach us as exceptions

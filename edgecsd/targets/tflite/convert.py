@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import flatbuffers
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from edgecsd.errors import missing_extra
 from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
@@ -18,16 +21,15 @@ from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME
 from edgecsd.targets.deploy import DeployModel
 from edgecsd.targets.folding import folded
 from edgecsd.targets.metadata import METADATA_KEY, ArtifactMetadata
-from edgecsd.targets.tflite_means import MeansInSteps
-from edgecsd.targets.tflite_target import FILE_IDENTIFIER
+from edgecsd.targets.tflite.file import FILE_IDENTIFIER
 from edgecsd.targets.traced import traced_once
 
 try:
     import litert_torch
     from ai_edge_litert import schema_py_generated as schema
 
-    from edgecsd.targets.tflite_quantise import quantise
-    from edgecsd.targets.tflite_resize import add_resize
+    from edgecsd.targets.tflite.quantise import quantise
+    from edgecsd.targets.tflite.resize import add_resize
 except ImportError as error:
     raise missing_extra(error.name or "litert-torch", "tflite") from None
 
@@ -149,3 +151,33 @@ def _short_name(name: str) -> str:
 def _without_class(part: str) -> str:
     """ "conv_pw" of "torch.nn.Conv2d_conv_pw"; a name without a package stays."""
     return part.rsplit(".", 1)[-1].lstrip("_").split("_", 1)[-1] if "." in part else part
+
+
+# Of a map of 112 x 112 the sum's relative error is 2e-5, a hundred times torch's, which adds in pairs; a random
+# EfficientNet-B0 with squeeze-and-excite makes 1.4e-5 of the embedding's largest difference of it (measured). By rows
+# first, it is that of 112 values. At most this many stay one operator, which every runtime has a fast kernel for.
+MOST_AT_ONCE = 1024
+MAP = {2, 3}
+
+
+class MeansInSteps(TorchFunctionMode):
+    """While it is entered, a mean over both sides of a large (B, C, h, w) map is taken over w, then over h."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # fmt: skip
+        given = dict(kwargs or {})
+        if func in (torch.mean, Tensor.mean) and _is_over_a_large_map(args, given):
+            maps, keep = args[0], args[2] if len(args) > 2 else given.get("keepdim", False)
+            mean = maps.mean(dim=3, keepdim=True).mean(dim=2, keepdim=True)
+            return mean if keep else mean.flatten(1)
+        return func(*args, **given)
+
+
+def _is_over_a_large_map(args: tuple[Any, ...], given: Mapping[str, Any]) -> bool:
+    sides = args[1] if len(args) > 1 else given.get("dim")
+    maps = args[0] if args else None
+    if not isinstance(maps, Tensor) or maps.ndim != 4 or not isinstance(sides, tuple | list) or "dtype" in given:
+        return False
+    return {side % 4 for side in sides} == MAP and maps.shape[2] * maps.shape[3] > MOST_AT_ONCE

@@ -13,7 +13,7 @@ from edgecsd.errors import BadInputError, missing_extra
 from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import Runner, no_metadata
-from edgecsd.targets.coreai_asset import own_metadata, read_about
+from edgecsd.targets.coreai.asset import own_metadata, read_about
 from edgecsd.targets.metadata import ArtifactMetadata
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def convert(
         raise BadInputError(f"target coreai has no precision {precision}; it has: {has}")
     del calibration, how
     with quiet_conversion("loading the converter to Core AI"):
-        from edgecsd.targets import coreai_convert
+        from edgecsd.targets.coreai import convert as coreai_convert
 
     coreai_convert.convert(model, out, precision, metadata)
 
@@ -76,6 +76,6 @@ def read_metadata_json(path: Path) -> str:
 
 def load_runner(path: Path, threads: int) -> Runner:
     """The reference runtime, in `threads` processes, for it computes on one thread."""
-    from edgecsd.targets.coreai_runner import CoreaiRunner
+    from edgecsd.targets.coreai.runner import CoreaiRunner
 
     return CoreaiRunner(path, threads)

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.errors import BadInputError, DamagedFileError, first_line, missing_extra
+from edgecsd.errors import DamagedFileError, first_line, missing_extra
 from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME, OneByOne, no_metadata
 from edgecsd.targets.metadata import METADATA_KEY, ArtifactMetadata
+from edgecsd.targets.tflite.file import _read_whole, damaged
 
 if TYPE_CHECKING:
     from edgecsd.targets.deploy import DeployModel
+
 
 try:
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.interpreter import Interpreter
 except ImportError as error:
     raise missing_extra(error.name or "ai-edge-litert", "tflite") from None
-
 PRECISIONS = frozenset(Precision)
 HALF_PRECISIONS = frozenset({Precision.FP16})
-FILE_IDENTIFIER = b"TFL3"
 _RECIPES = {
     Precision.FP32: "float32",
     Precision.FP16: "float16-weights",
@@ -61,7 +61,7 @@ def convert(
 ) -> None:
     """Write `model` to `out`; calibration (n, S, S, 3) uint8 is used by w8a8 alone."""
     with quiet_conversion("loading the converter to TFLite"):
-        from edgecsd.targets import tflite_convert
+        from edgecsd.targets.tflite import convert as tflite_convert
 
     tflite_convert.convert(model, out, precision, calibration, metadata, how)
 
@@ -77,38 +77,6 @@ def read_metadata_json(path: Path) -> str:
     except Exception:  # flatbuffers reads wherever an offset points: struct, index, value and type errors
         raise damaged(path, len(data)) from None
     raise no_metadata(path)
-
-
-def _read_whole(path: Path) -> bytes:
-    """The file's bytes, after a look at what the runtime trusts blindly: that every buffer lies inside the file."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadInputError(f"{path}: {error.strerror or error}") from None
-    if data[4:8] != FILE_IDENTIFIER:
-        raise DamagedFileError(f"{path}: not a TFLite file: {FILE_IDENTIFIER.decode()} is missing at byte 4")
-    try:
-        model = schema.Model.GetRootAs(data, 0)
-        ends = [_end_of_buffer(model.Buffers(i)) for i in range(model.BuffersLength())]
-        whole = model.SubgraphsLength() > 0 and bool(ends) and max(ends) <= len(data)
-    except Exception:
-        raise damaged(path, len(data)) from None
-    if not whole:
-        raise DamagedFileError(f"{path}: not a whole TFLite file: its tensors reach beyond its {len(data)} bytes")
-    return data
-
-
-def _end_of_buffer(buffer: Any) -> int:
-    """One past the last byte of a buffer's data in the file; 0 if it has none."""
-    field = buffer._tab.Offset(4)  # 4: slot of `data` in the Buffer table of the TFLite schema
-    return int(buffer._tab.Vector(field) + buffer._tab.VectorLen(field)) if field else 0
-
-
-def damaged(path: Path, length: int) -> DamagedFileError:
-    """The error for a file whose tables cannot be followed."""
-    return DamagedFileError(
-        f"{path}: not a whole TFLite file: its tables point beyond its {length} bytes; it was cut or changed"
-    )
 
 
 class TfliteRunner(OneByOne):

@@ -17,7 +17,7 @@ try:
     import coreai.runtime
     import coreai_torch
 
-    from edgecsd.targets.coreai_graph import fold_batch_norms, in_half_precision, traced, weights_in_8_bit
+    from edgecsd.targets.coreai.graph import fold_batch_norms, in_half_precision, traced, weights_in_8_bit
 except ImportError as error:
     raise missing_extra(error.name or "coreai-torch", "coreai") from None
 

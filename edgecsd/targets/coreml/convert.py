@@ -51,7 +51,7 @@ def convert(
             skip_model_load=True,  # loading compiles it, which only macOS can do
         )
         if precision is Precision.W8A8:
-            from edgecsd.targets.coreml_quantise import quantise_activations
+            from edgecsd.targets.coreml.quantise import quantise_activations
 
             assert calibration is not None
             package = quantise_activations(package, calibration)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, DamagedFileError, EdgecsdError
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME, OneByOne
-from edgecsd.targets.coreai_asset import read_about
+from edgecsd.targets.coreai.asset import read_about
 
 WORKER = Path(__file__).with_name("coreai_worker.py")
 

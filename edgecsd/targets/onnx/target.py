@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,12 @@ from edgecsd.targets.metadata import METADATA_KEY, ORT_SUFFIX, ArtifactMetadata
 if TYPE_CHECKING:
     from edgecsd.targets.deploy import DeployModel
 
+
 try:
     import onnx
     import onnxruntime
 except ImportError as error:
     raise missing_extra(error.name or "onnxruntime", "onnx") from None
-
 PRECISIONS = frozenset(Precision)
 _OF_THE_RUNTIME = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (?:\S+\.(?:cc|h):\d+ \S+ )?")
 HALF_PRECISIONS = frozenset({Precision.FP16})
@@ -58,7 +58,7 @@ def convert(
     calibration   (n, S, S, 3) uint8, used by w8a8 alone
     """
     with quiet_conversion("loading the converter to ONNX"):
-        from edgecsd.targets import onnx_convert
+        from edgecsd.targets.onnx import convert as onnx_convert
 
     onnx_convert.convert(model, out, precision, calibration, metadata, how)
 
@@ -129,3 +129,32 @@ def reason(error: Exception) -> str:
     if type(error).__name__ == "DecodeError":
         return "its protobuf message cannot be read to its end; it was cut or changed, or is of another program"
     return _OF_THE_RUNTIME.sub("", first_line(error))
+
+
+try:
+    from onnx import GraphProto, TensorProto, helper
+    from onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs.InferenceSession import InferenceSession
+except ImportError as error:
+    raise missing_extra(error.name or "onnxruntime", "onnx") from None
+
+
+def read_graph(path: Path) -> GraphProto:
+    """Nodes and initializers of the file, without attributes and data.
+
+    The numbers of its types are those of ONNX. flatbuffers reads wherever an offset points: a file that is not whole
+    raises almost anything.
+    """
+    found = InferenceSession.GetRootAs(path.read_bytes(), 0).Model().Graph()
+    graph = GraphProto()
+    for node in (found.Nodes(i) for i in range(found.NodesLength())):
+        inputs, outputs = (_names(node, side) for side in ("Inputs", "Outputs"))
+        graph.node.append(helper.make_node(node.OpType().decode(), inputs, outputs, domain=node.Domain().decode()))
+    for tensor in (found.Initializers(i) for i in range(found.InitializersLength())):
+        dims = [tensor.Dims(i) for i in range(tensor.DimsLength())]
+        graph.initializer.append(TensorProto(name=tensor.Name().decode(), dims=dims, data_type=tensor.DataType()))
+    return graph
+
+
+def _names(node: Any, side: str) -> list[str]:
+    length, name = getattr(node, f"{side}Length")(), getattr(node, side)
+    return [name(i).decode() for i in range(length)]

@@ -10,7 +10,7 @@ from typing import Any
 from edgecsd.errors import BadInputError, DamagedFileError, missing_extra
 from edgecsd.targets.description import UNREAD, Description, Value, WeightCount, by_count, packed_bytes
 from edgecsd.targets.metadata import METADATA_KEY
-from edgecsd.targets.tflite_target import damaged
+from edgecsd.targets.tflite.file import damaged
 
 try:
     from ai_edge_litert import schema_py_generated as schema

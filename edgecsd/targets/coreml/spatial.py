@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgecsd.targets.coreml_arguments import Arguments, Operator
+from edgecsd.targets.coreml.arguments import Arguments, Operator
 
 
 def _by_rank(name: str, image: Tensor) -> Any:

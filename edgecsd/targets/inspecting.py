@@ -13,7 +13,7 @@ from edgecsd.files.whole import read_json, sha256_file, size_bytes
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import require_present, target_module
 from edgecsd.targets.content_digest import content_digest
-from edgecsd.targets.held_precision import held_precision
+from edgecsd.targets.description import held_precision
 from edgecsd.targets.metadata import ArtifactMetadata, Target, metadata_from_json
 
 if TYPE_CHECKING:

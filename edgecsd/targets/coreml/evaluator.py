@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME, OneByOne
-from edgecsd.targets.coreml_program import CoremlProgram, Observer
+from edgecsd.targets.coreml.program import CoremlProgram, Observer
 
 KIND = "Core ML reference semantics evaluated in torch, not the Neural Engine"
 

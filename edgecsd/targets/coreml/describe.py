@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from edgecsd.errors import EdgecsdError
-from edgecsd.targets.coreml_blobs import Blob, require_whole
-from edgecsd.targets.coreml_target import damaged, open_package
-from edgecsd.targets.coreml_weights import PREFIX
-from edgecsd.targets.description import SCALES, UNREAD, Description, Value, WeightCount, by_count, packed_bytes
+from edgecsd.targets.coreml.package import (
+    _operations,
+    _shape,
+    _size,
+    _stored,
+    _type,
+    damaged,
+    open_package,
+    require_weights,
+)
+from edgecsd.targets.coreml.weights import PREFIX
+from edgecsd.targets.description import SCALES, UNREAD, Description, Value, WeightCount, by_count
 from edgecsd.targets.metadata import METADATA_KEY
 
-WEIGHTS = "Data/com.apple.CoreML/weights"  # where coremltools puts them
-_TYPES = {
-    "float64": "fp64", "float32": "fp32", "float16": "fp16", "bfloat16": "bf16",
-}  # fmt: skip
-_BITS = {"fp64": 64, "fp32": 32, "fp16": 16, "bf16": 16, "bool": 8}
 _SCALE_NAMES = frozenset({"scale", "zero_point", "offset", "axis"})
 _ARRAYS = {65600: "fp64", 65568: "fp32", 65552: "fp16", 131104: "int32", 131080: "int8"}
 
@@ -46,21 +47,6 @@ def describe(path: Path) -> Description:
         raise damaged(path) from None
 
 
-def require_weights(path: Path, package: Any) -> None:
-    """DamagedFileError unless the weights that the program names are where it names them."""
-    weights = Path(package.weights_dir or path / WEIGHTS)
-    require_whole(
-        path, weights.parent, [_blob(value) for _, _, value in _stored(list(_operations(package.get_spec())))]
-    )
-
-
-def _operations(spec: Any) -> Iterator[Any]:
-    """Of every function's blocks; none for a model that is not an ML Program."""
-    for function in spec.mlProgram.functions.values():
-        for block in function.block_specializations.values():
-            yield from block.operations
-
-
 def _is_constant(operation: Any) -> bool:
     return operation.type == "const" or str(operation.type).startswith(PREFIX)
 
@@ -79,22 +65,6 @@ def _value(description: Any, operations: list[Any]) -> Value:
     return Value(description.name, dtype, tuple(int(side) for side in shape))
 
 
-def _shape(kind: Any) -> tuple[int, ...]:
-    return tuple(int(side.constant.size) or -1 for side in kind.tensorType.dimensions)
-
-
-def _type(kind: Any) -> str:
-    tensor = kind.tensorType
-    name = str(tensor.DESCRIPTOR.fields_by_name["dataType"].enum_type.values_by_number[tensor.dataType].name).lower()
-    return _TYPES.get(name, name)
-
-
-def _size(kind: Any) -> int:
-    name = _type(kind)
-    bits = _BITS[name] if name in _BITS else int("".join(filter(str.isdigit, name)) or 8)
-    return packed_bytes(prod(_shape(kind)), bits)
-
-
 def _names(argument: Any) -> list[str]:
     return [each.name for each in argument.arguments if each.WhichOneof("binding") == "name"]
 
@@ -110,22 +80,6 @@ def _weights(operations: list[Any]) -> WeightCount:
     for operation, key, value in _stored(operations):
         counted.add(_reader(operation, key, readers), _type(value.type), _size(value.type))
     return counted
-
-
-def _stored(operations: list[Any]) -> Iterator[tuple[Any, str, Any]]:
-    """Values in the weight file: the operation that holds each, under which name, and the value."""
-    for operation in operations:
-        stored = {**operation.attributes}
-        for key, argument in operation.inputs.items():
-            values = [each.value for each in argument.arguments if each.WhichOneof("binding") == "value"]
-            stored |= {key: values[-1]} if values else {}
-        for key, value in stored.items():
-            if value.WhichOneof("value") == "blobFileValue":
-                yield operation, key, value
-
-
-def _blob(value: Any) -> Blob:
-    return Blob(value.blobFileValue.fileName, value.blobFileValue.offset, _size(value.type))
 
 
 def _reader(operation: Any, key: str, readers: dict[str, tuple[Any, str]]) -> str:

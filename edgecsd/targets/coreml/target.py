@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.errors import BadInputError, DamagedFileError, EdgecsdError, first_line, missing_extra
+from edgecsd.errors import BadInputError, EdgecsdError, first_line, missing_extra
 from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME, OneByOne, Runner, no_metadata
+from edgecsd.targets.coreml.package import damaged, open_package
 from edgecsd.targets.metadata import METADATA_KEY, ArtifactMetadata
 
 if TYPE_CHECKING:
     from edgecsd.targets.deploy import DeployModel
 
+
 try:
     import coremltools
 except ImportError as error:
     raise missing_extra(error.name or "coremltools", "coreml") from None
-
 PRECISIONS = frozenset(Precision)
-MANIFEST = "Manifest.json"
 HALF_PRECISIONS = PRECISIONS - {Precision.FP32}  # 8-bit weights go with 16-bit computing: coreml_convert
 _RECIPES = {
     Precision.FP32: "float32",
@@ -58,37 +57,9 @@ def convert(
     if how != STANDARD:
         raise BadInputError(f"target coreml has one recipe for w8a8, not {how.changes}")
     with quiet_conversion("loading the converter to Core ML"):
-        from edgecsd.targets import coreml_convert
+        from edgecsd.targets.coreml import convert as coreml_convert
 
     coreml_convert.convert(model, out, precision, calibration, metadata)
-
-
-def open_package(path: Path) -> Any:
-    """The coremltools model of a folder, not compiled; DamagedFileError if its parts are not all there."""
-    if problem := _missing(path):
-        raise damaged(path, problem)
-    try:
-        return coremltools.models.MLModel(str(path), skip_model_load=True)
-    except Exception:  # protobuf, C++ and plain RuntimeErrors
-        raise damaged(path) from None
-
-
-def _missing(path: Path) -> str:
-    """Which part that its manifest names is not there; "" if all are."""
-    manifest = path / MANIFEST
-    if not manifest.is_file():
-        return f"{MANIFEST} is missing"
-    try:
-        parts = [str(item["path"]) for item in json.loads(manifest.read_bytes())["itemInfoEntries"].values()]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return f"{MANIFEST} does not list the package's parts"
-    absent = [part for part in parts if not (path / "Data" / part).exists()]
-    return f"Data/{absent[0]}, which {MANIFEST} names, is missing" if absent else ""
-
-
-def damaged(path: Path, reason: str = "its program cannot be read; it was cut or changed") -> DamagedFileError:
-    """The one error for a package that cannot be read."""
-    return DamagedFileError(f"{path}: not a whole .mlpackage: {reason}")
 
 
 def read_metadata_json(path: Path) -> str:
@@ -124,6 +95,6 @@ def load_runner(path: Path, threads: int) -> Runner:
     """Core ML itself on macOS, which chooses its own threads; elsewhere the evaluator of its reference semantics."""
     if platform.system() == "Darwin":
         return CoremlRunner(path)
-    from edgecsd.targets.coreml_evaluator import CoremlEvaluator
+    from edgecsd.targets.coreml.evaluator import CoremlEvaluator
 
     return CoremlEvaluator(path, threads)

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgecsd.targets.coreml_evaluator import CoremlEvaluator
-from edgecsd.targets.coreml_program import Step
+from edgecsd.targets.coreml.evaluator import CoremlEvaluator
+from edgecsd.targets.coreml.program import Step
 
 PERCENTILE = 99.99  # of a value's elements over all photos; what lies outside is clipped
 BINS = 2048

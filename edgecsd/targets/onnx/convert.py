@@ -24,9 +24,9 @@ try:
     import torch
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    from edgecsd.targets.onnx_compact import compact
-    from edgecsd.targets.onnx_quantise import quantise_body, store_weights_in_8_bit
-    from edgecsd.targets.onnx_resize import with_resize
+    from edgecsd.targets.onnx.compact import compact
+    from edgecsd.targets.onnx.quantise import quantise_body, store_weights_in_8_bit
+    from edgecsd.targets.onnx.resize import with_resize
 except ImportError as error:
     raise missing_extra(error.name or "onnx", "onnx") from None
 

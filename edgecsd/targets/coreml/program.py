@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 
 from edgecsd.errors import BadInputError, EdgecsdError, missing_extra
-from edgecsd.targets.coreml_arguments import TYPES, Arguments, Operator
-from edgecsd.targets.coreml_describe import require_weights
-from edgecsd.targets.coreml_operators import OPERATORS
-from edgecsd.targets.coreml_target import damaged, open_package
-from edgecsd.targets.coreml_weights import PREFIX, expanded, is_compressed
+from edgecsd.targets.coreml.arguments import TYPES, Arguments, Operator
+from edgecsd.targets.coreml.elementwise import ELEMENTWISE
+from edgecsd.targets.coreml.package import damaged, open_package, require_weights
+from edgecsd.targets.coreml.shapes import SHAPES
+from edgecsd.targets.coreml.spatial import SPATIAL
+from edgecsd.targets.coreml.weights import PREFIX, expanded, is_compressed
 
 try:
     from coremltools.converters.mil.frontend.milproto.load import load as load_program
     from coremltools.converters.mil.mil import types
 except ImportError as error:
     raise missing_extra(error.name or "coremltools", "coreml") from None
-
 Observer = Callable[[str, Tensor], None]  # the name of a value, and the value
 
 
@@ -167,3 +167,6 @@ def _last_uses(steps: list[Step], kept: str) -> dict[int, list[str]]:
         if name != kept:
             ends.setdefault(number, []).append(name)
     return ends
+
+
+OPERATORS: dict[str, Operator] = {**ELEMENTWISE, **SPATIAL, **SHAPES}

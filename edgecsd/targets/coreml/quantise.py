@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, missing_extra
-from edgecsd.targets.coreml_evaluator import CoremlEvaluator
-from edgecsd.targets.coreml_ranges import Body, Range, body_of, measured_ranges
+from edgecsd.targets.coreml.evaluator import CoremlEvaluator
+from edgecsd.targets.coreml.ranges import Body, Range, body_of, measured_ranges
 
 try:
     import coremltools

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from edgecsd.targets.coreai_asset import PROGRAM, damaged, own_metadata, read_about
+from edgecsd.targets.coreai.asset import PROGRAM, damaged, own_metadata, read_about
 from edgecsd.targets.description import SCALES, UNREAD, Description, Value, WeightCount, Weights, by_count
 
 READER = Path(__file__).with_name("coreai_reading.py")

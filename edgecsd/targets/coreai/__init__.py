@@ -1,0 +1,1 @@
+"""Core AI (experimental): convert, describe, run."""

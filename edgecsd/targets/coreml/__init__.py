@@ -1,0 +1,1 @@
+"""Core ML: convert, quantise, describe, and evaluate on any machine."""

@@ -1,0 +1,1 @@
+"""ONNX: convert, quantise, describe, run."""
