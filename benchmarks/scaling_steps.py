@@ -164,8 +164,8 @@ def indexing(folder: Path, kind: str) -> dict[str, float]:
 def pushing(folder: Path, kind: str) -> dict[str, float]:
     """Rows a second into a Milvus Lite server in a process of its own, verified, and its bytes on disk."""
     from edgecsd.features.store import FeatureStore
-    from edgecsd.index_places import MilvusAddress
-    from edgecsd.milvus_push import push
+    from edgecsd.index.addresses import MilvusAddress
+    from edgecsd.index.engines.milvus.push import push
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]

@@ -55,7 +55,7 @@ def require_beside(run: Path, file: Path, *, index: Path | None, baked: bool) ->
     if index is None:
         return
     from edgecsd.features.space import require_same_space
-    from edgecsd.index_places import open_index
+    from edgecsd.index.opening import open_index
     from edgecsd.models.query_config import read_config
 
     require_same_space(read_config(run).space, open_index(index).space, str(run), str(index))

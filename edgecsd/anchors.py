@@ -144,7 +144,7 @@ def _repeated(alike: NDArray[np.int32], block: slice) -> NDArray[np.int32]:
 
 def _codebook(gallery: Vectors, k: int, seed: int, parts: Parts) -> Floats:
     """(K, D) centroids, kept among the parts: they can take longer than all the rest."""
-    from edgecsd.clustering import spherical_codebook  # faiss: only where it is asked for
+    from edgecsd.index.engines.faiss.clustering import spherical_codebook  # faiss: only where it is asked for
 
     place = 10**6 - 1  # after every block
     if not parts.has(place):

@@ -28,7 +28,7 @@ from edgecsd.files.whole import replace_whole, write_json
 from edgecsd.gate.verdict import CheckResult
 from edgecsd.golden.costs import COST_IMAGES
 from edgecsd.golden.writing import write_golden_pack
-from edgecsd.index_places import open_index
+from edgecsd.index.opening import open_index
 from edgecsd.models.query_config import read_config
 from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.decoding import photo_digest

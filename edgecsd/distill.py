@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edgecsd.clustering import require_sub_spaces
 from edgecsd.distill_config import DistillConfig, Loss
 from edgecsd.distributed import Ranks, own_cores, ranks
 from edgecsd.errors import BadInputError
@@ -28,6 +27,7 @@ from edgecsd.files.whole import write_json
 from edgecsd.frozen_features import frozen_features
 from edgecsd.head_stage import HeadStage
 from edgecsd.head_training import copy_head
+from edgecsd.index.engines.faiss.clustering import require_sub_spaces
 from edgecsd.losses.order import Order
 from edgecsd.models.embedding import PART_ITEMS
 from edgecsd.models.query import create_query_model, save_query_model

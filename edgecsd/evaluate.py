@@ -15,7 +15,8 @@ from edgecsd.errors import BadInputError
 from edgecsd.evaluation_task import EvaluationTask, open_task
 from edgecsd.features.space import EmbeddingSpace, require_same_space
 from edgecsd.files.whole import sha256_file
-from edgecsd.index_places import MilvusAddress, index_name, open_index
+from edgecsd.index.addresses import MilvusAddress, index_name
+from edgecsd.index.opening import open_index
 from edgecsd.models.embedding import Embedder, embed_store_items
 from edgecsd.per_query import EvaluationProtocol, PerQuery
 from edgecsd.photos.finding import find_images

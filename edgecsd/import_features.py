@@ -119,7 +119,7 @@ def _read(file: Path, ids: Path | None) -> tuple[Floats, tuple[str, ...], tuple[
     names, labels = _read_ids(ids)
     if file.suffix == ".npy":
         return _read_npy(file), names, labels
-    from edgecsd.index.engine import vectors_of_faiss_file
+    from edgecsd.index.engines.faiss.index import vectors_of_faiss_file
 
     return vectors_of_faiss_file(file), names, labels
 

@@ -11,8 +11,8 @@ from edgecsd.anchor_kinds import Mining
 from edgecsd.distributed import ALONE, Ranks
 from edgecsd.features.mapped import Queries, Vectors
 from edgecsd.files.whole import Parts
+from edgecsd.index.engines.faiss.inverted_lists import InvertedLists
 from edgecsd.mining import Floats, Found, Rows, in_blocks, named, nearest, rows_at_once
-from edgecsd.neighbour_search import InvertedLists
 from edgecsd.progress import SILENT, Reporter
 
 BLOCK_VALUES = 4_000_000  # found rows held at once

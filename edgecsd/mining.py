@@ -67,7 +67,7 @@ def nearest(vectors: Floats, gallery: Vectors, k: int, own_rows: Rows) -> Found:
 
 def _nearest_of_many(queries: Floats, gallery: Vectors, k: int, own_rows: Rows) -> Found:
     """`nearest` by faiss, whose search of a block is about as fast as the matrix product inside it."""
-    from edgecsd.neighbour_search import nearest_in  # faiss: only where it is needed
+    from edgecsd.index.engines.faiss.inverted_lists import nearest_in  # faiss: only where it is needed
 
     rows = max(GALLERY_ROWS, GALLERY_VALUES // gallery.shape[1])
     buffer = np.empty((min(rows, len(gallery)), gallery.shape[1]), np.float32)

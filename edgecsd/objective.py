@@ -14,11 +14,11 @@ from torch import Tensor
 from edgecsd.anchor_files import Anchors
 from edgecsd.anchor_pool import anchor_pool
 from edgecsd.anchors import contextual_similarities, make_anchors
-from edgecsd.clustering import product_codebooks
 from edgecsd.distill_config import ANCHORED_LOSSES, DistillConfig, Loss
 from edgecsd.distributed import ALONE, Ranks
 from edgecsd.features.mapped import FlatViews, Views, chosen_views
 from edgecsd.files.whole import digest_of
+from edgecsd.index.engines.faiss.clustering import product_codebooks
 from edgecsd.losses.csd_kl import csd_kl
 from edgecsd.losses.csd_l1 import csd_l1
 from edgecsd.losses.csd_l2 import csd_l2

@@ -27,7 +27,7 @@ from edgecsd.features.shards import from_int8, to_int8
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import replace_whole
-from edgecsd.gallery_vectors import unit
+from edgecsd.index.exact import unit
 
 CENTROIDS = 256  # a sub-space: a byte
 KIND = "wire codebook"
@@ -101,8 +101,8 @@ class Codebook:
 
 def learn(store: FeatureStore, size: int) -> Codebook:
     """A codebook of `size` bytes a vector, by k-means over the store's vectors, or a sample of many."""
-    from edgecsd.clustering import product_codebooks  # faiss: only where it is needed
     from edgecsd.index.building import sample_of
+    from edgecsd.index.engines.faiss.clustering import product_codebooks  # faiss: only where it is needed
 
     if size < 1 or store.space.dim % size:
         fitting = ", ".join(str(m) for m in range(1, store.space.dim + 1) if store.space.dim % m == 0)

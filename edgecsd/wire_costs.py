@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from edgecsd.features.store import FeatureStore
-from edgecsd.gallery_vectors import Blocks, exact_neighbours, store_blocks, unit, without_own
+from edgecsd.index.exact import Blocks, exact_neighbours, store_blocks, unit, without_own
+from edgecsd.index.query_vectors import Floats, QueryVectors, Rows
 from edgecsd.metrics.bootstrap import Interval, bootstrap_interval, paired_difference
 from edgecsd.metrics.retrieval import cosines, overlap_at, require_depth
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.query_vectors import Floats, QueryVectors, Rows
 from edgecsd.wire import Code, Codebook, decode, encode, learn
 
 

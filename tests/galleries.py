@@ -9,10 +9,10 @@ import numpy as np
 
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
-from edgecsd.index.engine import make_engine
+from edgecsd.index.engines.faiss.index import make_engine
+from edgecsd.index.engines.faiss.storing import MAIN, write_faiss
 from edgecsd.index.kinds import IndexType
 from edgecsd.index.opened import GalleryIndex, write_items, write_manifest
-from edgecsd.index.storing import MAIN, write_faiss
 
 DIM, COUNT = 32, 600
 

@@ -20,7 +20,7 @@ from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.exporting import export
 from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore, Items, write_store
-from edgecsd.gallery_vectors import unit
+from edgecsd.index.exact import unit
 from edgecsd.models.backbones import to_input
 from edgecsd.models.query import create_query_model, load_query_model, save_query_model
 from edgecsd.models.query_config import read_config

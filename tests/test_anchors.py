@@ -25,8 +25,8 @@ from edgecsd.anchors import (
     make_anchors,
     products,
 )
-from edgecsd.clustering import spherical_codebook
 from edgecsd.errors import BadInputError
+from edgecsd.index.engines.faiss.clustering import spherical_codebook
 
 NOTHING = np.empty(0, np.int64)
 KINDS = list(AnchorKind)

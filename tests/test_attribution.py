@@ -13,7 +13,6 @@ from edgecsd.check.search import Embedded as SearchedWith
 from edgecsd.check.search import IndexVectors, StoreVectors, exact_search, search_links
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
-from edgecsd.gallery_vectors import without_own
 from edgecsd.gate.evidence import Evidence
 from edgecsd.gate.facts import LinkName
 from edgecsd.gate.gates import Verdict
@@ -21,6 +20,7 @@ from edgecsd.gate.judging import judge
 from edgecsd.gate.thresholds import DEFAULT_THRESHOLDS
 from edgecsd.gate.waterfall import MAP, OVERLAP, RECALL_1, RECALL_K, relative_loss, waterfall
 from edgecsd.index.building import build_index
+from edgecsd.index.exact import without_own
 
 W8A8 = DEFAULT_THRESHOLDS["w8a8"]  # type: ignore[index]
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgecsd.clustering import product_codebooks, spherical_codebook
 from edgecsd.errors import BadInputError
-from edgecsd.neighbour_search import InvertedLists
+from edgecsd.index.engines.faiss.clustering import product_codebooks, spherical_codebook
+from edgecsd.index.engines.faiss.inverted_lists import InvertedLists
 
 Floats = NDArray[np.float32]
 

@@ -12,7 +12,7 @@ import pytest
 import warm
 
 from edgecsd.features.store import FeatureStore, Items, write_store
-from edgecsd.gallery_vectors import unit
+from edgecsd.index.exact import unit
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent

@@ -19,7 +19,7 @@ from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.files.whole import sha256_file
 from edgecsd.index.building import build_index
-from edgecsd.index.engine import vectors_of_faiss_file
+from edgecsd.index.engines.faiss.index import vectors_of_faiss_file
 from edgecsd.index.kinds import IndexType, index_parameters
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.probes.recall import LEAST

@@ -15,8 +15,10 @@ from galleries import DIM, clustered, make_store
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.files.whole import sha256_file
-from edgecsd.index import building, engine, storing
+from edgecsd.index import building
 from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss import index as engine
+from edgecsd.index.engines.faiss import storing
 from edgecsd.index.merging import merge_indexes
 from edgecsd.index.opened import GalleryIndex
 

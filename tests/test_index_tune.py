@@ -12,16 +12,17 @@ import pytest
 from galleries import make_store, unit
 from typer.testing import CliRunner
 
-from edgecsd import index_trials, index_tune
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.features.store import FeatureStore
-from edgecsd.index import engine
+from edgecsd.index import trials as index_trials
+from edgecsd.index import tuning as index_tune
 from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss import index as engine
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.index_trials import Recall, between
-from edgecsd.index_tune import Prefer, candidates, tune_index
-from edgecsd.query_vectors import QueryVectors, load_query_vectors
+from edgecsd.index.query_vectors import QueryVectors, load_query_vectors
+from edgecsd.index.trials import Recall, between
+from edgecsd.index.tuning import Prefer, candidates, tune_index
 
 COUNT, QUERIES, DIM = 3000, 200, 32
 

@@ -16,11 +16,12 @@ from galleries import clustered, make_store
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError, MissingBackendError
 from edgecsd.features.store import FeatureStore
+from edgecsd.index.addresses import MilvusAddress, index_name, index_place
 from edgecsd.index.building import build_index
+from edgecsd.index.engines.milvus.push import push
+from edgecsd.index.engines.milvus.server import PROPERTY, connect
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.index_places import MilvusAddress, index_name, index_place, open_index
-from edgecsd.milvus import PROPERTY, connect
-from edgecsd.milvus_push import push
+from edgecsd.index.opening import open_index
 
 
 def free_port() -> int:

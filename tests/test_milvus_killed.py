@@ -12,9 +12,10 @@ from galleries import clustered, make_store
 
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.features.store import FeatureStore
-from edgecsd.index_places import MilvusAddress, open_index
-from edgecsd.milvus import connect, count_rows
-from edgecsd.milvus_push import push
+from edgecsd.index.addresses import MilvusAddress
+from edgecsd.index.engines.milvus.push import push
+from edgecsd.index.engines.milvus.server import connect, count_rows
+from edgecsd.index.opening import open_index
 
 KILLED = -9
 
@@ -30,8 +31,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 KILLING = """
 import os, signal, sys
 from pathlib import Path
-import edgecsd.milvus_push as steps
-from edgecsd.index_places import MilvusAddress
+import edgecsd.index.engines.milvus.push as steps
+from edgecsd.index.addresses import MilvusAddress
 
 steps.MOST_ROWS = 100
 moment, real = sys.argv[3], steps.connect
@@ -86,8 +87,8 @@ def test_an_index_file_cut_short_by_a_kill_is_made_anew(tmp_path: Path, store: F
     """Milvus Lite writes index files in place; found so: a push killed while its server wrote one."""
     address = MilvusAddress(str(tmp_path / "gallery.db"), "gallery")
     program = (
-        "import sys; from pathlib import Path; from edgecsd.milvus_push import push; "
-        "from edgecsd.index_places import MilvusAddress; push(Path(sys.argv[1]), MilvusAddress(sys.argv[2], 'gallery'))"
+        "import sys; from pathlib import Path; from edgecsd.index.engines.milvus.push import push; "
+        "from edgecsd.index.addresses import MilvusAddress; push(Path(sys.argv[1]), MilvusAddress(sys.argv[2], 'gallery'))"
     )
     subprocess.run([sys.executable, "-c", program, str(store.path), address.uri], check=True, capture_output=True)
     (file,) = [each for each in (tmp_path / "gallery.db").rglob("*") if each.parent.name == "indexes"]

@@ -15,7 +15,7 @@ from edgecsd import mining as mining_module
 from edgecsd.anchor_files import Anchors
 from edgecsd.anchor_kinds import AnchorKind, Mining
 from edgecsd.anchors import make_anchors
-from edgecsd.neighbour_search import InvertedLists
+from edgecsd.index.engines.faiss.inverted_lists import InvertedLists
 from edgecsd.progress import Advance
 
 NOTHING = np.empty(0, np.int64)
@@ -187,7 +187,7 @@ def test_approximate_mining_in_blocks_is_the_same(tmp_path: Path, monkeypatch: p
 
 def test_an_interrupted_codebook_is_not_made_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from edgecsd import anchors as anchors_module
-    from edgecsd import clustering
+    from edgecsd.index.engines.faiss import clustering
 
     real, calls = clustering.spherical_codebook, []
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgecsd.features.whitening import spectrum
-from edgecsd.gallery_vectors import unit
+from edgecsd.index.exact import unit
 from edgecsd.metrics.retrieval import overlap_at
 from edgecsd.wiener import error_ratio, wiener_filter
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.features.store import FeatureStore
-from edgecsd.query_vectors import QueryVectors
+from edgecsd.index.query_vectors import QueryVectors
 from edgecsd.wire import Code, Codebook, decode, encode, learn
 from edgecsd.wire_costs import measure_codes
 

@@ -23,7 +23,7 @@ class NeighbourIndex:
     """An opened gallery index, searched with its own parameters for k items. place: where it is, for messages."""
 
     def __init__(self, index: GalleryIndex, place: str, k: int) -> None:
-        from edgecsd.index_places import index_name
+        from edgecsd.index.addresses import index_name
 
         self._index, self._place, self._k = index, place, k
         self.name = f"{index_name(place)}, k {k}, {len(index.ids)} items"
@@ -33,7 +33,7 @@ class NeighbourIndex:
     @staticmethod
     def open(place: Path | str, k: int) -> NeighbourIndex:
         """A folder or milvus:URI#COLLECTION."""
-        from edgecsd.index_places import open_index
+        from edgecsd.index.opening import open_index
 
         return NeighbourIndex(open_index(place), str(place), k)
 

@@ -20,7 +20,7 @@ from edgecsd.gate.gates import Gate
 from edgecsd.gate.judging import judge
 from edgecsd.gate.thresholds import DEFAULT_THRESHOLDS, Thresholds, choose_thresholds, read_thresholds
 from edgecsd.gate.verdict import CheckResult
-from edgecsd.index_places import MilvusAddress, index_name
+from edgecsd.index.addresses import MilvusAddress, index_name
 from edgecsd.metrics.retrieval import require_depth
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet

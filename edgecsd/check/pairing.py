@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from edgecsd.errors import BadInputError, IncompatibleError, first_line
 from edgecsd.features.space import require_same_space
 from edgecsd.features.store import FeatureStore
+from edgecsd.index.addresses import MilvusAddress
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.index_places import MilvusAddress, open_index
+from edgecsd.index.opening import open_index
 from edgecsd.models.embedding import embed_images
 from edgecsd.models.gallery.loading import load_gallery_model
 from edgecsd.models.gallery.model import GalleryEmbedder, GalleryModel

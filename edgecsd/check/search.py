@@ -12,9 +12,9 @@ import numpy as np
 from edgecsd.errors import BadInputError
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.columns import Column
-from edgecsd.gallery_vectors import Floats, Rows, StoredVectors, exact_neighbours, store_blocks, store_rows, without_own
 from edgecsd.gate.evidence import LinkEvidence
 from edgecsd.gate.facts import LinkName
+from edgecsd.index.exact import Floats, Rows, StoredVectors, exact_neighbours, store_blocks, store_rows, without_own
 from edgecsd.index.kinds import SEARCH_PARAMETER, IndexType
 from edgecsd.index.opened import GalleryIndex
 

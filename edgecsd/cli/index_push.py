@@ -36,11 +36,11 @@ def command(
 
     Example: edgecsd index push gallery.store --milvus http://localhost:19530 --collection gallery
     """
-    from edgecsd.index_places import MilvusAddress
+    from edgecsd.index.addresses import MilvusAddress
 
     address = MilvusAddress(milvus, collection)
     require_there(store)
-    from edgecsd.milvus_push import push
+    from edgecsd.index.engines.milvus.push import push
 
     result = push(
         store, address, type=type, nlist=nlist, nprobe=nprobe, pq_bytes=pq_bytes, links=links,

@@ -10,8 +10,8 @@ import typer
 from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, Workers, finish, quoted, require_there, table
 
 if TYPE_CHECKING:
-    from edgecsd.index_trials import Recall
-    from edgecsd.index_tune import TuneResult
+    from edgecsd.index.trials import Recall
+    from edgecsd.index.tuning import TuneResult
 
 
 def command(
@@ -49,8 +49,8 @@ def command(
     require_there(store, queries, run, artifact, embeddings, images)
     from edgecsd.errors import BadInputError, GateFailedError
     from edgecsd.features.store import FeatureStore
-    from edgecsd.index_tune import CHOSEN, Prefer, tune_index
-    from edgecsd.query_vectors import load_query_vectors
+    from edgecsd.index.query_vectors import load_query_vectors
+    from edgecsd.index.tuning import CHOSEN, Prefer, tune_index
     from edgecsd.report.index_figures import tuning_figure
     from edgecsd.report.plots import save
 

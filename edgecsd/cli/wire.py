@@ -42,7 +42,7 @@ def command(
     require_there(store, queries, run, artifact, embeddings, images)
     from edgecsd.errors import BadInputError
     from edgecsd.features.store import FeatureStore
-    from edgecsd.query_vectors import load_query_vectors
+    from edgecsd.index.query_vectors import load_query_vectors
     from edgecsd.wire_costs import measure_codes
 
     sizes = whole_numbers("--pq-bytes", pq_bytes)

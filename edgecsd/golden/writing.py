@@ -24,7 +24,7 @@ from edgecsd.golden.signatures import GRID, Mistaken, mistaken_tensors, samples,
 from edgecsd.golden.telling import read_me
 from edgecsd.golden.tolerances import measure_tolerances
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.index_places import open_index
+from edgecsd.index.opening import open_index
 from edgecsd.models.query import load_query_model
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet

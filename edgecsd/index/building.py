@@ -15,10 +15,8 @@ from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding_out, require_free
 from edgecsd.files.whole import Parts, replace_whole, save_array, sha256_file
-from edgecsd.index.engine import VERSION, Engine, has_lists, make_engine, sample_size, train
-from edgecsd.index.kinds import OPTIONS, SEARCH_PARAMETERS, IndexType, index_parameters
-from edgecsd.index.opened import KIND, GalleryIndex, write_items, write_manifest
-from edgecsd.index.storing import (
+from edgecsd.index.engines.faiss.index import VERSION, Engine, has_lists, make_engine, sample_size, train
+from edgecsd.index.engines.faiss.storing import (
     LISTS,
     MAIN,
     RANKING,
@@ -34,6 +32,8 @@ from edgecsd.index.storing import (
     write_ranking,
     write_trained,
 )
+from edgecsd.index.kinds import OPTIONS, SEARCH_PARAMETERS, IndexType, index_parameters
+from edgecsd.index.opened import KIND, GalleryIndex, write_items, write_manifest
 from edgecsd.progress import SILENT, Reporter
 
 PART_ROWS = 65_536  # added at once and kept when the step is killed: 128 MB at dimension 512

@@ -9,10 +9,8 @@ from pathlib import Path
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.files.places import holding_out, require_free
 from edgecsd.files.whole import replace_whole
-from edgecsd.index.engine import Engine, has_lists, make_engine
-from edgecsd.index.kinds import SEARCH_PARAMETERS, IndexType
-from edgecsd.index.opened import KIND, GalleryIndex, write_items, write_manifest
-from edgecsd.index.storing import (
+from edgecsd.index.engines.faiss.index import Engine, has_lists, make_engine
+from edgecsd.index.engines.faiss.storing import (
     LISTS,
     MAIN,
     RANKING,
@@ -26,6 +24,8 @@ from edgecsd.index.storing import (
     write_faiss,
     write_ranking,
 )
+from edgecsd.index.kinds import SEARCH_PARAMETERS, IndexType
+from edgecsd.index.opened import KIND, GalleryIndex, write_items, write_manifest
 from edgecsd.progress import SILENT, Reporter
 
 

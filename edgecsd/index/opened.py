@@ -25,12 +25,12 @@ from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.files.columns import Column, DigestOf, RowOf, read_column
 from edgecsd.files.whole import read_json, read_manifest, sha256_file, write_json
-from edgecsd.index.engine import VERSION
+from edgecsd.index.engines.faiss.index import VERSION
+from edgecsd.index.engines.faiss.storing import LISTS, MAIN, RANKING, read_engine
 from edgecsd.index.kinds import FULL_BITS, LATER_DEFAULTS, SEARCH_PARAMETER, SEARCH_PARAMETERS, IndexType
-from edgecsd.index.storing import LISTS, MAIN, RANKING, read_engine
 
 if TYPE_CHECKING:
-    from edgecsd.index_places import MilvusAddress
+    from edgecsd.index.addresses import MilvusAddress
 
 KIND = "gallery index"
 SCHEMA_VERSION = 1
@@ -96,7 +96,7 @@ class GalleryIndex:
 
     @property
     def engine(self) -> Any:
-        """What searches: an edgecsd.index.engine.Engine, or a collection with the same face."""
+        """What searches: an edgecsd.index.engines.faiss.index.Engine, or a collection with the same face."""
         return self._faiss
 
     @property

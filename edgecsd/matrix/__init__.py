@@ -20,7 +20,7 @@ from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features.space import require_same_space
 from edgecsd.features.store import FeatureStore
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.index_places import open_index
+from edgecsd.index.opening import open_index
 from edgecsd.matrix.measure import DEPTH, Judged, measure, update_between
 from edgecsd.matrix.result import MatrixResult, Pairing, Update
 from edgecsd.matrix.rollout import rollout

@@ -12,7 +12,7 @@ from edgecsd.errors import GateFailedError
 from edgecsd.export_places import AUTO, default_place
 from edgecsd.exporting import ExportResult, export
 from edgecsd.files.whole import digest_of, size_bytes
-from edgecsd.gallery_vectors import Floats
+from edgecsd.index.exact import Floats
 from edgecsd.models.query_config import read_config
 from edgecsd.photos.images import ImageSet
 from edgecsd.precision_search.held_out import HeldOut

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, ImageReadError
 from edgecsd.features.store import FeatureStore
-from edgecsd.gallery_vectors import Floats, Rows, exact_neighbours, store_blocks
 from edgecsd.gate.waterfall import relative_loss
+from edgecsd.index.exact import Floats, Rows, exact_neighbours, store_blocks
 from edgecsd.metrics.retrieval import cosines, overlap_at
 from edgecsd.models.query import QueryModel
 from edgecsd.photos.images import ImageSet

@@ -17,7 +17,7 @@ from edgecsd.features.space import require_same_space
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding, require_writable
 from edgecsd.files.whole import digest_of, remove, write_json
-from edgecsd.gallery_vectors import store_rows
+from edgecsd.index.exact import store_rows
 from edgecsd.models.query import QueryModel, load_query_model
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet

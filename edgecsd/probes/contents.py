@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.features.store import FeatureStore
-from edgecsd.gallery_vectors import Floats, Rows, StoredVectors
-from edgecsd.index.engine import INNER_PRODUCT, L2
+from edgecsd.index.engines.faiss.index import INNER_PRODUCT, L2
+from edgecsd.index.exact import Floats, Rows, StoredVectors
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.photos.decoding import photo_digest
 from edgecsd.probes.result import Probe

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edgecsd.errors import BadInputError
 from edgecsd.features.space import advice
 from edgecsd.features.store import FeatureStore
-from edgecsd.gallery_vectors import Floats, Rows, StoredVectors, exact_neighbours, store_blocks, store_rows, unit
+from edgecsd.index.exact import Floats, Rows, StoredVectors, exact_neighbours, store_blocks, store_rows, unit
 from edgecsd.index.kinds import IndexType
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.probes.result import Probe

@@ -6,16 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.features.store import FeatureStore
-from edgecsd.gallery_vectors import (
-    Blocks,
-    Floats,
-    Rows,
-    StoredVectors,
-    exact_neighbours,
-    store_blocks,
-    store_rows,
-    unit,
-)
+from edgecsd.index.exact import Blocks, Floats, Rows, StoredVectors, exact_neighbours, store_blocks, store_rows, unit
 from edgecsd.index.kinds import SEARCH_PARAMETER, IndexType
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.probes.result import Probe

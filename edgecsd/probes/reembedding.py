@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import ImageReadError
 from edgecsd.features.store import FeatureStore
-from edgecsd.gallery_vectors import Floats, Rows, StoredVectors, store_rows, unit
+from edgecsd.index.exact import Floats, Rows, StoredVectors, store_rows, unit
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.models.gallery.model import GalleryModel, WhitenedGalleryModel
 from edgecsd.photos.images import ImageSet

@@ -17,7 +17,7 @@ from edgecsd.bench.neighbours import NeighbourIndex
 from edgecsd.errors import BadInputError, missing_extra
 from edgecsd.features.space import require_same_space
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.index_places import open_index
+from edgecsd.index.opening import open_index
 from edgecsd.photos.finding import find_images
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.targets.artifact import read_metadata, target_of

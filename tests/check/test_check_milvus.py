@@ -20,10 +20,11 @@ from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.evaluate import evaluate
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gate.verdict import CheckResult
+from edgecsd.index.addresses import MilvusAddress
 from edgecsd.index.building import build_index
+from edgecsd.index.engines.milvus.push import push
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.index_places import MilvusAddress, open_index
-from edgecsd.milvus_push import push
+from edgecsd.index.opening import open_index
 from edgecsd.serve.application import Service
 from edgecsd.serve.limits import Limits
 

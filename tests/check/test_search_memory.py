@@ -11,7 +11,7 @@ import pytest
 from edgecsd.check.gather import without_copies
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
-from edgecsd.gallery_vectors import store_blocks
+from edgecsd.index.exact import store_blocks
 
 STATUS = Path("/proc/self/status")
 COUNT, DIM = 60_000, 256  # 61 MB as float32

@@ -13,7 +13,7 @@ from PIL import Image
 
 from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore, Items, write_store
-from edgecsd.gallery_vectors import exact_neighbours, store_blocks, unit
+from edgecsd.index.exact import exact_neighbours, store_blocks, unit
 from edgecsd.metrics.bootstrap import queries_needed
 from edgecsd.models.query import load_query_model
 from edgecsd.photos.finding import find_images

@@ -20,7 +20,7 @@ from edgecsd.cli import app
 from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.features.store import FeatureStore, write_store
 from edgecsd.files.places import holding
-from edgecsd.gallery_vectors import unit
+from edgecsd.index.exact import unit
 from edgecsd.models.query import load_query_model, save_query_model
 from edgecsd.photos.finding import find_images
 from edgecsd.precision_search import attempts, objectives, search, sensitivity

@@ -19,7 +19,7 @@ from edgecsd.cli import app
 from edgecsd.errors import BadInputError
 from edgecsd.features.store import FeatureStore, write_store
 from edgecsd.files.whole import sha256_file
-from edgecsd.gallery_vectors import unit
+from edgecsd.index.exact import unit
 from edgecsd.models.query_config import read_config
 from edgecsd.photos.finding import find_images
 from edgecsd.precision_search import attempts, search, tuning

@@ -15,11 +15,9 @@ from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.features.space import advice
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import digest_of
-from edgecsd.gallery_vectors import store_rows
-from edgecsd.index.kinds import IndexType, index_parameters
-from edgecsd.index.opened import GalleryIndex
-from edgecsd.index_places import MilvusAddress
-from edgecsd.milvus import (
+from edgecsd.index.addresses import MilvusAddress
+from edgecsd.index.engines.milvus.collection import open_collection
+from edgecsd.index.engines.milvus.server import (
     LONGEST,
     Manifest,
     MilvusException,
@@ -29,8 +27,10 @@ from edgecsd.milvus import (
     create_collection,
     create_index,
     read_manifest,
-)  # fmt: skip
-from edgecsd.milvus_index import open_collection
+)
+from edgecsd.index.exact import store_rows
+from edgecsd.index.kinds import IndexType, index_parameters
+from edgecsd.index.opened import GalleryIndex
 from edgecsd.progress import SILENT, Reporter
 
 FLAT_ROWS = 100_000  # up to here an exact search takes some ten milliseconds of one core

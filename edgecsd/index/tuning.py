@@ -26,11 +26,12 @@ from edgecsd.errors import BadInputError
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding_out
 from edgecsd.files.whole import remove, replace_whole, write_json
-from edgecsd.gallery_vectors import exact_neighbours, store_blocks, without_own
 from edgecsd.index.building import build_index
+from edgecsd.index.exact import exact_neighbours, store_blocks, without_own
 from edgecsd.index.kinds import IndexType
 from edgecsd.index.opened import GalleryIndex, set_search_parameters
-from edgecsd.index_trials import (
+from edgecsd.index.query_vectors import Floats, QueryVectors
+from edgecsd.index.trials import (
     BISECTIONS,
     Candidate,
     Queries,
@@ -46,7 +47,6 @@ from edgecsd.index_trials import (
 )
 from edgecsd.metrics.retrieval import require_depth
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.query_vectors import Floats, QueryVectors
 
 FEWEST_FOR_GRAPH = 1_000  # vectors: below it flat is as fast
 FEWEST_FOR_CODES = 5_000  # vectors, from which product-quantiser codes can be learnt

@@ -5,12 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgecsd.errors import BadInputError
-
-if TYPE_CHECKING:
-    from edgecsd.index.opened import GalleryIndex
 
 SCHEME = "milvus:"
 FORM = "milvus:URI#COLLECTION, such as milvus:http://localhost:19530#gallery or milvus:gallery.db#gallery"
@@ -64,15 +60,3 @@ def index_name(place: Path | str | MilvusAddress) -> str:
     """The collection's name, or the folder's without its suffix."""
     found = index_place(place)
     return found.name if isinstance(found, MilvusAddress) else found.stem
-
-
-def open_index(place: Path | str | MilvusAddress) -> GalleryIndex:
-    """Open a gallery index, wherever it lies; whoever searches it need not know."""
-    found = index_place(place)
-    if isinstance(found, MilvusAddress):
-        from edgecsd.milvus_index import open_collection
-
-        return open_collection(found)
-    from edgecsd.index.opened import GalleryIndex
-
-    return GalleryIndex.open(found)

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.index.engine import INNER_PRODUCT, L2
+from edgecsd.index.addresses import MilvusAddress
+from edgecsd.index.engines.faiss.index import INNER_PRODUCT, L2
+from edgecsd.index.engines.milvus.server import NAMES, Manifest, asking, connect, count_rows, read_manifest
 from edgecsd.index.kinds import SEARCH_PARAMETER, IndexType
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.index_places import MilvusAddress
-from edgecsd.milvus import NAMES, Manifest, asking, connect, count_rows, read_manifest
 
 METRICS = {"IP": INNER_PRODUCT, "COSINE": INNER_PRODUCT, "L2": L2}  # of unit vectors cosine and inner product are one
 MOST_RESULTS = 16_384  # a query, Milvus' own limit

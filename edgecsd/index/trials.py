@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.files.json_lines import JsonLog, has_other_header
-from edgecsd.gallery_vectors import without_own
-from edgecsd.index.engine import one_thread
+from edgecsd.index.engines.faiss.index import one_thread
+from edgecsd.index.exact import without_own
 from edgecsd.index.kinds import IndexType
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.metrics.retrieval import overlap_at

@@ -20,7 +20,7 @@ import faiss as faiss_library
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.index.engine import Engine
+from edgecsd.index.engines.faiss.index import Engine
 from edgecsd.quiet import quiet_conversion
 
 MAIN, RANKING, LISTS = "index.faiss", "ranking.faiss", "lists.ivfdata"

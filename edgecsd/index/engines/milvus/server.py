@@ -26,8 +26,8 @@ from edgecsd.errors import (
     validation_text,
 )
 from edgecsd.features.space import EmbeddingSpace
+from edgecsd.index.addresses import MilvusAddress
 from edgecsd.index.kinds import IndexType
-from edgecsd.index_places import MilvusAddress
 
 try:
     import pymilvus

@@ -1,0 +1,1 @@
+"""faiss: the only package that imports it."""

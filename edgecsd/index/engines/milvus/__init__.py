@@ -1,0 +1,1 @@
+"""Milvus: the only package that imports pymilvus."""
