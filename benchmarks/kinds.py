@@ -30,9 +30,9 @@ from edgecsd.distill import distill
 from edgecsd.distill_config import make_config
 from edgecsd.errors import BadInputError
 from edgecsd.evaluate import OWN_ROW, evaluate
-from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import write_json
+from edgecsd.gallery.extract import extract
 from edgecsd.metrics.bootstrap import paired_difference
 from edgecsd.models.query import create_query_model, save_query_model
 from edgecsd.models.query_config import Pooling, ProjectionKind

@@ -20,9 +20,9 @@ from edgecsd.cli.console import ConsoleReporter, table
 from edgecsd.distill import distill
 from edgecsd.distill_config import make_config
 from edgecsd.exporting import export
-from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import size_bytes, write_json
+from edgecsd.gallery.extract import extract
 from edgecsd.models.embedding import embed_images, embed_store_items
 from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.finding import find_images

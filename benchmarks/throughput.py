@@ -31,9 +31,9 @@ from edgecsd.anchors import make_anchors
 from edgecsd.demo_photos import food_photos
 from edgecsd.distill_config import DistillConfig
 from edgecsd.errors import EdgecsdError
-from edgecsd.extract import extract
 from edgecsd.features.mapped import FlatViews
 from edgecsd.files.whole import write_json
+from edgecsd.gallery.extract import extract
 from edgecsd.models.backbones import to_input
 from edgecsd.models.frozen_forward import Engine
 from edgecsd.models.gallery.loading import load_gallery_model
@@ -132,7 +132,7 @@ class Ready:
 
 
 def compare_extract(images: ImageSet, model: GalleryModel, options: argparse.Namespace) -> Comparison:
-    """edgecsd.extract (read, decode, resize, embed, write a feature store) against embedding pixels in memory."""
+    """edgecsd.gallery.extract (read, decode, resize, embed, write a feature store) against embedding pixels in memory."""
     readable, pixels = load_pixels(images, model, options.workers)
     prepare(model, len(readable), options.engine)
     batch, model = options.batch_size, Ready(model)

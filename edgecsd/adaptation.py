@@ -20,11 +20,11 @@ from edgecsd.features.space import require_same_space
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding_out, require_free
 from edgecsd.files.whole import read_json, replace_whole, write_json
+from edgecsd.gallery.whiten import spectrum_of
 from edgecsd.models.query import load_query_model, save_query_model
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.run_folder import read_result
 from edgecsd.selection import HeldOutBy
-from edgecsd.whiten import spectrum_of
 from edgecsd.wiener import FEWEST, wiener_filter
 
 KIND, MANIFEST, SCHEMA_VERSION = "gallery adaptation", "adaptation.json", 1

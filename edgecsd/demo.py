@@ -20,9 +20,9 @@ from edgecsd.distill import distill
 from edgecsd.distill_config import DistillConfig
 from edgecsd.errors import BadInputError
 from edgecsd.exporting import export
-from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import size_bytes, write_json
+from edgecsd.gallery.extract import extract
 from edgecsd.gate.verdict import CheckResult
 from edgecsd.index.building import build_index
 from edgecsd.index.opened import GalleryIndex

@@ -10,7 +10,7 @@ from edgecsd.check import check
 from edgecsd.cli.console import ConsoleReporter
 from edgecsd.distill import distill
 from edgecsd.exporting import export
-from edgecsd.extract import extract
+from edgecsd.gallery.extract import extract
 from edgecsd.index.building import build_index
 
 photos, out = Path(sys.argv[1]), Path(sys.argv[2])

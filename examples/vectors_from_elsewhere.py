@@ -6,7 +6,7 @@ python examples/vectors_from_elsewhere.py VECTORS.npy IDS.txt OUT
 import sys
 from pathlib import Path
 
-from edgecsd.import_features import import_features
+from edgecsd.gallery.import_features import import_features
 from edgecsd.index.building import build_index
 
 vectors, ids, out = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])

@@ -15,8 +15,8 @@ from doubles import PixelGallery
 from PIL import Image
 from xdist.scheduler import LoadScopeScheduling
 
-from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore
+from edgecsd.gallery.extract import extract
 
 gc.set_threshold(50_000, 20, 100)  # a conversion makes millions of objects; collecting as usual is a tenth of its time
 

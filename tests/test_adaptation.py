@@ -18,15 +18,15 @@ from edgecsd.adaptation import adapt
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.exporting import export
-from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore, Items, write_store
+from edgecsd.gallery.extract import extract
+from edgecsd.gallery.whiten import spectrum_of
 from edgecsd.index.exact import unit
 from edgecsd.models.backbones import to_input
 from edgecsd.models.query import create_query_model, load_query_model, save_query_model
 from edgecsd.models.query_config import read_config
 from edgecsd.quantisation.calibration import synthetic_pixels
 from edgecsd.run_folder import read_result
-from edgecsd.whiten import spectrum_of
 from edgecsd.wiener import wiener_filter
 
 

@@ -15,8 +15,8 @@ from edgecsd import anchor_pool as module
 from edgecsd.anchor_pool import anchor_pool
 from edgecsd.distill_config import make_config
 from edgecsd.errors import BadInputError
-from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore
+from edgecsd.gallery.extract import extract
 from edgecsd.photos.finding import find_images
 from edgecsd.selection import HeldOutBy
 from edgecsd.training_set import TrainingSet, make_training_set

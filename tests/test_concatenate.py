@@ -12,16 +12,16 @@ import pytest
 from doubles import PixelGallery
 
 from edgecsd import cli
-from edgecsd.concatenate import concatenate
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.extract import extract
 from edgecsd.features import shards
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
+from edgecsd.gallery.concatenate import concatenate
+from edgecsd.gallery.extract import extract
+from edgecsd.gallery.whiten import whiten
 from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.views import ViewRecipe
 from edgecsd.progress import Silent
-from edgecsd.whiten import whiten
 
 IDS = tuple("abcdefgh")
 

@@ -20,9 +20,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from edgecsd.anchors import make_anchors
 from edgecsd.closed_form import STRENGTHS, ClosedForms
 from edgecsd.errors import BadInputError
-from edgecsd.extract import extract
 from edgecsd.features.mapped import FlatViews, chosen_views
 from edgecsd.features.store import FeatureStore
+from edgecsd.gallery.extract import extract
 from edgecsd.models.query import load_query_model
 from edgecsd.objective import Objective
 from edgecsd.photos.finding import find_images

@@ -12,7 +12,7 @@ from doubles import PixelGallery
 from torch import nn
 
 from edgecsd.errors import BadInputError, EdgecsdError, MissingBackendError
-from edgecsd.extract import extract
+from edgecsd.gallery.extract import extract
 from edgecsd.models import backbones
 from edgecsd.models import frozen_forward as engine
 from edgecsd.models.frozen_forward import WORTHWHILE, Engine, frozen_forward, parse_engine

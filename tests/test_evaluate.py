@@ -13,8 +13,8 @@ from evaluations import SPACE, PixelGalleryEmbedder, clusters, store
 from edgecsd.benchmark import Benchmark
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.evaluate import OWN_ROW, evaluate
-from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore, Items, write_store
+from edgecsd.gallery.extract import extract
 from edgecsd.metrics.retrieval import Relevance
 from edgecsd.models.embedding import embed_store_items
 from edgecsd.photos.finding import find_images

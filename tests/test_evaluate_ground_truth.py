@@ -13,9 +13,9 @@ from evaluations import SPACE, PixelGalleryEmbedder, clusters, store
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.evaluate import OWN_ROW, evaluate
 from edgecsd.evaluation_task import open_task
-from edgecsd.extract import extract
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import Items, write_store
+from edgecsd.gallery.extract import extract
 from edgecsd.ground_truth import Setting, read_ground_truth
 from edgecsd.metrics.retrieval import average_precision
 from edgecsd.models.embedding import embed_store_items

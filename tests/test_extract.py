@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from doubles import PixelGallery
 
-import edgecsd.extract
+import edgecsd.gallery.extract
 from edgecsd.errors import BadInputError
-from edgecsd.extract import extract
 from edgecsd.features.shards import to_int8
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import sha256_file
+from edgecsd.gallery.extract import extract
 from edgecsd.photos.decoding import read_image
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
@@ -60,7 +60,7 @@ def test_batches_workers_and_parts_change_no_byte(
     photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     batch_size: int, workers: int, part_items: int,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(edgecsd.extract, "PART_ITEMS", part_items)
+    monkeypatch.setattr(edgecsd.gallery.extract, "PART_ITEMS", part_items)
     out = tmp_path / "s"
     extract(photos, PixelGallery(), out, views=2, seed=3, batch_size=batch_size, workers=workers)
     for name in ("features-00000-of-00001.npy", "views-00000-of-00001.npy", "items.parquet"):

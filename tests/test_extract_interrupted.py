@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from doubles import PixelGallery
 
-import edgecsd.extract
+import edgecsd.gallery.extract
 from edgecsd.errors import BadInputError
-from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import sha256_file
+from edgecsd.gallery.extract import extract
 from edgecsd.progress import Silent
 
 
@@ -33,11 +33,11 @@ class Notes(Silent):
 WORKER = """
 import sys
 from pathlib import Path
-import edgecsd.extract
+import edgecsd.gallery.extract
 from doubles import SlowGallery
-edgecsd.extract.PART_ITEMS = 4
+edgecsd.gallery.extract.PART_ITEMS = 4
 photos, out = map(Path, sys.argv[1:])
-edgecsd.extract.extract(photos, SlowGallery(), out, views=1, batch_size=4)
+edgecsd.gallery.extract.extract(photos, SlowGallery(), out, views=1, batch_size=4)
 """
 
 
@@ -73,7 +73,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
     finished = len(list((tmp_path / "s.partial").glob("part-*.npz")))
     assert 1 <= finished < 6
 
-    monkeypatch.setattr(edgecsd.extract, "PART_ITEMS", 4)
+    monkeypatch.setattr(edgecsd.gallery.extract, "PART_ITEMS", 4)
     notes = Notes()
     extract(photos, PixelGallery(), out, views=1, reporter=notes)  # the same embeddings, without the waiting
     assert notes.lines[0].startswith(f"going on: {4 * finished} of 24 images")
@@ -97,14 +97,14 @@ def test_a_run_with_other_settings_does_not_take_over_the_parts(photos: Path, tm
 LIMITED = """
 import resource, signal, sys
 from pathlib import Path
-import edgecsd.extract
+import edgecsd.gallery.extract
 from doubles import PixelGallery
-edgecsd.extract.PART_ITEMS = 4
+edgecsd.gallery.extract.PART_ITEMS = 4
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write over the limit then fails with OSError, as on a full disk
 limit = int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
-    edgecsd.extract.extract(Path(sys.argv[1]), PixelGallery(dim=64), Path(sys.argv[2]), views=1, dtype="float32")
+    edgecsd.gallery.extract.extract(Path(sys.argv[1]), PixelGallery(dim=64), Path(sys.argv[2]), views=1, dtype="float32")
 except OSError as error:
     print("OSError", error.errno)
 """

@@ -18,7 +18,7 @@ FILES = ("features-00000-of-00001.npy", "views-00000-of-00001.npy", "items.parqu
 # 24 photos in eight parts; the model of one process may be killed at its n-th batch, as by kill -9.
 PROGRAM = """
 import os, signal, sys
-import edgecsd.extract
+import edgecsd.gallery.extract
 from doubles import PixelGallery
 from edgecsd.cli import main
 
@@ -30,8 +30,8 @@ class Mortal(PixelGallery):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().embed(pixels)
 
-edgecsd.extract.PART_ITEMS = 3
-edgecsd.extract.load_gallery_model = lambda *args, **kwargs: Mortal()
+edgecsd.gallery.extract.PART_ITEMS = 3
+edgecsd.gallery.extract.load_gallery_model = lambda *args, **kwargs: Mortal()
 sys.argv = ["edgecsd", "extract", *sys.argv[1:]]
 main()
 """

@@ -14,9 +14,9 @@ import pytest
 from doubles import PixelGallery
 
 from edgecsd.errors import BadInputError, ImageReadError
-from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import sha256_file
+from edgecsd.gallery.extract import extract
 from edgecsd.photos.elsewhere import expand_braces
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet

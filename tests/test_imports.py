@@ -41,7 +41,7 @@ LIGHT_MODULES = {  # module -> the heavy libraries that it may load
     "edgecsd.doctor": (),
     "edgecsd.cli": (),
     "edgecsd.features.store": ("pyarrow",),
-    "edgecsd.extract": ("pyarrow",),
+    "edgecsd.gallery.extract": ("pyarrow",),
 }
 
 

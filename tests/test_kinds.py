@@ -74,7 +74,7 @@ def test_the_small_model_alone_has_the_distilled_ones_pooling(
     from kinds import split_by_kind, untrained
 
     from edgecsd.evaluate import evaluate
-    from edgecsd.extract import extract
+    from edgecsd.gallery.extract import extract
     from edgecsd.models.query import load_query_model
 
     _, parts = split_by_kind(find_images(listed), 3)

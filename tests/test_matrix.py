@@ -15,9 +15,9 @@ from doubles import PixelGallery
 from edgecsd import cli
 from edgecsd.errors import BadInputError
 from edgecsd.exporting import export
-from edgecsd.extract import extract
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
+from edgecsd.gallery.extract import extract
 from edgecsd.index.building import build_index
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.matrix import matrix

@@ -14,7 +14,7 @@ import torch
 from onnx import TensorProto, helper
 
 from edgecsd.errors import BadInputError
-from edgecsd.extract import extract
+from edgecsd.gallery.extract import extract
 from edgecsd.models.backbones import to_input
 from edgecsd.models.gallery.loading import load_gallery_model
 from edgecsd.models.gallery.timm import TimmGalleryModel

@@ -16,8 +16,8 @@ from doubles import PixelGallery
 
 from edgecsd.cli import main
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
-from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore
+from edgecsd.gallery.extract import extract
 from edgecsd.models.embedding import embed_store_items
 from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.finding import find_images

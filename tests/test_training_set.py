@@ -14,8 +14,8 @@ from doubles import PixelGallery
 
 from edgecsd import mining
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore, Items, write_store
+from edgecsd.gallery.extract import extract
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.selection import HeldOutBy

@@ -17,17 +17,17 @@ from safetensors.numpy import save
 from whitenings import found, vectors
 
 import edgecsd.features.whitening
-import edgecsd.whiten
+import edgecsd.gallery.whiten
 from edgecsd import cli
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
-from edgecsd.extract import extract
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.features.whitening import Whitening, learn
 from edgecsd.files.whole import sha256_file
+from edgecsd.gallery.extract import extract
+from edgecsd.gallery.whiten import whiten
 from edgecsd.photos.views import ViewRecipe
 from edgecsd.progress import Silent
-from edgecsd.whiten import whiten
 
 
 def store(path: Path, rows: np.ndarray, *, views: int = 0, dtype: str = "float32", model: str = "acme-v7") -> Path:
@@ -78,7 +78,7 @@ def test_a_whitened_store_of_another_type(tmp_path: Path) -> None:
 def test_blocks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = store(tmp_path / "s", vectors(300), views=2)
     whole = whiten(source, tmp_path / "whole", dim=4)
-    for module in (edgecsd.features.whitening, edgecsd.whiten):
+    for module in (edgecsd.features.whitening, edgecsd.gallery.whiten):
         monkeypatch.setattr(module, "BLOCK_ROWS", 7)
     blocks = whiten(source, tmp_path / "blocks", dim=4)
     assert np.abs(whole.view_vectors() - blocks.view_vectors()).max() < 1e-5

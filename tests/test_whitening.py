@@ -7,7 +7,7 @@ import pytest
 from whitenings import FLOAT32, found, vectors
 
 import edgecsd.features.whitening
-import edgecsd.whiten
+import edgecsd.gallery.whiten
 from edgecsd.errors import BadInputError
 from edgecsd.features.shards import from_int8, to_int8
 from edgecsd.features.whitening import learn, spectrum

@@ -15,12 +15,12 @@ from seeded.case import Case
 from seeded.workshop import Floats, Pair, Workshop, box_of, items_of, other_shape, unit
 from torchvision.transforms import v2 as transforms
 
-from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import sha256_file
+from edgecsd.gallery.extract import extract
+from edgecsd.gallery.whiten import whiten
 from edgecsd.models.gallery.loading import load_gallery_model
 from edgecsd.photos.images import ImageSet
-from edgecsd.whiten import whiten
 
 Pixels = Callable[[Image.Image], np.ndarray]
 

@@ -13,9 +13,9 @@ from seeded.broken_indexes import whitened
 from seeded.case import Case
 from seeded.workshop import Pair, Workshop, items_of
 
-from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import replace_whole
+from edgecsd.gallery.extract import extract
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 
@@ -106,7 +106,7 @@ def _whitened(workshop: Workshop) -> Pair:
 
 
 def _whitened_queries(workshop: Workshop, learnt_on: FeatureStore) -> FeatureStore:
-    from edgecsd.whiten import whiten
+    from edgecsd.gallery.whiten import whiten
 
     out = workshop.path("whitened-query.store")
     if out.exists():

@@ -19,10 +19,10 @@ from edgecsd.demo_photos import food_photos, mobilenet_weights
 from edgecsd.distill import distill
 from edgecsd.distill_config import DistillConfig
 from edgecsd.exporting import export
-from edgecsd.extract import extract
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.files.whole import replace_whole
+from edgecsd.gallery.extract import extract
 from edgecsd.index.building import build_index
 from edgecsd.models.gallery.loading import load_gallery_model
 from edgecsd.models.gallery.model import GalleryModel

@@ -10,8 +10,8 @@ import numpy as np
 
 from edgecsd.demo import split_photos
 from edgecsd.demo_photos import food_photos
-from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore, Items, write_store
+from edgecsd.gallery.extract import extract
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.views import ViewStrength

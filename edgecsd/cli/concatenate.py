@@ -36,7 +36,7 @@ def command(
     Example: edgecsd concatenate first.store second.store --weights 1,0.5 --out gallery.store
     """
     from edgecsd.cli.numbers import numbers
-    from edgecsd.concatenate import concatenate
+    from edgecsd.gallery.concatenate import concatenate
 
     store = concatenate(
         stores,

@@ -78,7 +78,7 @@ def command(
     """
     from edgecsd.cli.numbers import numbers
     from edgecsd.distributed import ranks
-    from edgecsd.extract import extract
+    from edgecsd.gallery.extract import extract
     from edgecsd.models.frozen_forward import parse_engine
     from edgecsd.photos.views import parse_strength
 

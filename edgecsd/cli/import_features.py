@@ -39,7 +39,7 @@ def command(
 
     Example: edgecsd import-features vectors.npy --ids ids.txt --space acme-embedder-v7 --out gallery.store
     """
-    from edgecsd.import_features import import_features
+    from edgecsd.gallery.import_features import import_features
 
     store = import_features(
         file,

@@ -36,7 +36,7 @@ def command(
 
     Example: edgecsd whiten gallery.store --dim 512 --out whitened.store
     """
-    from edgecsd.whiten import whiten
+    from edgecsd.gallery.whiten import whiten
 
     made = whiten(
         store,

@@ -14,9 +14,9 @@ from doubles import PixelGallery
 from edgecsd.check import check, default_folder
 from edgecsd.check.pairing import CheckOptions
 from edgecsd.errors import BadInputError
-from edgecsd.extract import extract
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import sha256_file
+from edgecsd.gallery.extract import extract
 from edgecsd.gate.evidence import read_evidence
 from edgecsd.gate.facts import LinkName
 from edgecsd.gate.gates import Gate, Verdict

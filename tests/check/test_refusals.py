@@ -17,7 +17,7 @@ from doubles import PixelGallery
 from edgecsd.check import check, default_folder
 from edgecsd.check.pairing import CheckOptions, gallery_features
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.extract import extract
+from edgecsd.gallery.extract import extract
 from edgecsd.gate.gates import Verdict
 from edgecsd.index.building import build_index
 from edgecsd.models.query import load_query_model, save_query_model

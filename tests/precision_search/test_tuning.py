@@ -141,7 +141,7 @@ def test_what_was_tuned_is_kept_only_if_less_is_lost(
         Image.fromarray(random.integers(0, 255, (60, 80, 3), np.uint8)).save(more / f"noise-{number}.png")
     from doubles import PixelGallery
 
-    from edgecsd.extract import extract
+    from edgecsd.gallery.extract import extract
 
     features = extract(more, PixelGallery(), tmp_path / "more.features")
     real = attempts.measure

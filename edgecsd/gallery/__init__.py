@@ -1,0 +1,1 @@
+"""Steps that make feature stores: extract, import, whiten, concatenate."""
