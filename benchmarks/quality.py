@@ -19,7 +19,7 @@ from edgecsd.bench.ratio import interleaved_ratio
 from edgecsd.cli.console import ConsoleReporter, table
 from edgecsd.distill import distill
 from edgecsd.distill_config import make_config
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import size_bytes, write_json
 from edgecsd.gallery.extract import extract

@@ -23,7 +23,7 @@ from seeded.workshop import CALIBRATION, Workshop
 from subjects import Subject, chosen_subjects
 
 from edgecsd.cli.console import ConsoleReporter, table
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.files.whole import read_json, write_json
 from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.quantisation.precisions import EightBit

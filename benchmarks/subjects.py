@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from seeded.workshop import Workshop
 
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.models.query import create_query_model, save_query_model
 from edgecsd.targets.metadata import Target
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecsd.errors import BadInputError, EdgecsdError, MissingBackendError
-from edgecsd.exporting import ExportResult
+from edgecsd.exporting.export import ExportResult
 from edgecsd.files.whole import read_json, remove, replace_whole
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter

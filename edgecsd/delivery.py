@@ -20,8 +20,9 @@ from edgecsd.bench.schema import BenchRow
 from edgecsd.check import check
 from edgecsd.check.pairing import find_answers
 from edgecsd.errors import BadInputError, GateFailedError
-from edgecsd.export_places import suffix_of
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
+from edgecsd.exporting.places import suffix_of
+from edgecsd.exporting.recipes import Recipe
 from edgecsd.features.space import require_same_space
 from edgecsd.files.places import holding_out, require_writable
 from edgecsd.files.whole import replace_whole, write_json
@@ -37,7 +38,6 @@ from edgecsd.photos.images import ImageSet, load_in_order
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantisation.calibration import calibration_split
 from edgecsd.quantisation.precisions import Precision
-from edgecsd.recipes import Recipe
 from edgecsd.report.card import CARD, Measured, card
 from edgecsd.targets.artifact import latency_measurable
 

@@ -19,7 +19,7 @@ from edgecsd.demo_photos import food_photos, mobilenet_weights
 from edgecsd.distill import distill
 from edgecsd.distill_config import DistillConfig
 from edgecsd.errors import BadInputError
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import size_bytes, write_json
 from edgecsd.gallery.extract import extract

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgecsd.check import check
 from edgecsd.cli.console import ConsoleReporter
 from edgecsd.distill import distill
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.gallery.extract import extract
 from edgecsd.index.building import build_index
 

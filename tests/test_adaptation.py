@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from edgecsd.adaptation import adapt
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gallery.extract import extract
 from edgecsd.gallery.whiten import spectrum_of

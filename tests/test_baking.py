@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from edgecsd.baking import baked_size, photos_to_compare
 from edgecsd.errors import BadInputError
+from edgecsd.exporting.photos import baked_size, photos_to_compare
 from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.whole_photo import ANY_SIZE, PhotoSize, WholePhoto
 from edgecsd.targets.metadata import Target

@@ -12,7 +12,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from torch import nn
 
 from edgecsd.errors import BadInputError
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.models.query import create_query_model, save_query_model
 from edgecsd.quantisation.bias_correction import convolutions_in_order, correct_biases, rounded_weights

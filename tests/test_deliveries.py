@@ -16,13 +16,13 @@ from edgecsd import delivery
 from edgecsd.cli.delivery_program import delivery_program
 from edgecsd.delivery import deliver
 from edgecsd.errors import BadInputError, GateFailedError, IncompatibleError
+from edgecsd.exporting.recipes import RECIPES
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding
 from edgecsd.gallery.extract import extract
 from edgecsd.index.building import build_index
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
-from edgecsd.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 

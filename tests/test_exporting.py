@@ -13,10 +13,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from edgecsd import exporting
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, GateFailedError
-from edgecsd.exporting import compare, export, overlap_among, require_unit
+from edgecsd.exporting import export as exporting
+from edgecsd.exporting.export import compare, export, overlap_among, require_unit
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.files.whole import sha256_file, size_bytes
 from edgecsd.models.query import create_query_model, load_query_model, save_query_model
@@ -222,7 +222,7 @@ def test_a_folder_artifact_is_replaced_whole(fresh: Path) -> None:
 
 def test_stdout_carries_the_result_alone(fresh: Path) -> None:
     code = (
-        "import json, sys; from pathlib import Path; from edgecsd.exporting import export; "
+        "import json, sys; from pathlib import Path; from edgecsd.exporting.export import export; "
         f"print(json.dumps([export(Path({str(fresh)!r}), t, 'fp32').parity for t in ('onnx', 'tflite')]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

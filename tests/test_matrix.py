@@ -14,7 +14,7 @@ from doubles import PixelGallery
 
 from edgecsd import cli
 from edgecsd.errors import BadInputError
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gallery.extract import extract

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
+from edgecsd.exporting.recipes import RECIPES, Found, Recipe, find_recipe, write_recipe
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.models.query import create_query_model, save_query_model
 from edgecsd.quantisation.precisions import EightBit, Precision
-from edgecsd.recipes import RECIPES, Found, Recipe, find_recipe, write_recipe
 from edgecsd.targets.artifact import target_module
 from edgecsd.targets.metadata import Target
 

@@ -18,7 +18,7 @@ from edgecsd.demo import GALLERY_MODEL, split_photos
 from edgecsd.demo_photos import food_photos, mobilenet_weights
 from edgecsd.distill import distill
 from edgecsd.distill_config import DistillConfig
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.files.whole import replace_whole

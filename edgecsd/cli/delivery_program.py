@@ -35,7 +35,7 @@ def delivery_program(description: str, *, recipe: str, how_to: str) -> None:
 
 def _deliver(given: argparse.Namespace, how_to: str) -> None:
     from edgecsd.delivery import deliver
-    from edgecsd.recipes import find_recipe
+    from edgecsd.exporting.recipes import find_recipe
 
     delivery = deliver(
         given.run, given.index, given.images, given.out, recipe=find_recipe(given.recipe),

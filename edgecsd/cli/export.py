@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.baking import baked_size
 from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, quoted, require_there, run_option
 from edgecsd.cli.export_auto import Limits, search
 from edgecsd.errors import BadInputError
-from edgecsd.export_places import AUTO, default_place, suffix_of
+from edgecsd.exporting.photos import baked_size
+from edgecsd.exporting.places import AUTO, default_place, suffix_of
+from edgecsd.exporting.recipes import RECIPES, Recipe, find_recipe
 from edgecsd.quantisation.precisions import Precision, parse_precision
-from edgecsd.recipes import RECIPES, Recipe, find_recipe
 from edgecsd.targets.artifact import parse_target
 
 if TYPE_CHECKING:
     from edgecsd.accompanying import Beside
-    from edgecsd.exporting import ExportResult
+    from edgecsd.exporting.export import ExportResult
     from edgecsd.photos.images import ImageSet
     from edgecsd.report.card import HeldOut
 
@@ -151,7 +151,7 @@ def command(
         return
     if given := [name for name, value in auto.items() if value is not None]:
         raise BadInputError(f"{given[0]} goes with --precision auto")
-    from edgecsd.exporting import export
+    from edgecsd.exporting.export import export
 
     result = export(
         run,

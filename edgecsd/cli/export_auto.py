@@ -14,7 +14,7 @@ from edgecsd.errors import BadInputError
 
 if TYPE_CHECKING:
     from edgecsd.accompanying import Beside
-    from edgecsd.exporting import ExportResult
+    from edgecsd.exporting.export import ExportResult
     from edgecsd.precision_search.objectives import Objectives
     from edgecsd.precision_search.results import Searched
     from edgecsd.precision_search.trials import Trial

@@ -9,8 +9,8 @@ from typing import Any
 
 from edgecsd.bench.ratio import interleaved_ratio
 from edgecsd.errors import GateFailedError
-from edgecsd.export_places import AUTO, default_place
-from edgecsd.exporting import ExportResult, export
+from edgecsd.exporting.export import ExportResult, export
+from edgecsd.exporting.places import AUTO, default_place
 from edgecsd.files.whole import digest_of, size_bytes
 from edgecsd.index.exact import Floats
 from edgecsd.models.query_config import read_config

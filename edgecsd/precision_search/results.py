@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from edgecsd.errors import GateFailedError
-from edgecsd.exporting import ExportResult
+from edgecsd.exporting.export import ExportResult
+from edgecsd.exporting.recipes import Found, Recipe
 from edgecsd.metrics.bootstrap import Interval
 from edgecsd.precision_search.objectives import Objectives
 from edgecsd.precision_search.sensitivity import LayerCost
 from edgecsd.precision_search.trials import Trial
-from edgecsd.recipes import Found, Recipe
 from edgecsd.report.card import HeldOut
 from edgecsd.targets.metadata import Target
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError
-from edgecsd.export_places import AUTO, default_place, require_not_taken, require_place
+from edgecsd.exporting.places import AUTO, default_place, require_not_taken, require_place
+from edgecsd.exporting.recipes import Found, write_recipe
 from edgecsd.features.space import require_same_space
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding, require_writable
@@ -32,7 +33,6 @@ from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantisation.calibration import calibration_split, pixels_digest
 from edgecsd.quantisation.equalisation import equalise
 from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
-from edgecsd.recipes import Found, write_recipe
 from edgecsd.targets.artifact import latency_measurable, parse_target, target_module
 from edgecsd.targets.deploy import DeployModel
 from edgecsd.targets.metadata import Target

@@ -12,7 +12,7 @@ from edgecsd.bench.regression import compare_artifacts
 from edgecsd.bench.run import bench
 from edgecsd.bench.schema import Status
 from edgecsd.errors import IncompatibleError
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.whole_photo import ANY_SIZE, MEASURED, PhotoSize, WholePhoto
 from edgecsd.progress import SILENT

@@ -15,7 +15,7 @@ from distillations import config, run
 from screens import start
 from web_folder import onnx_runtime, pixels_js, served, visit
 
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.features.store import FeatureStore
 from edgecsd.golden.writing import write_golden_pack
 from edgecsd.index.building import build_index

@@ -15,7 +15,7 @@ from screens import MEASURE
 from serving import client, make_index, random_index, running
 
 from edgecsd.errors import IncompatibleError
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.models.query import create_query_model, save_query_model
 from edgecsd.photos.contract import Preprocess

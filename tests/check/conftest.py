@@ -9,7 +9,7 @@ import pytest
 from distillations import config, run
 
 from edgecsd.check import check
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.features.store import FeatureStore
 from edgecsd.gate.verdict import CheckResult
 from edgecsd.index.building import build_index

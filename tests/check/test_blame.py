@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from edgecsd.check import check
 from edgecsd.check.pairing import CheckOptions
 from edgecsd.errors import BadInputError
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gate.facts import LinkName
 from edgecsd.gate.gates import Gate, Verdict

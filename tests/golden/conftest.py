@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from distillations import config, run
 
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.features.store import FeatureStore
 from edgecsd.golden.writing import write_golden_pack
 from edgecsd.index.building import build_index

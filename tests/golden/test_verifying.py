@@ -15,7 +15,7 @@ from edgecsd import cli
 from edgecsd.check import check
 from edgecsd.check.pairing import CheckOptions
 from edgecsd.errors import EdgecsdError, IncompatibleError
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.features.store import FeatureStore
 from edgecsd.gate.evidence import read_evidence
 from edgecsd.gate.facts import GoldenFacts

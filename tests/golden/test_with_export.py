@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from edgecsd import exporting
 from edgecsd.accompanying import put_beside
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.exporting import export
+from edgecsd.exporting import export as exporting
+from edgecsd.exporting.export import export
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.files.whole import sha256_file

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from model_files import TARGETS
 
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.models.query import create_query_model, save_query_model
 

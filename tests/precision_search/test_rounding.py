@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore
 from edgecsd.models.backbones import to_input

@@ -9,7 +9,7 @@ import pytest
 import torch
 from target_models import DIM, PHOTOS, SIZE, Make, Pixels
 
-from edgecsd.exporting import ExportResult, export
+from edgecsd.exporting.export import ExportResult, export
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.models.query import QueryModel, create_query_model, load_query_model, save_query_model
 from edgecsd.photos.contract import Preprocess

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgecsd.exporting import ExportResult
+from edgecsd.exporting.export import ExportResult
 
 SIZE, DIM, PHOTOS = 64, 32, 24
 Pixels = NDArray[np.uint8]

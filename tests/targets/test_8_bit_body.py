@@ -13,7 +13,7 @@ import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from onnx import TensorProto, numpy_helper
 
-from edgecsd.exporting import ExportResult, export
+from edgecsd.exporting.export import ExportResult, export
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.models.backbones import to_input
 from edgecsd.models.query import create_query_model, save_query_model

@@ -127,7 +127,7 @@ def test_targets_by_name() -> None:
 
 def test_the_door_loads_no_heavy_library() -> None:
     code = (
-        "import sys, edgecsd.targets.artifact, edgecsd.quantisation.calibration, edgecsd.exporting; "
+        "import sys, edgecsd.targets.artifact, edgecsd.quantisation.calibration, edgecsd.exporting.export; "
         "print([m for m in ('torch', 'onnx', 'onnxruntime', 'ai_edge_litert', 'litert_torch', 'coremltools', 'coreai', "
         "'timm') if m in sys.modules])"
     )

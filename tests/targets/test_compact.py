@@ -13,7 +13,7 @@ import pytest
 import torch
 from target_models import DIM, PHOTOS, SIZE, Make
 
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.models.query import create_query_model, save_query_model
 from edgecsd.targets.onnx.compact import compact

@@ -13,7 +13,7 @@ import pytest
 from target_models import DIM, PHOTOS, SIZE, Make, Pixels, needs_coreai
 
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.models.query import QueryModel
 from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets.artifact import (

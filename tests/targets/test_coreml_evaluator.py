@@ -14,7 +14,7 @@ from coremltools.converters.mil import Builder
 from target_models import Make, Pixels
 
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.exporting import compare
+from edgecsd.exporting.export import compare
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.models.backbones import to_input
 from edgecsd.models.query import QueryModel, create_query_model

@@ -10,7 +10,7 @@ import pytest
 import torch
 from target_models import PHOTOS, Make, Pixels
 
-from edgecsd.exporting import compare, export
+from edgecsd.exporting.export import compare, export
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.models.query import create_query_model, save_query_model
 from edgecsd.models.weights import packaged_weights

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from target_models import DIM, SIZE, Make
 
 from edgecsd.errors import DamagedFileError
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets.coreml import describe as coreml_describe
 from edgecsd.targets.description import SCALES, Description, WeightCount, Weights, held_precision, packed_bytes

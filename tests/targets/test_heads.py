@@ -9,7 +9,7 @@ import pytest
 import torch
 from target_models import DIM, PHOTOS, Pixels
 
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.models.query import QueryModel, create_query_model, load_query_model, save_query_model
 from edgecsd.models.query_config import Pooling, ProjectionKind
 from edgecsd.targets.artifact import ArtifactEmbedder

@@ -10,7 +10,7 @@ import pytest
 from target_models import DIM, PHOTOS, Make, Pixels
 
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.targets.artifact import load_runner, read_metadata
 from edgecsd.targets.inspecting import Inspection, Outcome, inspect
 

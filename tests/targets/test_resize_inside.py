@@ -11,7 +11,7 @@ from PIL import Image
 from target_models import DIM, PHOTOS, Make
 
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
-from edgecsd.exporting import ExportResult, export
+from edgecsd.exporting.export import ExportResult, export
 from edgecsd.models.embedding import embed_images
 from edgecsd.models.query import QueryModel, QueryModelEmbedder
 from edgecsd.photos.contract import Interpolation, Preprocess, Resize

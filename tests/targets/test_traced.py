@@ -11,7 +11,7 @@ import torch
 from target_models import Pixels
 from torch import Tensor
 
-from edgecsd.exporting import export
+from edgecsd.exporting.export import export
 from edgecsd.models.query import QueryModel, load_query_model, save_query_model
 from edgecsd.targets.artifact import ArtifactEmbedder
 from edgecsd.targets.deploy import DeployModel

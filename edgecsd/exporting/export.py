@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 import edgecsd
 from edgecsd.errors import BadInputError, EdgecsdError, GateFailedError
-from edgecsd.export_photos import ExportPhotos, embed_by_both, find_photos, read_photos
-from edgecsd.export_places import default_place, require_place, suffix_of
+from edgecsd.exporting.photos import ExportPhotos, embed_by_both, find_photos, read_photos
+from edgecsd.exporting.places import default_place, require_place, suffix_of
 from edgecsd.files.places import holding_out
 from edgecsd.files.whole import replace_whole, sha256_file, size_bytes
 from edgecsd.metrics.retrieval import cosines, overlap_at
@@ -88,7 +88,7 @@ def export(
                  from `calibration_count` of them, chosen by `seed`, and it is compared on as many others, if there are
                  any. The other precisions only compare on them, and without them compare on eight synthetic images.
     ort_format   target onnx: write onnxruntime's own format (.ort), which its reduced builds for phones load
-    baked        put resize and crop inside (edgecsd.baking says which target can): the file takes whole upright photos
+    baked        put resize and crop inside (edgecsd.exporting.photos says which target can): the file takes whole upright photos
                  of this size, or of any
     how          of w8a8 (edgecsd.precision_search finds one); the other precisions have one recipe each
 

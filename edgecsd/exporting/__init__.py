@@ -1,0 +1,1 @@
+"""From a run folder to one exported file that was read back and run."""
