@@ -9,14 +9,3 @@ PACK/
   selftest/         GoldenTest.kt, GoldenTests.swift, golden-test.mjs
   README.md         what an app team does with it
 """
-
-from edgecsd.golden.choosing import COUNT
-from edgecsd.golden.costs import COST_IMAGES, Costs, MistakeCost
-from edgecsd.golden.pack import GoldenItem, GoldenPack, Tolerances, read_pack
-from edgecsd.golden.verifying import verify
-from edgecsd.golden.writing import require_free_for_pack, write_golden_pack
-
-__all__ = [
-    "COST_IMAGES", "COUNT", "Costs", "GoldenItem", "GoldenPack", "MistakeCost", "Tolerances", "read_pack",
-    "require_free_for_pack", "verify", "write_golden_pack",
-]  # fmt: skip

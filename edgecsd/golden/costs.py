@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from edgecsd.errors import BadInputError, ImageReadError
-from edgecsd.golden.orientation import STORED
+from edgecsd.golden.choosing import STORED
 from edgecsd.golden.signatures import INPUT_MISTAKES, mistaken_tensors
 from edgecsd.index.exact import without_own
 from edgecsd.index.opened import GalleryIndex

@@ -18,10 +18,9 @@ from edgecsd.files.places import holding_out
 from edgecsd.files.whole import read_manifest, replace_whole, sha256_file, write_json
 from edgecsd.golden.choosing import COUNT, Chosen, choose_photos
 from edgecsd.golden.costs import COST_IMAGES, measure_costs
+from edgecsd.golden.for_apps import read_me, write_self_tests
 from edgecsd.golden.pack import KIND, MANIFEST, READABLE_VERSIONS, ArtifactPart, GoldenItem, GoldenPack
-from edgecsd.golden.self_tests import write_self_tests
 from edgecsd.golden.signatures import GRID, Mistaken, mistaken_tensors, samples, smallest_difference
-from edgecsd.golden.telling import read_me
 from edgecsd.golden.tolerances import measure_tolerances
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.index.opening import open_index

@@ -71,7 +71,7 @@ def card(name: str, metadata: ArtifactMetadata, measured: Measured, how_to: str 
 
 
 def _costs(costs: Costs) -> list[str]:
-    from edgecsd.golden.telling import cost_table, cost_words  # needs faiss, which made the costs
+    from edgecsd.golden.for_apps import cost_table, cost_words  # needs faiss, which made the costs
 
     dearest = costs.model_copy(update={"mistakes": costs.mistakes[:DEAREST]})
     return [cost_words(dearest), "", *cost_table(dearest)]

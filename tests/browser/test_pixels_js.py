@@ -16,7 +16,7 @@ from PIL import Image, ImageCms
 from screens import start
 from web_folder import pixels_js, served, visit
 
-from edgecsd.golden.orientation import STORED, with_orientation
+from edgecsd.golden.choosing import STORED, with_orientation
 from edgecsd.photos.contract import Interpolation, Preprocess, Resize
 from edgecsd.photos.decoding import decode_image
 

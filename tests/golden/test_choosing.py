@@ -10,8 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from edgecsd.errors import BadInputError
-from edgecsd.golden.choosing import choose_photos
-from edgecsd.golden.orientation import STORED, orientation_of, with_orientation
+from edgecsd.golden.choosing import STORED, choose_photos, orientation_of, with_orientation
 from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.decoding import decode_image
 from edgecsd.photos.finding import find_images

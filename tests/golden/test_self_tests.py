@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from edgecsd.golden.for_apps import JAVASCRIPT, KOTLIN, SWIFT, render
 from edgecsd.golden.pack import GoldenPack, read_pack
-from edgecsd.golden.self_tests import JAVASCRIPT, KOTLIN, SWIFT, render
 
 NAMES = (KOTLIN, SWIFT, JAVASCRIPT)
 # An app whose tensors and embeddings are the pack's own; the argument names what it does wrong.
