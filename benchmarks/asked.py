@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from seeded.workshop import CALIBRATION, Workshop
 
-from edgecsd.benchmark import Benchmark
+from edgecsd.evaluation.benchmark import Benchmark
+from edgecsd.evaluation.relevance import make_benchmark
 from edgecsd.features.store import Items
 from edgecsd.metrics.bootstrap import paired_difference
 from edgecsd.models.embedding import Embedder, embed_images
-from edgecsd.relevance import make_benchmark
 
 OVERLAP_K = 10
 

@@ -29,14 +29,14 @@ from edgecsd.cli.console import ConsoleReporter, table
 from edgecsd.distill import distill
 from edgecsd.distill_config import make_config
 from edgecsd.errors import BadInputError
-from edgecsd.evaluate import OWN_ROW, evaluate
+from edgecsd.evaluation.evaluate import OWN_ROW, evaluate
+from edgecsd.evaluation.per_query import QueryScores
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import write_json
 from edgecsd.gallery.extract import extract
 from edgecsd.metrics.bootstrap import paired_difference
 from edgecsd.models.query import create_query_model, save_query_model
 from edgecsd.models.query_config import Pooling, ProjectionKind
-from edgecsd.per_query import QueryScores
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 

@@ -19,6 +19,7 @@ from edgecsd.bench.ratio import interleaved_ratio
 from edgecsd.cli.console import ConsoleReporter, table
 from edgecsd.distill import distill
 from edgecsd.distill_config import make_config
+from edgecsd.evaluation.relevance import make_benchmark
 from edgecsd.exporting.export import export
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import size_bytes, write_json
@@ -26,7 +27,6 @@ from edgecsd.gallery.extract import extract
 from edgecsd.models.embedding import embed_images, embed_store_items
 from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.finding import find_images
-from edgecsd.relevance import make_benchmark
 from edgecsd.targets.artifact import ArtifactEmbedder, read_metadata
 
 PRECISIONS = {

@@ -36,7 +36,7 @@ COMMANDS = {
 }  # fmt: skip
 MODULES = {
     "extract": "edgecsd.gallery.extract", "distill": "edgecsd.distill", "export": "edgecsd.exporting.export", "check": "edgecsd.check",
-    "golden": "edgecsd.golden", "evaluate": "edgecsd.evaluate", "index": "edgecsd.index",
+    "golden": "edgecsd.golden", "evaluate": "edgecsd.evaluation.evaluate", "index": "edgecsd.index",
     "serve": "edgecsd.serve.server", "bench": "edgecsd.bench",
 }  # fmt: skip
 

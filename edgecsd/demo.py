@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from edgecsd.bench.run import bench
 from edgecsd.bench.schema import BenchRow
-from edgecsd.benchmark import Benchmark, Figures
 from edgecsd.check import check
 from edgecsd.demo_photos import food_photos, mobilenet_weights
 from edgecsd.distill import distill
 from edgecsd.distill_config import DistillConfig
 from edgecsd.errors import BadInputError
+from edgecsd.evaluation.benchmark import Benchmark, Figures
+from edgecsd.evaluation.ranking import rank
+from edgecsd.evaluation.relevance import make_benchmark
 from edgecsd.exporting.export import export
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import size_bytes, write_json
@@ -33,8 +35,6 @@ from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.ranking import rank
-from edgecsd.relevance import make_benchmark
 from edgecsd.report.picture import Retrieved, retrieval_picture
 from edgecsd.selection import HeldOutBy
 from edgecsd.targets.artifact import ArtifactEmbedder, read_metadata

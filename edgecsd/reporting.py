@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgecsd import __version__
 from edgecsd.errors import BadInputError
+from edgecsd.evaluation.relevance import make_benchmark
 from edgecsd.features.space import require_same_space
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding_out, require_free
@@ -18,7 +19,6 @@ from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.relevance import make_benchmark
 from edgecsd.report.cards import cards_note, make_cards
 from edgecsd.report.evidence import Evidence, gather, means, table, table_note
 from edgecsd.report.figures import DrawnFigure, distributions, maps, of_run, of_study

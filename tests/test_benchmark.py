@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgecsd.benchmark import Benchmark, mean_name, score_settings
 from edgecsd.errors import BadInputError
+from edgecsd.evaluation.benchmark import Benchmark, mean_name, score_settings
+from edgecsd.evaluation.ranking import rank
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.metrics.retrieval import Relevance, average_precision, precision_at, rank_biased_overlap, recall_at
-from edgecsd.ranking import rank
 
 SPACE = EmbeddingSpace(gallery_model="acme-v7", dim=8)
 

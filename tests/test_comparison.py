@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from edgecsd import cli
-from edgecsd.comparison import compare, compare_scores
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.evaluate import OWN_ROW, evaluate
+from edgecsd.evaluation.compare import compare, compare_scores
+from edgecsd.evaluation.evaluate import OWN_ROW, evaluate
+from edgecsd.evaluation.per_query import PerQuery, QueryScores, read_per_query, write_per_query
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.metrics.bootstrap import paired_difference
 from edgecsd.models.query import create_query_model, save_query_model
-from edgecsd.per_query import PerQuery, QueryScores, read_per_query, write_per_query
 
 QUERIES = 40
 

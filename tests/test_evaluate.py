@@ -10,16 +10,16 @@ import pytest
 from doubles import PixelGallery
 from evaluations import SPACE, PixelGalleryEmbedder, clusters, store
 
-from edgecsd.benchmark import Benchmark
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.evaluate import OWN_ROW, evaluate
+from edgecsd.evaluation.benchmark import Benchmark
+from edgecsd.evaluation.evaluate import OWN_ROW, evaluate
+from edgecsd.evaluation.ranking import rank
+from edgecsd.evaluation.relevance import make_benchmark
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gallery.extract import extract
 from edgecsd.metrics.retrieval import Relevance
 from edgecsd.models.embedding import embed_store_items
 from edgecsd.photos.finding import find_images
-from edgecsd.ranking import rank
-from edgecsd.relevance import make_benchmark
 
 
 def test_without_labels_the_gallery_model_is_the_truth(tmp_path: Path) -> None:

@@ -11,19 +11,19 @@ from doubles import PixelGallery
 from evaluations import SPACE, PixelGalleryEmbedder, clusters, store
 
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.evaluate import OWN_ROW, evaluate
-from edgecsd.evaluation_task import open_task
+from edgecsd.evaluation.evaluate import OWN_ROW, evaluate
+from edgecsd.evaluation.ground_truth import Setting, read_ground_truth
+from edgecsd.evaluation.ranking import rank
+from edgecsd.evaluation.relevance import ground_truth_benchmarks, own_photos
+from edgecsd.evaluation.task import open_task
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import Items, write_store
 from edgecsd.gallery.extract import extract
-from edgecsd.ground_truth import Setting, read_ground_truth
 from edgecsd.metrics.retrieval import average_precision
 from edgecsd.models.embedding import embed_store_items
 from edgecsd.photos.boxes import Box
 from edgecsd.photos.finding import find_images
 from edgecsd.progress import Silent
-from edgecsd.ranking import rank
-from edgecsd.relevance import ground_truth_benchmarks, own_photos
 
 
 def ground_truth(path: Path, *, hard: bool = True, box: str = "") -> Path:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from edgecsd.errors import BadInputError
-from edgecsd.ground_truth import GroundTruth, Setting, match_ids
+from edgecsd.evaluation.ground_truth import GroundTruth, Setting, match_ids
 from edgecsd.metrics.retrieval import average_precision, mean_of
 from edgecsd.photos.boxes import Box
 from edgecsd.photos.finding import find_images

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.ground_truth import GroundTruth, read_ground_truth
+from edgecsd.evaluation.ground_truth import GroundTruth, read_ground_truth
 from edgecsd.photos.boxes import Box
 
 

@@ -73,7 +73,7 @@ def test_the_small_model_alone_has_the_distilled_ones_pooling(
     monkeypatch.syspath_prepend(str(PROGRAM.parent))
     from kinds import split_by_kind, untrained
 
-    from edgecsd.evaluate import evaluate
+    from edgecsd.evaluation.evaluate import evaluate
     from edgecsd.gallery.extract import extract
     from edgecsd.models.query import load_query_model
 

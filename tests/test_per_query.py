@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.features.store import FeatureStore
-from edgecsd.per_query import (
+from edgecsd.evaluation.per_query import (
     METADATA_KEY,
     EvaluationProtocol,
     PerQuery,
@@ -22,6 +21,7 @@ from edgecsd.per_query import (
     read_per_query,
     write_per_query,
 )
+from edgecsd.features.store import FeatureStore
 
 PROTOCOL = EvaluationProtocol(
     relevance="labels", ignored="nothing", crop="none", scales="1", distractors="none", intervals="95 %"

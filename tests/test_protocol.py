@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.protocol import MAX_BYTES, read_plain_pickle
+from edgecsd.evaluation.plain_pickles import MAX_BYTES, read_plain_pickle
 
 
 def read(tmp_path: Path, data: bytes) -> object:
@@ -123,7 +123,7 @@ def test_nothing_is_imported(tmp_path: Path) -> None:
     file = tmp_path / "x.pkl"
     file.write_bytes(b"cevil_module\nanything\n.")
     program = (
-        "import sys; from pathlib import Path; from edgecsd.protocol import read_plain_pickle\n"
+        "import sys; from pathlib import Path; from edgecsd.evaluation.plain_pickles import read_plain_pickle\n"
         "try: read_plain_pickle(Path(sys.argv[1]))\n"
         "except Exception as error: print(type(error).__name__, 'evil_module' in sys.modules, 'pickle' in sys.modules)"
     )
@@ -255,7 +255,7 @@ def test_a_missing_file_or_a_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_the_number_of_instructions_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgecsd.protocol.MAX_STEPS", 1000)
+    monkeypatch.setattr("edgecsd.evaluation.plain_pickles.MAX_STEPS", 1000)
     assert read(tmp_path, b"]" * 999 + b".") == []
     with pytest.raises(BadInputError, match="over 1,000 instructions"):
         read(tmp_path, b"]" * 1000 + b".")

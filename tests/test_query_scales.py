@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from edgecsd.errors import BadInputError
-from edgecsd.evaluate import evaluate
+from edgecsd.evaluation.evaluate import evaluate
 from edgecsd.features.store import FeatureStore
 from edgecsd.models.backbones import to_input
 from edgecsd.models.query import QueryModel, QueryModelEmbedder, create_query_model, save_query_model

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgecsd import ranking
+from edgecsd.evaluation import ranking
+from edgecsd.evaluation.ranking import NOWHERE, Searched, rank, search
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
-from edgecsd.ranking import NOWHERE, Searched, rank, search
 
 
 def coarse(rows: int, seed: int, dim: int = 6) -> np.ndarray:

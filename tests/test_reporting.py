@@ -16,12 +16,12 @@ from doubles import PixelGallery
 
 from edgecsd.cli import main
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
+from edgecsd.evaluation.relevance import make_benchmark
 from edgecsd.features.store import FeatureStore
 from edgecsd.gallery.extract import extract
 from edgecsd.models.embedding import embed_store_items
 from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.finding import find_images
-from edgecsd.relevance import make_benchmark
 from edgecsd.reporting import ReportOptions, ReportResult, report
 
 sys.path.insert(0, str(Path(__file__).parent / "report"))

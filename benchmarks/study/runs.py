@@ -17,6 +17,9 @@ from safetensors import safe_open
 import edgecsd
 from edgecsd.distill import distill
 from edgecsd.distill_config import DistillConfig
+from edgecsd.evaluation.per_query import StoreIdentity
+from edgecsd.evaluation.ranking import rank
+from edgecsd.evaluation.relevance import make_benchmark
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import digest_of
 from edgecsd.head_training import project_all
@@ -24,9 +27,6 @@ from edgecsd.metrics.retrieval import average_precision, overlap_at
 from edgecsd.models.backbones import to_input
 from edgecsd.models.embedding import embed_images, embed_store_items
 from edgecsd.models.query import QueryModel, QueryModelEmbedder, load_query_model
-from edgecsd.per_query import StoreIdentity
-from edgecsd.ranking import rank
-from edgecsd.relevance import make_benchmark
 
 
 class Runner:

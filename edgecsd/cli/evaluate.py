@@ -11,10 +11,10 @@ import typer
 from edgecsd.cli.console import ConsoleReporter, Json, Split, Workers, finish, quoted, table
 
 if TYPE_CHECKING:
-    from edgecsd.benchmark import Figures
-    from edgecsd.comparison import ComparisonResult
-    from edgecsd.evaluate import EvaluateResult
-    from edgecsd.per_query import EvaluationProtocol
+    from edgecsd.evaluation.benchmark import Figures
+    from edgecsd.evaluation.compare import ComparisonResult
+    from edgecsd.evaluation.evaluate import EvaluateResult
+    from edgecsd.evaluation.per_query import EvaluationProtocol
 
 
 def command(
@@ -84,7 +84,7 @@ def command(
         "--per-query": per_query, "--index": index,
     }  # fmt: skip
     if compare is not None:
-        from edgecsd.comparison import compare as compare_models
+        from edgecsd.evaluation.compare import compare as compare_models
 
         _refuse([name for name, value in given.items() if value is not None], "--compare")
         compared = compare_models(
@@ -101,9 +101,9 @@ def command(
             "and import-features make them"
         )
     from edgecsd.cli.numbers import numbers
-    from edgecsd.evaluate import evaluate
+    from edgecsd.evaluation.evaluate import evaluate
+    from edgecsd.evaluation.per_query import require_parquet_name, write_per_query
     from edgecsd.files.places import require_file_place
-    from edgecsd.per_query import require_parquet_name, write_per_query
 
     if per_query is not None:
         require_parquet_name(per_query)

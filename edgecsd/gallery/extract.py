@@ -9,13 +9,13 @@ from pydantic import ValidationError
 
 from edgecsd.distributed import ranks
 from edgecsd.errors import BadInputError, validation_text
+from edgecsd.evaluation.ground_truth import read_ground_truth
 from edgecsd.features.shards import require_dtype
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import KIND, FeatureStore, Items, write_store
 from edgecsd.features.whitening import Whitening
 from edgecsd.files.places import holding_out, require_free
 from edgecsd.files.whole import Parts, digest_of
-from edgecsd.ground_truth import read_ground_truth
 from edgecsd.models.embedding import PART_ITEMS, embed_parts, join_parts
 from edgecsd.models.frozen_forward import Engine
 from edgecsd.models.gallery.loading import load_gallery_model

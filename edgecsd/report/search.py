@@ -9,8 +9,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecsd.evaluation.ranking import Searched
 from edgecsd.metrics.retrieval import Relevance, average_precision
-from edgecsd.ranking import Searched
 
 Floats = NDArray[np.float32]
 Values = NDArray[np.float64]

@@ -17,7 +17,7 @@ from serving import client, running
 from edgecsd.check import check, default_folder
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.evaluate import evaluate
+from edgecsd.evaluation.evaluate import evaluate
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gate.verdict import CheckResult
 from edgecsd.index.addresses import MilvusAddress

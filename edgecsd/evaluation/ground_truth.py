@@ -13,12 +13,12 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgecsd.errors import BadInputError, validation_text
+from edgecsd.evaluation.plain_pickles import read_plain_pickle
 from edgecsd.files.whole import read_json
 from edgecsd.metrics.retrieval import Relevance
 from edgecsd.photos.boxes import Box, box_from_cells, box_from_numbers
 from edgecsd.photos.images import SUFFIXES, ImageSet
 from edgecsd.photos.lists import BOX_COLUMNS, read_rows
-from edgecsd.protocol import read_plain_pickle
 
 JUDGEMENTS = ("easy", "hard", "junk")
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.benchmark import DEPTHS, Benchmark, Figures, judged_rows
 from edgecsd.errors import BadInputError
+from edgecsd.evaluation.benchmark import DEPTHS, Benchmark, Figures, judged_rows
+from edgecsd.evaluation.ranking import NOWHERE, Found
 from edgecsd.features.space import require_same_space
 from edgecsd.features.store import FeatureStore
 from edgecsd.index.kinds import IndexType
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.ranking import NOWHERE, Found
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

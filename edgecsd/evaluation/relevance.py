@@ -10,14 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.benchmark import ALL, OWN_DEPTH, Benchmark
 from edgecsd.errors import BadInputError
+from edgecsd.evaluation.benchmark import ALL, OWN_DEPTH, Benchmark
+from edgecsd.evaluation.ground_truth import GroundTruth, Setting
+from edgecsd.evaluation.ranking import Searched, search
 from edgecsd.features.space import require_same_space
 from edgecsd.features.store import FeatureStore
-from edgecsd.ground_truth import GroundTruth, Setting
 from edgecsd.metrics.retrieval import Relevance
 from edgecsd.photos.decoding import photo_digest
-from edgecsd.ranking import Searched, search
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgecsd.benchmark import mean_name
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.evaluate import OWN_ROW, evaluate
+from edgecsd.evaluation.benchmark import mean_name
+from edgecsd.evaluation.evaluate import OWN_ROW, evaluate
+from edgecsd.evaluation.per_query import EvaluationProtocol, PerQuery, QueryScores, read_per_query
 from edgecsd.metrics.bootstrap import LEVEL, PairedDifference, paired_difference, queries_needed
 from edgecsd.metrics.retrieval import mean_of
-from edgecsd.per_query import EvaluationProtocol, PerQuery, QueryScores, read_per_query
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.benchmark import Figures, score_settings
 from edgecsd.errors import BadInputError
-from edgecsd.evaluation_task import EvaluationTask, open_task
+from edgecsd.evaluation.benchmark import Figures, score_settings
+from edgecsd.evaluation.per_query import EvaluationProtocol, PerQuery
+from edgecsd.evaluation.task import EvaluationTask, open_task
 from edgecsd.features.space import EmbeddingSpace, require_same_space
 from edgecsd.files.whole import sha256_file
 from edgecsd.index.addresses import MilvusAddress, index_name
 from edgecsd.index.opening import open_index
 from edgecsd.models.embedding import Embedder, embed_store_items
-from edgecsd.per_query import EvaluationProtocol, PerQuery
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
@@ -125,7 +125,7 @@ def _through(
     """(row's name, model's digest, queries) -> figures of the index's own search, and `models` gains their name."""
     if index is None:
         return lambda name, digest, queries: []
-    from edgecsd.through_index import score_through, store_rows_of
+    from edgecsd.evaluation.through_index import score_through, store_rows_of
 
     opened = open_index(index)
     rows = store_rows_of(opened, task.gallery)

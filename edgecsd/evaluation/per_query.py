@@ -2,7 +2,7 @@
 
 One row a query, model and setting: `query`, `model`, `setting`, `relevant` (how many relevant items it has), one column
 a figure (`AP`, `P@k`, `recall@k`, `overlap@k`, `RBO`; null where it cannot be measured), `found` (ids of the first
-items, junk taken out). The schema's metadata hold PerQueryHeader as JSON under the key `edgecsd.per_query`.
+items, junk taken out). The schema's metadata hold PerQueryHeader as JSON under the key `edgecsd.evaluation.per_query`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from edgecsd.files.whole import digest_of, replace_whole
 
 KIND = "per-query results"
 SCHEMA_VERSION = 1
-METADATA_KEY = b"edgecsd.per_query"
+METADATA_KEY = b"edgecsd.evaluation.per_query"
 PLAIN_COLUMNS = ("query", "model", "setting", "relevant", "found")
 Values = NDArray[np.float64]
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError
+from edgecsd.evaluation.ranking import Found, Searched, search
 from edgecsd.features.store import FeatureStore
 from edgecsd.metrics.bootstrap import Interval, bootstrap_intervals
 from edgecsd.metrics.retrieval import (
@@ -25,7 +26,6 @@ from edgecsd.metrics.retrieval import (
     recall_of,
     without_junk,
 )
-from edgecsd.ranking import Found, Searched, search
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

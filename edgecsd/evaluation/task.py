@@ -9,16 +9,16 @@ from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
-from edgecsd.benchmark import Benchmark, Figures
 from edgecsd.errors import BadInputError
+from edgecsd.evaluation.benchmark import Benchmark, Figures
+from edgecsd.evaluation.ground_truth import GroundTruth, match_ids, read_ground_truth
+from edgecsd.evaluation.per_query import EvaluationProtocol, PerQuery, PerQueryHeader, QueryScores, StoreIdentity
+from edgecsd.evaluation.relevance import ground_truth_benchmarks, make_benchmark
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import sha256_file
-from edgecsd.ground_truth import GroundTruth, match_ids, read_ground_truth
 from edgecsd.metrics import bootstrap
-from edgecsd.per_query import EvaluationProtocol, PerQuery, PerQueryHeader, QueryScores, StoreIdentity
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import Reporter
-from edgecsd.relevance import ground_truth_benchmarks, make_benchmark
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Retrieval of a query model in a gallery: mAP, mP@k, recall@k, overlap@k, and comparisons with intervals."""
