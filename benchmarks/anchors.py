@@ -28,12 +28,13 @@ from environment import environment
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgecsd.anchor_kinds import Mining
-from edgecsd.anchors import by_image, by_unique_anchors, by_whole_gallery, make_anchors, products
 from edgecsd.bench.bench_device import read_kilobytes
 from edgecsd.files.whole import write_json
-from edgecsd.losses.csd_kl import csd_kl
 from edgecsd.progress import SILENT
+from edgecsd.training.anchors.making import make_anchors
+from edgecsd.training.anchors.similarities import by_image, by_unique_anchors, by_whole_gallery, products
+from edgecsd.training.choices import Mining
+from edgecsd.training.losses.csd_kl import csd_kl
 
 RESULTS = Path(__file__).parent / "results" / "anchors.json"
 NAIVE_BYTES = 400_000_000  # of one copy of the anchors; a step of the naive way holds about three

@@ -24,10 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import numpy as np
 from environment import environment
 
-from edgecsd.adaptation import adapt
 from edgecsd.cli.console import ConsoleReporter, table
-from edgecsd.distill import distill
-from edgecsd.distill_config import make_config
 from edgecsd.errors import BadInputError
 from edgecsd.evaluation.evaluate import OWN_ROW, evaluate
 from edgecsd.evaluation.per_query import QueryScores
@@ -39,6 +36,9 @@ from edgecsd.models.query import create_query_model, save_query_model
 from edgecsd.models.query_config import Pooling, ProjectionKind
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
+from edgecsd.training.adapt import adapt
+from edgecsd.training.distill import distill
+from edgecsd.training.settings import make_config
 
 REPORTER = ConsoleReporter()
 DISTILLED = "distilled"

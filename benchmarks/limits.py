@@ -101,8 +101,8 @@ def extraction(photos: int) -> dict[str, Any]:
 
 def training() -> dict[str, Any]:
     from edgecsd.features.space import EmbeddingSpace
-    from edgecsd.losses.csd_kl import csd_kl
     from edgecsd.models.query import create_query_model
+    from edgecsd.training.losses.csd_kl import csd_kl
 
     torch.manual_seed(0)
     model = create_query_model(QUERY_MODEL, EmbeddingSpace(gallery_model="made-up", dim=DIM)).train()
@@ -130,7 +130,7 @@ def training() -> dict[str, Any]:
 
 
 def mining(rows: int) -> dict[str, Any]:
-    from edgecsd.mining import nearest
+    from edgecsd.training.anchors.mining import nearest
 
     gallery, asked = clustered(rows, DIM, 1), clustered(QUERIES, DIM, 2)
     nothing = [np.empty(0, np.int64)] * QUERIES

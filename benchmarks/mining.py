@@ -28,13 +28,13 @@ import torch
 from environment import environment
 from numpy.typing import NDArray
 
-from edgecsd import mining as mining_module
-from edgecsd.anchor_kinds import Mining
 from edgecsd.distributed import ALONE
 from edgecsd.files.whole import Parts, size_bytes, write_json
-from edgecsd.list_mining import ListMining
-from edgecsd.mining import mine, nearest
 from edgecsd.progress import SILENT
+from edgecsd.training.anchors import mining as mining_module
+from edgecsd.training.anchors.list_mining import ListMining
+from edgecsd.training.anchors.mining import mine, nearest
+from edgecsd.training.choices import Mining
 
 RESULTS = Path(__file__).parent / "results"
 NOTHING = np.empty(0, np.int64)

@@ -17,8 +17,6 @@ from environment import environment
 
 from edgecsd.bench.ratio import interleaved_ratio
 from edgecsd.cli.console import ConsoleReporter, table
-from edgecsd.distill import distill
-from edgecsd.distill_config import make_config
 from edgecsd.evaluation.relevance import make_benchmark
 from edgecsd.exporting.export import export
 from edgecsd.features.store import FeatureStore
@@ -28,6 +26,8 @@ from edgecsd.models.embedding import embed_images, embed_store_items
 from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.finding import find_images
 from edgecsd.targets.artifact import ArtifactEmbedder, read_metadata
+from edgecsd.training.distill import distill
+from edgecsd.training.settings import make_config
 
 PRECISIONS = {
     "onnx": ("fp32", "fp16", "w8a32", "w8a8"),

@@ -47,8 +47,8 @@ def training(dim: int) -> dict[str, float]:
     import torch
 
     from edgecsd.features.space import EmbeddingSpace
-    from edgecsd.losses.csd_kl import csd_kl
     from edgecsd.models.query import create_query_model
+    from edgecsd.training.losses.csd_kl import csd_kl
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -123,7 +123,7 @@ def mining(folder: Path, dim: int) -> dict[str, float]:
     import torch
 
     from edgecsd.features.store import FeatureStore
-    from edgecsd.mining import nearest
+    from edgecsd.training.anchors.mining import nearest
 
     torch.set_num_threads(1)
     gallery = FeatureStore.open(folder).vectors()

@@ -35,7 +35,7 @@ COMMANDS = {
     "serve": [NO],
 }  # fmt: skip
 MODULES = {
-    "extract": "edgecsd.gallery.extract", "distill": "edgecsd.distill", "export": "edgecsd.exporting.export", "check": "edgecsd.check",
+    "extract": "edgecsd.gallery.extract", "distill": "edgecsd.training.distill", "export": "edgecsd.exporting.export", "check": "edgecsd.check",
     "golden": "edgecsd.golden", "evaluate": "edgecsd.evaluation.evaluate", "index": "edgecsd.index",
     "serve": "edgecsd.serve.server", "bench": "edgecsd.bench",
 }  # fmt: skip

@@ -27,9 +27,7 @@ import torch
 from environment import environment
 from numpy.typing import NDArray
 
-from edgecsd.anchors import make_anchors
 from edgecsd.demo_photos import food_photos
-from edgecsd.distill_config import DistillConfig
 from edgecsd.errors import EdgecsdError
 from edgecsd.features.mapped import FlatViews
 from edgecsd.files.whole import write_json
@@ -39,11 +37,13 @@ from edgecsd.models.frozen_forward import Engine
 from edgecsd.models.gallery.loading import load_gallery_model
 from edgecsd.models.gallery.model import GalleryModel, prepare
 from edgecsd.models.query import create_query_model
-from edgecsd.objective import Objective
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet, load_in_order
-from edgecsd.training import NetworkTraining
-from edgecsd.training_set import make_training_set
+from edgecsd.training.anchors.making import make_anchors
+from edgecsd.training.network_stage import NetworkTraining
+from edgecsd.training.objective import Objective
+from edgecsd.training.settings import DistillConfig
+from edgecsd.training.training_set import make_training_set
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
 LEAST_REPEATS = 3
@@ -151,7 +151,7 @@ def compare_extract(images: ImageSet, model: GalleryModel, options: argparse.Nam
 
 
 def compare_training(images: ImageSet, model: GalleryModel, options: argparse.Namespace) -> Comparison:
-    """An epoch of edgecsd.distill's network stage (read, decode, re-make the view, resize, contextual loss, clipping,
+    """An epoch of edgecsd.training.distill's network stage (read, decode, re-make the view, resize, contextual loss, clipping,
     step) against forward, a cosine loss, backward and step of the same network on pixels in memory."""
     with tempfile.TemporaryDirectory(prefix="edgecsd-throughput-") as folder:
         training = _training(images, model, Path(folder), options)

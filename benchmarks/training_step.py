@@ -27,16 +27,16 @@ import torch
 from environment import environment
 from numpy.typing import NDArray
 
-from edgecsd.anchor_files import Anchors
-from edgecsd.distill_config import DistillConfig
 from edgecsd.distributed import ALONE
 from edgecsd.features.mapped import MappedVectors, Vectors
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.files.whole import write_json
 from edgecsd.models.backbones import to_input
 from edgecsd.models.query import create_query_model
-from edgecsd.objective import Objective
-from edgecsd.training import NetworkTraining
+from edgecsd.training.anchors.stored import Anchors
+from edgecsd.training.network_stage import NetworkTraining
+from edgecsd.training.objective import Objective
+from edgecsd.training.settings import DistillConfig
 
 RESULTS = Path(__file__).parent / "results"
 NETWORK, SIZE, BATCH, ANCHORS, GALLERY, DIM = "mobilenetv2_100", 160, 32, 1024, 100_000, 512
@@ -57,7 +57,7 @@ class OneStep(NetworkTraining):
         self.model = create_query_model(config.query_model, space, pretrained=False, size=SIZE)
         self.everyone, self.config, self.objective, self.folder = ALONE, config, objective, folder
         self.average = None
-        from edgecsd.training import _fabric
+        from edgecsd.training.network_stage import _fabric
 
         self.fabric = _fabric(config.precision, ALONE)
         self._module, self._optimizer = self.fabric.setup(self.model, self._make_optimizer())

@@ -15,8 +15,6 @@ from edgecsd.bench.run import bench
 from edgecsd.bench.schema import BenchRow
 from edgecsd.check import check
 from edgecsd.demo_photos import food_photos, mobilenet_weights
-from edgecsd.distill import distill
-from edgecsd.distill_config import DistillConfig
 from edgecsd.errors import BadInputError
 from edgecsd.evaluation.benchmark import Benchmark, Figures
 from edgecsd.evaluation.ranking import rank
@@ -36,8 +34,10 @@ from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.report.picture import Retrieved, retrieval_picture
-from edgecsd.selection import HeldOutBy
 from edgecsd.targets.artifact import ArtifactEmbedder, read_metadata
+from edgecsd.training.choices import HeldOutBy
+from edgecsd.training.distill import distill
+from edgecsd.training.settings import DistillConfig
 
 GALLERY_MODEL = "timm:tf_efficientnet_lite2"
 QUERY_MODELS = ("tf_efficientnet_lite0", "mobilenetv2_100")

@@ -27,8 +27,8 @@ from edgecsd.report.plots import save
 from edgecsd.report.retrieval_page import Card, Thumbnails, retrieval_figure
 from edgecsd.report.search import choose_queries
 from edgecsd.report.study_figures import Study, read_study
-from edgecsd.run_folder import DistillResult, read_result
-from edgecsd.training_log import read_records
+from edgecsd.training.log import read_records
+from edgecsd.training.run_folder import DistillResult, read_result
 
 KIND, SCHEMA_VERSION, MANIFEST = "report", 1, "report.json"
 PAGE = "report.html"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from edgecsd.check import check
 from edgecsd.cli.console import ConsoleReporter
-from edgecsd.distill import distill
 from edgecsd.exporting.export import export
 from edgecsd.gallery.extract import extract
 from edgecsd.index.building import build_index
+from edgecsd.training.distill import distill
 
 photos, out = Path(sys.argv[1]), Path(sys.argv[2])
 store, index, run = out / "gallery.store", out / "gallery.index", out / "run"

@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 
-from edgecsd import distill as distill_module
-from edgecsd import training
-from edgecsd.distill import distill
-from edgecsd.distill_config import DistillConfig
 from edgecsd.features.store import FeatureStore
 from edgecsd.photos.finding import find_images
-from edgecsd.run_folder import DistillResult
-from edgecsd.training import NetworkTraining
-from edgecsd.training_set import TrainingSet, make_training_set
+from edgecsd.training import distill as distill_module
+from edgecsd.training import network_stage as training
+from edgecsd.training.distill import distill
+from edgecsd.training.network_stage import NetworkTraining
+from edgecsd.training.run_folder import DistillResult
+from edgecsd.training.settings import DistillConfig
+from edgecsd.training.training_set import TrainingSet, make_training_set
 
 SETTINGS: dict[str, Any] = {
     "query_model": "test_efficientnet", "pretrained": False, "size": 48, "k": 12, "head_steps": 12,
@@ -63,7 +63,7 @@ def die_at(stage: str) -> None:
 
         Parts.write = write_and_die  # type: ignore[method-assign]
     elif stage == "head":
-        from edgecsd import head_training
+        from edgecsd.training import head_training
 
         def die_at_step_7(step: int, total: int, warmup: float) -> float:
             return kill() if step == 7 else training.learning_rate_factor(step, total, warmup)

@@ -14,7 +14,6 @@ from doubles import PixelGallery
 from PIL import Image
 from typer.testing import CliRunner
 
-from edgecsd.adaptation import adapt
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.exporting.export import export
@@ -26,8 +25,9 @@ from edgecsd.models.backbones import to_input
 from edgecsd.models.query import create_query_model, load_query_model, save_query_model
 from edgecsd.models.query_config import read_config
 from edgecsd.quantisation.calibration import synthetic_pixels
-from edgecsd.run_folder import read_result
-from edgecsd.wiener import wiener_filter
+from edgecsd.training.adapt import adapt
+from edgecsd.training.closed_form import wiener_filter
+from edgecsd.training.run_folder import read_result
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,15 @@ import pytest
 from distillations import config
 from doubles import PixelGallery
 
-from edgecsd import anchor_pool as module
-from edgecsd.anchor_pool import anchor_pool
-from edgecsd.distill_config import make_config
 from edgecsd.errors import BadInputError
 from edgecsd.features.store import FeatureStore
 from edgecsd.gallery.extract import extract
 from edgecsd.photos.finding import find_images
-from edgecsd.selection import HeldOutBy
-from edgecsd.training_set import TrainingSet, make_training_set
+from edgecsd.training import anchor_pool as module
+from edgecsd.training.anchor_pool import anchor_pool
+from edgecsd.training.choices import HeldOutBy
+from edgecsd.training.settings import make_config
+from edgecsd.training.training_set import TrainingSet, make_training_set
 
 
 def make(photos: Path, store: FeatureStore) -> TrainingSet:

@@ -14,19 +14,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgecsd import anchors, mining
-from edgecsd.anchor_files import Anchors
-from edgecsd.anchor_kinds import AnchorKind, Mining
-from edgecsd.anchors import (
+from edgecsd.errors import BadInputError
+from edgecsd.index.engines.faiss.clustering import spherical_codebook
+from edgecsd.training.anchors import making as anchors
+from edgecsd.training.anchors import mining
+from edgecsd.training.anchors.making import make_anchors
+from edgecsd.training.anchors.similarities import (
     by_image,
     by_unique_anchors,
     by_whole_gallery,
     contextual_similarities,
-    make_anchors,
     products,
 )
-from edgecsd.errors import BadInputError
-from edgecsd.index.engines.faiss.clustering import spherical_codebook
+from edgecsd.training.anchors.stored import Anchors
+from edgecsd.training.choices import AnchorKind, Mining
 
 NOTHING = np.empty(0, np.int64)
 KINDS = list(AnchorKind)
@@ -220,7 +221,7 @@ def test_the_way_image_by_image_passes_a_numerical_gradient_check() -> None:
 def test_the_way_is_chosen_by_size(
     count: int, batch: int, k: int, shared: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgecsd import anchors as module
+    from edgecsd.training.anchors import making as module
 
     called: list[str] = []
     for name in ("by_whole_gallery", "by_unique_anchors", "by_image"):

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from edgecsd import cli
 from edgecsd.bench.schema import BenchProtocol, BenchResult, BenchRow, Status
 from edgecsd.cli.bench_table import exit_code
-from edgecsd.distill_config import DistillConfig
-from edgecsd.run_folder import DistillResult, Stage
+from edgecsd.training.run_folder import DistillResult, Stage
+from edgecsd.training.settings import DistillConfig
 
 COMMANDS = sorted(each.name or "" for each in [*cli.app.registered_commands, *cli.app.registered_groups])
 
@@ -69,7 +69,7 @@ def test_what_comes_after_distill_can_be_pasted(
     out: str, proposed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = DistillResult(tmp_path, (Stage("head", 0.5, 0.5),), 10)
-    monkeypatch.setattr("edgecsd.distill.distill", lambda *_, **__: result)
+    monkeypatch.setattr("edgecsd.training.distill.distill", lambda *_, **__: result)
     monkeypatch.chdir(tmp_path)
     for name in ("photos", "g.store"):
         (tmp_path / name).mkdir()

@@ -7,8 +7,8 @@ import pytest
 from scipy.linalg import orthogonal_procrustes
 from scipy.stats import ortho_group
 
-from edgecsd import closed_form
-from edgecsd.closed_form import ClosedForms
+from edgecsd.training import closed_form
+from edgecsd.training.closed_form import ClosedForms
 
 
 def data(rows: int = 60, width: int = 9, dim: int = 5, offset: float = 0.0) -> tuple[np.ndarray, np.ndarray]:

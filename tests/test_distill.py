@@ -17,18 +17,18 @@ from doubles import PixelGallery
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from edgecsd.anchors import make_anchors
-from edgecsd.closed_form import STRENGTHS, ClosedForms
 from edgecsd.errors import BadInputError
 from edgecsd.features.mapped import FlatViews, chosen_views
 from edgecsd.features.store import FeatureStore
 from edgecsd.gallery.extract import extract
 from edgecsd.models.query import load_query_model
-from edgecsd.objective import Objective
 from edgecsd.photos.finding import find_images
 from edgecsd.progress import Silent
-from edgecsd.run_folder import DistillResult
-from edgecsd.training import NetworkTraining
+from edgecsd.training.anchors.making import make_anchors
+from edgecsd.training.closed_form import STRENGTHS, ClosedForms
+from edgecsd.training.network_stage import NetworkTraining
+from edgecsd.training.objective import Objective
+from edgecsd.training.run_folder import DistillResult
 
 PROGRAM = Path(__file__).with_name("distillations.py")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from edgecsd.distill_config import DistillConfig, make_config
 from edgecsd.errors import BadInputError
+from edgecsd.training.settings import DistillConfig, make_config
 
 
 @pytest.mark.parametrize(

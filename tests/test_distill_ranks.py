@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from edgecsd.distill import _require_shareable
-from edgecsd.distill_config import Loss
 from edgecsd.distributed import Ranks
 from edgecsd.errors import BadInputError
 from edgecsd.features.store import FeatureStore
+from edgecsd.training.choices import Loss
+from edgecsd.training.distill import _require_shareable
 
 
 def torchrun(photos: Path, store: Path, out: Path, dies: str = "never") -> subprocess.CompletedProcess[str]:

@@ -14,17 +14,16 @@ from distillations import config, run, training_set
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from edgecsd.anchor_kinds import AnchorKind
-from edgecsd.distill_config import ANCHORED_LOSSES, Loss
 from edgecsd.errors import BadInputError
 from edgecsd.features.store import FeatureStore
-from edgecsd.head_stage import HeadStage
 from edgecsd.models.query import load_query_model
 from edgecsd.progress import Advance, Silent
-from edgecsd.selection import HeldOutBy, Selection
-from edgecsd.training import NetworkTraining
-from edgecsd.training_log import read_records
-from edgecsd.training_set import TrainingSet
+from edgecsd.training.choices import ANCHORED_LOSSES, AnchorKind, HeldOutBy, Loss
+from edgecsd.training.head_stage import HeadStage
+from edgecsd.training.keeping import Selection
+from edgecsd.training.log import read_records
+from edgecsd.training.network_stage import NetworkTraining
+from edgecsd.training.training_set import TrainingSet
 
 
 class Listener(Silent):
@@ -87,7 +86,7 @@ def test_every_kind_of_anchors(kind: AnchorKind, photos: Path, pixel_store: Feat
 def test_a_head_with_a_bottleneck_and_learnt_pooling(
     photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgecsd.head_training.Selection", TakesAll)
+    monkeypatch.setattr("edgecsd.training.head_training.Selection", TakesAll)
     settings = config(projection="bottleneck", pooling="gem+average", learn_gem_p=True, head_lr=1e-2, interpolate=False)
     result = run(photos, pixel_store.path, tmp_path / "run", config=settings)
     assert [stage.name for stage in result.stages] == ["closed-form start", "head", "network"]
@@ -171,7 +170,7 @@ def test_a_moving_average_is_what_is_validated_and_kept(
         return loss
 
     monkeypatch.setattr(NetworkTraining, "train_step", remember)
-    monkeypatch.setattr("edgecsd.training.Selection", TakesAll)
+    monkeypatch.setattr("edgecsd.training.network_stage.Selection", TakesAll)
     settings = config(ema=0.5, head_steps=0, backbone_lr=1e-3, interpolate=False)
     start = run(photos, pixel_store.path, tmp_path / "start", config=config(head_steps=0, epochs=0))
     run(photos, pixel_store.path, tmp_path / "run", config=settings)
@@ -197,7 +196,7 @@ def test_a_batch_in_parts_is_the_same_step(photos: Path, pixel_store: FeatureSto
 
     for name, changes in (("whole", whole), ("parts", parts)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("edgecsd.distill.NetworkTraining", Watched)
+            patch.setattr("edgecsd.training.distill.NetworkTraining", Watched)
             run(photos, pixel_store.path, tmp_path / name, config=config(**changes))
     assert {2, 6} <= set(seen)
     losses = [

@@ -16,13 +16,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgecsd.features.store import FeatureStore
-from edgecsd.head_training import BEST_CLOSED_FORM, STAGE_START
-from edgecsd.interpolation import MANY, Kept, State, best_between, head_shares, interpolated, least_of_a_head
 from edgecsd.models.query import load_query_model
 from edgecsd.progress import Silent
-from edgecsd.run_folder import DistillResult
-from edgecsd.selection import HeldOutBy, Selection
-from edgecsd.training_set import TrainingSet
+from edgecsd.training.choices import HeldOutBy
+from edgecsd.training.head_training import BEST_CLOSED_FORM, STAGE_START
+from edgecsd.training.keeping import (
+    MANY,
+    Kept,
+    Selection,
+    State,
+    best_between,
+    head_shares,
+    interpolated,
+    least_of_a_head,
+)
+from edgecsd.training.run_folder import DistillResult
+from edgecsd.training.training_set import TrainingSet
 
 KINDS, PHOTOS = HeldOutBy.KINDS, HeldOutBy.PHOTOS
 START = {"weight": torch.tensor([[1.0, -2.0], [0.1, 4.0]]), "seen": torch.tensor(3)}
@@ -155,8 +164,8 @@ def runs(
     """The same settings with interpolation, and without to the end of each stage."""
     folder, found = tmp_path_factory.mktemp("runs"), {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgecsd.interpolation.Selection", FirstTwo)
-        patch.setattr("edgecsd.head_training.Selection", All)
+        patch.setattr("edgecsd.training.keeping.Selection", FirstTwo)
+        patch.setattr("edgecsd.training.head_training.Selection", All)
         for interpolate in (True, False):
             settings, listener = config(head_lr=3e-2, projection_lr=1e-2, interpolate=interpolate), Listener()
             out = folder / str(interpolate)
@@ -205,7 +214,7 @@ def test_single_photos_choose_between_two_lines(
         "kept": {}, "end": {"select": False}, STAGE_START: {"select": False, "head_lr": 1e-12}
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgecsd.head_training.best_between", chosen)
+        patch.setattr("edgecsd.training.head_training.best_between", chosen)
         rising = count()  # the last that is asked for is the best: a ridge
         patch.setattr(TrainingSet, "held_out_overlap", lambda *arguments: float(next(rising)))
         for name, more in others.items():

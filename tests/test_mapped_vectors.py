@@ -12,15 +12,17 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from edgecsd import anchors as anchors_module
-from edgecsd import mining, training_set
-from edgecsd.anchor_kinds import AnchorKind, Mining
-from edgecsd.anchors import make_anchors, products
 from edgecsd.features import mapped as mapped_vectors
 from edgecsd.features.mapped import FlatViews, MappedVectors, MappedViews, digest
 from edgecsd.features.shards import from_int8, read_shard, to_int8
 from edgecsd.features.store import FeatureStore
 from edgecsd.index.engines.faiss import inverted_lists as neighbour_search
+from edgecsd.training import training_set
+from edgecsd.training.anchors import making as anchors_module
+from edgecsd.training.anchors import mining
+from edgecsd.training.anchors.making import make_anchors
+from edgecsd.training.anchors.similarities import products
+from edgecsd.training.choices import AnchorKind, Mining
 
 Floats = NDArray[np.float32]
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgecsd import list_mining
-from edgecsd import mining as mining_module
-from edgecsd.anchor_files import Anchors
-from edgecsd.anchor_kinds import AnchorKind, Mining
-from edgecsd.anchors import make_anchors
 from edgecsd.index.engines.faiss.inverted_lists import InvertedLists
 from edgecsd.progress import Advance
+from edgecsd.training.anchors import list_mining
+from edgecsd.training.anchors import mining as mining_module
+from edgecsd.training.anchors.making import make_anchors
+from edgecsd.training.anchors.stored import Anchors
+from edgecsd.training.choices import AnchorKind, Mining
 
 NOTHING = np.empty(0, np.int64)
 Floats = NDArray[np.float32]
@@ -186,8 +186,8 @@ def test_approximate_mining_in_blocks_is_the_same(tmp_path: Path, monkeypatch: p
 
 
 def test_an_interrupted_codebook_is_not_made_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgecsd import anchors as anchors_module
     from edgecsd.index.engines.faiss import clustering
+    from edgecsd.training.anchors import making as anchors_module
 
     real, calls = clustering.spherical_codebook, []
 

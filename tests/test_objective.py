@@ -7,18 +7,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgecsd.anchor_files import Anchors
-from edgecsd.distill_config import DistillConfig, Loss
-from edgecsd.losses.csd_kl import csd_kl
-from edgecsd.losses.csd_l1 import csd_l1
-from edgecsd.losses.csd_l2 import csd_l2
-from edgecsd.losses.d3still import d3still
-from edgecsd.losses.order import Order
-from edgecsd.losses.raml import raml
-from edgecsd.losses.regression import regression
-from edgecsd.losses.rop import rop
-from edgecsd.losses.ssp import ssp
-from edgecsd.objective import Objective
+from edgecsd.training.anchors.stored import Anchors
+from edgecsd.training.choices import Loss, Order
+from edgecsd.training.losses.csd_kl import csd_kl
+from edgecsd.training.losses.csd_norms import csd_l1, csd_l2
+from edgecsd.training.losses.d3still import d3still
+from edgecsd.training.losses.raml import raml
+from edgecsd.training.losses.regression import regression
+from edgecsd.training.losses.rop import rop
+from edgecsd.training.losses.ssp import ssp
+from edgecsd.training.objective import Objective
+from edgecsd.training.settings import DistillConfig
 
 T, VIEWS, N, D, K = 6, 2, 20, 8, 5
 RANDOM = np.random.default_rng(3)

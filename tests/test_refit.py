@@ -12,17 +12,17 @@ from distillations import config, run, training_set
 from safetensors.torch import load_file
 from torch import Tensor
 
-from edgecsd import head_stage
-from edgecsd.closed_form import ClosedForms, Projection
-from edgecsd.distill_config import make_config
 from edgecsd.errors import BadInputError
 from edgecsd.features.store import FeatureStore
-from edgecsd.head_training import BEST_CLOSED_FORM, HeadPlan, repeat_head
 from edgecsd.models.query import load_query_model
 from edgecsd.progress import Silent
-from edgecsd.run_folder import DistillResult, read_result
-from edgecsd.selection import Selection
-from edgecsd.training_set import TrainingSet
+from edgecsd.training import head_stage
+from edgecsd.training.closed_form import ClosedForms, Projection
+from edgecsd.training.head_training import BEST_CLOSED_FORM, HeadPlan, repeat_head
+from edgecsd.training.keeping import Selection
+from edgecsd.training.run_folder import DistillResult, read_result
+from edgecsd.training.settings import make_config
+from edgecsd.training.training_set import TrainingSet
 
 
 class Listener(Silent):
@@ -113,7 +113,7 @@ def test_what_the_network_learnt_is_kept(
     for refit in (True, False):
         settings = config(**{**HEAD_ONLY, "epochs": 1, "projection_lr": 1e-2}, refit=refit)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("edgecsd.training.Selection.takes", takes_all)
+            patch.setattr("edgecsd.training.network_stage.Selection.takes", takes_all)
             found[refit] = weights(run(photos, pixel_store.path, tmp_path / str(refit), config=settings))
     before, again = weights(runs[False]), weights(runs[True])
     for name, tensor in found[True].items():
@@ -170,7 +170,7 @@ def test_it_goes_as_far_as_held_out_photos_said(
         heard.append(step)
         return float(learning_rate(step, total, warmup))
 
-    monkeypatch.setattr("edgecsd.head_training.learning_rate_factor", counted)
+    monkeypatch.setattr("edgecsd.training.head_training.learning_rate_factor", counted)
     found = []
     for number, plan in enumerate((HeadPlan(0.25, 0.7), HeadPlan(0.25, 1.0), HeadPlan(0.0, 1.0))):
         heard.clear()

@@ -11,7 +11,7 @@ from distillations import config, run
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.features.store import FeatureStore
 from edgecsd.models.query import load_query_model
-from edgecsd.run_folder import check_run, read_result
+from edgecsd.training.run_folder import check_run, read_result
 
 
 def test_places_that_are_no_run(photos: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from edgecsd.training_log import TrainingLog, read_records
+from edgecsd.training.log import TrainingLog, read_records
 
 
 def write(folder: Path, stage: str, steps: range, *, last_step: int = -1) -> None:

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from doubles import PixelGallery
 
-from edgecsd import mining
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gallery.extract import extract
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
-from edgecsd.selection import HeldOutBy
-from edgecsd.training_set import TrainingSet, make_training_set
+from edgecsd.training.anchors import mining
+from edgecsd.training.choices import HeldOutBy
+from edgecsd.training.training_set import TrainingSet, make_training_set
 
 
 def make(

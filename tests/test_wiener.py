@@ -8,7 +8,7 @@ import pytest
 from edgecsd.features.whitening import spectrum
 from edgecsd.index.exact import unit
 from edgecsd.metrics.retrieval import overlap_at
-from edgecsd.wiener import error_ratio, wiener_filter
+from edgecsd.training.closed_form import error_ratio, wiener_filter
 
 DIM, MEAN = 24, 0.3
 

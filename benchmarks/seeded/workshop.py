@@ -16,8 +16,6 @@ from PIL import Image
 from edgecsd.check.pairing import CheckOptions
 from edgecsd.demo import GALLERY_MODEL, split_photos
 from edgecsd.demo_photos import food_photos, mobilenet_weights
-from edgecsd.distill import distill
-from edgecsd.distill_config import DistillConfig
 from edgecsd.exporting.export import export
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
@@ -33,6 +31,8 @@ from edgecsd.photos.images import ImageSet
 from edgecsd.progress import Reporter
 from edgecsd.targets.artifact import ArtifactEmbedder, parse_target, read_metadata, target_module
 from edgecsd.targets.deploy import DeployModel
+from edgecsd.training.distill import distill
+from edgecsd.training.settings import DistillConfig
 
 Floats = NDArray[np.float32]
 SIDEWAYS = 6  # the EXIF orientation of a phone held upright: the sensor's rows are the photo's columns

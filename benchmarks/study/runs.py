@@ -15,18 +15,18 @@ from plan import Variant
 from safetensors import safe_open
 
 import edgecsd
-from edgecsd.distill import distill
-from edgecsd.distill_config import DistillConfig
 from edgecsd.evaluation.per_query import StoreIdentity
 from edgecsd.evaluation.ranking import rank
 from edgecsd.evaluation.relevance import make_benchmark
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import digest_of
-from edgecsd.head_training import project_all
 from edgecsd.metrics.retrieval import average_precision, overlap_at
 from edgecsd.models.backbones import to_input
 from edgecsd.models.embedding import embed_images, embed_store_items
 from edgecsd.models.query import QueryModel, QueryModelEmbedder, load_query_model
+from edgecsd.training.distill import distill
+from edgecsd.training.head_training import project_all
+from edgecsd.training.settings import DistillConfig
 
 
 class Runner:

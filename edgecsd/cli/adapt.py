@@ -35,7 +35,7 @@ def command(
     Example: edgecsd adapt run --gallery gallery.store --out adapted
     """
     require_there(run, gallery)
-    from edgecsd.adaptation import adapt
+    from edgecsd.training.adapt import adapt
 
     made = adapt(run, gallery, out, error=error, overwrite=overwrite, reporter=ConsoleReporter())
     finish(

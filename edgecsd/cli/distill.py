@@ -20,8 +20,8 @@ from edgecsd.cli.console import (
     require_there,
     table,
 )
-from edgecsd.distill_config import DistillConfig, make_config
 from edgecsd.files.whole import named
+from edgecsd.training.settings import DistillConfig, make_config
 
 
 def _with_default(name: str, text: str) -> str:
@@ -182,8 +182,8 @@ def command(
     Example: edgecsd distill photos --gallery gallery.store --query-model tf_efficientnet_lite0 --out run
     """
     require_there(images, gallery, features, config)
-    from edgecsd.distill import distill
     from edgecsd.distributed import ranks
+    from edgecsd.training.distill import distill
 
     options = {
         "query_model": query_model,

@@ -16,8 +16,3 @@ anchors, g itself first. All are pure functions, means over the batch, computed 
 
 `Order` (terms of the csd losses) and `REFUSED` (methods that need more than features, with the reason) load no torch.
 """
-
-from edgecsd.losses.order import Order
-from edgecsd.losses.refused import REFUSED
-
-__all__ = ["REFUSED", "Order"]

@@ -13,7 +13,7 @@ from edgecsd.metrics.retrieval import cosines, overlap_at
 from edgecsd.models.query import QueryModel
 from edgecsd.photos.images import ImageSet
 from edgecsd.quantisation.calibration import one_digest
-from edgecsd.training_set import find_own_rows
+from edgecsd.training.training_set import find_own_rows
 
 K = 10  # depth of the overlap
 BATCH = 16

@@ -16,12 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.distill_config import DistillConfig, TrainPrecision
 from edgecsd.errors import BadInputError
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import digest_of, read_json, remove, write_json
 from edgecsd.models.query import QueryModel, load_query_model, save_query_model
-from edgecsd.objective import Objective, make_objective
 from edgecsd.photos.decoding import photo_digest
 from edgecsd.photos.images import ImageSet
 from edgecsd.precision_search.rounding import RoundedLayers, plain_state
@@ -30,9 +28,12 @@ from edgecsd.quantisation.calibration import pixels_digest
 from edgecsd.quantisation.equalisation import equalise
 from edgecsd.quantisation.precisions import EightBit
 from edgecsd.targets.deploy import DeployModel
-from edgecsd.training import NetworkTraining
-from edgecsd.training_log import NoLog, TrainingLog
-from edgecsd.training_set import TrainingSet, make_training_set
+from edgecsd.training.choices import TrainPrecision
+from edgecsd.training.log import NoLog, TrainingLog
+from edgecsd.training.network_stage import NetworkTraining
+from edgecsd.training.objective import Objective, make_objective
+from edgecsd.training.settings import DistillConfig
+from edgecsd.training.training_set import TrainingSet, make_training_set
 
 ROUND = 50  # steps between two validations, checkpoints and measurements of ranges
 RATE = 0.3  # of the distillation's own learning rates: the weights are trained already

@@ -15,7 +15,7 @@ from edgecsd.report.evidence import OVERLAP_K, Evidence
 from edgecsd.report.plots import histogram
 from edgecsd.report.run_figures import stages_figure, steps_figure
 from edgecsd.report.study_figures import Study, study_figure
-from edgecsd.run_folder import DistillResult
+from edgecsd.training.run_folder import DistillResult
 
 MAPS, DISTRIBUTIONS, RUN = "Embedding map", "Over the queries", "The run"
 

@@ -11,8 +11,8 @@ import torch
 from slow_formulas import gallery_similarities, similarities
 from torch.nn.functional import normalize
 
-from edgecsd.losses.csd_kl import csd_kl
-from edgecsd.losses.order import Order
+from edgecsd.training.choices import Order
+from edgecsd.training.losses.csd_kl import csd_kl
 
 
 def gradient(c_q: torch.Tensor, c_g: torch.Tensor, **options: object) -> torch.Tensor:

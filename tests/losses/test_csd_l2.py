@@ -10,8 +10,8 @@ import slow_formulas as slow
 import torch
 from slow_formulas import gallery_similarities, similarities
 
-from edgecsd.losses.csd_l2 import csd_l2
-from edgecsd.losses.order import Order
+from edgecsd.training.choices import Order
+from edgecsd.training.losses.csd_norms import csd_l2
 
 
 @pytest.mark.parametrize("order", list(Order))

@@ -8,7 +8,7 @@ import slow_formulas as slow
 import torch
 from slow_formulas import gallery_similarities, similarities
 
-from edgecsd.losses.d3still import d3still
+from edgecsd.training.losses.d3still import d3still
 
 
 @pytest.mark.parametrize("neighbours", [3, 6, 256])

@@ -9,8 +9,8 @@ import torch
 from slow_formulas import unit_vectors
 from torch import Tensor
 
-from edgecsd.losses.csd_kl import csd_kl
-from edgecsd.losses.raml import raml
+from edgecsd.training.losses.csd_kl import csd_kl
+from edgecsd.training.losses.raml import raml
 
 COUNT, DIM = 200, 16
 

@@ -1,4 +1,4 @@
-"""What edgecsd.losses says without torch: the orders, and the methods that are refused."""
+"""What edgecsd.training.losses says without torch: the orders, and the methods that are refused."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from edgecsd.losses.order import Order
-from edgecsd.losses.refused import REFUSED
+from edgecsd.training.choices import REFUSED, Order
 
 
 @pytest.mark.parametrize("name", ["hvs", "lce", "bct", "aff", "ugd"])
@@ -32,6 +31,6 @@ def test_orders_choose_entries() -> None:
 
 
 def test_no_torch_is_loaded() -> None:
-    program = "import sys, edgecsd.losses; print('torch' in sys.modules)"
+    program = "import sys, edgecsd.training.losses; print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"

@@ -7,7 +7,7 @@ import slow_formulas as slow
 import torch
 from slow_formulas import unit_vectors
 
-from edgecsd.losses.regression import regression
+from edgecsd.training.losses.regression import regression
 
 
 def test_value_and_gradient() -> None:

@@ -9,7 +9,7 @@ import torch
 from slow_formulas import gallery_similarities, similarities
 
 from edgecsd.errors import BadInputError
-from edgecsd.losses.rop import rop
+from edgecsd.training.losses.rop import rop
 
 
 @pytest.mark.parametrize("neighbours", [3, 6, 256])

@@ -10,7 +10,7 @@ from slow_formulas import unit_vectors
 from torch.nn.functional import normalize
 
 from edgecsd.errors import BadInputError
-from edgecsd.losses.ssp import ssp
+from edgecsd.training.losses.ssp import ssp
 
 
 def codebooks(seed: int = 0, parts: int = 2, centroids: int = 5, width: int = 4) -> np.ndarray:

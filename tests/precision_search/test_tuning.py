@@ -29,9 +29,9 @@ from edgecsd.precision_search.trials import Trial
 from edgecsd.precision_search.tuning import Tune, rounds_of, tune
 from edgecsd.progress import SILENT
 from edgecsd.quantisation.precisions import STANDARD, Precision
-from edgecsd.selection import Selection
 from edgecsd.targets.artifact import read_metadata
-from edgecsd.training import NetworkTraining
+from edgecsd.training.keeping import Selection
+from edgecsd.training.network_stage import NetworkTraining
 
 
 def tuned(made: Path, folder: Path, photos: Path, store: FeatureStore, calibration: np.ndarray, steps: int) -> Path:

@@ -19,21 +19,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from edgecsd.distill_config import TrainPrecision
 from edgecsd.distributed import ALONE, Ranks
 from edgecsd.errors import BadInputError, missing_extra
 from edgecsd.files.whole import replace_whole
-from edgecsd.interpolation import SHARES, State, best_between, interpolated
 from edgecsd.models.backbones import to_input
 from edgecsd.models.embedding import loading
 from edgecsd.models.query import QueryModel
-from edgecsd.moving_average import MovingAverage
-from edgecsd.objective import Objective
 from edgecsd.photos.images import Loaded
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.selection import Selection
-from edgecsd.training_log import NoLog, TrainingLog
-from edgecsd.training_set import TrainingSet
+from edgecsd.training.choices import TrainPrecision
+from edgecsd.training.keeping import SHARES, MovingAverage, Selection, State, best_between, interpolated
+from edgecsd.training.log import NoLog, TrainingLog
+from edgecsd.training.objective import Objective
+from edgecsd.training.training_set import TrainingSet
 
 try:
     from lightning_fabric import Fabric

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from edgecsd import __version__
-from edgecsd.distill_config import DistillConfig
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import require_kind
 from edgecsd.files.whole import digest_of, read_json, remove, sha256_file, write_json
-from edgecsd.training_set import TrainingSet
+from edgecsd.training.settings import DistillConfig
+from edgecsd.training.training_set import TrainingSet
 
 SCHEMA_VERSION = 1
 KIND = "run folder"
@@ -29,7 +29,9 @@ class Stage:
     name: str
     overlap: float  # mean overlap@k with the gallery model's neighbours
     cosine: float  # mean cosine to the gallery features; told, never selected by
-    error: float | None = None  # variance a dimension by the slope squared (edgecsd.wiener); None: too few images
+    error: float | None = (
+        None  # variance a dimension by the slope squared (edgecsd.training.closed_form); None: too few images
+    )
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from edgecsd.losses.neighbours import nearest
-from edgecsd.losses.precision import at_least_float32
+from edgecsd.training.losses.similarities import at_least_float32, nearest
 
 SOFTENING = 0.1  # added to |gallery difference| where pairs are divided by it, as in the authors' code
 

@@ -21,7 +21,7 @@ from edgecsd.models.query import QueryModel
 from edgecsd.models.weights import weights_digest
 from edgecsd.photos.views import MOST_VIEWS, ViewRecipe
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.training_set import TrainingSet
+from edgecsd.training.training_set import TrainingSet
 
 MAPS_BYTES = 4 << 30  # feature maps held at once: beyond it the head stage sees fewer of the views
 Array = NDArray[np.floating[Any]]

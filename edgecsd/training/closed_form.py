@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edgecsd.features.whitening import Spectrum
 
 Floats = NDArray[np.float32]
 # Relative to the mean eigenvalue of the features' covariance.
@@ -86,3 +88,33 @@ class ClosedForms:
         # rate small beside the weights: unscaled, the first Adam steps of 1e-3 undo the regression.
         scale = len(bias) ** 0.5
         return Projection((scale * weight).astype(np.float32), (scale * bias).astype(np.float32))
+
+
+FEWEST = 20  # photos that tell an error
+Doubles = NDArray[np.float64]
+
+
+def error_ratio(queries: NDArray[Any], truth: NDArray[Any]) -> float | None:
+    """r of (n, D) query vectors and the gallery model's vectors of the same photos, which trained nothing.
+
+    The slope is least squares' over all numbers. None for fewer than 20 photos, and where the slope is not above 0: the
+    two have nothing in common.
+    """
+    if len(queries) < FEWEST:
+        return None
+    asked, meant = _centred(queries), _centred(truth)
+    power = float((meant**2).sum())
+    slope = float((asked * meant).sum()) / power if power else 0.0
+    if slope <= 0:
+        return None
+    return float(((asked - slope * meant) ** 2).sum()) / (asked.size * slope**2)
+
+
+def _centred(vectors: NDArray[Any]) -> Doubles:
+    return np.asarray(vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64), np.float64)
+
+
+def wiener_filter(found: Spectrum, ratio: float) -> Doubles:
+    """(D, D) symmetric: C (C + ratio I)^-1, of the covariance C that `found` tells."""
+    gains = found.values / (found.values + ratio)
+    return np.asarray((found.directions.T * gains) @ found.directions, np.float64)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from edgecsd.losses.order import Order
-from edgecsd.losses.precision import at_least_float32
+from edgecsd.training.choices import Order
+from edgecsd.training.losses.similarities import at_least_float32
 
 
 def csd_kl(

@@ -13,16 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgecsd.distill_config import DistillConfig
 from edgecsd.features.mapped import FlatViews
-from edgecsd.interpolation import State, best_between, head_shares, interpolated, least_of_a_head
 from edgecsd.models.query import QueryModel
-from edgecsd.objective import Objective
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.selection import Selection
-from edgecsd.training import learning_rate_factor
-from edgecsd.training_log import TrainingLog
-from edgecsd.training_set import TrainingSet
+from edgecsd.training.keeping import Selection, State, best_between, head_shares, interpolated, least_of_a_head
+from edgecsd.training.log import TrainingLog
+from edgecsd.training.network_stage import learning_rate_factor
+from edgecsd.training.objective import Objective
+from edgecsd.training.settings import DistillConfig
+from edgecsd.training.training_set import TrainingSet
 
 VALIDATIONS = 8  # in the course of the stage
 Array = NDArray[np.floating[Any]]

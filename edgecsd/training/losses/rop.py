@@ -8,8 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from edgecsd.losses.neighbours import nearest
-from edgecsd.losses.precision import at_least_float32
+from edgecsd.training.losses.similarities import at_least_float32, nearest
 
 
 def rop(

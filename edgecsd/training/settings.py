@@ -3,50 +3,26 @@
 from __future__ import annotations
 
 import tomllib
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgecsd.anchor_kinds import AnchorKind, Mining
 from edgecsd.errors import BadInputError
-from edgecsd.losses.order import Order
-from edgecsd.losses.refused import REFUSED
 from edgecsd.models.query_config import Pooling
 from edgecsd.photos.contract import Resize
-from edgecsd.selection import HeldOutBy
-
-
-class Init(StrEnum):
-    """How the projection starts."""
-
-    CLOSED_FORM = "closed-form"  # Procrustes or ridge regression, chosen by retrieval on held-out images
-    RANDOM = "random"
-
-
-class Loss(StrEnum):
-    """The label-free losses: one file each in edgecsd/losses/."""
-
-    CSD_KL = "csd-kl"
-    CSD_L2 = "csd-l2"
-    CSD_L1 = "csd-l1"
-    REGRESSION = "regression"
-    SSP = "ssp"
-    ROP = "rop"
-    D3STILL = "d3still"
-    RAML = "raml"
-
-
-CONTEXTUAL_LOSSES = frozenset({Loss.CSD_KL, Loss.CSD_L2, Loss.CSD_L1})
-ANCHORED_LOSSES = CONTEXTUAL_LOSSES | {Loss.ROP, Loss.D3STILL}
-
-
-class TrainPrecision(StrEnum):
-    """Arithmetic of the training loop (Lightning Fabric's names)."""
-
-    FP32 = "32-true"
-    BF16 = "bf16-mixed"
+from edgecsd.training.choices import (
+    ANCHORED_LOSSES,
+    CONTEXTUAL_LOSSES,
+    REFUSED,
+    AnchorKind,
+    HeldOutBy,
+    Init,
+    Loss,
+    Mining,
+    Order,
+    TrainPrecision,
+)
 
 
 class DistillConfig(BaseModel):
@@ -84,11 +60,11 @@ class DistillConfig(BaseModel):
     head_passes: Annotated[int, Field(ge=1)] = 20  # over the views, at most: more steps only remember few photos
     head_lr: Annotated[float, Field(gt=0)] = 1e-3
     head_batch_size: Annotated[int, Field(ge=2)] = 256
-    # From the start of a stage to what it trained: only as far as held-out photos gain by it (edgecsd/interpolation.py)
+    # From the start of a stage to what it trained: only as far as held-out photos gain by it (edgecsd/training/keeping.py)
     interpolate: bool = True
     # False: the last weights of each stage, whatever held-out photos say; for studies
     select: bool = True
-    # At the end fit the head once more, as far as held-out photos said, to those photos too (edgecsd/head_stage.py)
+    # At the end fit the head once more, as far as held-out photos said, to those photos too (edgecsd/training/head_stage.py)
     refit: bool = True
     epochs: Annotated[int, Field(ge=0)] = 2
     batch_size: Annotated[int, Field(ge=2)] = 32

@@ -15,13 +15,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from edgecsd.closed_form import STRENGTHS, ClosedForms, Projection
-from edgecsd.distill_config import DistillConfig
 from edgecsd.distributed import Ranks
 from edgecsd.features.mapped import FlatViews
 from edgecsd.files.whole import replace_whole
-from edgecsd.frozen_features import Array
-from edgecsd.head_training import (
+from edgecsd.models.query import QueryModel
+from edgecsd.progress import Reporter
+from edgecsd.training.choices import HeldOutBy
+from edgecsd.training.closed_form import STRENGTHS, ClosedForms, Projection
+from edgecsd.training.frozen_features import Array
+from edgecsd.training.head_training import (
     BEST_CLOSED_FORM,
     STAGE_START,
     HeadPlan,
@@ -31,14 +33,12 @@ from edgecsd.head_training import (
     project_all,
     repeat_head,
     train_head,
-)  # fmt: skip
-from edgecsd.interpolation import State
-from edgecsd.models.query import QueryModel
-from edgecsd.objective import Objective
-from edgecsd.progress import Reporter
-from edgecsd.selection import HeldOutBy
-from edgecsd.training_log import TrainingLog
-from edgecsd.training_set import TrainingSet
+)
+from edgecsd.training.keeping import State
+from edgecsd.training.log import TrainingLog
+from edgecsd.training.objective import Objective
+from edgecsd.training.settings import DistillConfig
+from edgecsd.training.training_set import TrainingSet
 
 REFIT_ABOVE = 0.02  # share of the photos held out: less of them would teach the head nothing new
 Start = str | float  # "procrustes", or the strength of a ridge regression

@@ -14,11 +14,11 @@ from edgecsd.features.mapped import FlatViews, Queries, Vectors, Views, gallery_
 from edgecsd.features.space import require_same_space
 from edgecsd.features.store import FeatureStore
 from edgecsd.metrics.retrieval import overlap_at
-from edgecsd.mining import nearest
 from edgecsd.photos.decoding import photo_digest
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.views import ViewRecipe
-from edgecsd.selection import HeldOutBy
+from edgecsd.training.anchors.mining import nearest
+from edgecsd.training.choices import HeldOutBy
 
 Floats = NDArray[np.float32]
 BLOCK_ROWS = 65_536  # vectors that are held while clusters are sought

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from edgecsd.errors import BadInputError
-from edgecsd.losses.precision import at_least_float32, full_precision
+from edgecsd.training.losses.similarities import at_least_float32, full_precision
 
 SMALLEST_NORM = 1e-4  # of a sub-vector: shorter ones are not stretched further, or their slope would have no bound
 

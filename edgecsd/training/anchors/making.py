@@ -10,26 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from edgecsd.anchor_files import Anchors, read_anchors, write_anchors
-from edgecsd.anchor_kinds import AnchorKind, Mining
 from edgecsd.distributed import ALONE, Ranks
 from edgecsd.errors import BadInputError
-from edgecsd.features.mapped import MappedVectors, Queries, Vectors, digest
+from edgecsd.features.mapped import Queries, Vectors, digest
 from edgecsd.files.places import sharing
 from edgecsd.files.whole import Parts, digest_of
-from edgecsd.mining import drawn_for_each, drawn_order, first_of, in_blocks, mine
 from edgecsd.progress import SILENT, Reporter
-
-__all__ = ["Anchors", "contextual_similarities", "make_anchors", "products"]
+from edgecsd.training.anchors.mining import drawn_for_each, drawn_order, first_of, in_blocks, mine
+from edgecsd.training.anchors.similarities import products
+from edgecsd.training.anchors.stored import Anchors, read_anchors, write_anchors
+from edgecsd.training.choices import AnchorKind, Mining
 
 BLOCK_ROWS = 256  # vectors whose cosines to given anchors are taken at once
-# What the ways of `products` cost, in anchors that `by_image` takes one by one (measured: benchmarks/anchors.py):
-# a gallery row that is read in order, its product with one query there and back, and a row copied beside others.
-STREAM, MULTIPLY, COPY = 0.9, 0.05, 2.0
-GATHERED_VALUES = 1 << 26  # of anchors on disk that are in memory at once: 256 MB as float32
-
 Floats = NDArray[np.float32]
 Rows = Sequence[NDArray[np.int64]]
 
@@ -100,7 +93,7 @@ class _Work:
         if kind is AnchorKind.TOPK and mining is Mining.EXACT:
             return mine(vectors, gallery, k, own, parts, everyone=everyone, reporter=reporter), {}
         if kind is AnchorKind.TOPK:
-            from edgecsd.list_mining import mine_in_lists  # faiss: only where it is asked for
+            from edgecsd.training.anchors.list_mining import mine_in_lists  # faiss: only where it is asked for
 
             made, recall = mine_in_lists(vectors, gallery, k, own, parts, mining, everyone, reporter)
             return made, {"recall": recall}
@@ -150,89 +143,3 @@ def _codebook(gallery: Vectors, k: int, seed: int, parts: Parts) -> Floats:
     if not parts.has(place):
         parts.write(place, vectors=spherical_codebook(gallery, k, seed=seed))
     return np.asarray(parts.read(place)["vectors"], np.float32)
-
-
-def contextual_similarities(queries: Tensor, own: Tensor, gallery: Tensor | MappedVectors, ids: Tensor) -> Tensor:
-    """(B, K + 1) cosines of queries (B, D) to their anchors: `own` (B, D) first, then gallery (N, D) rows ids (B, K).
-
-    Gradients go to the queries alone. No (B, K + 1, D) copy is made, see `products`.
-    """
-    first = (queries * own).sum(dim=1, keepdim=True)
-    return torch.cat([first, products(queries, gallery, ids)], dim=1)
-
-
-def products(queries: Tensor, gallery: Tensor | MappedVectors, ids: Tensor) -> Tensor:
-    """(B, K) products of queries (B, D) with gallery (N, D) rows ids (B, K), in the way that costs least.
-
-    All with all costs (B, N) of memory, but is one fast matrix product; by image costs B K rows, but no row is
-    multiplied in vain; unique anchors are worth their gathering where the images of a batch share most of them.
-    """
-    if isinstance(gallery, MappedVectors):
-        return _from_disk(queries, gallery, ids)
-    batch, k = ids.shape
-    row = STREAM + MULTIPLY * batch
-    present = torch.zeros(len(gallery), dtype=torch.bool).index_fill_(0, ids.reshape(-1), True)
-    unique = int(present.sum())
-    costs = {by_whole_gallery: len(gallery) * row, by_unique_anchors: unique * (COPY + row), by_image: batch * k}
-    return min(costs, key=costs.__getitem__)(queries, gallery, ids)
-
-
-def by_whole_gallery(queries: Tensor, gallery: Tensor, ids: Tensor) -> Tensor:
-    """`products` as one matrix product with all of the gallery, and a gather of scalars."""
-    return (queries @ gallery.T).gather(1, ids)
-
-
-def by_unique_anchors(queries: Tensor, gallery: Tensor, ids: Tensor) -> Tensor:
-    """`products` as one matrix product with every row that the batch needs, copied once."""
-    present = torch.zeros(len(gallery), dtype=torch.bool).index_fill_(0, ids.reshape(-1), True)
-    places = (present.cumsum(0) - 1)[ids]  # no sorting, as torch.unique would
-    return (queries @ gallery[present].T).gather(1, places)
-
-
-def _from_disk(queries: Tensor, gallery: MappedVectors, ids: Tensor) -> Tensor:
-    """`products` with the rows that the batch needs, read once; with too many of them for that, image by image."""
-    rows, places = torch.unique(ids, return_inverse=True)
-    if len(rows) * gallery.shape[1] > GATHERED_VALUES:
-        result: Tensor = _ByMappedImage.apply(queries, gallery, ids)
-        return result
-    return products(queries, torch.from_numpy(gallery[rows.numpy()]), places)
-
-
-def by_image(queries: Tensor, gallery: Tensor, ids: Tensor) -> Tensor:
-    """`products` image by image: never more than one image's (K, D) anchors in memory, there and back."""
-    result: Tensor = _ByImage.apply(queries, gallery, ids)
-    return result
-
-
-class _ByImage(torch.autograd.Function):
-    """Autograd by itself would keep every image's gathered anchors for the way back; they are gathered anew instead."""
-
-    @staticmethod
-    def forward(ctx: Any, queries: Tensor, gallery: Tensor, ids: Tensor) -> Tensor:
-        ctx.save_for_backward(gallery, ids)
-        result, rows = queries.new_empty(ids.shape), gallery.new_empty(ids.shape[1], gallery.shape[1])
-        for number, own in enumerate(ids):  # into the same rows: new ones for each image cost more than the products
-            torch.mv(torch.index_select(gallery, 0, own, out=rows), queries[number], out=result[number])
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        gallery, ids = ctx.saved_tensors
-        weights = gradients[0].contiguous()
-        return torch.nn.functional.embedding_bag(ids, gallery, per_sample_weights=weights, mode="sum"), None, None
-
-
-class _ByMappedImage(torch.autograd.Function):
-    """The same with anchors on disk, which are read again for the way back."""
-
-    @staticmethod
-    def forward(ctx: Any, queries: Tensor, gallery: MappedVectors, ids: Tensor) -> Tensor:
-        ctx.gallery, ctx.ids = gallery, ids
-        rows = (torch.from_numpy(gallery[own.numpy()]) for own in ids)
-        return torch.stack([anchors @ query for anchors, query in zip(rows, queries, strict=True)])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        rows = (torch.from_numpy(ctx.gallery[own.numpy()]) for own in ctx.ids)
-        pairs = zip(gradients[0], rows, strict=True)
-        return torch.stack([weights @ anchors for weights, anchors in pairs]), None, None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from edgecsd.losses.precision import at_least_float32, full_precision
+from edgecsd.training.losses.similarities import at_least_float32, full_precision
 
 
 def raml(

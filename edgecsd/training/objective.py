@@ -11,24 +11,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgecsd.anchor_files import Anchors
-from edgecsd.anchor_pool import anchor_pool
-from edgecsd.anchors import contextual_similarities, make_anchors
-from edgecsd.distill_config import ANCHORED_LOSSES, DistillConfig, Loss
 from edgecsd.distributed import ALONE, Ranks
 from edgecsd.features.mapped import FlatViews, Views, chosen_views
 from edgecsd.files.whole import digest_of
 from edgecsd.index.engines.faiss.clustering import product_codebooks
-from edgecsd.losses.csd_kl import csd_kl
-from edgecsd.losses.csd_l1 import csd_l1
-from edgecsd.losses.csd_l2 import csd_l2
-from edgecsd.losses.d3still import d3still
-from edgecsd.losses.raml import raml
-from edgecsd.losses.regression import regression
-from edgecsd.losses.rop import rop
-from edgecsd.losses.ssp import ssp
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.training_set import TrainingSet
+from edgecsd.training.anchor_pool import anchor_pool
+from edgecsd.training.anchors.making import make_anchors
+from edgecsd.training.anchors.similarities import contextual_similarities
+from edgecsd.training.anchors.stored import Anchors
+from edgecsd.training.choices import ANCHORED_LOSSES, Loss
+from edgecsd.training.losses.csd_kl import csd_kl
+from edgecsd.training.losses.csd_norms import csd_l1, csd_l2
+from edgecsd.training.losses.d3still import d3still
+from edgecsd.training.losses.raml import raml
+from edgecsd.training.losses.regression import regression
+from edgecsd.training.losses.rop import rop
+from edgecsd.training.losses.ssp import ssp
+from edgecsd.training.settings import DistillConfig
+from edgecsd.training.training_set import TrainingSet
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from edgecsd.errors import BadInputError
@@ -20,3 +21,16 @@ def nearest(query_similarities: Tensor, gallery_similarities: Tensor, neighbours
     places = order.new_zeros(len(order), order.shape[1] + 1)
     places[:, 1:] = order
     return query_similarities.gather(1, places), gallery_similarities.gather(1, places)
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The same values as float32, or float64 where they are that already.
+
+    bfloat16 has 3 digits: a KL near 0 is a difference of logarithms, and 1 - q.g of a good query is below 0.05.
+    """
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """A context without autocast on the tensor's device, which would run matrix products in 16 bit all the same."""
+    return torch.autocast(tensor.device.type, enabled=False)

@@ -18,29 +18,28 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edgecsd.distill_config import DistillConfig, Loss
 from edgecsd.distributed import Ranks, own_cores, ranks
 from edgecsd.errors import BadInputError
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding_out
 from edgecsd.files.whole import write_json
-from edgecsd.frozen_features import frozen_features
-from edgecsd.head_stage import HeadStage
-from edgecsd.head_training import copy_head
 from edgecsd.index.engines.faiss.clustering import require_sub_spaces
-from edgecsd.losses.order import Order
 from edgecsd.models.embedding import PART_ITEMS
 from edgecsd.models.query import create_query_model, save_query_model
 from edgecsd.models.query_config import ProjectionKind
-from edgecsd.objective import Objective, make_objective
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.run_folder import DistillResult, Stage, check_run, describe_run, read_result, start_run
-from edgecsd.selection import HeldOutBy
-from edgecsd.training import NetworkTraining
-from edgecsd.training_set import TrainingSet, make_training_set
-from edgecsd.wiener import error_ratio
+from edgecsd.training.choices import HeldOutBy, Loss, Order
+from edgecsd.training.closed_form import error_ratio
+from edgecsd.training.frozen_features import frozen_features
+from edgecsd.training.head_stage import HeadStage
+from edgecsd.training.head_training import copy_head
+from edgecsd.training.network_stage import NetworkTraining
+from edgecsd.training.objective import Objective, make_objective
+from edgecsd.training.run_folder import DistillResult, Stage, check_run, describe_run, read_result, start_run
+from edgecsd.training.settings import DistillConfig
+from edgecsd.training.training_set import TrainingSet, make_training_set
 
 __all__ = ["DistillResult", "Stage", "distill"]
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.anchor_kinds import AnchorKind
-from edgecsd.distill_config import DistillConfig
 from edgecsd.errors import BadInputError
 from edgecsd.features.mapped import FlatViews, Vectors, chosen_views
 from edgecsd.photos.decoding import photo_digest
-from edgecsd.training_set import TrainingSet
+from edgecsd.training.choices import AnchorKind
+from edgecsd.training.settings import DistillConfig
+from edgecsd.training.training_set import TrainingSet
 
 # Up to so many vectors views are added: a step's product with all of them stays small beside the network's own work,
 # and more of them brought nothing (docs/method.md).

@@ -7,15 +7,16 @@ or sweeps it; here held-out photos choose it, within limits (docs/decisions/0011
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from edgecsd.selection import HeldOutBy, Selection
+from edgecsd.training.choices import HeldOutBy
 
 State = dict[str, Tensor]
 # Of the way from the start to what was trained; 0: nothing that was trained is kept. Held-out kinds are searched among
@@ -99,3 +100,69 @@ def best_between(
     if taken:
         taken = next(share for share in shares if share >= max(taken, least))
     return Kept(taken, named, means[taken], means[0.0], means[1.0])
+
+
+class MovingAverage:
+    """average <- decay x average + (1 - decay) x weights, after every step (Polyak and Juditsky, 1992).
+
+    The decay is lower in the first steps, min(decay, (1 + step) / (10 + step)), so that the start is forgotten.
+    Integer buffers (batch counters) are copied.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._model, self._decay, self._steps = model, decay, 0
+        self._average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    def update(self) -> None:
+        """Take in the model's weights after a step."""
+        self._steps += 1
+        decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
+        with torch.no_grad():
+            for name, value in self._model.state_dict().items():
+                kept = self._average[name]
+                if kept.is_floating_point():
+                    kept.lerp_(value, 1 - decay)
+                else:
+                    kept.copy_(value)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within it the model has the average's weights."""
+        trained = {name: value.detach().clone() for name, value in self._model.state_dict().items()}
+        self._model.load_state_dict(self._average)
+        try:
+            yield
+        finally:
+            self._model.load_state_dict(trained)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The average and the number of steps that went into it."""
+        return {**self._average, "steps": torch.tensor(self._steps)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._steps = int(state["steps"])
+        self._average = {name: value.clone() for name, value in state.items() if name != "steps"}
+
+
+class Selection:
+    """Decides validation by validation; `best` holds the overlaps (H,) of the best seen so far, or None.
+
+    A few hundred held-out photos cannot tell 0.52 from 0.53, and training goes on improving what they don't show. So
+    later weights are taken unless they are worse by more than one standard error of the paired difference: the
+    one-standard-error rule of Breiman et al. ("Classification and Regression Trees", 1984) turned to more training.
+    That is for held-out kinds. Single photos tell what queries like them will find: of them the best is taken.
+    everything: take whatever comes, for studies of what training does by itself.
+    """
+
+    def __init__(self, by: HeldOutBy, best: NDArray[np.float64] | None = None, *, everything: bool = False) -> None:
+        self.best, self._everything = best, everything
+        self._errors = 1.0 if by is HeldOutBy.KINDS else 0.0  # standard errors that later weights may be worse by
+
+    def takes(self, overlaps: NDArray[np.float64]) -> bool:
+        """Whether the weights that gave these overlaps, image by image, replace those taken before."""
+        if self._everything or self.best is None or overlaps.mean() >= self.best.mean():
+            self.best = overlaps
+            return True
+        loss = self.best - overlaps
+        return bool(loss.mean() <= self._errors * loss.std(ddof=1) / len(loss) ** 0.5)

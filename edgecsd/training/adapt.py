@@ -1,7 +1,7 @@
 """adapt: a query model whose projection is filtered for the gallery that will be searched.
 
 The run's own photos need not be of the gallery's kinds, and where they are not, what the query model has learnt on them
-is off in directions that the gallery does not use (edgecsd.wiener). The filter is linear: it goes into the projection,
+is off in directions that the gallery does not use (edgecsd.training.closed_form). The filter is linear: it goes into the projection,
 and the exported file is as large and as fast as before. The embedding space stays the same.
 """
 
@@ -23,9 +23,9 @@ from edgecsd.files.whole import read_json, replace_whole, write_json
 from edgecsd.gallery.whiten import spectrum_of
 from edgecsd.models.query import load_query_model, save_query_model
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.run_folder import read_result
-from edgecsd.selection import HeldOutBy
-from edgecsd.wiener import FEWEST, wiener_filter
+from edgecsd.training.choices import HeldOutBy
+from edgecsd.training.closed_form import FEWEST, wiener_filter
+from edgecsd.training.run_folder import read_result
 
 KIND, MANIFEST, SCHEMA_VERSION = "gallery adaptation", "adaptation.json", 1
 
@@ -58,7 +58,7 @@ def adapt(
 ) -> Adapted:
     """Write to the folder `out` the query model of `run`, adapted to the vectors of the store `gallery`.
 
-    error   r of edgecsd.wiener (default: as the photos that `distill` held out told it)
+    error   r of edgecsd.training.closed_form (default: as the photos that `distill` held out told it)
 
     Nothing is trained: two passes over the vectors, one decomposition of (D, D). Raises BadInputError for a run that is
     adapted already, has no projection or does not know its error, and for fewer vectors than half of the dimensions;

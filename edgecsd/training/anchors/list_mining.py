@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.anchor_kinds import Mining
 from edgecsd.distributed import ALONE, Ranks
 from edgecsd.features.mapped import Queries, Vectors
 from edgecsd.files.whole import Parts
 from edgecsd.index.engines.faiss.inverted_lists import InvertedLists
-from edgecsd.mining import Floats, Found, Rows, in_blocks, named, nearest, rows_at_once
 from edgecsd.progress import SILENT, Reporter
+from edgecsd.training.anchors.mining import Floats, Found, Rows, in_blocks, named, nearest, rows_at_once
+from edgecsd.training.choices import Mining
 
 BLOCK_VALUES = 4_000_000  # found rows held at once
 RECALL_SAMPLE = 256  # vectors that approximate mining is compared with exact mining on

@@ -1,0 +1,1 @@
+"""Distillation of a query model against cached gallery features."""
