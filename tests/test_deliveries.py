@@ -12,9 +12,9 @@ import warm
 from distillations import config, run
 from doubles import PixelGallery
 
-from edgecsd import delivery
 from edgecsd.cli.delivery_program import delivery_program
-from edgecsd.delivery import deliver
+from edgecsd.delivery import deliver as delivery
+from edgecsd.delivery.deliver import deliver
 from edgecsd.errors import BadInputError, GateFailedError, IncompatibleError
 from edgecsd.exporting.recipes import RECIPES
 from edgecsd.features.store import FeatureStore

@@ -34,7 +34,7 @@ def delivery_program(description: str, *, recipe: str, how_to: str) -> None:
 
 
 def _deliver(given: argparse.Namespace, how_to: str) -> None:
-    from edgecsd.delivery import deliver
+    from edgecsd.delivery.deliver import deliver
     from edgecsd.exporting.recipes import find_recipe
 
     delivery = deliver(

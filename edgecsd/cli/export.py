@@ -17,10 +17,10 @@ from edgecsd.quantisation.precisions import Precision, parse_precision
 from edgecsd.targets.artifact import parse_target
 
 if TYPE_CHECKING:
-    from edgecsd.accompanying import Beside
+    from edgecsd.delivery.beside import Beside
     from edgecsd.exporting.export import ExportResult
     from edgecsd.photos.images import ImageSet
-    from edgecsd.report.card import HeldOut
+    from edgecsd.precision_search.results import HeldOut
 
 
 def command(
@@ -126,7 +126,7 @@ def command(
     photos = _pack_photos(golden, no_golden, index, calibration, split)
 
     def beside(exported: ExportResult, held_out: HeldOut | None = None, made_of: Path = run) -> Beside:
-        from edgecsd.accompanying import put_beside
+        from edgecsd.delivery.beside import put_beside
 
         return put_beside(
             exported, photos, run=made_of, index=index, asked=(golden or index) is not None, held_out=held_out,
@@ -136,7 +136,7 @@ def command(
     if precision == AUTO and baked is not None:
         raise BadInputError("--bake: not with --precision auto; export again with the precision that it chooses")
     if golden is not None or index is not None:
-        from edgecsd.accompanying import require_beside
+        from edgecsd.delivery.beside import require_beside
         from edgecsd.models.query_config import read_config
 
         suffix = suffix_of(target, ort_format)

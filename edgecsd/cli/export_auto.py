@@ -13,12 +13,11 @@ from edgecsd.cli.numbers import ratio_from_text, share_from_text, size_from_text
 from edgecsd.errors import BadInputError
 
 if TYPE_CHECKING:
-    from edgecsd.accompanying import Beside
+    from edgecsd.delivery.beside import Beside
     from edgecsd.exporting.export import ExportResult
     from edgecsd.precision_search.objectives import Objectives
-    from edgecsd.precision_search.results import Searched
+    from edgecsd.precision_search.results import HeldOut, Searched
     from edgecsd.precision_search.trials import Trial
-    from edgecsd.report.card import HeldOut
 
 
 COSTLIEST = 8  # layers that are printed

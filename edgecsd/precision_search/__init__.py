@@ -9,11 +9,3 @@ rounding.py, tuning.py   quantisation-aware distillation
 results.py       what was tried, and what was chosen
 search.py        the order in which recipes are tried
 """
-
-from edgecsd.precision_search.objectives import Objectives
-from edgecsd.precision_search.results import NothingFitsError, Searched, SearchResult
-from edgecsd.precision_search.search import search_precision
-from edgecsd.precision_search.sensitivity import LayerCost
-from edgecsd.precision_search.trials import Trial
-
-__all__ = ["LayerCost", "NothingFitsError", "Objectives", "SearchResult", "Searched", "Trial", "search_precision"]

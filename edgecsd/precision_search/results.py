@@ -13,7 +13,6 @@ from edgecsd.metrics.bootstrap import Interval
 from edgecsd.precision_search.objectives import Objectives
 from edgecsd.precision_search.sensitivity import LayerCost
 from edgecsd.precision_search.trials import Trial
-from edgecsd.report.card import HeldOut
 from edgecsd.targets.metadata import Target
 
 RECIPE = "recipe.toml"
@@ -105,3 +104,12 @@ def recipe_of(target: Target, chosen: Trial, found: Found) -> Recipe:
         float_convolutions=tuple(sorted(how.float_convolutions)), equalisation=how.equalisation,
         float_weights=how.float_weights, found=found,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a search of precisions measured. lost: of the torch model's overlap@10, 0 to 1; photos: that told it."""
+
+    torch_overlap: float
+    lost: Interval
+    photos: int

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from edgecsd.accompanying import put_beside
 from edgecsd.cli import app
+from edgecsd.delivery.beside import put_beside
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.exporting import export as exporting
 from edgecsd.exporting.export import export

@@ -19,6 +19,7 @@ from edgecsd.bench.run import bench
 from edgecsd.bench.schema import BenchRow
 from edgecsd.check import check
 from edgecsd.check.pairing import find_answers
+from edgecsd.delivery.card import CARD, Measured, card
 from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.exporting.export import export
 from edgecsd.exporting.places import suffix_of
@@ -38,7 +39,6 @@ from edgecsd.photos.images import ImageSet, load_in_order
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantisation.calibration import calibration_split
 from edgecsd.quantisation.precisions import Precision
-from edgecsd.report.card import CARD, Measured, card
 from edgecsd.targets.artifact import latency_measurable
 
 FEWEST, CALIBRATION = 16, 64  # photos that give ranges: `check` asks for 16

@@ -9,44 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecsd.photos.contract import PIXEL_STEPS
+from edgecsd.precision_search.results import HeldOut
 from edgecsd.targets.metadata import ArtifactMetadata, Target
 
 if TYPE_CHECKING:
     from edgecsd.bench.schema import BenchRow
     from edgecsd.gate.verdict import CheckResult
     from edgecsd.golden.costs import Costs
-    from edgecsd.metrics.bootstrap import Interval
     from edgecsd.quantisation.range_guard import RangeReport
 
+
 DEAREST = 8  # mistakes on the card; all are in the golden pack's README
-CARD = "card.md"
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """What a search of precisions measured. lost: of the torch model's overlap@10, 0 to 1; photos: that told it."""
-
-    torch_overlap: float
-    lost: Interval
-    photos: int
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What is known of a file: None where it was not measured, which the card says.
-
-    parity   cosine_mean, cosine_min, max_difference and overlap_10 to the torch query model, on `parity_on`
-    """
-
-    size_bytes: int
-    sha256: str
-    parity: dict[str, float]
-    parity_on: str
-    half_precision: RangeReport | None = None
-    checked: CheckResult | None = None
-    row: BenchRow | None = None
-    costs: Costs | None = None
-    held_out: HeldOut | None = None
 
 
 def card(name: str, metadata: ArtifactMetadata, measured: Measured, how_to: str = "") -> str:
@@ -68,6 +41,27 @@ def card(name: str, metadata: ArtifactMetadata, measured: Measured, how_to: str 
         lines += ["", "## What wrong pixels cost", "", *_costs(measured.costs)]
     lines += ["", "## Made by", "", "| | |", "|---|---|", *(f"| {what} | {value} |" for what, value in _made(metadata))]
     return "\n".join([*lines, ""])
+
+
+CARD = "card.md"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a file: None where it was not measured, which the card says.
+
+    parity   cosine_mean, cosine_min, max_difference and overlap_10 to the torch query model, on `parity_on`
+    """
+
+    size_bytes: int
+    sha256: str
+    parity: dict[str, float]
+    parity_on: str
+    half_precision: RangeReport | None = None
+    checked: CheckResult | None = None
+    row: BenchRow | None = None
+    costs: Costs | None = None
+    held_out: HeldOut | None = None
 
 
 def _costs(costs: Costs) -> list[str]:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgecsd.delivery.card import Measured, card
 from edgecsd.errors import BadInputError, EdgecsdError, MissingBackendError
 from edgecsd.exporting.export import ExportResult
 from edgecsd.files.whole import read_json, remove, replace_whole
 from edgecsd.photos.images import ImageSet
+from edgecsd.precision_search.results import HeldOut
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.report.card import HeldOut, Measured, card
 from edgecsd.targets.artifact import latency_measurable
 
 if TYPE_CHECKING:
