@@ -40,7 +40,7 @@ from edgecsd.models.embedding import embed_images
 from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.finding import find_images
 from edgecsd.progress import SILENT, Advance
-from edgecsd.report.plots import line_with_band, save
+from edgecsd.report.drawing.plots import line_with_band, save
 from edgecsd.targets.artifact import ArtifactEmbedder
 
 RESULTS = Path(__file__).parent / "results"

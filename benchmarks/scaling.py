@@ -140,7 +140,7 @@ def probed() -> float:
 
 
 def draw(rows: dict[str, Any]) -> None:
-    from edgecsd.report.plots import line_with_band, save
+    from edgecsd.report.drawing.plots import line_with_band, save
 
     figure = None
     series = {f"mine, exact ({QUERIES} queries)": rows["mining"]}

@@ -33,7 +33,7 @@ from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.report.picture import Retrieved, retrieval_picture
+from edgecsd.report.drawing.picture import Retrieved, retrieval_picture
 from edgecsd.targets.artifact import ArtifactEmbedder, read_metadata
 from edgecsd.training.choices import HeldOutBy
 from edgecsd.training.distill import distill

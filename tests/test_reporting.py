@@ -22,7 +22,7 @@ from edgecsd.gallery.extract import extract
 from edgecsd.models.embedding import embed_store_items
 from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.finding import find_images
-from edgecsd.reporting import ReportOptions, ReportResult, report
+from edgecsd.report.run_page.report import ReportOptions, ReportResult, report
 
 sys.path.insert(0, str(Path(__file__).parent / "report"))
 from figure_checks import PageReader, ink
@@ -160,7 +160,7 @@ def test_a_report_is_whole_or_not_there(
     def break_off(page: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edgecsd.reporting.render", break_off)
+    monkeypatch.setattr("edgecsd.report.run_page.report.render", break_off)
     with pytest.raises(KeyboardInterrupt):
         place.report(old, overwrite=True)
     assert sorted(tmp_path.iterdir()) == [tmp_path / "mine", old] and (old / "report.html").is_file()

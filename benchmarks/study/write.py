@@ -12,8 +12,8 @@ from plan import Claim, Question, Variant
 
 from edgecsd.files.whole import replace_whole, write_json
 from edgecsd.metrics.bootstrap import PairedDifference, bootstrap_interval
-from edgecsd.report.plots import save
-from edgecsd.report.study_figures import Study, StudyPlot, StudyPoint, study_figure
+from edgecsd.report.drawing.plots import save
+from edgecsd.report.run_page.study_figures import Study, StudyPlot, StudyPoint, study_figure
 
 Records = dict[tuple[str, int], dict[str, Any]]
 

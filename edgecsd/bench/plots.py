@@ -19,7 +19,7 @@ def plot_rows(rows: Sequence[BenchRow], folder: Path, soaks: Sequence[tuple[str,
     "not checked". Rows without figures are left out of both, those without a raw series out of the distribution.
     """
     from edgecsd.report.bench_figures import distribution_figure, pareto_figure, soak_figure
-    from edgecsd.report.plots import save
+    from edgecsd.report.drawing.plots import save
 
     measured = [row for row in rows if row.status is Status.OK]
     series = [(f"{row.name} ({row.device})", _milliseconds(row)) for row in measured if row.repeats]

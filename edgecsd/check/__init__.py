@@ -91,8 +91,8 @@ def _add(
     if not all(importlib.util.find_spec(name) for name in ("matplotlib", "jinja2", "sklearn")):
         reporter.message(f"no {PAGE}: it needs pip install 'edgecsd[report]'")
         return
-    from edgecsd.report.check_page import write_page
-    from edgecsd.report.retrieval_page import Thumbnails
+    from edgecsd.report.check_page.page import write_page
+    from edgecsd.report.drawing.retrieval_page import Thumbnails
 
     gallery = find_images(chosen.gallery_images) if chosen.gallery_images is not None else photos
     known = digests if chosen.gallery_images is None else {}

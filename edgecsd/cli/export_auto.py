@@ -132,8 +132,8 @@ def _draw(searched: Searched, chosen: Trial | None) -> list[Path]:
     """The plots of a search, where the libraries for them are installed."""
     if importlib.util.find_spec("matplotlib") is None:
         return []
-    from edgecsd.report.plots import save
-    from edgecsd.report.precision_figures import Point, layers_figure, pareto_figure
+    from edgecsd.report.drawing.plots import save
+    from edgecsd.report.tuning_figures import Point, layers_figure, pareto_figure
 
     points = [
         Point(t.name, str(t.precision), t.size_bytes / 1e6, t.cpu_ratio, t.loss, t.low, t.high) for t in searched.trials

@@ -51,8 +51,8 @@ def command(
     from edgecsd.features.store import FeatureStore
     from edgecsd.index.query_vectors import load_query_vectors
     from edgecsd.index.tuning import CHOSEN, Prefer, tune_index
-    from edgecsd.report.index_figures import tuning_figure
-    from edgecsd.report.plots import save
+    from edgecsd.report.drawing.plots import save
+    from edgecsd.report.tuning_figures import tuning_figure
 
     if prefer not in tuple(Prefer):
         raise BadInputError(f"--prefer {prefer}: there are {', '.join(Prefer)}")

@@ -40,7 +40,7 @@ def command(
 
     Example: edgecsd report run --gallery gallery.store --queries queries.store --images query-photos --out report
     """
-    from edgecsd.reporting import ReportOptions, report
+    from edgecsd.report.run_page.report import ReportOptions, report
 
     result = report(
         run,

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from edgecsd.report.style import INK, MARKERS, MUTED, PALETTE, VERMILLION, look, new_figure
+from edgecsd.report.drawing.style import INK, MARKERS, MUTED, PALETTE, VERMILLION, look, new_figure
 
 Values = NDArray[np.float64]
 LEGEND_WIDTH = 34  # characters of a name

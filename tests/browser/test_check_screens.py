@@ -16,8 +16,8 @@ from edgecsd.gate.judging import judge
 from edgecsd.gate.thresholds import DEFAULT_THRESHOLDS
 from edgecsd.photos.finding import find_images
 from edgecsd.quantisation.precisions import Precision
-from edgecsd.report.check_page import write_page
-from edgecsd.report.retrieval_page import Thumbnails
+from edgecsd.report.check_page.page import write_page
+from edgecsd.report.drawing.retrieval_page import Thumbnails
 
 PHONE, DESK = 390, 1280
 LONG = "a_name_without_any_place_where_a_line_could_end_" * 3 + ".jpg"

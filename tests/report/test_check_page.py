@@ -21,11 +21,11 @@ from edgecsd.gate.judging import judge
 from edgecsd.gate.thresholds import DEFAULT_THRESHOLDS
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
-from edgecsd.report.check_cards import Photos, card_groups
-from edgecsd.report.check_figures import page_figures
-from edgecsd.report.check_page import make_page, render_check
-from edgecsd.report.check_tables import findings
-from edgecsd.report.retrieval_page import Mark, Thumbnails
+from edgecsd.report.check_page.cards import Photos, card_groups
+from edgecsd.report.check_page.figures import page_figures
+from edgecsd.report.check_page.page import make_page, render_check
+from edgecsd.report.check_page.tables import findings
+from edgecsd.report.drawing.retrieval_page import Mark, Thumbnails
 
 W8A8 = DEFAULT_THRESHOLDS["w8a8"]  # type: ignore[index]
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}.jpg"

@@ -9,10 +9,10 @@ import pytest
 from figure_checks import ink
 from matplotlib.collections import LineCollection
 
-from edgecsd.report import embedding_map
-from edgecsd.report.embedding_map import Distances, Points, map_figure, pca_places, sample_points, tsne_places
-from edgecsd.report.plots import save
-from edgecsd.report.style import PALETTE
+from edgecsd.report.drawing import embedding_map
+from edgecsd.report.drawing.embedding_map import Distances, Points, map_figure, pca_places, sample_points, tsne_places
+from edgecsd.report.drawing.plots import save
+from edgecsd.report.drawing.style import PALETTE
 
 
 def unit(rows: int, seed: int, dim: int = 12) -> np.ndarray:

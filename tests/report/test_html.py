@@ -5,9 +5,9 @@ from __future__ import annotations
 from figure_checks import PageReader
 from PIL import Image
 
-from edgecsd.report.html import Page, PageFigure, Section, render
-from edgecsd.report.retrieval_page import Card, Mark, Shown, thumbnail
-from edgecsd.report.style import BLUE, DARK_OF
+from edgecsd.report.drawing.html import Page, PageFigure, Section, render
+from edgecsd.report.drawing.retrieval_page import Card, Mark, Shown, thumbnail
+from edgecsd.report.drawing.style import BLUE, DARK_OF
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}.jpg"
 JPEG = thumbnail(Image.new("RGB", (400, 100), "red"))

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageColor
 
 from edgecsd.photos.finding import find_images
-from edgecsd.report.picture import SHARED, Retrieved, retrieval_picture
+from edgecsd.report.drawing.picture import SHARED, Retrieved, retrieval_picture
 
 
 def green(file: Path) -> int:

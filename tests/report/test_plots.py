@@ -11,8 +11,8 @@ from figure_checks import ink
 from matplotlib import rcParams
 
 from edgecsd.errors import BadInputError
-from edgecsd.report.plots import dots_with_intervals, histogram, line_with_band, save
-from edgecsd.report.style import DARK_OF, PALETTE, dark, printable
+from edgecsd.report.drawing.plots import dots_with_intervals, histogram, line_with_band, save
+from edgecsd.report.drawing.style import DARK_OF, PALETTE, dark, printable
 
 
 def test_line_with_band_draws_sorted_points_with_a_tick_at_each() -> None:

@@ -12,8 +12,8 @@ from PIL import Image
 
 from edgecsd.features.store import FeatureStore
 from edgecsd.photos.finding import find_images
-from edgecsd.report.plots import save
-from edgecsd.report.retrieval_page import THUMBNAIL, Card, Mark, Shown, Thumbnails, retrieval_figure, thumbnail
+from edgecsd.report.drawing.plots import save
+from edgecsd.report.drawing.retrieval_page import THUMBNAIL, Card, Mark, Shown, Thumbnails, retrieval_figure, thumbnail
 
 
 def test_thumbnails_are_small_and_look_like_the_photo(photo: Image.Image) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgecsd.report.run_figures import stages_figure, steps_figure
+from edgecsd.report.run_page.run_figures import stages_figure, steps_figure
 
 
 def test_stages_stand_side_by_side() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from edgecsd.metrics.retrieval import Relevance, average_precision
-from edgecsd.report import search as search_module
-from edgecsd.report.search import Found, Group, choose_queries, search
+from edgecsd.report.run_page import search as search_module
+from edgecsd.report.run_page.search import Found, Group, choose_queries, search
 
 
 def some(rows: int, seed: int) -> np.ndarray:

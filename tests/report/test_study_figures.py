@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.report.study_figures import read_study, study_figure
+from edgecsd.report.run_page.study_figures import read_study, study_figure
 
 DOTS = {"kind": "dots", "title": "Loss", "points": [{"name": "KL", "mean": 0.7, "low": 0.6, "high": 0.8}]}
 LINE = {

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from edgecsd.report.style import INK, MARKERS, MUTED, PALETTE, look, new_figure
+from edgecsd.report.drawing.style import INK, MARKERS, MUTED, PALETTE, look, new_figure
 
 
 def stages_figure(stages: Sequence[tuple[str, float, float]], overlap_k: int) -> Figure:

@@ -19,14 +19,14 @@ from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.report.cards import cards_note, make_cards
-from edgecsd.report.evidence import Evidence, gather, means, table, table_note
-from edgecsd.report.figures import DrawnFigure, distributions, maps, of_run, of_study
-from edgecsd.report.html import Page, PageFigure, Section, render
-from edgecsd.report.plots import save
-from edgecsd.report.retrieval_page import Card, Thumbnails, retrieval_figure
-from edgecsd.report.search import choose_queries
-from edgecsd.report.study_figures import Study, read_study
+from edgecsd.report.drawing.html import Page, PageFigure, Section, render
+from edgecsd.report.drawing.plots import save
+from edgecsd.report.drawing.retrieval_page import Card, Thumbnails, retrieval_figure
+from edgecsd.report.run_page.cards import cards_note, make_cards
+from edgecsd.report.run_page.compared import Evidence, gather, means, table, table_note
+from edgecsd.report.run_page.figures import DrawnFigure, distributions, maps, of_run, of_study
+from edgecsd.report.run_page.search import choose_queries
+from edgecsd.report.run_page.study_figures import Study, read_study
 from edgecsd.training.log import read_records
 from edgecsd.training.run_folder import DistillResult, read_result
 

@@ -18,7 +18,17 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from edgecsd.errors import missing_extra
-from edgecsd.report.style import GALLERY_MODEL, MUTED, NEUTRAL, PALETTE, QUERY_MODEL, bare, look, new_figure, printable
+from edgecsd.report.drawing.style import (
+    GALLERY_MODEL,
+    MUTED,
+    NEUTRAL,
+    PALETTE,
+    QUERY_MODEL,
+    bare,
+    look,
+    new_figure,
+    printable,
+)
 
 try:
     from sklearn.decomposition import PCA

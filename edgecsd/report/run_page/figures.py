@@ -10,11 +10,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from edgecsd.progress import Reporter
-from edgecsd.report.embedding_map import Distances, map_figure, pca_places, sample_points, tsne_places
-from edgecsd.report.evidence import OVERLAP_K, Evidence
-from edgecsd.report.plots import histogram
-from edgecsd.report.run_figures import stages_figure, steps_figure
-from edgecsd.report.study_figures import Study, study_figure
+from edgecsd.report.drawing.embedding_map import Distances, map_figure, pca_places, sample_points, tsne_places
+from edgecsd.report.drawing.plots import histogram
+from edgecsd.report.run_page.compared import OVERLAP_K, Evidence
+from edgecsd.report.run_page.run_figures import stages_figure, steps_figure
+from edgecsd.report.run_page.study_figures import Study, study_figure
 from edgecsd.training.run_folder import DistillResult
 
 MAPS, DISTRIBUTIONS, RUN = "Embedding map", "Over the queries", "The run"

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgecsd.errors import BadInputError, DamagedFileError, validation_text
 from edgecsd.files.whole import read_json
-from edgecsd.report.plots import dots_with_intervals, line_with_band
+from edgecsd.report.drawing.plots import dots_with_intervals, line_with_band
 
 
 class _Model(BaseModel):

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from edgecsd.gate.evidence import Evidence
 from edgecsd.gate.gates import Judgement
 from edgecsd.gate.waterfall import OVERLAP, LinkFigures
-from edgecsd.report.embedding_map import Distances, Points, map_figure
-from edgecsd.report.html import PageFigure
-from edgecsd.report.plots import histogram
-from edgecsd.report.style import GREEN, INK, MUTED, NEUTRAL, VERMILLION, look, new_figure
+from edgecsd.report.drawing.embedding_map import Distances, Points, map_figure
+from edgecsd.report.drawing.html import PageFigure
+from edgecsd.report.drawing.plots import histogram
+from edgecsd.report.drawing.style import GREEN, INK, MUTED, NEUTRAL, VERMILLION, look, new_figure
 
 ROW_HEIGHT = 0.5  # inches a link takes
 

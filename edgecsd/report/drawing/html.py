@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgecsd.errors import missing_extra
-from edgecsd.report.retrieval_page import Card
-from edgecsd.report.style import dark
-from edgecsd.report.template import PAGE
+from edgecsd.report.drawing.parts import page
+from edgecsd.report.drawing.retrieval_page import Card
+from edgecsd.report.drawing.style import dark
 
 try:
     from jinja2 import Environment, StrictUndefined
@@ -60,7 +60,7 @@ def render(page: Page) -> str:
 
 
 def fill(template: str, **values: Any) -> str:
-    """A template of `edgecsd.report.parts` with its values; every one is escaped, and a missing one is an error."""
+    """A template of `edgecsd.report.drawing.parts` with its values; every one is escaped, and a missing one is an error."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(jpeg=_jpeg, svg=_svg, dark=dark)
     return environment.from_string(template).render(**values)
@@ -83,3 +83,36 @@ def _legend(cards: Sequence[Card]) -> tuple[tuple[str, str, bool], ...]:
         if shown.mark is not None
     }
     return tuple((mark.sign, str(mark), mark.good) for mark in sorted(used, key=lambda mark: (not mark.good, mark)))
+
+
+PAGE = page("""<header>
+<h1>{{ page.title }}</h1>
+<p>{{ page.summary }}</p>
+</header>
+<main>
+{{ table(page.table) }}
+<p class="muted">{{ page.table_note }}</p>
+<section>
+<h2>Queries and what is retrieved</h2>
+<p class="muted">{{ page.cards_note }}</p>
+{{ draw_legend(legend) }}
+<div class="cards">
+{% for card in page.cards %}
+{{ draw_card(card, "gallery model", "query model") }}
+{% endfor %}
+</div>
+</section>
+{% for section in page.sections %}
+<section>
+<h2>{{ section.title }}</h2>
+<div class="figures">
+{% for figure in section.figures %}{{ draw(figure) }}{% endfor %}
+</div>
+</section>
+{% endfor %}
+<section>
+<h2>How this was made</h2>
+{{ draw_facts(page.facts) }}
+</section>
+</main>
+""")

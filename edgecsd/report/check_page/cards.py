@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgecsd.gate.evidence import Evidence
 from edgecsd.gate.facts import LinkName
 from edgecsd.gate.waterfall import OVERLAP, LinkFigures
-from edgecsd.report.retrieval_page import Card, Mark, Shown, Thumbnails
+from edgecsd.report.drawing.retrieval_page import Card, Mark, Shown, Thumbnails
 
 SHOWN = 6  # images of a strip
 LEGEND = ((Mark.SHARED.sign, "in both lists", True), (Mark.ALONE.sign, "in this list only", False))

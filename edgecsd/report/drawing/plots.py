@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgecsd.errors import BadInputError
 from edgecsd.files.whole import replace_whole
-from edgecsd.report.style import DOTS_PER_INCH, INK, MARKERS, MUTED, PALETTE, look, new_figure, printable
+from edgecsd.report.drawing.style import DOTS_PER_INCH, INK, MARKERS, MUTED, PALETTE, look, new_figure, printable
 
 Values = NDArray[np.float64]
 ROW_HEIGHT = 0.36  # inches a name takes

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgecsd.report.evidence import Evidence
-from edgecsd.report.retrieval_page import Card, Mark, Shown, Thumbnails
-from edgecsd.report.search import Choice
+from edgecsd.report.drawing.retrieval_page import Card, Mark, Shown, Thumbnails
+from edgecsd.report.run_page.compared import Evidence
+from edgecsd.report.run_page.search import Choice
 
 
 def make_cards(

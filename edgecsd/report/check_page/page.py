@@ -7,9 +7,9 @@ from pathlib import Path
 
 from edgecsd.gate.evidence import Evidence
 from edgecsd.gate.gates import Gate, Judgement, Verdict
-from edgecsd.report.check_cards import LEGEND, CardGroup, Photos, card_groups, cards_note
-from edgecsd.report.check_figures import page_figures
-from edgecsd.report.check_tables import (
+from edgecsd.report.check_page.cards import LEGEND, CardGroup, Photos, card_groups, cards_note
+from edgecsd.report.check_page.figures import page_figures
+from edgecsd.report.check_page.tables import (
     LATENCY_HEADER,
     LatencyRow,
     Pairs,
@@ -19,9 +19,9 @@ from edgecsd.report.check_tables import (
     latency_rows,
     links_table,
 )
-from edgecsd.report.check_template import CHECK_PAGE
-from edgecsd.report.html import PageFigure, fill
-from edgecsd.report.retrieval_page import Thumbnails
+from edgecsd.report.check_page.template import CHECK_PAGE
+from edgecsd.report.drawing.html import PageFigure, fill
+from edgecsd.report.drawing.retrieval_page import Thumbnails
 
 WORDS = {
     Verdict.PASSED: "Pass: may ship against this index",

@@ -16,7 +16,7 @@ from PIL import Image
 from edgecsd.errors import ImageReadError
 from edgecsd.photos.decoding import read_image
 from edgecsd.photos.images import ImageSet
-from edgecsd.report.style import INK, MUTED, NEUTRAL, PAPER, RIGHT, WRONG, look, new_figure, printable
+from edgecsd.report.drawing.style import INK, MUTED, NEUTRAL, PAPER, RIGHT, WRONG, look, new_figure, printable
 
 THUMBNAIL = 128  # pixels: the longer side
 JPEG_QUALITY = 78  # 4 kB a thumbnail

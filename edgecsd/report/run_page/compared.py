@@ -13,7 +13,7 @@ from edgecsd.errors import BadInputError
 from edgecsd.features.store import FeatureStore
 from edgecsd.metrics.bootstrap import bootstrap_interval, describe, paired_difference, told
 from edgecsd.metrics.retrieval import Relevance
-from edgecsd.report.search import Found, Values, search
+from edgecsd.report.run_page.search import Found, Values, search
 
 Floats = NDArray[np.float32]
 OVERLAP_K = 10

@@ -1,6 +1,6 @@
 """The jinja2 template of a check's page: the report's style, the verdict first; no script, nothing from outside."""
 
-from edgecsd.report.parts import page
+from edgecsd.report.drawing.parts import page
 
 _STYLE = """
 .verdict { border-radius: 10px; padding: .8rem 1rem; margin: .6rem 0 1rem; color: var(--paper); font-size: 1.15rem;

@@ -1,0 +1,1 @@
+"""The page of a check: the verdict and its evidence."""

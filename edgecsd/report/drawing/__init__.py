@@ -1,0 +1,1 @@
+"""Style, plots and HTML that both pages share."""

@@ -1,0 +1,1 @@
+"""The page of a run: queries, what both models find, embedding maps, curves."""
