@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecsd.handshake import HEADER
 from edgecsd.index.opened import GalleryIndex
+from edgecsd.serve.handshake import HEADER
 
 TOKEN = "token-of-the-benchmark"
 K = 10

@@ -15,10 +15,10 @@ import numpy as np
 
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import Items, write_store
-from edgecsd.handshake import HEADER
 from edgecsd.index.building import build_index
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.serve.application import Service, make_application
+from edgecsd.serve.handshake import HEADER
 from edgecsd.serve.server import make_server
 
 TOKEN = "token-of-the-tests"

@@ -13,7 +13,7 @@ import pytest
 
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features.space import EmbeddingSpace
-from edgecsd.handshake import (
+from edgecsd.serve.handshake import (
     HEADER,
     QueryVectorError,
     SpaceHandshake,
@@ -196,7 +196,7 @@ def test_queries_of_another_dimension(shape: tuple[int, ...]) -> None:
 
 def test_a_server_that_guards_itself_loads_nothing_heavy() -> None:
     program = (
-        "import sys, edgecsd.handshake;"
+        "import sys, edgecsd.serve.handshake;"
         "print([m for m in ('torch', 'faiss', 'pyarrow', 'starlette', 'onnxruntime') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -30,7 +30,7 @@ LIGHT_MODULES = {  # module -> the heavy libraries that it may load
     "edgecsd.models.gallery.model": (),
     "edgecsd.models.frozen_forward": (),
     "edgecsd.gate.verdict": (),
-    "edgecsd.handshake": (),
+    "edgecsd.serve.handshake": (),
     "edgecsd.targets.inspecting": (),
     "edgecsd.metrics.retrieval": (),
     "edgecsd.quantisation.calibration": (),

@@ -14,8 +14,8 @@ from edgecsd.cli import app
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.features.store import FeatureStore
 from edgecsd.index.query_vectors import QueryVectors
-from edgecsd.wire import Code, Codebook, decode, encode, learn
-from edgecsd.wire_costs import measure_codes
+from edgecsd.serve.wire import Code, Codebook, decode, encode, learn
+from edgecsd.serve.wire_costs import measure_codes
 
 BYTES = {Code.FLOAT32: 4 * DIM, Code.FLOAT16: 2 * DIM, Code.INT8: DIM, Code.PQ: 8}
 LEAST = {Code.FLOAT32: 1 - 1e-6, Code.FLOAT16: 0.99999, Code.INT8: 0.9995, Code.PQ: 0.6}

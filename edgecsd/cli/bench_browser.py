@@ -21,7 +21,7 @@ def measure_in_browser(
     as_json: bool,
 ) -> None:  # fmt: skip
     """given: arguments of bench_in_browser; refused: options that a browser cannot honour, by their names."""
-    from edgecsd.bench.browser import BROWSER, bench_in_browser, bench_in_phone_browser
+    from edgecsd.serve.bench_in_browser import BROWSER, bench_in_browser, bench_in_phone_browser
 
     if wrong := [name for name, value in refused.items() if value]:
         raise BadInputError(f"{wrong[0]} cannot be honoured with --device {device}: leave it out")

@@ -11,7 +11,7 @@ from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, Workers
 from edgecsd.cli.numbers import whole_numbers
 
 if TYPE_CHECKING:
-    from edgecsd.wire_costs import WireCosts
+    from edgecsd.serve.wire_costs import WireCosts
 
 
 def command(
@@ -43,7 +43,7 @@ def command(
     from edgecsd.errors import BadInputError
     from edgecsd.features.store import FeatureStore
     from edgecsd.index.query_vectors import load_query_vectors
-    from edgecsd.wire_costs import measure_codes
+    from edgecsd.serve.wire_costs import measure_codes
 
     sizes = whole_numbers("--pq-bytes", pq_bytes)
     if out is not None and not sizes:

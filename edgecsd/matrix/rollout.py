@@ -29,7 +29,7 @@ def _of_index(index: str, artifacts: Sequence[str], pairings: Sequence[Pairing])
         return f"{index}: every artifact may be searched in it; apps with any of them may be in use while it serves"
     return (
         f"{index}: only {', '.join(able)} may be searched in it; it must not answer apps with {', '.join(unable)}: "
-        "have the server compare fingerprints (edgecsd.handshake) and send those to an index of their own"
+        "have the server compare fingerprints (edgecsd.serve.handshake) and send those to an index of their own"
     )
 
 

@@ -21,19 +21,18 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from edgecsd.errors import ImageReadError, validation_text
-from edgecsd.handshake import QueryVectorError, SpaceHandshake, SpaceMismatchError
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.serve.batching import Batcher
 from edgecsd.serve.guard import Guard
-from edgecsd.serve.limits import REPORT_BYTES, Limits, RateLimiter, read_body
+from edgecsd.serve.handshake import QueryVectorError, SpaceHandshake, SpaceMismatchError
+from edgecsd.serve.limits import REPORT_BYTES, Limits, RateLimiter, Refusal, read_body
 from edgecsd.serve.memory_files import UNCHANGING, MemoryFile
 from edgecsd.serve.metrics import CONTENT_TYPE, Metrics
 from edgecsd.serve.openapi import description
 from edgecsd.serve.phone import PhonePage, page_files
 from edgecsd.serve.queries import JSON, parse_query, raw_codes
-from edgecsd.serve.refusal import Refusal
 from edgecsd.serve.reports import PhoneReport, describe
-from edgecsd.wire import Codebook
+from edgecsd.serve.wire import Codebook
 
 LONG_LIVED = ("/runtime/", "/model/")  # their names or the page's version change with their contents
 ROUTES = frozenset({

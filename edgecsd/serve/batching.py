@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.serve.refusal import Refusal
+from edgecsd.serve.limits import Refusal
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

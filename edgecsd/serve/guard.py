@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import html
 import json
 from http.cookies import CookieError, SimpleCookie
+from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from edgecsd.serve.limits import RateLimiter
+from edgecsd.serve.limits import RateLimiter, Refusal
 from edgecsd.serve.metrics import Metrics
-from edgecsd.serve.refusal import Refusal
 
 OPEN = ("/health", "/ready")  # for load balancers, which have no token
 HEADERS = {
@@ -127,3 +129,43 @@ async def respond(send: Send, status: int, content: bytes, headers: dict[str, st
     pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in given.items()]
     await send({"type": "http.response.start", "status": status, "headers": pairs})
     await send({"type": "http.response.body", "body": content})
+
+
+HEADER_SECONDS = 10.0  # from the connection, or from a later request's first byte, to the end of its headers
+TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_Base: Any = AutoHTTPProtocol
+
+
+class TimedProtocol(_Base):  # type: ignore[misc]
+    """uvicorn's protocol, which has a limit for idle connections and none for slow headers."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._arm()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:  # the headers are whole, a handler runs
+            self._disarm()
+        elif self._timer is None:
+            self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def _arm(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(HEADER_SECONDS, self._give_up)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        self._timer = None
+        if not self.transport.is_closing():
+            self.transport.write(TOO_SLOW)
+            self.transport.close()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
 from edgecsd.errors import BadInputError
-from edgecsd.serve.refusal import Refusal
 
 JSON_NUMBER_BYTES = 32  # of one number of a JSON body, with its comma and blanks: doubles have at most 24 characters
 # Of a body that is too large: read and thrown away, since who still sends does not read the refusal.
@@ -86,3 +86,19 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
         what_to_do = "send fewer vectors in one request; float16 takes the least room"
         raise Refusal(413, "too large", f"the body has more than {limit} bytes", what_to_do)
     return bytes(body)
+
+
+class Refusal(Exception):
+    """A request that is not answered. error: its kind, message: what was wrong, what_to_do: what helps."""
+
+    def __init__(
+        self, status: int, error: str, message: str, what_to_do: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.error, self.message, self.what_to_do = status, error, message, what_to_do
+        self.headers = dict(headers or {})
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {"error": self.error, "message": self.message, "what_to_do": self.what_to_do}

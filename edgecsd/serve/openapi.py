@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgecsd import __version__
-from edgecsd.handshake import HEADER
 from edgecsd.index.opened import GalleryIndex
+from edgecsd.serve.handshake import HEADER
 from edgecsd.serve.limits import Limits
 from edgecsd.serve.queries import JSON, RAW, K
 from edgecsd.serve.reports import PhoneReport
-from edgecsd.wire import Code
+from edgecsd.serve.wire import Code
 
 REFUSALS = {
     "400": "The request is malformed.",

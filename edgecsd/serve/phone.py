@@ -16,7 +16,7 @@ from edgecsd.errors import BadInputError
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.photos.images import ImageSet
 from edgecsd.serve.assets import runtime_name
-from edgecsd.serve.golden import GoldenPhotos, golden_photos, photos_of_pack
+from edgecsd.serve.golden_photos import GoldenPhotos, golden_photos, photos_of_pack
 from edgecsd.serve.memory_files import MemoryFile
 from edgecsd.serve.photos import Thumbnails
 from edgecsd.serve.reports import ReportBook

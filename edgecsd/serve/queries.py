@@ -1,4 +1,4 @@
-"""The body of a search request -> query vectors: JSON, or raw numbers or codes (edgecsd.wire)."""
+"""The body of a search request -> query vectors: JSON, or raw numbers or codes (edgecsd.serve.wire)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgecsd.errors import validation_text
 from edgecsd.features.space import EmbeddingSpace
-from edgecsd.handshake import require_query
-from edgecsd.serve.limits import Limits
-from edgecsd.serve.refusal import Refusal
-from edgecsd.wire import NUMBERS, Code, Codebook, decode
+from edgecsd.serve.handshake import require_query
+from edgecsd.serve.limits import Limits, Refusal
+from edgecsd.serve.wire import NUMBERS, Code, Codebook, decode
 
 JSON, RAW = "application/json", "application/octet-stream"
 K = 10  # results a query, unless the request says otherwise

@@ -31,7 +31,7 @@ from edgecsd.bench.schema import (
     Status,
 )  # fmt: skip
 from edgecsd.files.whole import sha256_file, size_bytes
-from edgecsd.serve.golden import GoldenPhotos
+from edgecsd.serve.golden_photos import GoldenPhotos
 from edgecsd.targets.metadata import ArtifactMetadata
 
 Milliseconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]

@@ -20,8 +20,8 @@ from edgecsd.index.opened import GalleryIndex
 from edgecsd.index.opening import open_index
 from edgecsd.photos.finding import find_images
 from edgecsd.progress import SILENT, Reporter
+from edgecsd.serve.wire import Codebook
 from edgecsd.targets.artifact import read_metadata, target_of
-from edgecsd.wire import Codebook
 
 try:
     import uvicorn
@@ -31,10 +31,10 @@ except ImportError as error:
 
 from edgecsd.serve.application import Service, make_application
 from edgecsd.serve.assets import runtime_files
+from edgecsd.serve.guard import TimedProtocol
 from edgecsd.serve.limits import Limits
 from edgecsd.serve.phone import PhonePage, make_phone_page, require_browser_file
 from edgecsd.serve.queries import K
-from edgecsd.serve.slow_headers import TimedProtocol
 from edgecsd.serve.tls import Certificate, given_certificate, self_signed
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{8,200}")

@@ -13,14 +13,14 @@ import pytest
 from loopback_phone import LoopbackPhone, loopback_phone
 from typer.testing import CliRunner
 
-from edgecsd.bench import browser
-from edgecsd.bench.browser import bench_in_browser, bench_in_phone_browser
-from edgecsd.bench.chromium import NAMES, Chromium
 from edgecsd.bench.schema import Status
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, MissingBackendError
 from edgecsd.photos.finding import find_images
+from edgecsd.serve import bench_in_browser as browser
 from edgecsd.serve.assets import runtime_files
+from edgecsd.serve.bench_in_browser import bench_in_browser, bench_in_phone_browser
+from edgecsd.serve.chromium import NAMES, Chromium
 from edgecsd.targets.metadata import Target
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from edgecsd.bench.browser import served_page
 from edgecsd.bench.inputs import WHOLE_IMAGES, prepare_input
 from edgecsd.bench.regression import compare_artifacts
 from edgecsd.bench.run import bench
@@ -16,6 +15,7 @@ from edgecsd.exporting.export import export
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.whole_photo import ANY_SIZE, MEASURED, PhotoSize, WholePhoto
 from edgecsd.progress import SILENT
+from edgecsd.serve.bench_in_browser import served_page
 
 
 @pytest.fixture(scope="module")

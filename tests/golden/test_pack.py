@@ -218,7 +218,7 @@ def test_photos_that_cannot_be_read_are_passed_over(golden: Path, photo: Image.I
 
 def test_the_phones_page_measures_with_a_pack(golden: Path, tmp_path: Path) -> None:
     from edgecsd.errors import IncompatibleError
-    from edgecsd.serve.golden import photos_of_pack
+    from edgecsd.serve.golden_photos import photos_of_pack
 
     pack = read_pack(golden / "pack")
     found = photos_of_pack(golden / "pack", golden / "model.onnx")

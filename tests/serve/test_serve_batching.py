@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgecsd.serve.batching import Batcher
-from edgecsd.serve.refusal import Refusal
+from edgecsd.serve.limits import Refusal
 
 
 class SlowFind:

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from serving import DIM, client, random_index, running, unit
 
-from edgecsd.handshake import HEADER
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.serve.application import Service
+from edgecsd.serve.handshake import HEADER
 from edgecsd.serve.limits import Limits
 from edgecsd.serve.openapi import description
 from edgecsd.serve.queries import JSON, RAW, raw_codes

@@ -25,7 +25,7 @@ from edgecsd.index.opened import GalleryIndex
 from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.finding import find_images
 from edgecsd.serve.application import Service
-from edgecsd.serve.golden import GoldenPhotos
+from edgecsd.serve.golden_photos import GoldenPhotos
 from edgecsd.serve.limits import Limits
 from edgecsd.serve.memory_files import MemoryFile
 from edgecsd.serve.phone import PhonePage, page_files

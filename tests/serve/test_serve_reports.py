@@ -14,7 +14,7 @@ from serving import DIM, unit
 
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.photos.contract import Preprocess
-from edgecsd.serve.golden import GoldenPhotos
+from edgecsd.serve.golden_photos import GoldenPhotos
 from edgecsd.serve.memory_files import MemoryFile
 from edgecsd.serve.reports import PhoneReport, ReportBook, describe
 from edgecsd.targets.metadata import ArtifactMetadata

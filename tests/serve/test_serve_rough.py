@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from serving import TOKEN, random_index, running, unit
 
-from edgecsd.handshake import HEADER
-from edgecsd.serve import slow_headers
+from edgecsd.serve import guard as slow_headers
 from edgecsd.serve.application import Service
+from edgecsd.serve.handshake import HEADER
 from edgecsd.serve.limits import Limits
 
 HEAD = b"Host: x\r\nConnection: close\r\n"

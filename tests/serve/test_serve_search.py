@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from serving import DIM, TOKEN, client, random_index, running, unit
 
-from edgecsd.handshake import HEADER
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.serve.application import Service
+from edgecsd.serve.handshake import HEADER
 from edgecsd.serve.limits import Limits, RateLimiter
-from edgecsd.wire import Code, Codebook, decode, encode
+from edgecsd.serve.wire import Code, Codebook, decode, encode
 
 RAW = "application/octet-stream"
 

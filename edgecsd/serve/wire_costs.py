@@ -14,7 +14,7 @@ from edgecsd.index.query_vectors import Floats, QueryVectors, Rows
 from edgecsd.metrics.bootstrap import Interval, bootstrap_interval, paired_difference
 from edgecsd.metrics.retrieval import cosines, overlap_at, require_depth
 from edgecsd.progress import SILENT, Reporter
-from edgecsd.wire import Code, Codebook, decode, encode, learn
+from edgecsd.serve.wire import Code, Codebook, decode, encode, learn
 
 
 @dataclass(frozen=True)

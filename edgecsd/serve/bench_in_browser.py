@@ -18,7 +18,6 @@ import numpy as np
 
 from edgecsd.bench.adb import AdbTransport
 from edgecsd.bench.child import MeasurementFailedError
-from edgecsd.bench.chromium import Chromium
 from edgecsd.bench.inputs import IMAGES
 from edgecsd.bench.neighbours import NeighbourIndex
 from edgecsd.bench.schema import BenchRow, choose_protocol
@@ -26,6 +25,7 @@ from edgecsd.errors import BadInputError, MissingBackendError
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantisation.calibration import synthetic_pixels
+from edgecsd.serve.chromium import Chromium
 from edgecsd.targets.artifact import load_runner, read_metadata, target_of
 
 if TYPE_CHECKING:
