@@ -28,7 +28,7 @@ from environment import environment
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgecsd.bench.bench_device import read_kilobytes
+from edgecsd.bench.on_device.bench_device import read_kilobytes
 from edgecsd.files.whole import write_json
 from edgecsd.progress import SILENT
 from edgecsd.training.anchors.making import make_anchors

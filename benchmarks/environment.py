@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edgecsd.bench.bench_device import describe_machine
+from edgecsd.bench.on_device.bench_device import describe_machine
 
 LIBRARIES = (
     "edgecsd", "numpy", "Pillow", "torch", "torchvision", "timm", "onnx", "onnxruntime", "litert-torch",

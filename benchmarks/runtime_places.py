@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgecsd.bench.transport import Finished, run_program
+from edgecsd.bench.remote.transport import Finished, run_program
 from edgecsd.errors import MissingBackendError
 from edgecsd.files.whole import replace_whole
 from edgecsd.targets.metadata import Target

@@ -2,7 +2,7 @@
 
     python benchmarks/runtimes.py --work WORK [--places NAME ...] [--out benchmarks/results/runtimes.json]
 
-The same files as benchmarks/export.py's, each run on photos by edgecsd/bench/bench_device.py, which is what boards run,
+The same files as benchmarks/export.py's, each run on photos by edgecsd/bench/on_device/bench_device.py, which is what boards run,
 in each place and on this host. Numbers only: the emulated places tell nothing about time. A row fails where an
 embedding is not finite, where it is farther from the host's runtime than a golden pack lets an app be, or farther from
 torch than `edgecsd check` lets a file be; the exit code is 1 then. 4: something to install is missing. Runs are kept in
@@ -32,12 +32,12 @@ from seeded.workshop import Workshop
 from subjects import PRECISIONS, Subject, chosen_subjects
 
 from edgecsd.bench.child import MeasurementFailedError
-from edgecsd.bench.devices import Device, Host
-from edgecsd.bench.host import Job
+from edgecsd.bench.devices import Device, Job
 from edgecsd.bench.parity import References
-from edgecsd.bench.remote import RemotePython, remote_folder
+from edgecsd.bench.remote.python import RemotePython, remote_folder
 from edgecsd.bench.run import Inputs
 from edgecsd.bench.schema import BenchProtocol
+from edgecsd.bench.this_machine import Host
 from edgecsd.cli.console import ConsoleReporter
 from edgecsd.errors import EdgecsdError
 from edgecsd.files.whole import read_json, save_array, sha256_file, write_json

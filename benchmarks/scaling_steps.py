@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecsd.bench.bench_device import read_kilobytes
+from edgecsd.bench.on_device.bench_device import read_kilobytes
 from edgecsd.files.whole import size_bytes
 
 ITEMS, FEW_ITEMS, ITEM_DIM = 2_000_000, 1_000, 8  # of the stores that are opened for their ids

@@ -37,7 +37,7 @@ LIGHT_MODULES = {  # module -> the heavy libraries that it may load
     "edgecsd.targets": (),
     "edgecsd.targets.artifact": (),
     "edgecsd.bench": (),
-    "edgecsd.bench.bench_device": (),
+    "edgecsd.bench.on_device.bench_device": (),
     "edgecsd.doctor": (),
     "edgecsd.cli": (),
     "edgecsd.features.store": ("pyarrow",),

@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from edgecsd.bench.neighbours import NeighbourIndex
-from edgecsd.bench.parity import compare, parity_problem, shape_problem
-from edgecsd.bench.reading import Reading, artifact_fields, now
-from edgecsd.bench.rows_file import RowsFile
+from edgecsd.bench.parity import NeighbourIndex, compare, parity_problem, shape_problem
+from edgecsd.bench.rows import RowsFile
 from edgecsd.bench.schema import PROVENANCES, BenchRow, Parity, Status
-from edgecsd.bench.tool_formats import FORMATS, read_formats
+from edgecsd.bench.tool_formats import FORMATS, Reading, artifact_fields, now, read_formats
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.files.whole import sha256_file
 from edgecsd.targets.artifact import read_metadata

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.bench.inputs import BenchInput
-from edgecsd.bench.schema import Parity
-from edgecsd.errors import IncompatibleError, missing_extra
+from edgecsd.bench.schema import Neighbours, Parity
+from edgecsd.errors import BadInputError, IncompatibleError, missing_extra
+from edgecsd.features.space import require_same_space
 from edgecsd.photos.whole_photo import WholePhoto
 from edgecsd.quantisation.precisions import CLOSENESS, Precision
 from edgecsd.targets.artifact import load_runner
 from edgecsd.targets.metadata import ArtifactMetadata
+
+if TYPE_CHECKING:
+    from edgecsd.index.opened import GalleryIndex
+
 
 Floats = NDArray[np.float32]
 NORM_TOLERANCE = 1e-2
@@ -134,3 +140,36 @@ def parity_problem(parity: Parity, precision: Precision | None, *, same_file: bo
         told = f"{parity.norm_min:.4f} to {parity.norm_max:.4f}"
         return f"wrong embeddings: norms {told}; within {NORM_TOLERANCE} of 1 is expected"
     return ""
+
+
+class NeighbourIndex:
+    """An opened gallery index, searched with its own parameters for k items. place: where it is, for messages."""
+
+    def __init__(self, index: GalleryIndex, place: str, k: int) -> None:
+        from edgecsd.index.addresses import index_name
+
+        self._index, self._place, self._k = index, place, k
+        self.name = f"{index_name(place)}, k {k}, {len(index.ids)} items"
+        if not 1 <= k <= len(index.ids):
+            raise BadInputError(f"--k {k}: the index {place} holds {len(index.ids)} items; give 1 to that many")
+
+    @staticmethod
+    def open(place: Path | str, k: int) -> NeighbourIndex:
+        """A folder or milvus:URI#COLLECTION."""
+        from edgecsd.index.opening import open_index
+
+        return NeighbourIndex(open_index(place), str(place), k)
+
+    def require_space(self, metadata: ArtifactMetadata, file: Path) -> None:
+        """Raise IncompatibleError for an artifact of another embedding space."""
+        require_same_space(self._index.space, metadata.space, self._place, str(file))
+
+    def compare(self, embeddings: Floats, expected: Floats) -> Neighbours:
+        """Of (n, D) embeddings and what they should be."""
+        from edgecsd.metrics.retrieval import overlap_at
+
+        found, wanted = (self._index.search(each, self._k)[1] for each in (embeddings, expected))
+        overlap = overlap_at(found, wanted, self._k)
+        return Neighbours(
+            index=self.name, k=self._k, overlap_mean=float(overlap.mean()), overlap_min=float(overlap.min())
+        )

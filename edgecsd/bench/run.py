@@ -6,13 +6,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from edgecsd.bench.devices import Device, Host
-from edgecsd.bench.host import Job, measure_row, not_measurable_row, row_frame
+from edgecsd.bench.devices import Device, Job
 from edgecsd.bench.inputs import BenchInput, prepare_input
-from edgecsd.bench.neighbours import NeighbourIndex
-from edgecsd.bench.parity import References
-from edgecsd.bench.rows_file import RowsFile
+from edgecsd.bench.measuring import measure_row, not_measurable_row, row_frame
+from edgecsd.bench.parity import NeighbourIndex, References
+from edgecsd.bench.rows import RowsFile
 from edgecsd.bench.schema import BenchProtocol, BenchResult, BenchRow, choose_protocol
+from edgecsd.bench.this_machine import Host
 from edgecsd.errors import BadInputError
 from edgecsd.files.places import holding_out
 from edgecsd.files.whole import save_array

@@ -7,18 +7,44 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
-from edgecsd.bench.reading import Reading
-from edgecsd.bench.schema import Figures
+from edgecsd.bench.schema import Figures, Frozen, Repeat
 from edgecsd.errors import DamagedFileError
+from edgecsd.files.whole import sha256_file, size_bytes
+from edgecsd.targets.metadata import ArtifactMetadata
 
 COREML_KIND = "edgecsd coreml measurement"
 NUMBER = r"([0-9.]+(?:e[+-]?[0-9]+)?)"
 PERCENTILES = {"p50_ms": 50, "p90_ms": 90, "p95_ms": 95}
+
+
+class Reading(Frozen):
+    """threads, device and model are "" or None where the tool does not tell; wall_ns: its raw series, where it does."""
+
+    tool: str
+    figures: Figures
+    threads: int | None = None
+    backend: str = ""
+    device: str = ""
+    system: str = ""
+    model: str = ""
+    wall_ns: tuple[int, ...] = ()
+    embeddings: tuple[tuple[float, ...], ...] = ()
+    expected: tuple[tuple[float, ...], ...] = ()
+    sha256: str = ""
+
+    @property
+    def repeats(self) -> tuple[Repeat, ...]:
+        """The raw series as a row keeps it; none where the tool gave none."""
+        return (Repeat(runtime=self.tool, figures=self.figures, wall_ns=self.wall_ns),) if self.wall_ns else ()
+
+
 Parser = Callable[[bytes], list[Reading] | None]
 
 
@@ -208,3 +234,15 @@ def read_formats(data: bytes, where: str) -> list[Reading] | None:
         if readings is not None:
             return readings
     return None
+
+
+def artifact_fields(file: Path, metadata: ArtifactMetadata) -> dict[str, Any]:
+    """The fields of a row that follow from the artifact."""
+    return {
+        "file": str(file), "sha256": sha256_file(file), "size_bytes": size_bytes(file),
+        "target": metadata.target.value, "precision": metadata.precision.value,
+    }  # fmt: skip
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgecsd.bench.rows_file import split_rows
+from edgecsd.bench.rows import split_rows
 from edgecsd.bench.schema import NOT_MEASURED, BenchRow
 from edgecsd.errors import BadInputError
 from edgecsd.gate.facts import LatencyFacts

@@ -90,9 +90,9 @@ def measure(
 
     Example: edgecsd bench run/exports/tf_efficientnet_lite0-w8a8.tflite --images photos --threads 1
     """
-    from edgecsd.bench.benchmark_model import bench_natively
-    from edgecsd.bench.opening import DeviceOptions, open_device, open_native
     from edgecsd.bench.regression import compare_artifacts
+    from edgecsd.bench.remote.benchmark_model import bench_natively
+    from edgecsd.bench.remote.opening import DeviceOptions, open_device, open_native
     from edgecsd.bench.run import bench
     from edgecsd.cli.numbers import share_from_text
     from edgecsd.photos.finding import find_images

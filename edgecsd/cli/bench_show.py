@@ -38,7 +38,7 @@ def command(
 
 
 def _rows(file: Path) -> list[BenchRow]:
-    from edgecsd.bench.rows_file import read_rows
+    from edgecsd.bench.rows import read_rows
 
     rows = read_rows(file, ConsoleReporter())
     if not rows:

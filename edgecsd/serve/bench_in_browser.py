@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgecsd.bench.adb import AdbTransport
 from edgecsd.bench.child import MeasurementFailedError
 from edgecsd.bench.inputs import IMAGES
-from edgecsd.bench.neighbours import NeighbourIndex
+from edgecsd.bench.parity import NeighbourIndex
+from edgecsd.bench.remote.adb import AdbTransport
 from edgecsd.bench.schema import BenchRow, choose_protocol
 from edgecsd.errors import BadInputError, MissingBackendError
 from edgecsd.photos.images import ImageSet

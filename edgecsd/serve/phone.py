@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from edgecsd.bench.neighbours import NeighbourIndex
+from edgecsd.bench.parity import NeighbourIndex
 from edgecsd.errors import BadInputError
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.photos.images import ImageSet

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from edgecsd import __version__
-from edgecsd.bench.neighbours import NeighbourIndex
-from edgecsd.bench.parity import compare, parity_problem, shape_problem
-from edgecsd.bench.rows_file import RowsFile
+from edgecsd.bench.parity import NeighbourIndex, compare, parity_problem, shape_problem
+from edgecsd.bench.rows import RowsFile
 from edgecsd.bench.schema import (
     PAGE,
     PROTOCOLS,

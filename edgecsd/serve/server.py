@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgecsd.bench.neighbours import NeighbourIndex
+from edgecsd.bench.parity import NeighbourIndex
 from edgecsd.errors import BadInputError, missing_extra
 from edgecsd.features.space import require_same_space
 from edgecsd.index.opened import GalleryIndex

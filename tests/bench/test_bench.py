@@ -13,7 +13,7 @@ import pytest
 from bench_models import DIM, make_model, save_artifact, with_dim
 
 from edgecsd.bench import child as child_module
-from edgecsd.bench.rows_file import read_rows
+from edgecsd.bench.rows import read_rows
 from edgecsd.bench.run import bench
 from edgecsd.bench.schema import BenchRow, Status
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError

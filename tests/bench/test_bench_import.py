@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edgecsd.bench.imports import import_rows
-from edgecsd.bench.rows_file import read_rows
+from edgecsd.bench.rows import read_rows
 from edgecsd.bench.schema import Figures, Status
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError

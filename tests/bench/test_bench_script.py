@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from edgecsd.bench.coreml_program import write_program
 from edgecsd.bench.imports import import_rows
+from edgecsd.bench.mac_program import write_program
 from edgecsd.bench.schema import Status
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError

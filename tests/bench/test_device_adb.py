@@ -19,11 +19,11 @@ import pytest
 from loopback_phone import LoopbackPhone, adb, loopback_phone
 from typer.testing import CliRunner
 
-from edgecsd.bench import remote
-from edgecsd.bench.adb import AdbTransport
-from edgecsd.bench.benchmark_model import bench_natively
-from edgecsd.bench.opening import DeviceOptions, open_device, open_native
-from edgecsd.bench.rows_file import read_rows
+from edgecsd.bench.remote import python as remote
+from edgecsd.bench.remote.adb import AdbTransport
+from edgecsd.bench.remote.benchmark_model import bench_natively
+from edgecsd.bench.remote.opening import DeviceOptions, open_device, open_native
+from edgecsd.bench.rows import read_rows
 from edgecsd.bench.run import bench
 from edgecsd.bench.schema import BenchRow, Status
 from edgecsd.cli import app

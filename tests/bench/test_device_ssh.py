@@ -18,11 +18,11 @@ import warm
 from bench_models import make_model, save_artifact
 from loopback_ssh import LoopbackSsh, find_sshd, start_sshd
 
-from edgecsd.bench import remote as remote_module
-from edgecsd.bench.opening import DeviceOptions, open_device
+from edgecsd.bench.remote import python as remote_module
+from edgecsd.bench.remote.opening import DeviceOptions, open_device
+from edgecsd.bench.remote.ssh import parse_address
 from edgecsd.bench.run import bench
 from edgecsd.bench.schema import Status
-from edgecsd.bench.ssh import parse_address
 from edgecsd.errors import BadInputError, IncompatibleError, MissingBackendError
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.index.building import build_index

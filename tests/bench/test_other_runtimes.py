@@ -13,7 +13,7 @@ import pytest
 from bench_models import make_model, save_artifact
 
 from edgecsd.bench.parity import References
-from edgecsd.bench.remote import RemotePython, remote_folder
+from edgecsd.bench.remote.python import RemotePython, remote_folder
 from edgecsd.bench.run import Inputs
 from edgecsd.errors import MissingBackendError
 from edgecsd.progress import SILENT
@@ -158,7 +158,7 @@ def test_files_in_another_python(run_folder: Path, onnx_file: Path, photos: Path
 def test_the_processor_that_is_told_of() -> None:
     from runtime_places import CPU, CPU_PART, cpuinfo
 
-    from edgecsd.bench.describe_device import ARM_PARTS
+    from edgecsd.bench.on_device.describe_device import ARM_PARTS
 
     assert ARM_PARTS[CPU_PART].lower() == CPU
     told = cpuinfo(3)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from edgecsd.bench.plots import plot_rows
-from edgecsd.bench.rows_file import RowsFile, read_rows
+from edgecsd.bench.rows import RowsFile, read_rows
 from edgecsd.bench.schema import OWN, PAGE, BenchRow, Status
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, DamagedFileError

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgecsd.bench.rows_file import read_rows
+from edgecsd.bench.rows import read_rows
 from edgecsd.bench.run import bench
 from edgecsd.bench.schema import BenchRow
 from edgecsd.check import check

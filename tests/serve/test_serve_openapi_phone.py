@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from serving import DIM, TOKEN, client, make_index, running, unit
 
-from edgecsd.bench.neighbours import NeighbourIndex
-from edgecsd.bench.rows_file import read_rows
+from edgecsd.bench.parity import NeighbourIndex
+from edgecsd.bench.rows import read_rows
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.photos.contract import Preprocess

@@ -20,16 +20,16 @@ from edgecsd.bench.child import (
     model_options,
     protocol_options,
 )
-from edgecsd.bench.devices import NO_CORE_AI, RUNTIME_PACKAGES
+from edgecsd.bench.remote.transport import CONNECT_SECONDS, Transport
 from edgecsd.bench.schema import DeviceState
-from edgecsd.bench.transport import CONNECT_SECONDS, Transport
+from edgecsd.bench.this_machine import NO_CORE_AI, RUNTIME_PACKAGES
 from edgecsd.errors import MissingBackendError
 from edgecsd.progress import Reporter
 from edgecsd.targets import artifact
 from edgecsd.targets.metadata import ArtifactMetadata, Target
 
 if TYPE_CHECKING:
-    from edgecsd.bench.host import Job
+    from edgecsd.bench.devices import Job
 
 DESCRIBE_SCRIPT = DEVICE_SCRIPT.with_name("describe_device.py")
 DESCRIBE_SECONDS = 180.0  # a runtime's first import on a small board

@@ -3,51 +3,30 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.bench.child import Measured, MeasurementFailedError
-from edgecsd.bench.devices import Device
+from edgecsd.bench.devices import Job
 from edgecsd.bench.inputs import BenchInput
-from edgecsd.bench.neighbours import NeighbourIndex
-from edgecsd.bench.parity import Reference, References, compare, parity_problem, shape_problem
+from edgecsd.bench.parity import References, compare, parity_problem, shape_problem
 from edgecsd.bench.schema import (
     CONTENDED,
     NOT_MEASURED,
     PROVENANCES,
-    BenchProtocol,
     BenchRow,
     Figures,
     Neighbours,
     Parity,
     Repeat,
     Status,
-)  # fmt: skip
+)
 from edgecsd.files.whole import sha256_file, size_bytes
-from edgecsd.targets.metadata import ArtifactMetadata
 
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One row to measure. pixels_file holds images.pixels as .npy, for the measuring process."""
-
-    file: Path
-    metadata: ArtifactMetadata
-    threads: int
-    protocol: BenchProtocol
-    images: BenchInput
-    pixels_file: Path
-    reference: Reference
-    timeout_seconds: float
-    device: Device
-    index: NeighbourIndex | None = None
 
 
 def row_frame(job: Job) -> dict[str, Any]:

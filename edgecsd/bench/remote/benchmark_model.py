@@ -16,11 +16,10 @@ import numpy as np
 
 from edgecsd.bench.inputs import BenchInput, prepare_input
 from edgecsd.bench.parity import Reference, References, compare, parity_problem, shape_problem
-from edgecsd.bench.reading import Reading, artifact_fields, now
-from edgecsd.bench.rows_file import RowsFile
+from edgecsd.bench.remote.transport import CONNECT_SECONDS, Finished, Transport
+from edgecsd.bench.rows import RowsFile
 from edgecsd.bench.schema import PROVENANCES, BenchProtocol, BenchRow, Parity, Status, choose_protocol
-from edgecsd.bench.tool_formats import benchmark_model_protobuf, benchmark_model_text
-from edgecsd.bench.transport import CONNECT_SECONDS, Finished, Transport
+from edgecsd.bench.tool_formats import Reading, artifact_fields, benchmark_model_protobuf, benchmark_model_text, now
 from edgecsd.errors import BadInputError, MissingBackendError
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from edgecsd.bench.transport import CONNECT_SECONDS, SEND_SECONDS, Finished, run_program
+from edgecsd.bench.remote.transport import CONNECT_SECONDS, SEND_SECONDS, Finished, run_program
 from edgecsd.errors import BadInputError, MissingBackendError
 
 SCHEME = "ssh://"

@@ -6,7 +6,7 @@ import contextlib
 import time
 from pathlib import Path
 
-from edgecsd.bench.transport import CONNECT_SECONDS, SEND_SECONDS, Finished, run_program
+from edgecsd.bench.remote.transport import CONNECT_SECONDS, SEND_SECONDS, Finished, run_program
 from edgecsd.errors import BadInputError, MissingBackendError
 
 SCHEME = "adb"

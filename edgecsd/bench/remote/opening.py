@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from edgecsd.bench.adb import SCHEME as ADB
-from edgecsd.bench.adb import AdbTransport
-from edgecsd.bench.benchmark_model import NativeBench
-from edgecsd.bench.devices import Device, Host
-from edgecsd.bench.remote import RemotePython, remote_folder
-from edgecsd.bench.ssh import SCHEME as SSH
-from edgecsd.bench.ssh import SshTransport
-from edgecsd.bench.transport import Transport
+from edgecsd.bench.devices import Device
+from edgecsd.bench.remote.adb import SCHEME as ADB
+from edgecsd.bench.remote.adb import AdbTransport
+from edgecsd.bench.remote.benchmark_model import NativeBench
+from edgecsd.bench.remote.python import RemotePython, remote_folder
+from edgecsd.bench.remote.ssh import SCHEME as SSH
+from edgecsd.bench.remote.ssh import SshTransport
+from edgecsd.bench.remote.transport import Transport
+from edgecsd.bench.this_machine import Host
 from edgecsd.errors import BadInputError
 from edgecsd.progress import SILENT, Reporter
 

@@ -1,0 +1,1 @@
+"""Ways to a device: adb, ssh, and what is run there."""
