@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from scale_data import CLUSTERS, make_gallery, make_photos, make_queries, make_run
 
 from edgecsd.bench.on_device.bench_device import read_kilobytes
-from edgecsd.check import check
+from edgecsd.check.check import check
 from edgecsd.check.pairing import CheckOptions
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import write_json

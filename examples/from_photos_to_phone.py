@@ -6,7 +6,7 @@ python examples/from_photos_to_phone.py PHOTOS OUT
 import sys
 from pathlib import Path
 
-from edgecsd.check import check
+from edgecsd.check.check import check
 from edgecsd.cli.console import ConsoleReporter
 from edgecsd.exporting.export import export
 from edgecsd.gallery.extract import extract

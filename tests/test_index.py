@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from edgecsd import index as index_module
+from edgecsd.check.probes.recall import LEAST
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
@@ -22,7 +23,6 @@ from edgecsd.index.building import build_index
 from edgecsd.index.engines.faiss.index import vectors_of_faiss_file
 from edgecsd.index.kinds import IndexType, index_parameters
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.probes.recall import LEAST
 
 
 def make_store(path: Path, vectors: np.ndarray) -> FeatureStore:

@@ -13,6 +13,10 @@ import torch
 from doubles import PixelGallery
 
 from edgecsd import cli
+from edgecsd.check.matrix.matrix import matrix
+from edgecsd.check.matrix.measure import Judged, measure, search, update_between
+from edgecsd.check.matrix.result import MatrixResult, Pairing
+from edgecsd.check.matrix.rollout import rollout
 from edgecsd.errors import BadInputError
 from edgecsd.exporting.export import export
 from edgecsd.features.space import EmbeddingSpace
@@ -20,10 +24,6 @@ from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gallery.extract import extract
 from edgecsd.index.building import build_index
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.matrix import matrix
-from edgecsd.matrix.measure import Judged, measure, search, update_between
-from edgecsd.matrix.result import MatrixResult, Pairing
-from edgecsd.matrix.rollout import rollout
 from edgecsd.models.query import create_query_model, save_query_model
 from edgecsd.photos.finding import find_images
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from edgecsd.check.probes.result import Probe
+from edgecsd.check.probes.run import run_probes
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.features.whitening import Whitening
@@ -22,8 +24,6 @@ from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.pixel_mistakes.diagnosis import diagnose_pixels, explain_pixels, renormalising
 from edgecsd.photos.pixel_mistakes.mistakes import MISTAKES, PixelMistake, Shot
-from edgecsd.probes import run_probes
-from edgecsd.probes.result import Probe
 
 SHARP = Preprocess(size=32, resize=Resize.SHORTER_SIDE, crop_pct=0.9, mean=(0.4, 0.45, 0.5), std=(0.2, 0.25, 0.3))
 

@@ -11,11 +11,11 @@ import pytest
 from galleries import clustered, make_store, unit
 
 from edgecsd import index as index_module
+from edgecsd.check.probes.recall import distant
+from edgecsd.check.probes.run import run_probes
 from edgecsd.features.store import FeatureStore
 from edgecsd.index.building import build_index
 from edgecsd.index.exact import StoredVectors, exact_neighbours, store_blocks, store_rows
-from edgecsd.probes import run_probes
-from edgecsd.probes.recall import distant
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,14 +10,14 @@ import pytest
 from galleries import COUNT, DIM, clustered, forge, make_store, unit
 
 from edgecsd import index as index_module
+from edgecsd.check.probes.result import ProbeResult
+from edgecsd.check.probes.run import run_probes
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.features.whitening import Whitening
 from edgecsd.index.building import build_index
 from edgecsd.index.kinds import IndexType
 from edgecsd.index.opened import GalleryIndex
-from edgecsd.probes import run_probes
-from edgecsd.probes.result import ProbeResult
 
 
 @pytest.fixture(scope="module", autouse=True)

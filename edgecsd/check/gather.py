@@ -15,6 +15,7 @@ from edgecsd import __version__
 from edgecsd.check.diagnosis import device_facts, diagnose
 from edgecsd.check.latency import find_latency
 from edgecsd.check.pairing import CheckOptions, Pair, Queries
+from edgecsd.check.probes.run import run_probes
 from edgecsd.check.search import Embedded, describe_search, sample_gallery, search_links
 from edgecsd.errors import BadInputError
 from edgecsd.files.whole import sha256_file
@@ -28,7 +29,6 @@ from edgecsd.models.query import QueryModelEmbedder
 from edgecsd.photos.decoding import photo_digest
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
-from edgecsd.probes import run_probes
 from edgecsd.progress import Reporter
 from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets.artifact import ArtifactEmbedder

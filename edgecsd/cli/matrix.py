@@ -10,7 +10,7 @@ import typer
 from edgecsd.cli.console import ConsoleReporter, Json, Split, finish, table
 
 if TYPE_CHECKING:
-    from edgecsd.matrix.result import MatrixResult, Pairing
+    from edgecsd.check.matrix.result import MatrixResult, Pairing
     from edgecsd.metrics.bootstrap import Interval
 
 
@@ -43,7 +43,7 @@ def command(
 
     Example: edgecsd matrix --artifact v1.onnx --artifact v2.onnx --index old.index --index new.index --images photos
     """
-    from edgecsd.matrix import matrix
+    from edgecsd.check.matrix.matrix import matrix
 
     result = matrix(
         artifact, index, images, references=reference or (), labels=labels, split=split, weights=weights, k=k,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from edgecsd.bench.run import bench
 from edgecsd.bench.schema import BenchRow
-from edgecsd.check import check
+from edgecsd.check.check import check
 from edgecsd.check.pairing import find_answers
 from edgecsd.delivery.card import CARD, Measured, card
 from edgecsd.errors import BadInputError, GateFailedError

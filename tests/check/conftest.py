@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from distillations import config, run
 
-from edgecsd.check import check
+from edgecsd.check.check import check
 from edgecsd.exporting.export import export
 from edgecsd.features.store import FeatureStore
 from edgecsd.gate.verdict import CheckResult

@@ -12,7 +12,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from edgecsd.check import check
+from edgecsd.check.check import check
 from edgecsd.check.pairing import CheckOptions
 from edgecsd.errors import BadInputError
 from edgecsd.exporting.export import export

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from doubles import PixelGallery
 
-from edgecsd.check import check, default_folder
+from edgecsd.check.check import check, default_folder
 from edgecsd.check.pairing import CheckOptions
 from edgecsd.errors import BadInputError
 from edgecsd.features.store import FeatureStore

@@ -14,7 +14,7 @@ import pytest
 from galleries import clustered, make_store
 from serving import client, running
 
-from edgecsd.check import check, default_folder
+from edgecsd.check.check import check, default_folder
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.evaluation.evaluate import evaluate

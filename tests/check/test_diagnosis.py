@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from edgecsd.check import check
+from edgecsd.check.check import check
 from edgecsd.check.pairing import CheckOptions
 from edgecsd.gate.gates import Verdict
 from edgecsd.gate.verdict import CheckResult, gate

@@ -10,7 +10,7 @@ import pytest
 from edgecsd.bench.rows import read_rows
 from edgecsd.bench.run import bench
 from edgecsd.bench.schema import BenchRow
-from edgecsd.check import check
+from edgecsd.check.check import check
 from edgecsd.check.latency import find_latency
 from edgecsd.check.pairing import CheckOptions
 from edgecsd.errors import BadInputError, DamagedFileError

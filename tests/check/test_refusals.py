@@ -14,7 +14,7 @@ import timm
 import torch
 from doubles import PixelGallery
 
-from edgecsd.check import check, default_folder
+from edgecsd.check.check import check, default_folder
 from edgecsd.check.pairing import CheckOptions, gallery_features
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.gallery.extract import extract

@@ -12,7 +12,7 @@ from saved_evidence import make_evidence
 from typer.testing import CliRunner
 
 from edgecsd import cli
-from edgecsd.check import check
+from edgecsd.check.check import check
 from edgecsd.check.pairing import CheckOptions
 from edgecsd.errors import EdgecsdError, IncompatibleError
 from edgecsd.exporting.export import export

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecsd.check.probes.result import Probe
 from edgecsd.errors import ImageReadError
 from edgecsd.features.store import FeatureStore
 from edgecsd.index.exact import Floats, Rows, StoredVectors, store_rows, unit
@@ -15,7 +16,6 @@ from edgecsd.index.opened import GalleryIndex
 from edgecsd.models.gallery.model import GalleryModel, WhitenedGalleryModel
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.pixel_mistakes.diagnosis import explain_pixels, renormalising
-from edgecsd.probes.result import Probe
 from edgecsd.progress import SILENT, Reporter
 
 NAME = "re-embedding"

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecsd.check.matrix.measure import DEPTH, Judged, measure, update_between
+from edgecsd.check.matrix.result import MatrixResult, Pairing, Update
+from edgecsd.check.matrix.rollout import rollout
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features.space import require_same_space
 from edgecsd.features.store import FeatureStore
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.index.opening import open_index
-from edgecsd.matrix.measure import DEPTH, Judged, measure, update_between
-from edgecsd.matrix.result import MatrixResult, Pairing, Update
-from edgecsd.matrix.rollout import rollout
 from edgecsd.metrics.retrieval import require_depth
 from edgecsd.models.embedding import embed_images
 from edgecsd.photos.finding import find_images
@@ -34,7 +34,6 @@ from edgecsd.targets.artifact import ArtifactEmbedder
 if TYPE_CHECKING:
     from edgecsd.check.pairing import Queries
 
-__all__ = ["DEPTH", "MatrixResult", "Pairing", "Update", "matrix"]
 
 Floats = NDArray[np.float32]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from edgecsd.matrix.result import Pairing, Update
+from edgecsd.check.matrix.result import Pairing, Update
 from edgecsd.metrics.bootstrap import LEVEL
 
 

@@ -9,19 +9,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecsd.check.probes.contents import content_probes
+from edgecsd.check.probes.identity import identity_probes
+from edgecsd.check.probes.recall import recall_probes
+from edgecsd.check.probes.reembedding import reembedding_probe
+from edgecsd.check.probes.result import ProbeResult
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features.store import FeatureStore
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.models.gallery.model import GalleryModel
 from edgecsd.photos.images import ImageSet
-from edgecsd.probes.contents import content_probes
-from edgecsd.probes.identity import identity_probes
-from edgecsd.probes.recall import recall_probes
-from edgecsd.probes.reembedding import reembedding_probe
-from edgecsd.probes.result import Probe, ProbeResult
 from edgecsd.progress import SILENT, Reporter
-
-__all__ = ["Probe", "ProbeResult", "run_probes"]
 
 
 def run_probes(

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecsd.check.probes.result import Probe
 from edgecsd.features.store import FeatureStore
 from edgecsd.index.engines.faiss.index import INNER_PRODUCT, L2
 from edgecsd.index.exact import Floats, Rows, StoredVectors
 from edgecsd.index.opened import GalleryIndex
 from edgecsd.photos.decoding import photo_digest
-from edgecsd.probes.result import Probe
 
 SCANNED_ROWS = 131_072  # read at most: seconds of one core at dimension 512; larger galleries are sampled in blocks
 LENGTH_TOLERANCE = 5e-3  # of 1: float16 rounds a length by up to 2e-3; what was not normalised misses by far more
