@@ -18,8 +18,8 @@ from typing import Any
 
 from environment import environment
 
-from edgecsd.demo import split_photos
-from edgecsd.demo_photos import food_photos
+from edgecsd.demo.demo import split_photos
+from edgecsd.demo.photos import food_photos
 from edgecsd.files.whole import read_json, replace_whole, write_json
 from edgecsd.photos.images import ImageSet
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from environment import environment
 
-from edgecsd.demo_photos import food_photos
+from edgecsd.demo.photos import food_photos
 from edgecsd.distributed import ranks
 from edgecsd.files.whole import Parts, write_json
 from edgecsd.models.embedding import embed_parts, join_parts

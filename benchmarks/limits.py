@@ -73,7 +73,7 @@ def forward_products(name: str, size: int) -> float:
 
 
 def extraction(photos: int) -> dict[str, Any]:
-    from edgecsd.demo_photos import food_photos
+    from edgecsd.demo.photos import food_photos
     from edgecsd.features.store import Items, write_store
     from edgecsd.models.frozen_forward import Engine
     from edgecsd.models.gallery.loading import load_gallery_model

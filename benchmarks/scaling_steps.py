@@ -22,7 +22,7 @@ QUERY_MODEL = "tf_efficientnet_lite0"
 
 def extraction(model: str) -> dict[str, float]:
     """Images a second: decoding, preprocessing and the network, after a first batch that is not timed."""
-    from edgecsd.demo_photos import food_photos
+    from edgecsd.demo.photos import food_photos
     from edgecsd.models.embedding import embed_images
     from edgecsd.models.frozen_forward import Engine
     from edgecsd.models.gallery.loading import load_gallery_model

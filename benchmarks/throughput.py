@@ -27,7 +27,7 @@ import torch
 from environment import environment
 from numpy.typing import NDArray
 
-from edgecsd.demo_photos import food_photos
+from edgecsd.demo.photos import food_photos
 from edgecsd.errors import EdgecsdError
 from edgecsd.features.mapped import FlatViews
 from edgecsd.files.whole import write_json

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgecsd import demo as demo_module
-from edgecsd.demo import demo, split_photos
+from edgecsd.demo import demo as demo_module
+from edgecsd.demo.demo import demo, split_photos
 from edgecsd.errors import BadInputError
 from edgecsd.photos.finding import find_images
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from edgecsd import demo_photos
-from edgecsd.demo_photos import food_photos, mobilenet_weights
+from edgecsd.demo import photos as demo_photos
+from edgecsd.demo.photos import food_photos, mobilenet_weights
 from edgecsd.errors import BadInputError, MissingBackendError
 from edgecsd.files.fetching import cache_folder
 

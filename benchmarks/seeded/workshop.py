@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgecsd.check.pairing import CheckOptions
-from edgecsd.demo import GALLERY_MODEL, split_photos
-from edgecsd.demo_photos import food_photos, mobilenet_weights
+from edgecsd.demo.demo import GALLERY_MODEL, split_photos
+from edgecsd.demo.photos import food_photos, mobilenet_weights
 from edgecsd.exporting.export import export
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecsd.demo import split_photos
-from edgecsd.demo_photos import food_photos
+from edgecsd.demo.demo import split_photos
+from edgecsd.demo.photos import food_photos
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gallery.extract import extract
 from edgecsd.photos.finding import find_images

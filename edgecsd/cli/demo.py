@@ -10,7 +10,7 @@ import typer
 from edgecsd.cli.console import ConsoleReporter, Json, finish, table
 
 if TYPE_CHECKING:
-    from edgecsd.demo import DemoResult
+    from edgecsd.demo.demo import DemoResult
 
 
 def command(
@@ -27,7 +27,7 @@ def command(
 
     Example: edgecsd demo --out demo-output
     """
-    from edgecsd.demo import demo
+    from edgecsd.demo.demo import demo
 
     result = demo(out, images=images, query_model=query_model, reporter=ConsoleReporter())
     finish(

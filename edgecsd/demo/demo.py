@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgecsd.bench.run import bench
 from edgecsd.bench.schema import BenchRow
 from edgecsd.check.check import check
-from edgecsd.demo_photos import food_photos, mobilenet_weights
+from edgecsd.demo.photos import food_photos, mobilenet_weights
 from edgecsd.errors import BadInputError
 from edgecsd.evaluation.benchmark import Benchmark, Figures
 from edgecsd.evaluation.ranking import rank
