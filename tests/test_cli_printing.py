@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from edgecsd import cli
 from edgecsd.bench.schema import BenchProtocol, BenchResult, BenchRow, Status
-from edgecsd.cli.bench_table import exit_code
+from edgecsd.cli.bench.table import exit_code
 from edgecsd.training.run_folder import DistillResult, Stage
 from edgecsd.training.settings import DistillConfig
 

@@ -7,10 +7,6 @@ import typer
 from edgecsd import __version__
 from edgecsd.cli import (
     adapt,
-    bench,
-    bench_import,
-    bench_script,
-    bench_show,
     check,
     concatenate,
     demo,
@@ -22,10 +18,6 @@ from edgecsd.cli import (
     gate,
     golden,
     import_features,
-    index,
-    index_merge,
-    index_push,
-    index_tune,
     inspect,
     matrix,
     report,
@@ -33,7 +25,15 @@ from edgecsd.cli import (
     whiten,
     wire,
 )
-from edgecsd.cli.ending import end_with
+from edgecsd.cli.bench import imported as bench_import
+from edgecsd.cli.bench import measure as bench
+from edgecsd.cli.bench import script as bench_script
+from edgecsd.cli.bench import show as bench_show
+from edgecsd.cli.console import end_with
+from edgecsd.cli.index import build as index
+from edgecsd.cli.index import merge as index_merge
+from edgecsd.cli.index import push as index_push
+from edgecsd.cli.index import tune as index_tune
 
 app = typer.Typer(
     name="edgecsd",

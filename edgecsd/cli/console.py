@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import shlex
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
-from edgecsd.errors import BadInputError
+from edgecsd.errors import INTERRUPTED_EXIT_CODE, BadInputError, EdgecsdError
 from edgecsd.progress import Advance
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
@@ -136,3 +140,50 @@ def store_document(store: Any) -> dict[str, Any]:
         "store": str(store.path), "count": store.count, "dim": store.space.dim,
         "fingerprint": store.space.fingerprint, "views": store.views.count, "unreadable": store.manifest["unreadable"],
     }  # fmt: skip
+
+
+class DefaultCommandGroup(TyperGroup):
+    """A first word that is no command's name belongs to `default`; what is called like a command is written ./NAME."""
+
+    default: ClassVar[str]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = {*self.commands, *ctx.help_option_names}
+        return super().parse_args(ctx, args if args and args[0] in known else [self.default, *args])
+
+
+class DefaultsToBuild(DefaultCommandGroup):
+    default = "build"
+
+
+class DefaultsToMeasure(DefaultCommandGroup):
+    default = "measure"
+
+
+def end_with(act: Callable[[], object], program: str, kept: str) -> NoReturn:
+    """Act, and end with its exit code. kept: what an interruption leaves, and what to do then."""
+    try:
+        code = act()
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED_EXIT_CODE
+    except EdgecsdError as error:
+        _fail(program, str(error), error.exit_code)
+    except OSError as error:
+        full = error.errno == errno.ENOSPC
+        advice = "; free some space and run the same command again: finished parts are kept" if full else ""
+        _fail(program, f"{error.strerror or error}: {error.filename or ''}{advice}", 2)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's usage errors
+            _fail(program, error.format_message(), 2)
+        if os.environ.get("EDGECSD_DEBUG"):
+            raise
+        text = f"internal error, which is a bug: {type(error).__name__}: {error}"
+        _fail(program, f"{text}; EDGECSD_DEBUG=1 shows the traceback", 70)
+    if code == INTERRUPTED_EXIT_CODE:  # typer turns the key into this code
+        _fail(program, f"interrupted; {kept}", INTERRUPTED_EXIT_CODE)
+    sys.exit(code if isinstance(code, int) else 0)  # the code of typer.Exit comes back as the app's value
+
+
+def _fail(program: str, text: str, code: int) -> NoReturn:
+    print(f"{program}: error: {text}", file=sys.stderr)
+    sys.exit(code)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgecsd.cli.console import ConsoleReporter
-from edgecsd.cli.ending import end_with
+from edgecsd.cli.console import ConsoleReporter, end_with
 
 
 def delivery_program(description: str, *, recipe: str, how_to: str) -> None:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgecsd.cli.bench_browser import is_browser, measure_in_browser
-from edgecsd.cli.bench_import import finish_rows
-from edgecsd.cli.bench_table import exit_code, rows_table
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, table
-from edgecsd.cli.default_command import DefaultsToMeasure
+from edgecsd.cli.bench.browser import is_browser, measure_in_browser
+from edgecsd.cli.bench.imported import finish_rows
+from edgecsd.cli.bench.table import exit_code, rows_table
+from edgecsd.cli.console import ConsoleReporter, DefaultsToMeasure, Json, Overwrite, Split, finish, table
 from edgecsd.errors import BadInputError
 
 if TYPE_CHECKING:

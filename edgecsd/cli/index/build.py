@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, finish, quoted
-from edgecsd.cli.default_command import DefaultsToBuild
+from edgecsd.cli.console import ConsoleReporter, DefaultsToBuild, Json, Overwrite, finish, quoted
 
 if TYPE_CHECKING:
     from edgecsd.index.opened import GalleryIndex

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, finish, quoted
-from edgecsd.cli.index import index_document, index_text
+from edgecsd.cli.index.build import index_document, index_text
 
 
 def command(

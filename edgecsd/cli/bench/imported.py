@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.bench_table import exit_code, rows_table
+from edgecsd.cli.bench.table import exit_code, rows_table
 from edgecsd.cli.console import Json, finish
 
 if TYPE_CHECKING:

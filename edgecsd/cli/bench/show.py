@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.bench_table import rows_table
+from edgecsd.cli.bench.table import rows_table
 from edgecsd.cli.console import ConsoleReporter, Json, finish, quoted
 from edgecsd.errors import BadInputError
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgecsd.cli.bench_import import finish_rows
+from edgecsd.cli.bench.imported import finish_rows
 from edgecsd.cli.console import ConsoleReporter
 from edgecsd.errors import BadInputError
 

@@ -1,0 +1,1 @@
+"""edgecsd bench: one file a sub-command."""

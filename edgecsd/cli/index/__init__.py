@@ -1,0 +1,1 @@
+"""edgecsd index: one file a sub-command."""
