@@ -31,8 +31,8 @@ def _interrupts_are_heard() -> None:
 # Each takes a worker for minutes: begun last, they would be waited for by an idle one.
 LONG = (
     "test_documented.py", "files of targets", "precision_search/test_precision_search.py", "targets/test_8_bit_body.py",
-    "files of bench", "test_demo.py", "test_cli.py", "test_deliveries.py", "precision_search/test_tuning.py",
-    "test_bias_correction.py",
+    "files of bench", "demo/test_demo.py", "cli/test_cli.py", "delivery/test_deliveries.py",
+    "precision_search/test_tuning.py", "quantisation/test_bias_correction.py",
 )  # fmt: skip
 EXPORTED = re.compile(r"\b(artifact|onnx_file|tflite_file)\b")  # fixtures of a session: exported once a worker
 TESTS = Path(__file__).parent
@@ -41,7 +41,7 @@ TESTS = Path(__file__).parent
 @cache
 def group_of(file: Path) -> str:
     """The tests that one worker runs: a file's, and those of all files of a folder that read the same exports."""
-    reads = file.parent != TESTS and EXPORTED.search(file.read_text())
+    reads = file.relative_to(TESTS).parts[0] in ("bench", "targets", "inspecting") and EXPORTED.search(file.read_text())
     return f"files of {file.parent.name}" if reads else file.relative_to(TESTS).as_posix()
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edgecsd.bench.schema import BenchProtocol, DeviceState
 from edgecsd.errors import EdgecsdError
 
-DEVICE_SCRIPT = Path(__file__).with_name("bench_device.py")
+DEVICE_SCRIPT = Path(__file__).parent / "on_device" / "bench_device.py"
 WARMUP_RUNS, WARMUP_SECONDS = 10, 1.0  # less where the measurement itself is shorter (protocol "custom")
 
 

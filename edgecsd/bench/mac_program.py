@@ -38,7 +38,7 @@ def write_program(
     with replace_whole(out) as folder:
         folder.mkdir()
         for name in PROGRAMS:
-            shutil.copy(Path(__file__).with_name(name), folder / name)
+            shutil.copy(Path(__file__).parent / "on_device" / name, folder / name)
         shutil.copytree(file, folder / file.name)
         (folder / "pixels.bin").write_bytes(prepared.pixels.tobytes())
         (folder / "expected.bin").write_bytes(expected.astype("<f4").tobytes())

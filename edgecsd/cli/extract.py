@@ -78,16 +78,19 @@ def command(
     """
     from edgecsd.cli.numbers import numbers
     from edgecsd.distributed import ranks
+    from edgecsd.evaluation.ground_truth import read_ground_truth
     from edgecsd.gallery.extract import extract
     from edgecsd.models.frozen_forward import parse_engine
+    from edgecsd.photos.finding import find_images
     from edgecsd.photos.views import parse_strength
 
+    photos = find_images(images, split=split)
+    if ground_truth is not None:
+        photos = read_ground_truth(ground_truth).query_images(photos)
     store = extract(
-        images,
+        photos,
         gallery_model,
         out,
-        split=split,
-        ground_truth=ground_truth,
         weights=weights,
         gallery_size=gallery_size,
         preprocess=preprocess,

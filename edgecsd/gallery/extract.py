@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from edgecsd.distributed import ranks
 from edgecsd.errors import BadInputError, validation_text
-from edgecsd.evaluation.ground_truth import read_ground_truth
 from edgecsd.features.shards import require_dtype
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import KIND, FeatureStore, Items, write_store
@@ -33,7 +32,6 @@ def extract(
     out: Path,
     *,
     split: str | None = None,
-    ground_truth: Path | None = None,
     weights: Path | None = None,
     gallery_size: int | None = None,
     preprocess: Path | None = None,
@@ -69,8 +67,6 @@ def extract(
     if out.exists() and overwrite:
         require_free(out, KIND, overwrite=True, read=(whitening,))
     image_set = images if isinstance(images, ImageSet) else find_images(images, split=split)
-    if ground_truth is not None:
-        image_set = read_ground_truth(ground_truth).query_images(image_set)
     if isinstance(gallery_model, str):
         model = load_gallery_model(
             gallery_model, weights=weights, size=gallery_size, preprocess=preprocess, scales=scales

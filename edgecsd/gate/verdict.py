@@ -12,8 +12,6 @@ from edgecsd.gate.gates import Gate, Judgement, Verdict
 from edgecsd.gate.judging import judge
 from edgecsd.gate.thresholds import choose_thresholds, read_thresholds
 
-__all__ = ["CheckResult", "gate", "judge"]
-
 SCHEMA_VERSION = 1
 
 

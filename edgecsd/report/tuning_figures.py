@@ -1,4 +1,4 @@
-"""Figures of a precision search: size and CPU time against what retrieval loses, and what each layer costs in 8 bit."""
+"""Figures of a precision search (size and CPU time against lost retrieval, cost of each layer) and of index tuning."""
 
 from __future__ import annotations
 
@@ -89,10 +89,10 @@ def layers_figure(layers: Sequence[tuple[str, float]], in_float: frozenset[str])
     return figure
 
 
-Point = tuple[str, float, float, float]  # candidate, milliseconds, recall by query model, by gallery model
+Candidate = tuple[str, float, float, float]  # candidate, milliseconds, recall by query model, by gallery model
 
 
-def tuning_figure(points: Sequence[Point], target: float, chosen: Point | None) -> Figure:
+def tuning_figure(points: Sequence[Candidate], target: float, chosen: Candidate | None) -> Figure:
     """Each candidate as a line over its depths, filled for the query model and hollow for the gallery model."""
     names = list(dict.fromkeys(point[0] for point in points))
     with look():

@@ -115,7 +115,7 @@ class TargetModule(Protocol):
 def target_module(target: Target) -> TargetModule:
     """The module of a target; it loads that target's converter and runtime, or raises MissingBackendError."""
     with quiet_conversion(f"loading what {target} needs"):  # coremltools and LiteRT talk while they are imported
-        module: Any = importlib.import_module(f"edgecsd.targets.{target}_target")
+        module: Any = importlib.import_module(f"edgecsd.targets.{target}.target")
     return module  # type: ignore[no-any-return]
 
 

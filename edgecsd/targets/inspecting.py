@@ -146,7 +146,7 @@ def _require_room(result: Inspection) -> None:
 def _description(target: Target, path: Path) -> Description:
     target_module(target)  # names the extra where the target's library is not installed
     with quiet_conversion(f"reading {path}"):
-        module: Any = importlib.import_module(f"edgecsd.targets.{target}_describe")
+        module: Any = importlib.import_module(f"edgecsd.targets.{target}.describe")
         description: Description = module.describe(path)
     return description
 

@@ -41,8 +41,6 @@ from edgecsd.training.run_folder import DistillResult, Stage, check_run, describ
 from edgecsd.training.settings import DistillConfig
 from edgecsd.training.training_set import TrainingSet, make_training_set
 
-__all__ = ["DistillResult", "Stage", "distill"]
-
 FEW_ANCHORS = 1024  # below it, unequal temperatures pull the query model away from the gallery features
 Floats = NDArray[np.float32]
 

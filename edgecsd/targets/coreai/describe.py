@@ -12,7 +12,7 @@ from typing import Any
 from edgecsd.targets.coreai.asset import PROGRAM, damaged, own_metadata, read_about
 from edgecsd.targets.description import SCALES, UNREAD, Description, Value, WeightCount, Weights, by_count
 
-READER = Path(__file__).with_name("coreai_reading.py")
+READER = Path(__file__).with_name("reading.py")
 _TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "f64": "fp64"}
 
 

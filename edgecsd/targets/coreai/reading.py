@@ -1,6 +1,6 @@
 """Reads a Core AI program in a process of its own, for the compiler aborts on what it cannot read. Needs coreai-core.
 
-    python -P coreai_reading.py FILE.aimodel
+    python -P reading.py FILE.aimodel
 
 prints one line of JSON: inputs and outputs (name, type, shape), operators with counts, also of those on 8-bit
 values, constants (the operator that

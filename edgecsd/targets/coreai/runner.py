@@ -23,7 +23,7 @@ from edgecsd.errors import BadInputError, DamagedFileError, EdgecsdError
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME, OneByOne
 from edgecsd.targets.coreai.asset import read_about
 
-WORKER = Path(__file__).with_name("coreai_worker.py")
+WORKER = Path(__file__).with_name("worker.py")
 
 
 class RuntimeProcess:

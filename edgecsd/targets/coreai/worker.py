@@ -1,6 +1,6 @@
 """Runs a Core AI artifact in a process of its own, whatever that process ends by. Needs coreai-core and numpy alone.
 
-    python -P coreai_worker.py FILE.aimodel
+    python -P worker.py FILE.aimodel
 
 answers on stdout with one line of JSON (names, shapes and types of input and output), then for every (1, S, S, 3) uint8
 image on stdin with (1, D) little-endian float32, until stdin ends.

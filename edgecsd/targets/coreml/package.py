@@ -1,4 +1,4 @@
-"""Whether the weights that a Core ML program names lie in its weight file: nothing else reads them before a device."""
+"""A Core ML package on disk: opened, its program read, and its weights found in their file or refused as damaged."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edgecsd.errors import DamagedFileError
+from edgecsd.errors import DamagedFileError, missing_extra
 from edgecsd.targets.description import packed_bytes
+
+try:
+    import coremltools
+except ImportError as error:
+    raise missing_extra(error.name or "coremltools", "coreml") from None
 
 MODEL_PATH = "@model_path/"  # in a program: the folder of its model.mlmodel
 HEADER = struct.Struct("<IIQQ")  # mark, type, bytes of data, where they begin

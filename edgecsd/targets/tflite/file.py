@@ -1,16 +1,21 @@
-"""edgecsd/targets/tflite/file.py"""
+"""The bytes of a TFLite file: read whole, or refused as damaged."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from edgecsd.errors import BadInputError, DamagedFileError
+from edgecsd.errors import BadInputError, DamagedFileError, missing_extra
+
+try:
+    from ai_edge_litert import schema_py_generated as schema
+except ImportError as error:
+    raise missing_extra(error.name or "ai-edge-litert", "tflite") from None
 
 FILE_IDENTIFIER = b"TFL3"
 
 
-def _read_whole(path: Path) -> bytes:
+def read_whole(path: Path) -> bytes:
     """The file's bytes, after a look at what the runtime trusts blindly: that every buffer lies inside the file."""
     try:
         data = path.read_bytes()

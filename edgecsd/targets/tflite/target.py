@@ -14,7 +14,7 @@ from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME, OneByOne, no_metadata
 from edgecsd.targets.metadata import METADATA_KEY, ArtifactMetadata
-from edgecsd.targets.tflite.file import _read_whole, damaged
+from edgecsd.targets.tflite.file import damaged, read_whole
 
 if TYPE_CHECKING:
     from edgecsd.targets.deploy import DeployModel
@@ -68,7 +68,7 @@ def convert(
 
 def read_metadata_json(path: Path) -> str:
     """The JSON in the buffer that the model's metadata entry "edgecsd" points to."""
-    data = _read_whole(path)
+    data = read_whole(path)
     try:
         model = schema.Model.GetRootAs(data, 0)
         for entry in (model.Metadata(i) for i in range(model.MetadataLength())):
@@ -83,7 +83,7 @@ class TfliteRunner(OneByOne):
     """A TFLite artifact in LiteRT's interpreter, on the CPU (XNNPACK)."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        data = _read_whole(path)
+        data = read_whole(path)
         with quiet_conversion(f"loading {path}"):  # the interpreter tells of its delegate on stderr
             try:
                 self._interpreter = Interpreter(model_content=data, num_threads=threads)

@@ -16,7 +16,3 @@ anchors, g itself first. All are pure functions, means over the batch, computed 
 
 `Order` (terms of the csd losses) and `REFUSED` (methods that need more than features, with the reason) load no torch.
 """
-
-from edgecsd.training.choices import REFUSED, Order
-
-__all__ = ["REFUSED", "Order"]

@@ -20,7 +20,6 @@ from edgecsd.index.engines.milvus.collection import open_collection
 from edgecsd.index.engines.milvus.server import (
     LONGEST,
     Manifest,
-    MilvusException,
     asking,
     connect,
     count_rows,
@@ -148,6 +147,8 @@ def _difference(found: Manifest, wanted: Manifest, address: MilvusAddress, store
 def _load(client: Any, address: MilvusAddress, manifest: Manifest, reporter: Reporter) -> None:
     """Milvus Lite writes the files of an index in place: one that a killed process left half written cannot be loaded,
     and is made anew from the rows."""
+    from pymilvus.exceptions import MilvusException
+
     try:
         client.load_collection(address.collection)
     except MilvusException:

@@ -36,10 +36,6 @@ try:
 except ImportError:
     raise missing_extra("pymilvus", "milvus") from None
 
-__all__ = [
-    "LONGEST", "NAMES", "Manifest", "MilvusException", "asking", "connect", "count_rows", "create_collection",
-    "create_index", "read_manifest",
-]  # fmt: skip
 
 KIND = "gallery collection"
 SCHEMA_VERSION = 1

@@ -30,7 +30,7 @@ from edgecsd.training.network_stage import NetworkTraining
 from edgecsd.training.objective import Objective
 from edgecsd.training.run_folder import DistillResult
 
-PROGRAM = Path(__file__).with_name("distillations.py")
+PROGRAM = Path(__file__).parents[1] / "distillations.py"
 
 
 class Listener(Silent):

@@ -24,7 +24,7 @@ from edgecsd.index.building import build_index
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

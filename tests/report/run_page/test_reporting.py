@@ -24,7 +24,7 @@ from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.finding import find_images
 from edgecsd.report.run_page.report import ReportOptions, ReportResult, report
 
-sys.path.insert(0, str(Path(__file__).parent / "report"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from figure_checks import PageReader, ink
 
 HOSTILE = '"><script>alert(1)<b>.jpg'

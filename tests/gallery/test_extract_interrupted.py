@@ -42,7 +42,7 @@ edgecsd.gallery.extract.extract(photos, SlowGallery(), out, views=1, batch_size=
 
 
 def start(photos: Path, out: Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-c", WORKER, str(photos), str(out)]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
@@ -113,7 +113,7 @@ except OSError as error:
 @pytest.mark.parametrize(("limit", "parts"), [(100, 0), (2_000, 0), (5_000, 6), (1_000_000, 6)])
 def test_a_full_disk_at_any_point_leaves_no_store(photos: Path, tmp_path: Path, limit: int, parts: int) -> None:
     """No file may grow beyond `limit` bytes: the settings, the first part or the vectors fail, or nothing does."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-B", "-c", LIMITED, str(photos), str(tmp_path / "s"), str(limit)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -40,7 +40,7 @@ main()
 def torchrun(processes: int, photos: Path, out: Path, dies: int | None = None) -> subprocess.CompletedProcess[str]:
     program = out.parent / "program.py"
     program.write_text(PROGRAM)
-    tests = str(Path(__file__).parent)
+    tests = str(Path(__file__).parents[1])
     environment = {
         **os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1", "DIES": "" if dies is None else str(dies),
     }  # fmt: skip

@@ -47,7 +47,7 @@ def make():
 
 def environment(**changes: str) -> dict[str, str]:
     """One thread each: spinning threads of many processes on two cores make seconds into minutes."""
-    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **changes}
 
 
