@@ -35,7 +35,7 @@ from edgecsd.check.check import check
 from edgecsd.check.pairing import CheckOptions
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import write_json
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.engines.faiss.folder import open_folder
 from edgecsd.models.embedding import embed_images
 from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.finding import find_images
@@ -76,7 +76,7 @@ def run_bare(work: Path, index: Path) -> dict[str, Any]:
     photos, run = find_images(work / "photos"), work / "run"
     embed_images(photos, ArtifactEmbedder(run / "exports" / "tiny-fp32.onnx", threads=1))
     embed_images(photos, QueryModelEmbedder(load_query_model(run)))
-    opened = GalleryIndex.open(index)
+    opened = open_folder(index)
     return {"peak_mb": peak_mb(), "count": len(opened.ids)}
 
 

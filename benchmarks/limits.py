@@ -144,7 +144,7 @@ def building(store: Path, rows: int, kind: str) -> dict[str, Any]:
     import faiss
 
     from edgecsd.features.store import FeatureStore
-    from edgecsd.index.building import build_index
+    from edgecsd.index.engines.faiss.building import build_index
 
     faiss.omp_set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="edgecsd-limits-") as folder:

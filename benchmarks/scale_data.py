@@ -13,7 +13,7 @@ from PIL import Image
 from edgecsd.exporting.export import export
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
 from edgecsd.models.embedding import embed_images
 from edgecsd.models.query import QueryModelEmbedder, create_query_model, load_query_model, save_query_model
 from edgecsd.photos.contract import Preprocess

@@ -142,7 +142,7 @@ def indexing(folder: Path, kind: str) -> dict[str, float]:
     import faiss
 
     from edgecsd.features.store import FeatureStore
-    from edgecsd.index.building import build_index
+    from edgecsd.index.engines.faiss.building import build_index
 
     faiss.omp_set_num_threads(1)
     store = FeatureStore.open(folder)

@@ -27,8 +27,8 @@ from service_load import Clients, K, batches_so_far, cpu_seconds, resident_mb, s
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import Items, write_store
 from edgecsd.files.whole import write_json
-from edgecsd.index.building import build_index
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.engines.faiss.building import build_index
+from edgecsd.index.gallery_index import GalleryIndex
 
 TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds; what the system counts a process's CPU time in
 

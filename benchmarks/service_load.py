@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.serve.handshake import HEADER
 
 TOKEN = "token-of-the-benchmark"

@@ -10,7 +10,7 @@ from edgecsd.check.check import check
 from edgecsd.cli.console import ConsoleReporter
 from edgecsd.exporting.export import export
 from edgecsd.gallery.extract import extract
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
 from edgecsd.training.distill import distill
 
 photos, out = Path(sys.argv[1]), Path(sys.argv[2])

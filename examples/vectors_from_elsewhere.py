@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from edgecsd.gallery.import_features import import_features
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
 
 vectors, ids, out = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 

@@ -9,10 +9,11 @@ import numpy as np
 
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
+from edgecsd.index.engines.faiss.folder import open_folder, write_items, write_manifest
 from edgecsd.index.engines.faiss.index import make_engine
 from edgecsd.index.engines.faiss.storing import MAIN, write_faiss
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.kinds import IndexType
-from edgecsd.index.opened import GalleryIndex, write_items, write_manifest
 
 DIM, COUNT = 32, 600
 
@@ -58,4 +59,4 @@ def forge(
     write_faiss(index, out / MAIN)
     write_items(out, named, [""] * len(named))
     write_manifest(out, kind, parameters, store.space, len(held))
-    return GalleryIndex.open(out)
+    return open_folder(out)

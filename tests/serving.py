@@ -15,8 +15,8 @@ import numpy as np
 
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import Items, write_store
-from edgecsd.index.building import build_index
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.engines.faiss.building import build_index
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.serve.application import Service, make_application
 from edgecsd.serve.handshake import HEADER
 from edgecsd.serve.server import make_server

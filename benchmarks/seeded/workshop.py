@@ -21,7 +21,7 @@ from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.files.whole import replace_whole
 from edgecsd.gallery.extract import extract
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
 from edgecsd.models.gallery.loading import load_gallery_model
 from edgecsd.models.gallery.model import GalleryModel
 from edgecsd.models.query import QueryModel, load_query_model

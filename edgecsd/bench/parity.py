@@ -20,7 +20,7 @@ from edgecsd.targets.artifact import load_runner
 from edgecsd.targets.metadata import ArtifactMetadata
 
 if TYPE_CHECKING:
-    from edgecsd.index.opened import GalleryIndex
+    from edgecsd.index.gallery_index import GalleryIndex
 
 
 Floats = NDArray[np.float32]

@@ -14,7 +14,7 @@ from edgecsd.errors import BadInputError, IncompatibleError, first_line
 from edgecsd.features.space import require_same_space
 from edgecsd.features.store import FeatureStore
 from edgecsd.index.addresses import MilvusAddress
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.opening import open_index
 from edgecsd.models.embedding import embed_images
 from edgecsd.models.gallery.loading import load_gallery_model

@@ -15,8 +15,8 @@ from edgecsd.files.columns import Column
 from edgecsd.gate.evidence import LinkEvidence
 from edgecsd.gate.facts import LinkName
 from edgecsd.index.exact import Floats, Rows, StoredVectors, exact_neighbours, store_blocks, store_rows, without_own
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.kinds import SEARCH_PARAMETER, IndexType
-from edgecsd.index.opened import GalleryIndex
 
 SCORE_ENTRIES = 1 << 24  # similarities held at once: 64 MB
 FEWEST_ROWS, MOST_ROWS = 256, 16_384  # gallery vectors multiplied at once

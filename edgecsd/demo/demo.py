@@ -24,8 +24,8 @@ from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import size_bytes, write_json
 from edgecsd.gallery.extract import extract
 from edgecsd.gate.verdict import CheckResult
-from edgecsd.index.building import build_index
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.engines.faiss.building import build_index
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.models.backbones import create_backbone, to_input
 from edgecsd.models.embedding import embed_store_items
 from edgecsd.models.query import QueryModelEmbedder, load_query_model

@@ -12,8 +12,8 @@ from edgecsd.evaluation.benchmark import DEPTHS, Benchmark, Figures, judged_rows
 from edgecsd.evaluation.ranking import NOWHERE, Found
 from edgecsd.features.space import require_same_space
 from edgecsd.features.store import FeatureStore
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.kinds import IndexType
-from edgecsd.index.opened import GalleryIndex
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

@@ -13,7 +13,7 @@ from edgecsd.errors import BadInputError, ImageReadError
 from edgecsd.golden.choosing import STORED
 from edgecsd.golden.signatures import INPUT_MISTAKES, mistaken_tensors
 from edgecsd.index.exact import without_own
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.metrics.bootstrap import Interval, bootstrap_interval
 from edgecsd.metrics.retrieval import share_kept
 from edgecsd.photos.contract import Preprocess

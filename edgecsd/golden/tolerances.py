@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgecsd.gate.thresholds import DEFAULT_THRESHOLDS
 from edgecsd.golden.pack import Tolerances
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.metrics.retrieval import share_kept
 from edgecsd.quantisation.precisions import CLOSENESS, Precision
 

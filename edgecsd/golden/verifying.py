@@ -13,7 +13,7 @@ from edgecsd.errors import IncompatibleError
 from edgecsd.files.whole import sha256_file
 from edgecsd.gate.facts import GoldenFacts
 from edgecsd.golden.pack import GoldenItem, GoldenPack, read_embedding, read_pack, read_tensor
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.metrics.retrieval import cosines
 from edgecsd.photos.decoding import decode_image
 from edgecsd.targets.artifact import ArtifactEmbedder

@@ -22,7 +22,7 @@ from edgecsd.golden.for_apps import read_me, write_self_tests
 from edgecsd.golden.pack import KIND, MANIFEST, READABLE_VERSIONS, ArtifactPart, GoldenItem, GoldenPack
 from edgecsd.golden.signatures import GRID, Mistaken, mistaken_tensors, samples, smallest_difference
 from edgecsd.golden.tolerances import measure_tolerances
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.opening import open_index
 from edgecsd.models.query import load_query_model
 from edgecsd.photos.finding import find_images

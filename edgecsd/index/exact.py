@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgecsd.features.shards import let_go
 from edgecsd.features.store import FeatureStore
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.gallery_index import GalleryIndex
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgecsd.index.addresses import MilvusAddress, index_place
 
 if TYPE_CHECKING:
-    from edgecsd.index.opened import GalleryIndex
+    from edgecsd.index.gallery_index import GalleryIndex
 
 
 def open_index(place: Path | str | MilvusAddress) -> GalleryIndex:
@@ -18,6 +18,6 @@ def open_index(place: Path | str | MilvusAddress) -> GalleryIndex:
         from edgecsd.index.engines.milvus.collection import open_collection
 
         return open_collection(found)
-    from edgecsd.index.opened import GalleryIndex
+    from edgecsd.index.engines.faiss.folder import open_folder
 
-    return GalleryIndex.open(found)
+    return open_folder(found)

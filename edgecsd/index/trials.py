@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.files.json_lines import JsonLog, has_other_header
+from edgecsd.index.engines.faiss.folder import faiss_of
 from edgecsd.index.engines.faiss.index import one_thread
 from edgecsd.index.exact import without_own
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.kinds import IndexType
-from edgecsd.index.opened import GalleryIndex
 from edgecsd.metrics.retrieval import overlap_at
 
 TIMED_QUERIES = 200  # one after the other, as they come from phones
@@ -113,7 +114,7 @@ def measure(
     index: GalleryIndex, candidate: Candidate, search: dict[str, int], queries: Queries, usual: Queries, seconds: float
 ) -> Trial:
     """One trial. usual: the same photos by the gallery model."""
-    index.engine.set_search(index.type, {**index.parameters, **search})
+    faiss_of(index).set_search(index.type, {**index.parameters, **search})
     k = queries.wanted.shape[1]
     with one_thread():
         times = _times(index, queries.vectors, k)

@@ -26,10 +26,11 @@ from edgecsd.errors import BadInputError
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding_out
 from edgecsd.files.whole import remove, replace_whole, write_json
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
+from edgecsd.index.engines.faiss.folder import faiss_of, open_folder, set_search_parameters
 from edgecsd.index.exact import exact_neighbours, store_blocks, without_own
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.kinds import IndexType
-from edgecsd.index.opened import GalleryIndex, set_search_parameters
 from edgecsd.index.query_vectors import Floats, QueryVectors
 from edgecsd.index.trials import (
     BISECTIONS,
@@ -189,7 +190,7 @@ class _Tuning:
         reached: dict[str, tuple[Recall, Recall]] = {}
         for trial in {each.name: each for each in (chosen, naive) if each is not None}.values():
             index = self._build(names[trial.candidate])
-            index.engine.set_search(index.type, {**index.parameters, **trial.search})
+            faiss_of(index).set_search(index.type, {**index.parameters, **trial.search})
             held_out = (each.subset(self.held_out) for each in (self.by_query_model, self.by_gallery_model))
             ours, usual = (Recall.of(shares_found(index, each)) for each in held_out)
             reached[trial.name] = (ours, usual)
@@ -255,7 +256,7 @@ class _Tuning:
         """The candidate's index; kept until the end, so that a run that goes on need not build it again."""
         folder = self._folder(candidate)
         if (folder / "seconds").exists():
-            return GalleryIndex.open(folder / CHOSEN)
+            return open_folder(folder / CHOSEN)
         mixed = self.queries.query_model[self.tuned] if candidate.mixed else None
         begun = time.perf_counter()
         folder.mkdir(parents=True, exist_ok=True)

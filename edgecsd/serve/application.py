@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from edgecsd.errors import ImageReadError, validation_text
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.serve.batching import Batcher
 from edgecsd.serve.guard import Guard
 from edgecsd.serve.handshake import QueryVectorError, SpaceHandshake, SpaceMismatchError

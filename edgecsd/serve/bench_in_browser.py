@@ -86,7 +86,7 @@ def served_page(
     from edgecsd.serve.server import listen, make_server  # first of all: it says which extra is missing
 
     from edgecsd.features.store import Items, write_store  # isort: skip
-    from edgecsd.index.building import build_index
+    from edgecsd.index.engines.faiss.building import build_index
     from edgecsd.serve.application import Service, make_application
     from edgecsd.serve.assets import runtime_files
     from edgecsd.serve.limits import Limits

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgecsd import __version__
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.serve.handshake import HEADER
 from edgecsd.serve.limits import Limits
 from edgecsd.serve.queries import JSON, RAW, K

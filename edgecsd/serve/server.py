@@ -16,7 +16,7 @@ from pathlib import Path
 from edgecsd.bench.parity import NeighbourIndex
 from edgecsd.errors import BadInputError, missing_extra
 from edgecsd.features.space import require_same_space
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.opening import open_index
 from edgecsd.photos.finding import find_images
 from edgecsd.progress import SILENT, Reporter

@@ -101,7 +101,7 @@ class Codebook:
 
 def learn(store: FeatureStore, size: int) -> Codebook:
     """A codebook of `size` bytes a vector, by k-means over the store's vectors, or a sample of many."""
-    from edgecsd.index.building import sample_of
+    from edgecsd.index.engines.faiss.building import sample_of
     from edgecsd.index.engines.faiss.clustering import product_codebooks  # faiss: only where it is needed
 
     if size < 1 or store.space.dim % size:

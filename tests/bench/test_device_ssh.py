@@ -25,7 +25,7 @@ from edgecsd.bench.run import bench
 from edgecsd.bench.schema import Status
 from edgecsd.errors import BadInputError, IncompatibleError, MissingBackendError
 from edgecsd.features.store import FeatureStore, Items, write_store
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
 from edgecsd.targets.artifact import read_metadata
 
 SHORT: dict[str, Any] = {"threads": [1], "min_runs": 12, "min_seconds": 0.05}

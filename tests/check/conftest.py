@@ -12,7 +12,7 @@ from edgecsd.check.check import check
 from edgecsd.exporting.export import export
 from edgecsd.features.store import FeatureStore
 from edgecsd.gate.verdict import CheckResult
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
 
 
 @pytest.fixture(scope="session")

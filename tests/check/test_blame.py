@@ -20,7 +20,7 @@ from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gate.facts import LinkName
 from edgecsd.gate.gates import Gate, Verdict
 from edgecsd.gate.verdict import CheckResult
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
 from edgecsd.models.query import load_query_model, save_query_model
 
 

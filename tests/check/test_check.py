@@ -22,7 +22,7 @@ from edgecsd.gate.facts import LinkName
 from edgecsd.gate.gates import Gate, Verdict
 from edgecsd.gate.thresholds import DEFAULT_THRESHOLDS
 from edgecsd.gate.verdict import CheckResult, gate
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
 from edgecsd.models.query import load_query_model
 from edgecsd.photos.decoding import read_image
 from edgecsd.photos.finding import find_images

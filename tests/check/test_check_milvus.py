@@ -21,9 +21,9 @@ from edgecsd.evaluation.evaluate import evaluate
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gate.verdict import CheckResult
 from edgecsd.index.addresses import MilvusAddress
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
+from edgecsd.index.engines.faiss.folder import open_folder
 from edgecsd.index.engines.milvus.push import push
-from edgecsd.index.opened import GalleryIndex
 from edgecsd.index.opening import open_index
 from edgecsd.serve.application import Service
 from edgecsd.serve.limits import Limits
@@ -141,7 +141,7 @@ def test_evaluate_refuses_an_index_of_other_items(tmp_path: Path, pixel_store: F
 def test_the_service_answers_the_same(address: MilvusAddress, folder: Path, pixel_store: FeatureStore) -> None:
     answers = []
     queries = pixel_store.vectors()[:4]
-    for index in (open_index(address), GalleryIndex.open(folder / "gallery.index")):
+    for index in (open_index(address), open_folder(folder / "gallery.index")):
         with running(Service(index, None, Limits())) as root, client(root, index.space.fingerprint) as asking:
             answer = asking.post("/search", json={"embeddings": queries.tolist(), "k": 5})
             assert answer.status_code == 200, answer.text

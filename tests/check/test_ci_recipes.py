@@ -21,7 +21,7 @@ import yaml
 from edgecsd import cli
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RECIPES = ("github.yml", "gitlab.yml")

@@ -19,7 +19,7 @@ from edgecsd.check.pairing import CheckOptions, gallery_features
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.gallery.extract import extract
 from edgecsd.gate.gates import Verdict
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
 from edgecsd.models.query import load_query_model, save_query_model
 from edgecsd.photos.finding import find_images
 from edgecsd.progress import SILENT

@@ -20,7 +20,7 @@ from edgecsd.exporting.recipes import RECIPES
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding
 from edgecsd.gallery.extract import extract
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 

@@ -14,7 +14,7 @@ from edgecsd.errors import BadInputError
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gallery.import_features import import_features
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
 
 NAMES = [f"shop/{row}.jpg" for row in range(10)]
 

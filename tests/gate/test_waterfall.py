@@ -19,7 +19,7 @@ from edgecsd.gate.gates import Verdict
 from edgecsd.gate.judging import judge
 from edgecsd.gate.thresholds import DEFAULT_THRESHOLDS
 from edgecsd.gate.waterfall import MAP, OVERLAP, RECALL_1, RECALL_K, relative_loss, waterfall
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
 from edgecsd.index.exact import without_own
 
 W8A8 = DEFAULT_THRESHOLDS["w8a8"]  # type: ignore[index]

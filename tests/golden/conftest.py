@@ -10,7 +10,7 @@ from distillations import config, run
 from edgecsd.exporting.export import export
 from edgecsd.features.store import FeatureStore
 from edgecsd.golden.writing import write_golden_pack
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 from galleries import DIM, clustered, make_store, unit
 
 from edgecsd.golden.costs import measure_costs
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
 from edgecsd.index.kinds import IndexType
 from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.decoding import decode_image

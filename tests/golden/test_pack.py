@@ -19,8 +19,8 @@ from edgecsd.golden.pack import read_pack
 from edgecsd.golden.tolerances import noisy
 from edgecsd.golden.verifying import verify
 from edgecsd.golden.writing import write_golden_pack
-from edgecsd.index.building import build_index
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.engines.faiss.building import build_index
+from edgecsd.index.engines.faiss.folder import open_folder
 from edgecsd.photos.decoding import decode_image
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.pixel_mistakes.mistakes import MISTAKES
@@ -30,7 +30,7 @@ from edgecsd.targets.artifact import load_runner
 
 def test_every_expected_value_is_what_the_file_and_the_index_give(golden: Path) -> None:
     pack, runner = read_pack(golden / "pack"), load_runner(golden / "model.onnx")
-    index, contract = GalleryIndex.open(golden / "gallery.index"), pack.artifact.metadata.preprocess
+    index, contract = open_folder(golden / "gallery.index"), pack.artifact.metadata.preprocess
     assert pack.artifact.sha256 == sha256_file(golden / "model.onnx") and len(pack.items) == 8
     for item in pack.items:
         image = decode_image((golden / "pack" / item.photo).read_bytes(), item.photo)
@@ -76,7 +76,7 @@ def test_costs_are_those_of_a_slow_count(golden: Path, photos: Path) -> None:
     assert costs is not None and costs.photos == 12 and costs.k == 5
     lost = [cost.overlap_lost for cost in costs.mistakes]
     assert lost == sorted(lost, reverse=True) and all(0 <= points <= 100 for points in lost)
-    runner, index = load_runner(golden / "model.onnx"), GalleryIndex.open(golden / "gallery.index")
+    runner, index = load_runner(golden / "model.onnx"), open_folder(golden / "gallery.index")
     contract = read_pack(golden / "pack").artifact.metadata.preprocess
     overlaps, firsts = [], []
     names = [index.ids[round(place)] for place in np.linspace(0, 23, 12)]

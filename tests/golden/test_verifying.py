@@ -24,7 +24,7 @@ from edgecsd.gate.judging import judge
 from edgecsd.gate.thresholds import DEFAULT_THRESHOLDS
 from edgecsd.gate.verdict import gate
 from edgecsd.golden.verifying import verify
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.engines.faiss.folder import open_folder
 from edgecsd.photos import contract as preprocess
 from edgecsd.photos.contract import Interpolation
 from edgecsd.quantisation.precisions import Precision
@@ -34,7 +34,7 @@ Image = preprocess.Image
 
 
 def facts(golden: Path) -> GoldenFacts:
-    return verify(golden / "pack", golden / "model.onnx", index=GalleryIndex.open(golden / "gallery.index"))
+    return verify(golden / "pack", golden / "model.onnx", index=open_folder(golden / "gallery.index"))
 
 
 def failed(found: GoldenFacts) -> dict[str, str]:

@@ -20,7 +20,7 @@ from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.files.whole import sha256_file
 from edgecsd.golden.pack import read_pack
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.whole_photo import ANY_SIZE
 

@@ -19,10 +19,11 @@ from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.files.whole import sha256_file
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
+from edgecsd.index.engines.faiss.folder import open_folder
 from edgecsd.index.engines.faiss.index import vectors_of_faiss_file
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.kinds import IndexType, index_parameters
-from edgecsd.index.opened import GalleryIndex
 
 
 def make_store(path: Path, vectors: np.ndarray) -> FeatureStore:
@@ -88,7 +89,7 @@ def test_approximate_types(
     tmp_path: Path,
 ) -> None:
     built = build_index(store, tmp_path / "x.index", type=kind, **options)
-    opened = GalleryIndex.open(tmp_path / "x.index")
+    opened = open_folder(tmp_path / "x.index")
     assert opened.parameters == built.parameters == expected and opened.type.value == kind
     least = {"ivfpq": 0.4, "ivf": 0.2, "hnsw": 0.95}[kind]
     assert recall(opened, flat, unit(30, seed=2)) >= least
@@ -115,7 +116,7 @@ def test_search_parameters_take_effect(store: FeatureStore, flat: GalleryIndex, 
     queries, reached = unit(40, seed=3), []
     for nprobe in (1, 4, 20):
         build_index(store, tmp_path / f"{nprobe}.index", type="ivf", nlist=20, nprobe=nprobe)
-        reached.append(recall(GalleryIndex.open(tmp_path / f"{nprobe}.index"), flat, queries))
+        reached.append(recall(open_folder(tmp_path / f"{nprobe}.index"), flat, queries))
     assert reached[0] < reached[1] < reached[2] == 1.0
     narrow = build_index(store, tmp_path / "narrow.index", type="hnsw", links=2, ef_construction=4, ef_search=1)
     wide = build_index(store, tmp_path / "wide.index", type="hnsw", links=2, ef_construction=4, ef_search=200)
@@ -199,17 +200,17 @@ def test_tampered_files_are_refused(copy: Path) -> None:
     data[-3] ^= 1
     (copy / "index.faiss").write_bytes(data)
     with pytest.raises(DamagedFileError, match=r"index\.faiss: missing, or not the file that the manifest names"):
-        GalleryIndex.open(copy)
+        open_folder(copy)
     (copy / "index.faiss").unlink()
     with pytest.raises(DamagedFileError, match=r"index\.faiss: missing"):
-        GalleryIndex.open(copy)
+        open_folder(copy)
 
 
 def test_swapped_ids_are_refused(copy: Path) -> None:
     ids = pq.read_table(copy / "ids.parquet").column("id").to_pylist()
     pq.write_table(pa.table({"id": ids[::-1]}), copy / "ids.parquet")
     with pytest.raises(DamagedFileError, match=r"ids\.parquet"):
-        GalleryIndex.open(copy)
+        open_folder(copy)
 
 
 def test_wrong_contents_with_right_digests(copy: Path) -> None:
@@ -218,11 +219,11 @@ def test_wrong_contents_with_right_digests(copy: Path) -> None:
     digests = {name: sha256_file(copy / name) for name in ("index.faiss", "ids.parquet")}
     change(copy, sha256=digests)
     with pytest.raises(DamagedFileError, match="not what the manifest says"):
-        GalleryIndex.open(copy)
+        open_folder(copy)
     (copy / "index.faiss").write_bytes(b"no index at all")
     change(copy, sha256={**digests, "index.faiss": sha256_file(copy / "index.faiss")})
     with pytest.raises(DamagedFileError):
-        GalleryIndex.open(copy)
+        open_folder(copy)
 
 
 @pytest.mark.parametrize("name", ["space", "sha256", "parameters", "type", "fingerprint", "count"])
@@ -231,28 +232,28 @@ def test_an_incomplete_manifest_is_refused(name: str, copy: Path) -> None:
     del manifest[name]
     (copy / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(DamagedFileError, match=name):
-        GalleryIndex.open(copy)
+        open_folder(copy)
 
 
 def test_a_contradictory_manifest_is_refused(copy: Path, tmp_path: Path) -> None:
     change(copy, schema_version=99)
     with pytest.raises(DamagedFileError, match="schema_version 99 is unknown to this edgecsd, which reads 1"):
-        GalleryIndex.open(copy)
+        open_folder(copy)
     change(copy, schema_version=1, sha256={})
     with pytest.raises(DamagedFileError):
-        GalleryIndex.open(copy)
+        open_folder(copy)
     change(copy, sha256={n: sha256_file(copy / n) for n in ("index.faiss", "ids.parquet")}, fingerprint="es1-0")
     with pytest.raises(DamagedFileError, match="fingerprint is not that of its embedding space"):
-        GalleryIndex.open(copy)
+        open_folder(copy)
     with pytest.raises(BadInputError, match="no such gallery index"):
-        GalleryIndex.open(tmp_path / "nowhere")
+        open_folder(tmp_path / "nowhere")
 
 
 def test_search_parameters_must_be_there(store: FeatureStore, tmp_path: Path) -> None:
     build_index(store, tmp_path / "x.index", type="hnsw")
     change(tmp_path / "x.index", parameters={})
     with pytest.raises(DamagedFileError, match="ef_search"):
-        GalleryIndex.open(tmp_path / "x.index")
+        open_folder(tmp_path / "x.index")
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])

@@ -15,12 +15,12 @@ from galleries import DIM, clustered, make_store
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.files.whole import sha256_file
-from edgecsd.index import building
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss import building, storing
 from edgecsd.index.engines.faiss import index as engine
-from edgecsd.index.engines.faiss import storing
-from edgecsd.index.merging import merge_indexes
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.engines.faiss.building import build_index
+from edgecsd.index.engines.faiss.folder import open_folder
+from edgecsd.index.engines.faiss.merging import merge_indexes
+from edgecsd.index.gallery_index import GalleryIndex
 
 COUNT = 900
 IVF = {"type": "ivf", "nlist": 12, "nprobe": 12}
@@ -91,7 +91,7 @@ def test_lists_on_disk_give_the_same(
     inside = build_index(store, tmp_path / "inside.index", **KINDS[name])
     build_index(store, tmp_path / "made" / "disk.index", **KINDS[name], on_disk=1)
     shutil.move(tmp_path / "made", tmp_path / "moved")  # the folder may go anywhere
-    disk = GalleryIndex.open(tmp_path / "moved" / "disk.index")
+    disk = open_folder(tmp_path / "moved" / "disk.index")
     assert disk.parameters["on_disk"] == 1 and (disk.engine.main.ntotal, len(disk.ids)) == (COUNT, COUNT)
     for one, other in zip(inside.search(queries, 10), disk.search(queries, 10), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -105,16 +105,16 @@ def test_lists_on_disk_give_the_same(
 def test_a_changed_list_is_found_when_asked_for(store: FeatureStore, tmp_path: Path) -> None:
     path = tmp_path / "x.index"
     build_index(store, path, **IVF, on_disk=1)
-    GalleryIndex.open(path, verify=True)
+    open_folder(path, verify=True)
     lists = bytearray((path / storing.LISTS).read_bytes())
     lists[100] ^= 1
     (path / storing.LISTS).write_bytes(lists)
-    GalleryIndex.open(path)  # by its size alone
+    open_folder(path)  # by its size alone
     with pytest.raises(DamagedFileError, match=r"lists\.ivfdata: missing, or not the file"):
-        GalleryIndex.open(path, verify=True)
+        open_folder(path, verify=True)
     (path / storing.LISTS).write_bytes(lists[:-8])
     with pytest.raises(DamagedFileError, match=r"lists\.ivfdata: missing, or not the file"):
-        GalleryIndex.open(path)
+        open_folder(path)
 
 
 @pytest.mark.parametrize("name", ["ivf", "opq, refined"])
@@ -226,7 +226,7 @@ def test_merged_indexes_are_one(
     whole = build_index(store, tmp_path / "whole.index", like=tmp_path / "0.index")
     for one, other in zip(whole.search(queries, 10), merged.search(queries, 10), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
-    np.testing.assert_array_equal(first.read(np.arange(5)), GalleryIndex.open(tmp_path / "0.index").read(np.arange(5)))
+    np.testing.assert_array_equal(first.read(np.arange(5)), open_folder(tmp_path / "0.index").read(np.arange(5)))
 
 
 def test_what_cannot_be_merged(halves: tuple[FeatureStore, FeatureStore], tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.features.store import FeatureStore
 from edgecsd.index import trials as index_trials
 from edgecsd.index import tuning as index_tune
-from edgecsd.index.building import build_index
 from edgecsd.index.engines.faiss import index as engine
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.engines.faiss.building import build_index
+from edgecsd.index.engines.faiss.folder import open_folder
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.query_vectors import QueryVectors, load_query_vectors
 from edgecsd.index.trials import Recall, between
 from edgecsd.index.tuning import Prefer, candidates, tune_index
@@ -67,7 +68,7 @@ def test_the_chosen_index_reaches_the_recall_on_held_out_queries(
 ) -> None:
     result = tune_index(store, queries, tmp_path / "tuned", recall=0.9, types=["ivf"], mix=True)
     assert result.chosen is not None and result.reached
-    index = GalleryIndex.open(tmp_path / "tuned" / "gallery.index")
+    index = open_folder(tmp_path / "tuned" / "gallery.index")
     assert index.parameters["nprobe"] == result.chosen.search["nprobe"] < index.parameters["nlist"]
     tuned, held_out = queries.halves()
     assert not set(tuned) & set(held_out) and len(tuned) + len(held_out) == QUERIES
@@ -135,7 +136,7 @@ def test_lists_on_disk_are_an_index_of_their_own(store: FeatureStore, queries: Q
     disk = tune_index(store, queries, tmp_path / "tuned", recall=0.8, types=["ivf"], on_disk=True)
     assert not {trial.name for trial in held.trials} & {trial.name for trial in disk.trials}
     assert all("on disk 1" in trial.candidate for trial in disk.trials)
-    assert GalleryIndex.open(tmp_path / "tuned" / "gallery.index").parameters["on_disk"] == 1
+    assert open_folder(tmp_path / "tuned" / "gallery.index").parameters["on_disk"] == 1
 
 
 def test_nothing_reaches_the_recall(store: FeatureStore, queries: QueryVectors, tmp_path: Path) -> None:

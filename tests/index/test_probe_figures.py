@@ -14,7 +14,7 @@ from edgecsd import index as index_module
 from edgecsd.check.probes.recall import distant
 from edgecsd.check.probes.run import run_probes
 from edgecsd.features.store import FeatureStore
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
 from edgecsd.index.exact import StoredVectors, exact_neighbours, store_blocks, store_rows
 
 

@@ -20,7 +20,7 @@ import pytest
 from serving import client, random_index, unit
 
 from edgecsd.errors import BadInputError
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.serve.server import listen, serve
 
 

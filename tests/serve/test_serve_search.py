@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from serving import DIM, TOKEN, client, random_index, running, unit
 
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.serve.application import Service
 from edgecsd.serve.handshake import HEADER
 from edgecsd.serve.limits import Limits, RateLimiter

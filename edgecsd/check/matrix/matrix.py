@@ -22,7 +22,7 @@ from edgecsd.check.matrix.rollout import rollout
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features.space import require_same_space
 from edgecsd.features.store import FeatureStore
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.opening import open_index
 from edgecsd.metrics.retrieval import require_depth
 from edgecsd.models.embedding import embed_images

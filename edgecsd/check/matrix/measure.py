@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.check.matrix.result import Pairing, Update, Values
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.metrics.bootstrap import bootstrap_interval, bootstrap_intervals, paired_difference, queries_needed
 from edgecsd.metrics.retrieval import Relevance, average_precision, overlap_at
 

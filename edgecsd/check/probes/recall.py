@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from edgecsd.check.probes.result import Probe
 from edgecsd.features.store import FeatureStore
 from edgecsd.index.exact import Blocks, Floats, Rows, StoredVectors, exact_neighbours, store_blocks, store_rows, unit
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.kinds import SEARCH_PARAMETER, IndexType
-from edgecsd.index.opened import GalleryIndex
 
 DEPTH = 10
 # The lowest recall@10. Flat is exact: only ties at the cut may differ. Lists and graphs lose what a larger nprobe or

@@ -12,7 +12,7 @@ from edgecsd.check.probes.result import Probe
 from edgecsd.errors import ImageReadError
 from edgecsd.features.store import FeatureStore
 from edgecsd.index.exact import Floats, Rows, StoredVectors, store_rows, unit
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.models.gallery.model import GalleryModel, WhitenedGalleryModel
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.pixel_mistakes.diagnosis import explain_pixels, renormalising

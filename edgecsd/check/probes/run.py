@@ -16,7 +16,7 @@ from edgecsd.check.probes.reembedding import reembedding_probe
 from edgecsd.check.probes.result import ProbeResult
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features.store import FeatureStore
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.models.gallery.model import GalleryModel
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter

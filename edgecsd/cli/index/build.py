@@ -10,7 +10,7 @@ import typer
 from edgecsd.cli.console import ConsoleReporter, DefaultsToBuild, Json, Overwrite, finish, quoted
 
 if TYPE_CHECKING:
-    from edgecsd.index.opened import GalleryIndex
+    from edgecsd.index.gallery_index import GalleryIndex
 
 app = typer.Typer(
     cls=DefaultsToBuild,
@@ -56,7 +56,7 @@ def build(
 
     Example: edgecsd index gallery.store --out gallery.index --type ivf
     """
-    from edgecsd.index.building import build_index
+    from edgecsd.index.engines.faiss.building import build_index
 
     built = build_index(
         store,

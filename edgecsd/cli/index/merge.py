@@ -24,7 +24,7 @@ def command(
 
     Example: edgecsd index merge monday.index tuesday.index --out week.index
     """
-    from edgecsd.index.merging import merge_indexes
+    from edgecsd.index.engines.faiss.merging import merge_indexes
 
     merged = merge_indexes(indexes, out, on_disk=on_disk, overwrite=overwrite, reporter=ConsoleReporter())
     document = {**index_document(merged), "merged": [str(path) for path in indexes]}

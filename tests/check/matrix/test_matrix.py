@@ -22,8 +22,8 @@ from edgecsd.exporting.export import export
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gallery.extract import extract
-from edgecsd.index.building import build_index
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.engines.faiss.building import build_index
+from edgecsd.index.engines.faiss.folder import open_folder
 from edgecsd.models.query import create_query_model, save_query_model
 from edgecsd.photos.finding import find_images
 
@@ -208,7 +208,7 @@ def test_the_figures_are_those_of_the_index(result: MatrixResult, folder: Path, 
     from edgecsd.models.embedding import embed_images
     from edgecsd.targets.artifact import ArtifactEmbedder
 
-    images, index = find_images(photos), GalleryIndex.open(folder / "new.index")
+    images, index = find_images(photos), open_folder(folder / "new.index")
     vectors = embed_images(images, ArtifactEmbedder(folder / "v3.onnx")).vectors[:, 0]
     truth = FeatureStore.open(folder / "other.store").vectors()
     expected = measure("new.index", "v3.onnx", vectors, Judged(index, images.ids, truth, None, None), 5)

@@ -15,9 +15,9 @@ from edgecsd.check.probes.run import run_probes
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.features.whitening import Whitening
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
+from edgecsd.index.engines.faiss.folder import open_folder
 from edgecsd.index.kinds import IndexType
-from edgecsd.index.opened import GalleryIndex
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,7 +63,7 @@ def test_healthy_indexes_pass(kind: str, options: dict[str, int], store: Feature
     assert names == ([n for n in expected if n != "duplicates"] if kind == "ivfpq" else expected)
     assert any(reason.startswith("re-embedding: ") for reason in result.skipped)
     before = index.search(queries, 10)[1]
-    np.testing.assert_array_equal(before, GalleryIndex.open(tmp_path / "x.index").search(queries, 10)[1])
+    np.testing.assert_array_equal(before, open_folder(tmp_path / "x.index").search(queries, 10)[1])
     alone = run_probes(index)
     assert alone.passed and any("was not given" in reason for reason in alone.skipped)
 

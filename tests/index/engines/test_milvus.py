@@ -17,10 +17,10 @@ from edgecsd.cli import app
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError, MissingBackendError
 from edgecsd.features.store import FeatureStore
 from edgecsd.index.addresses import MilvusAddress, index_name, index_place
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
 from edgecsd.index.engines.milvus.push import push
 from edgecsd.index.engines.milvus.server import PROPERTY, connect
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.opening import open_index
 
 

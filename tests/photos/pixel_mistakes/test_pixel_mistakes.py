@@ -14,8 +14,8 @@ from edgecsd.check.probes.run import run_probes
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.features.whitening import Whitening
-from edgecsd.index.building import build_index
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.engines.faiss.building import build_index
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.models.gallery.function import FunctionGalleryModel
 from edgecsd.models.gallery.model import WhitenedGalleryModel, normalise
 from edgecsd.models.query import QueryModel, create_query_model

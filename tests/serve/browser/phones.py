@@ -17,7 +17,7 @@ from screens import chromium_or_skip
 from serving import TOKEN
 
 from edgecsd.errors import MissingBackendError
-from edgecsd.index.opened import GalleryIndex
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.photos.decoding import read_image
 from edgecsd.photos.images import ImageSet
 from edgecsd.serve.application import Service

@@ -18,7 +18,7 @@ from web_folder import onnx_runtime, pixels_js, served, visit
 from edgecsd.exporting.export import export
 from edgecsd.features.store import FeatureStore
 from edgecsd.golden.writing import write_golden_pack
-from edgecsd.index.building import build_index
+from edgecsd.index.engines.faiss.building import build_index
 
 # The app under test: `mistake` names what it does wrong.
 PAGE = """<!doctype html><script type="module">

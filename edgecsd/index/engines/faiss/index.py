@@ -1,6 +1,6 @@
 """faiss: indexes made and trained, added to, joined, written and read. Nothing else of edgecsd.index imports it.
 
-An index is handled as an Engine: what faiss searches, and beside the codes of type ivfpq the vectors that rank again.
+An index is handled as an FaissIndex: what faiss searches, and beside the codes of type ivfpq the vectors that rank again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, missing_extra
+from edgecsd.index.engine import INNER_PRODUCT
 from edgecsd.index.kinds import FULL_BITS, IndexType
 
 try:
@@ -26,7 +27,6 @@ Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 VERSION = faiss.__version__
-INNER_PRODUCT, L2 = faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2
 CODES = {8: "SQ8", 16: "SQfp16", FULL_BITS: "Flat"}
 LEAST_SAMPLE = 65_536  # training vectors, where the gallery has as many: 256 for each of a sub-space's 256 centroids
 LISTS_SAMPLE = 64  # training vectors an inverted list
@@ -34,7 +34,7 @@ OPQ_ITERATIONS = 10  # of learning the rotation: faiss's 50 take five times as l
 
 
 @dataclass
-class Engine:
+class FaissIndex:
     """main: a faiss index. ranking: of the same rows, what the first candidates are ranked by again, or None."""
 
     main: Any
@@ -63,13 +63,10 @@ class Engine:
         scores, rows = searched.search(queries, k)
         return scores, rows
 
-    def make_direct_map(self) -> None:
-        """The table from row to place that reading inverted lists needs."""
-        if self.ranking is None:
-            faiss.extract_index_ivf(self.main).make_direct_map()
-
-    def reconstruct_batch(self, rows: Rows) -> Floats:
+    def read(self, rows: Rows) -> Floats:
         """(n,) rows -> (n, dim) vectors as they are kept: decoded where they are codes."""
+        if self.ranking is None and has_lists(self):
+            faiss.extract_index_ivf(self.main).make_direct_map()  # from row to place in its list
         vectors: Floats = (self.ranking or self.main).reconstruct_batch(rows)
         return vectors
 
@@ -83,23 +80,23 @@ class Engine:
             self.factor = parameters["refine_factor"]
 
 
-def make_engine(kind: IndexType, parameters: Mapping[str, int], dim: int) -> Engine:
+def make_engine(kind: IndexType, parameters: Mapping[str, int], dim: int) -> FaissIndex:
     """An empty index, untrained where its type needs training."""
     codes = CODES[parameters.get("bits", FULL_BITS)]
     if kind is IndexType.HNSW:
         suffix = "" if codes == "Flat" else f"_{codes}"
         index: Any = faiss.index_factory(dim, f"HNSW{parameters['links']}{suffix}", INNER_PRODUCT)
         index.hnsw.efConstruction = parameters["ef_construction"]
-        return Engine(index)
+        return FaissIndex(index)
     if kind is IndexType.FLAT:
-        return Engine(_kept(dim, parameters.get("bits", FULL_BITS)))
+        return FaissIndex(_kept(dim, parameters.get("bits", FULL_BITS)))
     if kind is IndexType.IVF:
-        return Engine(faiss.index_factory(dim, f"IVF{parameters['nlist']},{codes}", INNER_PRODUCT))
+        return FaissIndex(faiss.index_factory(dim, f"IVF{parameters['nlist']},{codes}", INNER_PRODUCT))
     turned = f"OPQ{parameters['pq_bytes']}," if parameters.get("opq") else ""
     # "np": without polysemous codes, which nothing here searches by and which take 2.5 s a byte to train.
     index = faiss.index_factory(dim, f"{turned}IVF{parameters['nlist']},PQ{parameters['pq_bytes']}np", INNER_PRODUCT)
     refine = parameters.get("refine")
-    return Engine(index, _kept(dim, refine) if refine else None)
+    return FaissIndex(index, _kept(dim, refine) if refine else None)
 
 
 def _kept(dim: int, bits: int) -> Any:
@@ -107,7 +104,7 @@ def _kept(dim: int, bits: int) -> Any:
     return faiss.IndexFlatIP(dim) if bits == FULL_BITS else faiss.index_factory(dim, CODES[bits], INNER_PRODUCT)
 
 
-def sample_size(engine: Engine) -> int:
+def sample_size(engine: FaissIndex) -> int:
     """How many vectors training looks at; 0 where there is nothing to train."""
     if engine.main.is_trained:
         return 0
@@ -115,7 +112,7 @@ def sample_size(engine: Engine) -> int:
     return LEAST_SAMPLE if ivf is None else max(LEAST_SAMPLE, LISTS_SAMPLE * ivf.nlist)
 
 
-def train(engine: Engine, sample: Floats) -> None:
+def train(engine: FaissIndex, sample: Floats) -> None:
     """Train on vectors (n, dim)."""
     if has_lists(engine):
         ivf: Any = faiss.downcast_index(faiss.extract_index_ivf(engine.main))
@@ -136,7 +133,7 @@ def train(engine: Engine, sample: Floats) -> None:
         engine.ranking.train(sample)
 
 
-def has_lists(engine: Engine) -> bool:
+def has_lists(engine: FaissIndex) -> bool:
     """Whether the index consists of inverted lists, which can be filled in parts and joined."""
     return faiss.try_extract_index_ivf(engine.main) is not None
 

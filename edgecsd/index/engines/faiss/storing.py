@@ -20,7 +20,7 @@ import faiss as faiss_library
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.index.engines.faiss.index import Engine
+from edgecsd.index.engines.faiss.index import FaissIndex
 from edgecsd.quiet import quiet_conversion
 
 MAIN, RANKING, LISTS = "index.faiss", "ranking.faiss", "lists.ivfdata"
@@ -39,23 +39,23 @@ def write_faiss(index: Any, file: Path) -> None:
         faiss.write_index(index, faiss.PyCallbackIOWriter(handle.write))
 
 
-def write_trained(engine: Engine, folder: Path) -> None:
+def write_trained(engine: FaissIndex, folder: Path) -> None:
     """Both parts of a trained engine, which holds nothing yet."""
     write_faiss(engine.main, folder / TRAINED)
     if engine.ranking is not None:
         write_faiss(engine.ranking, folder / TRAINED_RANKING)
 
 
-def read_trained(folder: Path) -> Engine:
+def read_trained(folder: Path) -> FaissIndex:
     ranking = folder / TRAINED_RANKING
-    return Engine(_read(folder / TRAINED), _read(ranking) if ranking.exists() else None)
+    return FaissIndex(_read(folder / TRAINED), _read(ranking) if ranking.exists() else None)
 
 
-def read_engine(folder: Path, *, on_disk: bool) -> Engine:
+def read_engine(folder: Path, *, on_disk: bool) -> FaissIndex:
     """An index as it was written; on_disk: its lists and vectors stay there until a search reads them."""
     ranking = folder / RANKING
     if not on_disk:
-        return Engine(_read(folder / MAIN), _read(ranking) if ranking.exists() else None)
+        return FaissIndex(_read(folder / MAIN), _read(ranking) if ranking.exists() else None)
     # faiss would look for the lists where they were written; opening elsewhere it tells stderr.
     content = (folder / MAIN).read_bytes()
     before, after = (struct.pack("<Q", len(name)) + name for name in (LISTS.encode(), os.fsencode(folder / LISTS)))
@@ -63,24 +63,24 @@ def read_engine(folder: Path, *, on_disk: bool) -> Engine:
     if not found:
         raise ValueError(f"{MAIN} names no {LISTS}")
     main = faiss.deserialize_index(np.frombuffer(head + after + tail, np.uint8), faiss.IO_FLAG_READ_ONLY)
-    return Engine(main, faiss.read_index(str(ranking), faiss.IO_FLAG_MMAP_IFC) if ranking.exists() else None)
+    return FaissIndex(main, faiss.read_index(str(ranking), faiss.IO_FLAG_MMAP_IFC) if ranking.exists() else None)
 
 
 def _read(file: Path) -> Any:
     return faiss.read_index(str(file))
 
 
-def read_main(file: Path) -> Engine:
+def read_main(file: Path) -> FaissIndex:
     """What write_faiss wrote, as an engine."""
-    return Engine(_read(file))
+    return FaissIndex(_read(file))
 
 
-def lists_of(engine: Engine) -> Any:
+def lists_of(engine: FaissIndex) -> Any:
     """The engine's inverted lists, which live as long as it does."""
     return faiss.downcast_InvertedLists(faiss.extract_index_ivf(engine.main).invlists)
 
 
-def write_lists(engine: Engine, file: Path) -> None:
+def write_lists(engine: FaissIndex, file: Path) -> None:
     """The inverted lists alone: a part of an index."""
     with open(file, "wb") as handle:
         faiss.write_InvertedLists(lists_of(engine), faiss.PyCallbackIOWriter(handle.write))
@@ -91,7 +91,7 @@ def read_lists(file: Path) -> Any:
     return faiss.downcast_InvertedLists(faiss.read_InvertedLists(faiss.FileIOReader(str(file)), faiss.IO_FLAG_MMAP))
 
 
-def join_in_memory(trained: Engine, parts: Iterable[Any], *, shift: bool) -> Engine:
+def join_in_memory(trained: FaissIndex, parts: Iterable[Any], *, shift: bool) -> FaissIndex:
     """The trained engine with the inverted lists of all parts, copied; shift: rows of a part follow on the last's."""
     ivf = faiss.extract_index_ivf(trained.main)
     for source in parts:
@@ -107,7 +107,7 @@ def join_in_memory(trained: Engine, parts: Iterable[Any], *, shift: bool) -> Eng
     return trained
 
 
-def join_on_disk(trained: Engine, parts: Sequence[Any], lists: Path, *, shift: bool) -> Engine:
+def join_on_disk(trained: FaissIndex, parts: Sequence[Any], lists: Path, *, shift: bool) -> FaissIndex:
     """The same in a file: no list is held in memory. Raises OSError beforehand where the disk has no room for it."""
     ivf = faiss.extract_index_ivf(trained.main)
     count = sum(part.compute_ntotal() for part in parts)

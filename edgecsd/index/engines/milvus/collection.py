@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.index.addresses import MilvusAddress
-from edgecsd.index.engines.faiss.index import INNER_PRODUCT, L2
+from edgecsd.index.engine import INNER_PRODUCT, L2
 from edgecsd.index.engines.milvus.server import NAMES, Manifest, asking, connect, count_rows, read_manifest
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.kinds import SEARCH_PARAMETER, IndexType
-from edgecsd.index.opened import GalleryIndex
 
 METRICS = {"IP": INNER_PRODUCT, "COSINE": INNER_PRODUCT, "L2": L2}  # of unit vectors cosine and inner product are one
 MOST_RESULTS = 16_384  # a query, Milvus' own limit
@@ -59,7 +59,7 @@ def open_collection(address: MilvusAddress) -> GalleryIndex:
 
 @dataclass(frozen=True)
 class CollectionVectors:
-    """A collection with the face of a faiss index: what GalleryIndex asks of one."""
+    """A collection as a SearchEngine."""
 
     client: Any
     address: MilvusAddress
@@ -107,20 +107,17 @@ class CollectionVectors:
         self.ids.learn({int(hit["row"]): str(hit["entity"]["id"]) for hits in found for hit in hits})
         return found
 
-    def reconstruct_batch(self, rows: Rows) -> Floats:
+    def read(self, rows: Rows) -> Floats:
         """(n,) rows -> (n, dim) vectors as they were pushed, also where the index compresses them."""
         vectors = np.empty((len(rows), self.manifest.space.dim), np.float32)
         step = max(1, READ_BYTES // (4 * self.manifest.space.dim))
         for start in range(0, len(rows), step):
             wanted = rows[start : start + step]
-            found = {int(each["row"]): each["vector"] for each in self.read(wanted, "vector")}
+            found = {int(each["row"]): each["vector"] for each in self.fields_of(wanted, "vector")}
             vectors[start : start + step] = [found[row] for row in wanted.tolist()]
         return vectors
 
-    def make_direct_map(self) -> None:
-        """faiss needs one to read inverted lists; Milvus has the primary key."""
-
-    def read(self, rows: Rows, *fields: str) -> list[dict[str, Any]]:
+    def fields_of(self, rows: Rows, *fields: str) -> list[dict[str, Any]]:
         """The fields of the rows, in any order; rows that follow one another are asked for as a range."""
         low, high = int(rows.min()), int(rows.max())
         whole = high - low + 1 == len(rows)
@@ -173,7 +170,7 @@ class RowIds(Sequence[str]):
 
     def _block(self, first: int) -> list[str]:
         rows = np.arange(first, min(first + ID_ROWS, len(self)), dtype=np.int64)
-        found = {int(each["row"]): str(each["id"]) for each in self._vectors.read(rows, "id")}
+        found = {int(each["row"]): str(each["id"]) for each in self._vectors.fields_of(rows, "id")}
         self.learn(found)
         return [found[row] for row in rows.tolist()]
 
@@ -189,7 +186,7 @@ class Digests(Mapping[str, str]):
         known: dict[str, str] = {}
         for first in range(0, self._vectors.ntotal, ID_ROWS):
             rows = np.arange(first, min(first + ID_ROWS, self._vectors.ntotal), dtype=np.int64)
-            found = self._vectors.read(rows, "id", "digest")
+            found = self._vectors.fields_of(rows, "id", "digest")
             known |= {str(each["id"]): str(each["digest"]) for each in found if each["digest"]}
         return known
 

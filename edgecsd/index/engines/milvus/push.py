@@ -28,8 +28,8 @@ from edgecsd.index.engines.milvus.server import (
     read_manifest,
 )
 from edgecsd.index.exact import store_rows
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.kinds import IndexType, index_parameters
-from edgecsd.index.opened import GalleryIndex
 from edgecsd.progress import SILENT, Reporter
 
 FLAT_ROWS = 100_000  # up to here an exact search takes some ten milliseconds of one core

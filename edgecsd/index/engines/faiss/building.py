@@ -15,7 +15,8 @@ from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding_out, require_free
 from edgecsd.files.whole import Parts, replace_whole, save_array, sha256_file
-from edgecsd.index.engines.faiss.index import VERSION, Engine, has_lists, make_engine, sample_size, train
+from edgecsd.index.engines.faiss.folder import KIND, open_folder, write_items, write_manifest
+from edgecsd.index.engines.faiss.index import VERSION, FaissIndex, has_lists, make_engine, sample_size, train
 from edgecsd.index.engines.faiss.storing import (
     LISTS,
     MAIN,
@@ -32,8 +33,8 @@ from edgecsd.index.engines.faiss.storing import (
     write_ranking,
     write_trained,
 )
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.kinds import OPTIONS, SEARCH_PARAMETERS, IndexType, index_parameters
-from edgecsd.index.opened import KIND, GalleryIndex, write_items, write_manifest
 from edgecsd.progress import SILENT, Reporter
 
 PART_ROWS = 65_536  # added at once and kept when the step is killed: 128 MB at dimension 512
@@ -86,7 +87,7 @@ def _kind(type: str | IndexType) -> IndexType:
 
 def _as_in(like: Path, store: FeatureStore, given: dict[str, int]) -> tuple[IndexType, dict[str, int]]:
     """The type of another index, and its parameters with what may differ between the two as it is given."""
-    other = GalleryIndex.open(like)
+    other = open_folder(like)
     if other.space.fingerprint != store.space.fingerprint:
         parts = "; ".join(other.space.differences(store.space))
         raise IncompatibleError(f"--like {like}: lives in another embedding space than {store.path}: {parts}")
@@ -128,9 +129,9 @@ class _Building:
             write_items(made, self.store.items.ids, self.store.items.digests)
             write_manifest(made, self.kind, self.parameters, self.store.space, self.store.count)
         self.parts.discard()
-        return GalleryIndex.open(self.out)
+        return open_folder(self.out)
 
-    def _trained(self) -> Engine:
+    def _trained(self) -> FaissIndex:
         """An empty engine that takes vectors; what training made is kept."""
         engine, folder = make_engine(self.kind, self.parameters, self.store.space.dim), self.parts.folder
         wanted = sample_size(engine)
@@ -152,12 +153,12 @@ class _Building:
         train(engine, sample)
         return self._keep(engine)
 
-    def _keep(self, engine: Engine) -> Engine:
+    def _keep(self, engine: FaissIndex) -> FaissIndex:
         write_trained(engine, self.parts.folder)
         (self.parts.folder / "trained").touch()  # both files are whole
         return engine
 
-    def _fill_parts(self, part: Engine) -> None:
+    def _fill_parts(self, part: FaissIndex) -> None:
         """Inverted lists of a block of rows each, in files; `part` is trained, and empty afterwards."""
         folder = self.parts.folder
         with self.reporter.task("indexing", self.store.count) as advance:
@@ -173,7 +174,7 @@ class _Building:
                     part.main.reset()
                 advance(len(block))
 
-    def _join(self, trained: Engine, made: Path) -> Engine:
+    def _join(self, trained: FaissIndex, made: Path) -> FaissIndex:
         folder, numbers = self.parts.folder, range(sum(1 for _ in row_blocks(self.store)))
         if trained.ranking is not None:
             codes = (np.load(_codes(folder, number), mmap_mode="r") for number in numbers)
@@ -183,7 +184,7 @@ class _Building:
             return join_on_disk(trained, list(lists), made / LISTS, shift=False)
         return join_in_memory(trained, lists, shift=False)
 
-    def _fill(self, engine: Engine) -> Engine:
+    def _fill(self, engine: FaissIndex) -> FaissIndex:
         """Everything into one engine in memory. A graph takes long: copies of it are kept now and then."""
         kept, begun = self.parts.folder / "filled.faiss", time.monotonic()
         if kept.exists():

@@ -9,7 +9,8 @@ from pathlib import Path
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.files.places import holding_out, require_free
 from edgecsd.files.whole import replace_whole
-from edgecsd.index.engines.faiss.index import Engine, has_lists, make_engine
+from edgecsd.index.engines.faiss.folder import KIND, faiss_of, open_folder, write_items, write_manifest
+from edgecsd.index.engines.faiss.index import FaissIndex, has_lists, make_engine
 from edgecsd.index.engines.faiss.storing import (
     LISTS,
     MAIN,
@@ -24,8 +25,8 @@ from edgecsd.index.engines.faiss.storing import (
     write_faiss,
     write_ranking,
 )
+from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.kinds import SEARCH_PARAMETERS, IndexType
-from edgecsd.index.opened import KIND, GalleryIndex, write_items, write_manifest
 from edgecsd.progress import SILENT, Reporter
 
 
@@ -37,7 +38,7 @@ def merge_indexes(
 
     Raises BadInputError for types that cannot be joined, trainings that differ and items that stand in two of them.
     """
-    opened = [GalleryIndex.open(path) for path in indexes]
+    opened = [open_folder(path) for path in indexes]
     _require_alike(opened, indexes)
     first = opened[0]
     if on_disk and "nlist" not in first.parameters:
@@ -57,7 +58,7 @@ def merge_indexes(
         write_faiss(engine.main, made / MAIN)
         write_items(made, ids, digests)
         write_manifest(made, first.type, parameters, first.space, len(ids))
-    return GalleryIndex.open(out)
+    return open_folder(out)
 
 
 def _require_alike(opened: Sequence[GalleryIndex], paths: Sequence[Path]) -> None:
@@ -95,13 +96,13 @@ def _content(file: Path) -> bytes | None:
     return file.read_bytes() if file.exists() else None
 
 
-def _join(opened: Sequence[GalleryIndex], paths: Sequence[Path], made: Path, *, on_disk: bool) -> Engine:
+def _join(opened: Sequence[GalleryIndex], paths: Sequence[Path], made: Path, *, on_disk: bool) -> FaissIndex:
     first = opened[0]
     trained = (paths[0] / TRAINED).exists()
     engine = read_trained(paths[0]) if trained else make_engine(first.type, first.parameters, first.space.dim)
     if not has_lists(engine):
         for index in opened:
-            engine.main.merge_from(index.engine.main, 0)
+            engine.main.merge_from(faiss_of(index).main, 0)
         return engine
     if engine.ranking is not None:
         size = engine.ranking.code_size
@@ -109,7 +110,7 @@ def _join(opened: Sequence[GalleryIndex], paths: Sequence[Path], made: Path, *, 
             ranking_codes(path / RANKING, index.held, size) for path, index in zip(paths, opened, strict=True)
         )
         write_ranking(engine.ranking, codes, sum(index.held for index in opened), made / RANKING)
-    lists = [lists_of(index.engine) for index in opened]
+    lists = [lists_of(faiss_of(index)) for index in opened]
     if on_disk:
         return join_on_disk(engine, lists, made / LISTS, shift=True)
     return join_in_memory(engine, lists, shift=True)
