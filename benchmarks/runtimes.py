@@ -2,10 +2,10 @@
 
     python benchmarks/runtimes.py --work WORK [--places NAME ...] [--out benchmarks/results/runtimes.json]
 
-The same files as benchmarks/export.py's, each run on photos by edgecsd/bench/on_device/bench_device.py, which is what boards run,
-in each place and on this host. Numbers only: the emulated places tell nothing about time. A row fails where an
-embedding is not finite, where it is farther from the host's runtime than a golden pack lets an app be, or farther from
-torch than `edgecsd check` lets a file be; the exit code is 1 then. 4: something to install is missing. Runs are kept in
+The same files as benchmarks/export.py's, each run on photos by edgecsd/bench/on_device/bench_device.py, which is
+what boards run, in each place and on this host. Numbers only: emulated places say nothing about time. A row fails where
+an embedding is not finite, or farther from the host's runtime than a golden pack lets an app be, or farther from torch
+than `edgecsd check` lets a file be; the exit code is 1 then. 4: something to install is missing. Runs are kept in
 WORK, and --out keeps the rows that were not asked for, if they are of the very files.
 """
 

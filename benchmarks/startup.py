@@ -35,9 +35,9 @@ COMMANDS = {
     "serve": [NO],
 }  # fmt: skip
 MODULES = {
-    "extract": "edgecsd.gallery.extract", "distill": "edgecsd.training.distill", "export": "edgecsd.exporting.export", "check": "edgecsd.check",
-    "golden": "edgecsd.golden", "evaluate": "edgecsd.evaluation.evaluate", "index": "edgecsd.index",
-    "serve": "edgecsd.serve.server", "bench": "edgecsd.bench",
+    "extract": "edgecsd.gallery.extract", "distill": "edgecsd.training.distill", "export": "edgecsd.exporting.export",
+    "check": "edgecsd.check.check", "golden": "edgecsd.golden.writing", "evaluate": "edgecsd.evaluation.evaluate",
+    "index": "edgecsd.index.engines.faiss.building", "serve": "edgecsd.serve.server", "bench": "edgecsd.bench.run",
 }  # fmt: skip
 
 

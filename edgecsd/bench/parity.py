@@ -1,4 +1,7 @@
-"""Whether the embeddings of a measured process are the right ones: a fast row with wrong embeddings is a failed row."""
+"""Whether a measured process gives the right embeddings, and what wrong ones cost in retrieval.
+
+A fast row with wrong embeddings is a failed row.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The result file of a bench: JSON lines, a row each. It outlives kills: rewritten whole, or a line appended."""
+"""The result file of a bench: JSON lines, a row each. It outlives kills: rewritten whole, or a line appended.
+
+Rows of schema_version 1, which had three shapes, are read as rows of today.
+"""
 
 from __future__ import annotations
 

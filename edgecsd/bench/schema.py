@@ -67,7 +67,7 @@ def choose_protocol(name: str, min_runs: int | None = None, min_seconds: float |
     return BenchProtocol(name=named, min_runs=runs, min_seconds=seconds, repeats=base.repeats)
 
 
-class Figures(Frozen):
+class LatencyFigures(Frozen):
     """What one fresh process measured, batch 1, in milliseconds and KiB; None is what the tool did not tell.
 
     import_ms, load_ms     of the runtime and of the file
@@ -146,7 +146,7 @@ class Repeat(Frozen):
     frequency_khz: tuple[int | None, ...] = ()
     load_average: float | None = None
     states: tuple[DeviceState, ...] = ()
-    figures: Figures
+    figures: LatencyFigures
     wall_ns: tuple[int, ...]
     cpu_ns: tuple[int, ...] = ()
 
@@ -226,7 +226,7 @@ class BenchRow(Frozen):
     input_count: int | None = None
     input_digest: str = ""
     decode: DecodeFigures | None = None
-    figures: Figures | None = None
+    figures: LatencyFigures | None = None
     contended: bool = False
     p90_spread: float | None = None
     repeats: tuple[Repeat, ...] = ()

@@ -1,4 +1,4 @@
-"""edgecsd/bench/this_machine.py"""
+"""This machine as a device: what it is, and which runtimes it has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What other tools print or write about a model's latency -> readings. A parser takes a file's bytes, or says None."""
+"""Latency results of other tools: a parser takes a file's bytes and gives readings, or None where it is another's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from edgecsd.bench.schema import Figures, Frozen, Repeat
+from edgecsd.bench.schema import Frozen, LatencyFigures, Repeat
 from edgecsd.errors import DamagedFileError
 from edgecsd.files.whole import sha256_file, size_bytes
 from edgecsd.targets.metadata import ArtifactMetadata
@@ -28,7 +28,7 @@ class Reading(Frozen):
     """threads, device and model are "" or None where the tool does not tell; wall_ns: its raw series, where it does."""
 
     tool: str
-    figures: Figures
+    figures: LatencyFigures
     threads: int | None = None
     backend: str = ""
     device: str = ""
@@ -48,14 +48,14 @@ class Reading(Frozen):
 Parser = Callable[[bytes], list[Reading] | None]
 
 
-def series_figures(wall_ns: list[int], **more: Any) -> Figures:
+def series_figures(wall_ns: list[int], **more: Any) -> LatencyFigures:
     """The figures of a raw series in nanoseconds, by the rules of edgecsd's own rows."""
     ms = np.array(wall_ns, np.float64) / 1e6
     cut: dict[str, Any] = {name: float(np.percentile(ms, percent)) for name, percent in PERCENTILES.items()}
     if len(ms) >= 1000:
         cut["p99_ms"] = float(np.percentile(ms, 99))
     cut |= {"min_ms": float(ms.min()), "max_ms": float(ms.max()), "mean_ms": float(ms.mean())}
-    return Figures(runs=len(ms), **cut, **more)
+    return LatencyFigures(runs=len(ms), **cut, **more)
 
 
 def benchmark_model_text(data: bytes) -> list[Reading] | None:
@@ -75,7 +75,7 @@ def benchmark_model_text(data: bytes) -> list[Reading] | None:
     growth = re.search(
         rf"Memory footprint delta from the start of the tool \(MB\): init={NUMBER} overall={NUMBER}", text
     )
-    figures = Figures(
+    figures = LatencyFigures(
         runs=int(told["count"]), load_ms=float(summary[1]) / 1e3, first_ms=float(summary[2]) / 1e3,
         peak_kb=int(float(peak[1]) * 1024) if peak else None,
         growth_kb=int(float(growth[2]) * 1024) if growth else None,
@@ -104,7 +104,7 @@ def benchmark_model_protobuf(data: bytes) -> list[Reading] | None:
             return None
         times: dict[str, Any] = {name: float(latency[number]) for number, name in LATENCY.items() if number in latency}
         peak, growth = float(memory.get(3, 0)), int(memory.get(2, 0))
-        figures = Figures(
+        figures = LatencyFigures(
             runs=int(misc[2]) if 2 in misc else None, peak_kb=int(peak * 1024) if peak > 0 else None,
             growth_kb=growth if growth > 0 else None, **times,
         )  # fmt: skip
@@ -161,7 +161,7 @@ def onnxruntime_perf_test(data: bytes) -> list[Reading] | None:
     if runs is not None and runs >= 1000:
         names["p99_ms"] = "P99"
     cut: dict[str, Any] = {ours: found(rf"\b{theirs} Latency: # s", 1e3) for ours, theirs in names.items()}
-    figures = Figures(
+    figures = LatencyFigures(
         runs=None if runs is None else int(runs), mean_ms=float(mean[1]), peak_kb=None if peak is None else int(peak),
         load_ms=found(r"Session creation time cost: # s", 1e3), first_ms=found(r"First inference time cost: # ms", 1),
         **cut,
@@ -182,7 +182,7 @@ def ai_hub_profile(data: bytes) -> list[Reading] | None:
     }  # fmt: skip
     microseconds = summary.get("all_inference_times") or document.get("all_inference_times") or []
     wall_ns = [round(value * 1e3) for value in microseconds]
-    figures = series_figures(wall_ns, **more) if wall_ns else Figures(**more)
+    figures = series_figures(wall_ns, **more) if wall_ns else LatencyFigures(**more)
     layers = Counter(str(layer.get("compute_unit", "?")) for layer in document.get("execution_detail", []))
     units = ", ".join(f"{count} layers on {unit}" for unit, count in sorted(layers.items()))
     return [Reading(tool="AI Hub profile", figures=figures, backend=units, wall_ns=tuple(wall_ns))]

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from edgecsd import __version__
 from edgecsd.check.diagnosis import device_facts, diagnose
 from edgecsd.check.latency import find_latency
-from edgecsd.check.pairing import CheckOptions, Pair, Queries
+from edgecsd.check.pairing import CheckOptions, CheckQueries, Pair
 from edgecsd.check.probes.run import run_probes
-from edgecsd.check.search import Embedded, describe_search, sample_gallery, search_links
+from edgecsd.check.search import EmbeddedQueries, describe_search, sample_gallery, search_links
 from edgecsd.errors import BadInputError
 from edgecsd.files.whole import sha256_file
 from edgecsd.gate.evidence import GALLERY_POINTS, Evidence, LinkEvidence, Numerics, find_places
@@ -37,7 +37,9 @@ from edgecsd.targets.content_digest import content_digest
 Floats = NDArray[np.float32]
 
 
-def gather(pair: Pair, queries: Queries, k: int, chosen: CheckOptions, threads: int, reporter: Reporter) -> Evidence:
+def gather(
+    pair: Pair, queries: CheckQueries, k: int, chosen: CheckOptions, threads: int, reporter: Reporter
+) -> Evidence:
     """Embed the photos by every link's model, search, and put the evidence together. k: depth of the figures."""
     device = None if pair.device is None else pair.device.of(queries.photos)
     golden = None if chosen.golden is None else verify(chosen.golden, pair.artifact, index=pair.index)
@@ -48,13 +50,13 @@ def gather(pair: Pair, queries: Queries, k: int, chosen: CheckOptions, threads: 
     asked, truth, exported = queries.photos.subset(kept), queries.truth[kept], made.vectors[kept, 0]
     torch = _embed(asked, QueryModelEmbedder(pair.model), "torch query model", reporter)
     embedded = [
-        Embedded(LinkName.GALLERY, f"exact search by {pair.index.space.gallery_model}", truth),
-        Embedded(LinkName.QUERY, f"{pair.model.config.backbone} in torch instead of the gallery model", torch),
+        EmbeddedQueries(LinkName.GALLERY, f"exact search by {pair.index.space.gallery_model}", truth),
+        EmbeddedQueries(LinkName.QUERY, f"{pair.model.config.backbone} in torch instead of the gallery model", torch),
         *_exported(pair, asked, exported, threads, reporter),
     ]
     if device is not None:
         device = device[kept]
-        embedded.append(Embedded(LinkName.DEVICE, f"embeddings of {chosen.device}", device))
+        embedded.append(EmbeddedQueries(LinkName.DEVICE, f"embeddings of {chosen.device}", device))
     reporter.message(f"searching {len(pair.index.ids)} gallery items for {len(asked)} queries, link by link")
     links, ids = search_links(pair.index, pair.store, embedded, asked.ids, k)
     probes, skipped = _probes(pair, queries, chosen, reporter)
@@ -77,21 +79,23 @@ def gather(pair: Pair, queries: Queries, k: int, chosen: CheckOptions, threads: 
     return replace(evidence, places=find_places(gallery, truth, exported))
 
 
-def _exported(pair: Pair, asked: ImageSet, exported: Floats, threads: int, reporter: Reporter) -> Iterator[Embedded]:
+def _exported(
+    pair: Pair, asked: ImageSet, exported: Floats, threads: int, reporter: Reporter
+) -> Iterator[EmbeddedQueries]:
     """The links of the fp32 file, where there is one beside a file of another precision, and of the file itself."""
     precision = pair.artifact.metadata.precision
-    own = Embedded(LinkName.FILE, f"{pair.file.name} ({precision}) instead of the link before", exported)
+    own = EmbeddedQueries(LinkName.FILE, f"{pair.file.name} ({precision}) instead of the link before", exported)
     if precision is Precision.FP32:
-        yield Embedded(LinkName.FP32, f"{pair.file.name}, this file, instead of torch", exported)
+        yield EmbeddedQueries(LinkName.FP32, f"{pair.file.name}, this file, instead of torch", exported)
         return
     if pair.fp32 is not None:
         vectors = _embed(asked, ArtifactEmbedder(pair.fp32, threads=threads), pair.fp32.name, reporter)
-        yield Embedded(LinkName.FP32, f"{pair.fp32.name} instead of torch", vectors)
+        yield EmbeddedQueries(LinkName.FP32, f"{pair.fp32.name} instead of torch", vectors)
     yield own
 
 
 def _probes(
-    pair: Pair, queries: Queries, chosen: CheckOptions, reporter: Reporter
+    pair: Pair, queries: CheckQueries, chosen: CheckOptions, reporter: Reporter
 ) -> tuple[tuple[ProbeFacts, ...], tuple[str, ...]]:
     """What the index holds, probed; the probes that could not run. Its recall is judged by the waterfall, not here."""
     photos = _gallery_photos(pair, queries) if chosen.gallery_images is None else find_images(chosen.gallery_images)
@@ -107,7 +111,7 @@ def _probes(
     return told, result.skipped
 
 
-def _gallery_photos(pair: Pair, queries: Queries) -> ImageSet | None:
+def _gallery_photos(pair: Pair, queries: CheckQueries) -> ImageSet | None:
     """The query photos that may be in the gallery: of a name whose photo is known there, not by chance of its name."""
     shared = [position for position, item in enumerate(queries.photos.ids) if _photo_is_known(pair, item)]
     return queries.photos.subset(shared) if shared else None

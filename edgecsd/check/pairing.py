@@ -116,7 +116,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Queries:
+class CheckQueries:
     """Readable photos (n), the gallery model's features of them (n, D), and what was left out or is not what it was."""
 
     photos: ImageSet
@@ -208,7 +208,7 @@ def find_answers(
 
 def gallery_features(
     photos: ImageSet, index: GalleryIndex, reference: Path | None, weights: Path | None, reporter: Reporter
-) -> Queries:
+) -> CheckQueries:
     """The readable photos with the gallery model's features, from the reference store or by running the model."""
     answers = find_answers(photos, index, reference)
     if answers is not None:
@@ -217,7 +217,7 @@ def gallery_features(
         rows, stored = [store.row_of[item] for item in chosen.ids], store.items.labels
         labels = chosen.labels if chosen.labels or not stored else tuple(stored[row] for row in rows)
         digests = {item: store.items.digests[row] for item, row in zip(chosen.ids, rows, strict=True)}
-        return Queries(chosen, store.vectors()[rows], len(photos) - len(known), labels, str(reference), digests)
+        return CheckQueries(chosen, store.vectors()[rows], len(photos) - len(known), labels, str(reference), digests)
     space, name = index.space, index.space.gallery_model
     gallery_model = load_gallery_model(name, weights=weights, preprocess=space.preprocess, scales=space.scales)
     require_same_space(gallery_model.space, index.space, f"the gallery model {name} as it loads here", str(index.path))
@@ -227,7 +227,7 @@ def gallery_features(
             f"{photos.root}: none of the {len(photos)} images can be read; the first: {embedded.problems[0]}"
         )
     kept = photos.subset(embedded.kept)
-    return Queries(
+    return CheckQueries(
         kept, embedded.vectors[:, 0], len(embedded.problems), kept.labels, f"{name}, run for this check",
         model=gallery_model,
     )  # fmt: skip

@@ -92,7 +92,7 @@ def sample_gallery(index: GalleryIndex, store: FeatureStore | None, most: int, *
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddedQueries:
     """The queries' vectors (Q, D) of one link, and what it exchanges, in words."""
 
     name: LinkName
@@ -101,7 +101,7 @@ class Embedded:
 
 
 def search_links(
-    index: GalleryIndex, store: FeatureStore | None, embedded: Sequence[Embedded], queries: Sequence[str], k: int
+    index: GalleryIndex, store: FeatureStore | None, embedded: Sequence[EmbeddedQueries], queries: Sequence[str], k: int
 ) -> tuple[tuple[LinkEvidence, ...], Sequence[str]]:
     """Every link's results, the last one's vectors once more through the actual index; and the ids of the item numbers.
 

@@ -1,4 +1,7 @@
-"""What every command prints with: progress on stderr, the result on stdout as text or as one JSON document."""
+"""What every command prints with: progress on stderr, the result on stdout as text or as one JSON document.
+
+An error is one line on stderr and an exit code, never a traceback.
+"""
 
 from __future__ import annotations
 

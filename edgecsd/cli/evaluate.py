@@ -11,7 +11,7 @@ import typer
 from edgecsd.cli.console import ConsoleReporter, Json, Split, Workers, finish, quoted, table
 
 if TYPE_CHECKING:
-    from edgecsd.evaluation.benchmark import Figures
+    from edgecsd.evaluation.benchmark import RetrievalFigures
     from edgecsd.evaluation.compare import ComparisonResult
     from edgecsd.evaluation.evaluate import EvaluateResult
     from edgecsd.evaluation.per_query import EvaluationProtocol
@@ -143,14 +143,14 @@ def _text(result: EvaluateResult) -> str:
     return "\n\n".join([*blocks, notes])
 
 
-def _setting_table(setting: str, rows: Sequence[Figures]) -> str:
+def _setting_table(setting: str, rows: Sequence[RetrievalFigures]) -> str:
     """Figures down, models across: four models with their intervals stay narrower than 120 characters."""
-    from edgecsd.metrics.bootstrap import told
+    from edgecsd.metrics.bootstrap import with_interval
 
     names = [row.name.rpartition(", ") for row in rows]
     header = ["" if setting == "all" else setting, *(first for first, _, _ in names)]
     lines = [["", *(last for _, _, last in names)]]
-    lines += [[name, *(told(row.intervals[name]) for row in rows)] for name in rows[0].intervals]
+    lines += [[name, *(with_interval(row.intervals[name]) for row in rows)] for name in rows[0].intervals]
     first, rule, second, *others = table(header, lines).splitlines()
     return "\n".join([first, second, rule, *others])
 
@@ -160,7 +160,7 @@ def _notes(protocol: EvaluationProtocol) -> str:
 
 
 def _comparison_text(result: ComparisonResult) -> str:
-    from edgecsd.metrics.bootstrap import told
+    from edgecsd.metrics.bootstrap import with_interval
 
     rows = []
     for row in result.rows:
@@ -168,7 +168,7 @@ def _comparison_text(result: ComparisonResult) -> str:
         rows.append(
             [
                 row.figure if row.setting == "all" else f"{row.setting} {row.figure}",
-                f"{row.mean_a:.4f}", f"{row.mean_b:.4f}", told(found, "+.4f"),
+                f"{row.mean_a:.4f}", f"{row.mean_b:.4f}", with_interval(found, "+.4f"),
                 f"{found.p_value:.4f}", str(found.queries), row.verdict,
             ]
         )  # fmt: skip

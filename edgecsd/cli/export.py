@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, finish, quoted, require_there, run_option
-from edgecsd.cli.export_auto import Limits, search
+from edgecsd.cli.export_auto import SearchLimits, search_and_print
 from edgecsd.errors import BadInputError
 from edgecsd.exporting.photos import baked_size
 from edgecsd.exporting.places import AUTO, default_place, suffix_of
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgecsd.delivery.beside import Beside
     from edgecsd.exporting.export import ExportResult
     from edgecsd.photos.images import ImageSet
-    from edgecsd.precision_search.results import HeldOut
+    from edgecsd.precision_search.results import HeldOutFigures
 
 
 def command(
@@ -125,7 +125,7 @@ def command(
     require_there(None if index is None else Path(index))
     photos = _pack_photos(golden, no_golden, index, calibration, split)
 
-    def beside(exported: ExportResult, held_out: HeldOut | None = None, made_of: Path = run) -> Beside:
+    def beside(exported: ExportResult, held_out: HeldOutFigures | None = None, made_of: Path = run) -> Beside:
         from edgecsd.delivery.beside import put_beside
 
         return put_beside(
@@ -143,8 +143,8 @@ def command(
         file = out or default_place(run, read_config(run).backbone, precision, suffix, baked)
         require_beside(run, file, index=index, baked=baked is not None)
     if precision == AUTO:
-        limits = Limits(max_loss or "1%", max_size, max_cpu_ratio)
-        search(
+        limits = SearchLimits(max_loss or "1%", max_size, max_cpu_ratio)
+        search_and_print(
             run, target, calibration, gallery, limits, 300 if held_out is None else held_out, split, count,
             seed, out, licence, ort_format, overwrite, as_json, tuning, beside,
         )  # fmt: skip

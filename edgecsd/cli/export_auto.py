@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from edgecsd.delivery.beside import Beside
     from edgecsd.exporting.export import ExportResult
     from edgecsd.precision_search.objectives import Objectives
-    from edgecsd.precision_search.results import HeldOut, Searched
-    from edgecsd.precision_search.trials import Trial
+    from edgecsd.precision_search.results import HeldOutFigures, SearchedPrecisions
+    from edgecsd.precision_search.trials import ExportTrial
 
 
 COSTLIEST = 8  # layers that are printed
 
 
 @dataclass(frozen=True)
-class Limits:
+class SearchLimits:
     """What the options say."""
 
     max_loss: str
@@ -41,10 +41,11 @@ class Limits:
         return Objectives(loss, size, share, cpu)
 
 
-def search(
-    run: Path, target: str, calibration: Path | None, gallery: Path | None, limits: Limits, held_out: int,
+def search_and_print(
+    run: Path, target: str, calibration: Path | None, gallery: Path | None, limits: SearchLimits, held_out: int,
     split: str | None, calibration_count: int, seed: int, out: Path | None, licence: str | None, ort_format: bool,
-    overwrite: bool, as_json: bool, tuning: dict[str, Any], beside: Callable[[ExportResult, HeldOut, Path], Beside],
+    overwrite: bool, as_json: bool, tuning: dict[str, Any],
+    beside: Callable[[ExportResult, HeldOutFigures, Path], Beside],
 ) -> None:  # fmt: skip
     """Tell every trial, and what was chosen and why, or what each lacks."""
     if calibration is None or gallery is None:
@@ -96,7 +97,7 @@ def search(
     )
 
 
-def _table(searched: Searched) -> str:
+def _table(searched: SearchedPrecisions) -> str:
     """Every trial, and what it lacks."""
     rows = [
         (trial.name, f"{trial.size_bytes / 1e6:.2f}", _cpu(trial), f"{trial.loss:z.2%}",
@@ -111,7 +112,7 @@ def _table(searched: Searched) -> str:
     )
 
 
-def _layers(searched: Searched) -> str:
+def _layers(searched: SearchedPrecisions) -> str:
     """The costliest layers, where they were measured."""
     if not searched.layers:
         return ""
@@ -124,11 +125,11 @@ def _layers(searched: Searched) -> str:
     return f"\n\n{table(header, rows)}" + (f"\n{more} more in {searched.folder / 'layers.json'}\n" if more else "\n")
 
 
-def _cpu(trial: Trial) -> str:
+def _cpu(trial: ExportTrial) -> str:
     return "-" if trial.cpu_ratio is None else f"{trial.cpu_ratio:.2f} ({trial.cpu_low:.2f} to {trial.cpu_high:.2f})"
 
 
-def _draw(searched: Searched, chosen: Trial | None) -> list[Path]:
+def _draw(searched: SearchedPrecisions, chosen: ExportTrial | None) -> list[Path]:
     """The plots of a search, where the libraries for them are installed."""
     if importlib.util.find_spec("matplotlib") is None:
         return []

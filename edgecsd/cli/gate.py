@@ -99,9 +99,9 @@ def _following(result: CheckResult, wrote: Path | None) -> str | None:
 
 def summary(result: CheckResult) -> str:
     """The verdict; then what failed or is undecided and what to do; then the waterfall and all gates."""
-    told = [gate for gate in result.gates if str(gate.verdict) != "passed"]
+    with_interval = [gate for gate in result.gates if str(gate.verdict) != "passed"]
     lines = [verdict_line(result)]
-    for gate in sorted(told, key=lambda gate: gate.passed):
+    for gate in sorted(with_interval, key=lambda gate: gate.passed):
         sign = SIGNS[str(gate.verdict)]
         lines += [f"  {sign}: {gate.name}: {gate.measured()}, needed {gate.needed()}", f"    {gate.message}"]
     lines += ["", _waterfall(result), "", _gates(result), "", _notes(result)]
@@ -116,7 +116,7 @@ def verdict_line(result: CheckResult) -> str:
 
 
 def _waterfall(result: CheckResult) -> str:
-    from edgecsd.metrics.bootstrap import told
+    from edgecsd.metrics.bootstrap import with_interval
 
     k, rows = result.k, []
     for link in result.judgement.links:
@@ -125,7 +125,7 @@ def _waterfall(result: CheckResult) -> str:
             (
                 str(link.name),
                 f"{link.figures['overlap'].mean:.4f}",
-                "" if change is None else told(change, "+.4f"),
+                "" if change is None else with_interval(change, "+.4f"),
                 f"{link.figures['recall_1'].mean:.4f}",
                 f"{link.figures['map'].mean:.4f}" if "map" in link.figures else "-",
             )

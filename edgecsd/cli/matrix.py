@@ -74,6 +74,6 @@ def _row(pairing: Pairing) -> tuple[str, ...]:
 
 
 def _interval(figure: Interval | None) -> str:
-    from edgecsd.metrics.bootstrap import told
+    from edgecsd.metrics.bootstrap import with_interval
 
-    return "-" if figure is None else told(figure)
+    return "-" if figure is None else with_interval(figure)

@@ -71,9 +71,9 @@ def _print_json(address: Address) -> None:
 
 def _print(address: Address) -> None:
     if address.phone:
-        from segno import make  # the QR code
+        from edgecsd.serve.qr_code import print_code
 
-        make(address.url, micro=False, error="l").terminal(compact=True)
+        print_code(address.url)
         print(f"open on the phone: {address.url}")
     else:
         print(f"searches: POST {address.root}/search, header Authorization: Bearer {address.token}")

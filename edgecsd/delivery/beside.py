@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgecsd.delivery.card import Measured, card
+from edgecsd.delivery.card import MeasuredFile, card
 from edgecsd.errors import BadInputError, EdgecsdError, MissingBackendError
 from edgecsd.exporting.export import ExportResult
 from edgecsd.files.whole import read_json, remove, replace_whole
 from edgecsd.photos.images import ImageSet
-from edgecsd.precision_search.results import HeldOut
+from edgecsd.precision_search.results import HeldOutFigures
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.targets.artifact import latency_measurable
 
@@ -69,7 +69,7 @@ def put_beside(
     run: Path,
     index: Path | None = None,
     asked: bool = False,
-    held_out: HeldOut | None = None,
+    held_out: HeldOutFigures | None = None,
     reporter: Reporter = SILENT,
 ) -> Beside:
     """FILE.golden and FILE.card.md; earlier ones of this name are replaced.
@@ -128,8 +128,8 @@ def _in_the_way(exported: ExportResult) -> str:
     return ""
 
 
-def _write_card(exported: ExportResult, costs: Costs | None, held_out: HeldOut | None) -> Path:
-    measured = Measured(
+def _write_card(exported: ExportResult, costs: Costs | None, held_out: HeldOutFigures | None) -> Path:
+    measured = MeasuredFile(
         exported.size_bytes, exported.sha256, exported.parity, exported.compared_on,
         half_precision=exported.half_precision, costs=costs, held_out=held_out,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecsd.photos.contract import PIXEL_STEPS
-from edgecsd.precision_search.results import HeldOut
+from edgecsd.precision_search.results import HeldOutFigures
 from edgecsd.targets.metadata import ArtifactMetadata, Target
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DEAREST = 8  # mistakes on the card; all are in the golden pack's README
 
 
-def card(name: str, metadata: ArtifactMetadata, measured: Measured, how_to: str = "") -> str:
+def card(name: str, metadata: ArtifactMetadata, measured: MeasuredFile, how_to: str = "") -> str:
     """The card's text. how_to: how this device class loads the file."""
     lines = [
         f"# {name}",
@@ -47,7 +47,7 @@ CARD = "card.md"
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredFile:
     """What is known of a file: None where it was not measured, which the card says.
 
     parity   cosine_mean, cosine_min, max_difference and overlap_10 to the torch query model, on `parity_on`
@@ -61,7 +61,7 @@ class Measured:
     checked: CheckResult | None = None
     row: BenchRow | None = None
     costs: Costs | None = None
-    held_out: HeldOut | None = None
+    held_out: HeldOutFigures | None = None
 
 
 def _costs(costs: Costs) -> list[str]:
@@ -85,7 +85,7 @@ def _input_and_output(metadata: ArtifactMetadata) -> Iterator[tuple[str, str]]:
     yield "output", f"`embedding`, (1, {metadata.dim}) float32, length 1, compared by {metadata.metric}"
 
 
-def _figures(measured: Measured) -> Iterator[tuple[str, str, str]]:
+def _figures(measured: MeasuredFile) -> Iterator[tuple[str, str, str]]:
     yield "size", f"{measured.size_bytes / 1e6:.2f} MB", f"SHA-256 `{measured.sha256}`"
     parity = measured.parity
     yield (
@@ -110,7 +110,7 @@ def _figures(measured: Measured) -> Iterator[tuple[str, str, str]]:
         yield from _speed(measured.row)
 
 
-def _kept(held_out: HeldOut) -> Iterator[tuple[str, str, str]]:
+def _kept(held_out: HeldOutFigures) -> Iterator[tuple[str, str, str]]:
     lost, torch = held_out.lost, held_out.torch_overlap
     where = f"{held_out.photos} held-out photos, by which the precision was chosen"
     yield "overlap@10 with the gallery model's results", f"{torch * (1 - lost.mean):.3f}, torch {torch:.3f}", where
@@ -120,17 +120,17 @@ def _kept(held_out: HeldOut) -> Iterator[tuple[str, str, str]]:
 
 def _retrieval(checked: CheckResult) -> Iterator[tuple[str, str, str]]:
     from edgecsd.gate.waterfall import MAP, OVERLAP, RECALL_1  # needs faiss, with which the check was made
-    from edgecsd.metrics.bootstrap import told
+    from edgecsd.metrics.bootstrap import with_interval
 
     links = checked.judgement.links
     torch, last = links[1].figures, links[-1].figures
     where = f"{checked.images} photos in {Path(str(checked.index)).name}"
-    yield f"overlap@{checked.k} with the gallery model's results", told(last[OVERLAP]), where
-    yield "the same of the torch query model", told(torch[OVERLAP]), where
-    yield "the gallery model's first result found first", told(last[RECALL_1]), where
+    yield f"overlap@{checked.k} with the gallery model's results", with_interval(last[OVERLAP]), where
+    yield "the same of the torch query model", with_interval(torch[OVERLAP]), where
+    yield "the gallery model's first result found first", with_interval(last[RECALL_1]), where
     if MAP in last:
-        yield "mAP by the photos' labels", told(last[MAP]), where
-        yield "mAP of the gallery model", told(links[0].figures[MAP]), where
+        yield "mAP by the photos' labels", with_interval(last[MAP]), where
+        yield "mAP of the gallery model", with_interval(links[0].figures[MAP]), where
     gates = checked.gates
     passed = sum(gate.passed for gate in gates)
     yield "gates passed", f"{passed} of {len(gates)}, verdict {checked.verdict}", "edgecsd check"
@@ -146,7 +146,7 @@ def _speed(row: BenchRow) -> Iterator[tuple[str, str, str]]:
     yield "CPU time of one inference", f"p50 {figures.cpu_p50_ms:.2f} ms", "the same runs"
 
 
-def _not_measured(name: str, measured: Measured) -> list[str]:
+def _not_measured(name: str, measured: MeasuredFile) -> list[str]:
     missing, name = [], shlex.quote(name)
     if measured.checked is None:
         others = "" if measured.held_out is None else " on other photos"

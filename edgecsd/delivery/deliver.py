@@ -19,7 +19,7 @@ from edgecsd.bench.run import bench
 from edgecsd.bench.schema import BenchRow
 from edgecsd.check.check import check
 from edgecsd.check.pairing import find_answers
-from edgecsd.delivery.card import CARD, Measured, card
+from edgecsd.delivery.card import CARD, MeasuredFile, card
 from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.exporting.export import export
 from edgecsd.exporting.places import suffix_of
@@ -118,7 +118,7 @@ def deliver(
         pack = write_golden_pack(
             exported.path, photos, folder / "golden", index=index, run=run, cost_images=asked, reporter=reporter
         )
-        measured = Measured(
+        measured = MeasuredFile(
             exported.size_bytes, exported.sha256, exported.parity, exported.compared_on, exported.half_precision,
             checked, row, pack.costs,
         )  # fmt: skip

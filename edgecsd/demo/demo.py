@@ -16,7 +16,7 @@ from edgecsd.bench.schema import BenchRow
 from edgecsd.check.check import check
 from edgecsd.demo.photos import food_photos, mobilenet_weights
 from edgecsd.errors import BadInputError
-from edgecsd.evaluation.benchmark import Benchmark, Figures
+from edgecsd.evaluation.benchmark import Benchmark, RetrievalFigures
 from edgecsd.evaluation.ranking import rank
 from edgecsd.evaluation.relevance import make_benchmark
 from edgecsd.exporting.export import export
@@ -222,7 +222,7 @@ def _model_rows(
     return [_row(score) for score in scores]
 
 
-def _row(score: Figures) -> DemoRow:
+def _row(score: RetrievalFigures) -> DemoRow:
     k = OVERLAP_K
     return DemoRow(score.name, score.mean_average_precision, score.overlap[k], score.overlap_error[k])
 

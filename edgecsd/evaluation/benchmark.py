@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError
-from edgecsd.evaluation.ranking import Found, Searched, search
+from edgecsd.evaluation.ranking import RankedVectors, Ranking, search
 from edgecsd.features.store import FeatureStore
 from edgecsd.metrics.bootstrap import Interval, bootstrap_intervals
 from edgecsd.metrics.retrieval import (
@@ -41,7 +41,7 @@ def mean_name(value: str) -> str:
 
 
 @dataclass(frozen=True)
-class Figures:
+class RetrievalFigures:
     """What one way of searching reached; every figure is a mean over queries with a relevant item.
 
     overlap        share of the gallery model's own first k that were found, by k; overlap_error: its standard error
@@ -100,8 +100,8 @@ class Benchmark:
             relevance.check(self.searched.count)
 
     @cached_property
-    def searched(self) -> Searched:
-        return Searched(self.gallery, self.distractors)
+    def searched(self) -> RankedVectors:
+        return RankedVectors(self.gallery, self.distractors)
 
     @cached_property
     def most_junk(self) -> int:
@@ -109,14 +109,14 @@ class Benchmark:
 
     def score(
         self, name: str, queries: Floats, gallery: Floats | None = None, depths: Sequence[int] = DEPTHS
-    ) -> Figures:
+    ) -> RetrievalFigures:
         """Figures of (Q, D) query embeddings searched in the gallery model's vectors, or in others (N, D').
 
         A query embedding with NaN or infinity finds nothing and counts as 0.
         """
         return score_settings([self], name, queries, gallery, depths)[0]
 
-    def figures(self, name: str, found: Found, targets: Sequence[Rows], depths: Sequence[int]) -> Figures:
+    def figures(self, name: str, found: Ranking, targets: Sequence[Rows], depths: Sequence[int]) -> RetrievalFigures:
         """Figures from a search whose targets hold every relevant and junk row of each query."""
         values: dict[str, list[float]] = {}
         first = np.full((len(self.relevance), max(depths)), -1, np.int64)
@@ -129,7 +129,7 @@ class Benchmark:
         relevant = np.array([len(relevance.ok) for relevance in self.relevance], np.int64)
         return _figures(name, self.setting, arrays, first, relevant, depths)
 
-    def _query(self, query: int, found: Found, targets: Rows, depths: Sequence[int]) -> tuple[dict[str, float], Rows]:
+    def _query(self, query: int, found: Ranking, targets: Rows, depths: Sequence[int]) -> tuple[dict[str, float], Rows]:
         """The figures of one query, and its first rows without junk."""
         relevance, places, deepest = self.relevance[query], found.places[query], max(depths)
         ok, junk = (_places_of(rows, targets, places) for rows in (relevance.ok, relevance.junk))
@@ -160,14 +160,14 @@ def score_settings(
     queries: Floats,
     gallery: Floats | None = None,
     depths: Sequence[int] = DEPTHS,
-) -> list[Figures]:
+) -> list[RetrievalFigures]:
     """`Benchmark.score` for benchmarks that differ in relevance alone (easy, medium, hard), by one search."""
     first = benchmarks[0]
     if gallery is not None and first.distractors:
         raise BadInputError("distractors have no vectors of another gallery model than their own; leave them out")
     if len(queries) != len(first.relevance):
         raise BadInputError(f"{len(queries)} query embeddings for {len(first.relevance)} queries")
-    searched = first.searched if gallery is None else Searched(gallery)
+    searched = first.searched if gallery is None else RankedVectors(gallery)
     if searched.count != first.searched.count:
         raise BadInputError(f"a gallery of {searched.count} vectors where {first.searched.count} are judged")
     targets = judged_rows(benchmarks)
@@ -194,10 +194,10 @@ def _overlap(top: Rows, own: Rows) -> float:
 
 def _figures(
     name: str, setting: str, values: dict[str, Values], found: Rows, relevant: Rows, depths: Sequence[int]
-) -> Figures:
+) -> RetrievalFigures:
     means = {figure: mean_of(column, mean_name(figure)) for figure, column in values.items()}
     overlaps = {k: values[f"overlap@{k}"] for k in depths}
-    return Figures(
+    return RetrievalFigures(
         name,
         means["AP"],
         {k: means[f"P@{k}"] for k in depths},

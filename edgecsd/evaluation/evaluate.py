@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError
-from edgecsd.evaluation.benchmark import Figures, score_settings
+from edgecsd.evaluation.benchmark import RetrievalFigures, score_settings
 from edgecsd.evaluation.per_query import EvaluationProtocol, PerQuery
 from edgecsd.evaluation.task import EvaluationTask, open_task
 from edgecsd.features.space import EmbeddingSpace, require_same_space
@@ -31,7 +31,7 @@ OWN_ROW = "gallery model, symmetric"  # the name of the row that the others are 
 class EvaluateResult:
     """Rows of figures, one a model and setting, and what they mean. per_query: the values behind them."""
 
-    rows: tuple[Figures, ...]
+    rows: tuple[RetrievalFigures, ...]
     queries: int
     gallery: int
     relevance: str
@@ -121,7 +121,7 @@ def _check_options(
 
 def _through(
     index: Path | MilvusAddress | None, task: EvaluationTask, models: dict[str, str]
-) -> Callable[[str, str, Floats], list[Figures]]:
+) -> Callable[[str, str, Floats], list[RetrievalFigures]]:
     """(row's name, model's digest, queries) -> figures of the index's own search, and `models` gains their name."""
     if index is None:
         return lambda name, digest, queries: []
@@ -130,7 +130,7 @@ def _through(
     opened = open_index(index)
     rows = store_rows_of(opened, task.gallery)
 
-    def score(name: str, digest: str, queries: Floats) -> list[Figures]:
+    def score(name: str, digest: str, queries: Floats) -> list[RetrievalFigures]:
         model, _, kind = name.rpartition(", ")
         shown = f"{model}, {kind} through {index_name(index)} ({opened.type.value})"
         models[shown] = digest

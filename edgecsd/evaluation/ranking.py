@@ -53,7 +53,7 @@ class Copies:
 
 
 @dataclass(frozen=True)
-class Searched:
+class RankedVectors:
     """What is searched: vectors in memory (N, D), then stores that stay on disk; rows count through them in order."""
 
     vectors: Floats
@@ -79,14 +79,14 @@ class Searched:
 
 
 @dataclass(frozen=True)
-class Found:
+class Ranking:
     """top (Q, depth): the first rows; places: of each query's targets, in their order, the 0-based places."""
 
     top: Rows
     places: tuple[Rows, ...]
 
 
-def search(queries: Floats, searched: Searched, targets: Sequence[Rows], depth: int) -> Found:
+def search(queries: Floats, searched: RankedVectors, targets: Sequence[Rows], depth: int) -> Ranking:
     """Search (Q, D) queries by falling inner product, ties by row; the same order as `rank`'s.
 
     targets  of each query the rows whose places are wanted
@@ -106,12 +106,12 @@ def search(queries: Floats, searched: Searched, targets: Sequence[Rows], depth: 
                 keys = _keys(scores)
                 top[query] = _first(keys, depth)
                 places[query] = _places(keys, targets[query])
-    return Found(top, tuple(places))
+    return Ranking(top, tuple(places))
 
 
 def rank(queries: Floats, gallery: Floats) -> Rows:
     """(Q, N) gallery rows by falling inner product, ties by row: the whole ranking, for small galleries."""
-    copies = Searched(gallery).copies
+    copies = RankedVectors(gallery).copies
     ranked = [np.empty((0, len(gallery)), np.int64)]
     for start in range(0, len(queries), BLOCK_QUERIES):
         scores = queries[start : start + BLOCK_QUERIES] @ gallery.T
@@ -120,7 +120,7 @@ def rank(queries: Floats, gallery: Floats) -> Rows:
     return np.concatenate(ranked)
 
 
-def _scores(queries: Floats, searched: Searched) -> Floats:
+def _scores(queries: Floats, searched: RankedVectors) -> Floats:
     """(q, N) inner products; those that are not finite become the lowest of all."""
     scores = np.empty((len(queries), searched.count), np.float32)
     with np.errstate(invalid="ignore", over="ignore"):

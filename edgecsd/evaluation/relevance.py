@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgecsd.errors import BadInputError
 from edgecsd.evaluation.benchmark import ALL, OWN_DEPTH, Benchmark
 from edgecsd.evaluation.ground_truth import GroundTruth, Setting
-from edgecsd.evaluation.ranking import Searched, search
+from edgecsd.evaluation.ranking import RankedVectors, search
 from edgecsd.features.space import require_same_space
 from edgecsd.features.store import FeatureStore
 from edgecsd.metrics.retrieval import Relevance
@@ -140,4 +140,4 @@ def _own_ranking(
     gallery: Floats, distractors: tuple[FeatureStore, ...], queries: Floats, junk: Sequence[frozenset[int]], k: int
 ) -> Rows:
     depth = max(OWN_DEPTH, k) + max((len(rows) for rows in junk), default=0)
-    return search(queries, Searched(gallery, distractors), [np.empty(0, np.int64)] * len(queries), depth).top
+    return search(queries, RankedVectors(gallery, distractors), [np.empty(0, np.int64)] * len(queries), depth).top

@@ -10,7 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from edgecsd.errors import BadInputError
-from edgecsd.evaluation.benchmark import Benchmark, Figures
+from edgecsd.evaluation.benchmark import Benchmark, RetrievalFigures
 from edgecsd.evaluation.ground_truth import GroundTruth, match_ids, read_ground_truth
 from edgecsd.evaluation.per_query import EvaluationProtocol, PerQuery, PerQueryHeader, QueryScores, StoreIdentity
 from edgecsd.evaluation.relevance import ground_truth_benchmarks, make_benchmark
@@ -94,7 +94,7 @@ class EvaluationTask:
         boxed = self.truth is not None and any(self.truth.boxes)
         return "none, although the ground truth has boxes: the figures are higher for it" if boxed else "none"
 
-    def per_query(self, rows: Sequence[Figures], models: dict[str, str], relevance_k: int) -> PerQuery:
+    def per_query(self, rows: Sequence[RetrievalFigures], models: dict[str, str], relevance_k: int) -> PerQuery:
         """The values behind the rows, with what is needed to compare them. models: name -> digest."""
         header = PerQueryHeader(
             protocol=self.protocol(),
@@ -107,7 +107,7 @@ class EvaluationTask:
         )
         return PerQuery(header, tuple(self._scores(row) for row in rows))
 
-    def _scores(self, row: Figures) -> QueryScores:
+    def _scores(self, row: RetrievalFigures) -> QueryScores:
         found = tuple(tuple(self._item(int(each)) for each in first if each >= 0) for first in row.found)
         return QueryScores(row.name, row.setting, self.query_ids, row.relevant, row.values, found)
 

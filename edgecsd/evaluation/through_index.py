@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError
-from edgecsd.evaluation.benchmark import DEPTHS, Benchmark, Figures, judged_rows
-from edgecsd.evaluation.ranking import NOWHERE, Found
+from edgecsd.evaluation.benchmark import DEPTHS, Benchmark, RetrievalFigures, judged_rows
+from edgecsd.evaluation.ranking import NOWHERE, Ranking
 from edgecsd.features.space import require_same_space
 from edgecsd.features.store import FeatureStore
 from edgecsd.index.gallery_index import GalleryIndex
@@ -39,7 +39,7 @@ def score_through(
     name: str,
     queries: Floats,
     depths: Sequence[int] = DEPTHS,
-) -> list[Figures]:
+) -> list[RetrievalFigures]:
     """`score_settings`, searched by the index. What it does not give counts as relevant and not found.
 
     store_rows  (N,) of each of the index's rows the row of the benchmarks' gallery
@@ -50,7 +50,7 @@ def score_through(
     return [benchmark.figures(name, found, targets, depths) for benchmark in benchmarks]
 
 
-def _search(index: GalleryIndex, store_rows: Rows, queries: Floats, targets: Sequence[Rows], least: int) -> Found:
+def _search(index: GalleryIndex, store_rows: Rows, queries: Floats, targets: Sequence[Rows], least: int) -> Ranking:
     most = min(len(store_rows), MOST_RESULTS)
     if index.type is IndexType.HNSW:  # asked for more than ef_search, it searches better than for the app
         most = min(most, index.parameters["ef_search"])
@@ -58,7 +58,7 @@ def _search(index: GalleryIndex, store_rows: Rows, queries: Floats, targets: Seq
     top = np.full((len(queries), max(least, most)), NOWHERE, np.int64)
     _, rows = index.search(queries[finite], most)
     top[finite, : rows.shape[1]] = np.where(rows < 0, NOWHERE, store_rows[rows])
-    return Found(top, tuple(_places(top[query], rows) for query, rows in enumerate(targets)))
+    return Ranking(top, tuple(_places(top[query], rows) for query, rows in enumerate(targets)))
 
 
 def _places(ranking: Rows, rows: Rows) -> Rows:

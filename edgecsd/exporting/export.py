@@ -88,16 +88,18 @@ def export(
                  from `calibration_count` of them, chosen by `seed`, and it is compared on as many others, if there are
                  any. The other precisions only compare on them, and without them compare on eight synthetic images.
     ort_format   target onnx: write onnxruntime's own format (.ort), which its reduced builds for phones load
-    baked        put resize and crop inside (edgecsd.exporting.photos says which target can): the file takes whole upright photos
-                 of this size, or of any
+    baked        put resize and crop inside (exporting/photos.py says which target can): the file takes whole upright
+                 photos of this size, or of any
     how          of w8a8 (edgecsd.precision_search finds one); the other precisions have one recipe each
 
-    Nothing is written unless the artifact, read back from disk, gives finite unit embeddings, and, of a file that
-    computes in fp16 (Core ML's 8-bit ones too), unless the network survives half precision as GPUs compute it on all
-    of those images (edgecsd.quantisation.range_guard): GateFailedError else. Of other files the reporter is told if it would not,
-    on 16 of them. Raises BadInputError for a precision that the target lacks, for w8a8
-    without calibration, and for an `out` that is there already without `overwrite`; MissingBackendError where the
-    target's converter is not installed.
+    Nothing is written unless the file, read back from disk, gives finite unit embeddings. A file that computes in fp16
+    (Core ML's 8-bit ones too) must also survive half precision as GPUs compute it, on all of those images
+    (quantisation/range_guard.py). For other files the reporter warns if they would not, on 16 images.
+
+    Raises:
+        GateFailedError: the written file is wrong, or overflows in half precision.
+        BadInputError: the target lacks the precision, w8a8 without calibration, `out` exists without `overwrite`.
+        MissingBackendError: the target's converter is not installed.
     """
     target, precision = parse_target(target), parse_precision(precision)
     if how != STANDARD and precision is not Precision.W8A8:

@@ -1,4 +1,7 @@
-"""The photos of an export: those that give ranges, and those that the written file is compared with torch on."""
+"""The photos of an export: those that give ranges, and those that the written file is compared with torch on.
+
+With --bake resize the file takes whole photos; which targets can, and which photos it then takes, stands here too.
+"""
 
 from __future__ import annotations
 

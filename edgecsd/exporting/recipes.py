@@ -17,7 +17,7 @@ from edgecsd.targets.artifact import parse_target
 from edgecsd.targets.metadata import ArtifactMetadata, Target
 
 
-class Found(BaseModel):
+class SearchedFrom(BaseModel):
     """What a search made the recipe's file of: with the same, the recipe makes the same file.
 
     run           the run folder, which is that of the tuned model where `--tune` brought something
@@ -74,7 +74,7 @@ class Recipe(BaseModel):
     equalisation: bool = False
     float_weights: bool = False
     ort_format: bool = False
-    found: Found | None = None
+    found: SearchedFrom | None = None
 
     @property
     def how(self) -> EightBit:

@@ -1,4 +1,9 @@
-"""What --overwrite may replace: only a folder of the kind that is about to be written, never somebody's photos."""
+"""Where a step may write: what --overwrite may replace, and one run at a time on one place.
+
+Only a folder of the kind that is about to be written is replaced, never somebody's photos. The lock is the kernel's
+(flock) on a file beside the place, so it ends with its process, however that ends: kill -9 leaves nothing to clear up,
+and neither clocks nor reused process numbers matter. The file's text is for people only.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,9 @@ EVIDENCE/
                   places of a sample on the embedding map
   verdict.json    the verdict of the check that made the folder (added by `check`)
   check.html      the page to look at (added by `check` where the report extra is installed)
+
+Places on the map are two principal axes of the gallery model's vectors, found when an artifact is checked, so that
+evidence, which holds no vectors, can still be drawn.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Judging: every gate on an evidence, in the order in which a reader should look at them."""
+"""Every gate on an evidence or a golden pack, in the order in which a reader should look at them."""
 
 from __future__ import annotations
 

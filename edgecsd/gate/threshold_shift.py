@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError
-from edgecsd.metrics.bootstrap import LEVEL, SEED, Interval, bootstrap_intervals, told
+from edgecsd.metrics.bootstrap import LEVEL, SEED, Interval, bootstrap_intervals, with_interval
 
 RESAMPLES = 2_000  # each sorts all queries; the ends of the interval are steady to the third digit with these
 Values = NDArray[np.float64]
@@ -51,7 +51,7 @@ class ThresholdShift:
         if self.recalibrated is None:
             return f"{said}; no threshold of this file can be read off, for the gallery model accepts all or none"
         at = self.recalibrated
-        return f"{said}; {told(at, '.4f')} keeps the share of accepted queries"
+        return f"{said}; {with_interval(at, '.4f')} keeps the share of accepted queries"
 
 
 def threshold_shift(gallery: Values, file: Values, threshold: float) -> ThresholdShift:

@@ -1,4 +1,4 @@
-"""edgecsd/gate/thresholds.py"""
+"""Thresholds of the gates: their defaults, and those that a team sets in a file or on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which photos go into a pack: those on which mistakes show."""
+"""Which photos go into a pack: those on which mistakes show. Rewrites EXIF orientation, not pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""README.md of a golden pack: what an app team does with it, and what mistakes cost."""
+"""What a golden pack gives an app team: README.md, and self-tests in Kotlin, Swift and JavaScript from templates."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""GalleryIndex: an index folder, opened and searched.
-
-INDEX/
-  manifest.json   kind, schema_version, type, build and search parameters, space, fingerprint, count, SHA-256 and
-                  bytes of the files
-  index.faiss     inner product over unit vectors, which is cosine; other files of faiss: storing.py
-  ids.parquet     row -> item id, and the SHA-256 of its photo ("" where the store knew none)
-"""
+"""GalleryIndex: an opened gallery index, whatever engine holds it."""
 
 from __future__ import annotations
 

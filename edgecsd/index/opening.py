@@ -1,4 +1,4 @@
-"""edgecsd/index/opening.py"""
+"""Open a gallery index, wherever it lies."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Recall:
 
 
 @dataclass(frozen=True)
-class Trial:
+class IndexTrial:
     """One candidate at one depth. query_model and gallery_model: recall of the queries that are tuned on, by each.
 
     p50_ms, p90_ms   of one query of the query model at a time, one thread
@@ -91,19 +91,19 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Queries:
+class TuningQueries:
     """vectors (Q, D), their exact first k (Q, k) and own gallery rows (Q,), which do not count."""
 
     vectors: Floats
     wanted: Rows
     own: Rows
 
-    def subset(self, chosen: Rows) -> Queries:
+    def subset(self, chosen: Rows) -> TuningQueries:
         """Only those at the chosen positions."""
-        return Queries(self.vectors[chosen], self.wanted[chosen], self.own[chosen])
+        return TuningQueries(self.vectors[chosen], self.wanted[chosen], self.own[chosen])
 
 
-def shares_found(index: GalleryIndex, queries: Queries) -> NDArray[np.float64]:
+def shares_found(index: GalleryIndex, queries: TuningQueries) -> NDArray[np.float64]:
     """(Q,) the share of the exact first k among the index's first k."""
     k = queries.wanted.shape[1]
     _, rows = without_own(*index.search(queries.vectors, k + 1), queries.own, k)
@@ -111,8 +111,13 @@ def shares_found(index: GalleryIndex, queries: Queries) -> NDArray[np.float64]:
 
 
 def measure(
-    index: GalleryIndex, candidate: Candidate, search: dict[str, int], queries: Queries, usual: Queries, seconds: float
-) -> Trial:
+    index: GalleryIndex,
+    candidate: Candidate,
+    search: dict[str, int],
+    queries: TuningQueries,
+    usual: TuningQueries,
+    seconds: float,
+) -> IndexTrial:
     """One trial. usual: the same photos by the gallery model."""
     faiss_of(index).set_search(index.type, {**index.parameters, **search})
     k = queries.wanted.shape[1]
@@ -122,7 +127,7 @@ def measure(
     folder = Path(str(index.path))
     size = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in (".faiss", ".ivfdata"))
     p50, p90 = (round(float(value), 4) for value in np.percentile(times, (50, 90)))
-    return Trial(candidate.name, search, recall, usual_recall, p50, p90, size, round(seconds, 2))
+    return IndexTrial(candidate.name, search, recall, usual_recall, p50, p90, size, round(seconds, 2))
 
 
 def _times(index: GalleryIndex, vectors: Floats, k: int) -> NDArray[np.float64]:
@@ -163,7 +168,7 @@ def between(low: dict[str, int], high: dict[str, int]) -> dict[str, int] | None:
     return {**low, name: middle} if low[name] < middle < high[name] else None
 
 
-class TrialLog:
+class IndexTrialLog:
     """trials.jsonl of one set of inputs, gone on with by a later run."""
 
     def __init__(self, folder: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
@@ -176,35 +181,39 @@ class TrialLog:
         self._log = JsonLog(file, header)
         self.trials = [_trial(line, file) for line in self._log.lines]
 
-    def find(self, candidate: Candidate, search: dict[str, int]) -> Trial | None:
+    def find(self, candidate: Candidate, search: dict[str, int]) -> IndexTrial | None:
         return next((t for t in self.trials if (t.candidate, t.search) == (candidate.name, search)), None)
 
-    def add(self, trial: Trial) -> None:
+    def add(self, trial: IndexTrial) -> None:
         self._log.add(asdict(trial))
         self.trials.append(trial)
 
 
-def _trial(line: dict[str, Any], file: Path) -> Trial:
+def _trial(line: dict[str, Any], file: Path) -> IndexTrial:
     try:
         recalls: Any = {name: Recall(**line[name]) for name in ("query_model", "gallery_model")}
-        return Trial(**{**line, **recalls})
+        return IndexTrial(**{**line, **recalls})
     except (TypeError, KeyError) as error:
         raise DamagedFileError(f"{file}: {error}; delete the file to try again") from None
 
 
-def fastest(trials: Sequence[Trial], target: float, max_ms: float | None, *, usual: bool = False) -> Trial | None:
+def fastest(
+    trials: Sequence[IndexTrial], target: float, max_ms: float | None, *, usual: bool = False
+) -> IndexTrial | None:
     """The trial that reaches the recall soonest, within max_ms; None where none does. usual: by the gallery model."""
     good = _good(trials, target, max_ms, usual=usual)
     return min(good, key=lambda trial: (trial.p50_ms, trial.bytes), default=None)
 
 
-def smallest(trials: Sequence[Trial], target: float, max_ms: float | None, *, usual: bool = False) -> Trial | None:
+def smallest(
+    trials: Sequence[IndexTrial], target: float, max_ms: float | None, *, usual: bool = False
+) -> IndexTrial | None:
     """The one that reaches the recall in the least memory, then soonest."""
     good = _good(trials, target, max_ms, usual=usual)
     return min(good, key=lambda trial: (trial.bytes, trial.p50_ms), default=None)
 
 
-def _good(trials: Sequence[Trial], target: float, max_ms: float | None, *, usual: bool) -> list[Trial]:
+def _good(trials: Sequence[IndexTrial], target: float, max_ms: float | None, *, usual: bool) -> list[IndexTrial]:
     return [
         trial for trial in trials
         if (trial.gallery_model if usual else trial.query_model).reaches(target)

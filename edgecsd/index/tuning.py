@@ -35,10 +35,10 @@ from edgecsd.index.query_vectors import Floats, QueryVectors
 from edgecsd.index.trials import (
     BISECTIONS,
     Candidate,
-    Queries,
+    IndexTrial,
+    IndexTrialLog,
     Recall,
-    Trial,
-    TrialLog,
+    TuningQueries,
     between,
     depths,
     fastest,
@@ -75,13 +75,13 @@ class TuneResult:
     k: int
     target: float
     max_ms: float | None
-    trials: tuple[Trial, ...]
-    chosen: Trial | None
+    trials: tuple[IndexTrial, ...]
+    chosen: IndexTrial | None
     query_model: Recall | None
     gallery_model: Recall | None
-    naive: Trial | None
+    naive: IndexTrial | None
     naive_recall: Recall | None
-    best: Trial
+    best: IndexTrial
     tuned_on: int
     held_out: int
 
@@ -125,7 +125,7 @@ def tune_index(
         raise BadInputError(f"--recall {recall}: above 0 and below 1; of type flat it is 1 anyway")
     require_depth(k, store.count)
     tried = candidates([_type(name) for name in types], store.count, on_disk=on_disk, mix=mix)
-    tuning = _Tuning(
+    tuning = _IndexTuning(
         store, queries, out, k, recall, max_ms, Prefer(prefer), on_disk=on_disk, overwrite=overwrite, reporter=reporter
     )
     return tuning.run(tried)
@@ -157,7 +157,7 @@ def candidates(types: Sequence[IndexType], count: int, *, on_disk: bool = False,
     return found
 
 
-class _Tuning:
+class _IndexTuning:
     def __init__(
         self, store: FeatureStore, queries: QueryVectors, out: Path, k: int, target: float, max_ms: float | None,
         prefer: Prefer, *, on_disk: bool, overwrite: bool, reporter: Reporter,
@@ -167,15 +167,15 @@ class _Tuning:
         self.tuned, self.held_out = queries.halves()
         shards = [shard["sha256"] for shard in store.manifest["shards"]]
         settings = {"shards": shards, "queries": queries.digest, "k": k, "target": target, "max_ms": max_ms}
-        self.log = TrialLog(out, settings, overwrite=overwrite)
+        self.log = IndexTrialLog(out, settings, overwrite=overwrite)
         self.by_query_model, self.by_gallery_model = (
             self._wanted(vectors) for vectors in (queries.query_model, queries.gallery_model)
         )
 
-    def _wanted(self, vectors: Floats) -> Queries:
+    def _wanted(self, vectors: Floats) -> TuningQueries:
         """All queries by one model, with their exact first k of the whole gallery."""
         found = exact_neighbours(vectors, store_blocks(self.store), self.k + 1)
-        return Queries(vectors, without_own(*found, self.queries.own, self.k)[1], self.queries.own)
+        return TuningQueries(vectors, without_own(*found, self.queries.own, self.k)[1], self.queries.own)
 
     def run(self, tried: Sequence[Candidate]) -> TuneResult:
         with self.reporter.task("tuning", len(tried)) as advance:
@@ -228,13 +228,13 @@ class _Tuning:
                 return
             before = depth
 
-    def _enough(self, trial: Trial) -> bool:
+    def _enough(self, trial: IndexTrial) -> bool:
         return trial.query_model.reaches(self.target) and trial.gallery_model.reaches(self.target)
 
     def _depths(self, candidate: Candidate) -> Sequence[dict[str, int]]:
         return depths(self._build(candidate))
 
-    def _measure(self, candidate: Candidate, search: dict[str, int]) -> Trial:
+    def _measure(self, candidate: Candidate, search: dict[str, int]) -> IndexTrial:
         known = self.log.find(candidate, search)
         if known is not None:
             return known
@@ -269,7 +269,7 @@ class _Tuning:
             file.write_text(f"{time.perf_counter() - begun:.3f}")
         return built
 
-    def _keep(self, candidate: Candidate, trial: Trial) -> None:
+    def _keep(self, candidate: Candidate, trial: IndexTrial) -> None:
         """The chosen index in OUT, with its depth in the manifest."""
         self._build(candidate)
         with replace_whole(self.out / CHOSEN) as place:

@@ -51,7 +51,7 @@ class PairedDifference:
         return self.p_value < 1 - LEVEL and not self.low <= 0 <= self.high
 
 
-def told(found: Interval | PairedDifference, form: str = ".3f") -> str:
+def with_interval(found: Interval | PairedDifference, form: str = ".3f") -> str:
     """ "0.701 [0.667, 0.733]", or the mean alone of one query, which has no interval. form: of each number."""
     if math.isnan(found.low):
         return f"{found.mean:{form}}"

@@ -81,7 +81,7 @@ def embed_images(
 
     strict: an unreadable image is an error, to whose text `advice` is added.
     """
-    work = _Work(images, embedder, recipe or ViewRecipe(), part_items, batch_size, workers, strict, advice)
+    work = _EmbeddingWork(images, embedder, recipe or ViewRecipe(), part_items, batch_size, workers, strict, advice)
     done = _done(work, parts, name, reporter)
     todo = [number for number in range(work.parts) if number not in done]
     made: dict[int, dict[str, NDArray[Any]]] = {}
@@ -113,7 +113,7 @@ def embed_parts(
     everyone   the processes that share the work and the folder of `parts`: each makes the parts of its share. Parts
                are numbered alike for any number of processes, so a run goes on with more or fewer.
     """
-    work = _Work(images, embedder, recipe or ViewRecipe(), part_items, batch_size, workers, strict, advice)
+    work = _EmbeddingWork(images, embedder, recipe or ViewRecipe(), part_items, batch_size, workers, strict, advice)
     done = _done(work, parts, name, reporter)
     everyone.meet()  # nobody begins before all have seen what is done
     todo = everyone.share([number for number in range(work.parts) if number not in done])
@@ -157,7 +157,7 @@ def join_parts(parts: Parts, count: int, per_item: int, dim: int, *, part_items:
 
 
 @dataclass(frozen=True)
-class _Work:
+class _EmbeddingWork:
     """Everything that decides what the numbered parts hold, and how they are made."""
 
     images: ImageSet
@@ -182,7 +182,7 @@ class _Work:
         return range(number * self.part_items, min((number + 1) * self.part_items, len(self.images)))
 
 
-def _done(work: _Work, parts: Parts | None, name: str, reporter: Reporter) -> set[int]:
+def _done(work: _EmbeddingWork, parts: Parts | None, name: str, reporter: Reporter) -> set[int]:
     """Numbers of the parts that are there."""
     done = {number for number in range(work.parts) if parts is not None and parts.has(number)}
     if done:
@@ -192,7 +192,7 @@ def _done(work: _Work, parts: Parts | None, name: str, reporter: Reporter) -> se
 
 
 def _make(
-    work: _Work, numbers: Sequence[int], name: str, total_and_done: tuple[int, int], reporter: Reporter
+    work: _EmbeddingWork, numbers: Sequence[int], name: str, total_and_done: tuple[int, int], reporter: Reporter
 ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
     """(number, its arrays) of each part of `numbers`, in their order; photos are decoded ahead across parts."""
     contract, per_item = work.embedder.preprocess, work.views.count + 1

@@ -1,4 +1,4 @@
-"""edgecsd/photos/boxes.py"""
+"""The box of a photo that counts: crops in pixels of the upright photo."""
 
 from __future__ import annotations
 

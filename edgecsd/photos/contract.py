@@ -1,4 +1,7 @@
-"""The pixel contract: how a decoded photo, or the box of it that counts, becomes a model's (h, w, 3) uint8 array."""
+"""The pixel contract: how a decoded photo, or the box of it that counts, becomes a model's (h, w, 3) uint8 array.
+
+The steps that every contract has stand here once: the code runs them, and exported files state them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Encoded bytes -> the upright RGB image that the pixel contract begins with, and the digest of what it was made of."""
+"""Encoded bytes -> the upright RGB image that the pixel contract begins with, and the digest of the bytes.
+
+JPEG is decoded by libjpeg-turbo (simplejpeg) where that gives Pillow's very bits, because it is faster; else by Pillow.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,6 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from edgecsd.errors import ImageReadError, first_line
-from edgecsd.photos import decoding as jpeg
 from edgecsd.photos.boxes import Box
 from edgecsd.photos.contract import BACKGROUND, CHANNELS, GREY_16
 
@@ -87,7 +89,7 @@ def decode_image(data: bytes, name: str) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise ImageReadError(f"{name}: {image.width} x {image.height} pixels is over the limit of {MAX_PIXELS:,}")
-        fast = jpeg.decoded(data, image)
+        fast = by_simplejpeg(data, image)
         if fast is not None:
             return _to_rgb(_upright(fast))
         image.load()
@@ -119,19 +121,19 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == CHANNELS else image.convert(CHANNELS)
 
 
-MODES = {"RGB": "RGB", "L": "GRAY"}  # CMYK and others are Pillow's
-TRIED = ((64, 64), (61, 47))  # sizes: with and without a rest beside whole blocks
+SIMPLEJPEG_MODES = {"RGB": "RGB", "L": "GRAY"}  # CMYK and others are Pillow's
+TRIED_SIZES = ((64, 64), (61, 47))  # sizes: with and without a rest beside whole blocks
 
 
-def decoded(data: bytes, opened: Image.Image) -> Image.Image | None:
-    """The pixels of a JPEG that Pillow has opened, with what stands in its header; None where Pillow shall decode it.
+def by_simplejpeg(data: bytes, opened: Image.Image) -> Image.Image | None:
+    """The pixels of a JPEG that Pillow has opened, with its header's information.
 
-    None, too, for whatever this decoder takes offence at: how Pillow sees it counts.
+    Returns None if Pillow should decode it: an unsupported mode, a size mismatch, any error of this decoder.
     """
-    if opened.format != "JPEG" or opened.mode not in MODES or not exact():
+    if opened.format != "JPEG" or opened.mode not in SIMPLEJPEG_MODES or not simplejpeg_is_exact():
         return None
     try:
-        pixels = _decode(data, MODES[opened.mode])
+        pixels = _simplejpeg_pixels(data, SIMPLEJPEG_MODES[opened.mode])
     except Exception:  # damaged, or of a kind that it does not know
         return None
     image = Image.fromarray(pixels)
@@ -142,16 +144,16 @@ def decoded(data: bytes, opened: Image.Image) -> Image.Image | None:
 
 
 @cache
-def exact() -> bool:
+def simplejpeg_is_exact() -> bool:
     """Whether the decoder is there and gives Pillow's bits for every sampling, baseline and progressive, grey too."""
     random = np.random.default_rng(0)
     try:
-        for (width, height), sampling, progressive in product(TRIED, (0, 1, 2), (False, True)):
+        for (width, height), sampling, progressive in product(TRIED_SIZES, (0, 1, 2), (False, True)):
             colour = Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8))
             for image in (colour, colour.convert("L")):
                 buffer = io.BytesIO()
                 image.save(buffer, "JPEG", quality=85, subsampling=sampling, progressive=progressive)
-                ours = _decode(buffer.getvalue(), MODES[image.mode])
+                ours = _simplejpeg_pixels(buffer.getvalue(), SIMPLEJPEG_MODES[image.mode])
                 if not np.array_equal(ours, np.asarray(Image.open(io.BytesIO(buffer.getvalue())))):
                     return False
     except Exception:  # not installed, or not as it was
@@ -159,7 +161,7 @@ def exact() -> bool:
     return True
 
 
-def _decode(data: bytes, colours: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _simplejpeg_pixels(data: bytes, colours: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """(h, w, 3) or, for GRAY, (h, w)."""
     import simplejpeg
 

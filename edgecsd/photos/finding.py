@@ -1,4 +1,4 @@
-"""edgecsd/photos/finding.py"""
+"""From a folder, list, archive or URL to an ImageSet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""edgecsd/photos/lists.py"""
+"""Photos from a list (CSV, text, Parquet): paths, labels, splits and boxes."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from edgecsd.index.exact import Floats
 from edgecsd.models.query_config import read_config
 from edgecsd.photos.images import ImageSet
 from edgecsd.precision_search.held_out import HeldOut
-from edgecsd.precision_search.trials import Trial, TrialKey, TrialLog, measure
+from edgecsd.precision_search.trials import ExportTrial, ExportTrialLog, TrialKey, measure
 from edgecsd.progress import Reporter
 from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
 from edgecsd.targets.artifact import load_runner, target_module
@@ -35,19 +35,19 @@ class Attempts:
     """
 
     def __init__(
-        self, run: Path, target: Target, judge: HeldOut, log: TrialLog, folder: Path, *, timed: bool,
+        self, run: Path, target: Target, judge: HeldOut, log: ExportTrialLog, folder: Path, *, timed: bool,
         reporter: Reporter, calibration: ImageSet, calibration_count: int, seed: int, licence: str | None,
     ) -> None:  # fmt: skip
         self.run, self.target, self.judge, self.folder = run, target, judge, folder
         self.log, self.reporter = log, reporter
-        self.tried: list[Trial] = []
+        self.tried: list[ExportTrial] = []
         self._timed = timed
         self._options: dict[str, Any] = {
             "calibration": calibration, "calibration_count": calibration_count, "seed": seed, "licence": licence,
             "reporter": reporter,
         }  # fmt: skip
 
-    def attempt(self, precision: Precision, how: EightBit = STANDARD, tuned: str = "") -> Trial | None:
+    def attempt(self, precision: Precision, how: EightBit = STANDARD, tuned: str = "") -> ExportTrial | None:
         """The trial, from the log where it was made before; None for a precision that the target lacks or refuses."""
         trial = self.log.known.get((precision, how, tuned))
         if trial is None or (self._timed and trial.cpu_ratio is None):
@@ -68,7 +68,7 @@ class Attempts:
             )
         return trial
 
-    def _made(self, precision: Precision, how: EightBit, tuned: str) -> Trial:
+    def _made(self, precision: Precision, how: EightBit, tuned: str) -> ExportTrial:
         file = self._file((precision, how, tuned))
         made = self._export(precision, how, file, overwrite=True, tuned=tuned)
         vectors: Floats = load_runner(made.path).embed(self.judge.pixels)
@@ -87,7 +87,7 @@ class Attempts:
             self._export(*REFERENCE[:2], file, overwrite=True)
         return file
 
-    def deliver(self, chosen: Trial, out: Path | None, *, overwrite: bool) -> ExportResult:
+    def deliver(self, chosen: ExportTrial, out: Path | None, *, overwrite: bool) -> ExportResult:
         """The chosen recipe's file where the user wants it."""
         path = self.place(out, chosen.tuned)
         return self._export(chosen.precision, chosen.how, path, overwrite=overwrite, tuned=chosen.tuned)

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgecsd.errors import BadInputError
 from edgecsd.metrics.bootstrap import paired_difference
-from edgecsd.precision_search.trials import Trial
+from edgecsd.precision_search.trials import ExportTrial
 from edgecsd.quantisation.precisions import Precision
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def weight_count(model: QueryModel) -> int:
     return sum(each.weight.numel() for each in model.modules() if isinstance(each, nn.Conv2d | nn.Linear))
 
 
-def least_bytes(precision: Precision, weights: int, tried: Iterable[Trial]) -> int:
+def least_bytes(precision: Precision, weights: int, tried: Iterable[ExportTrial]) -> int:
     """What a file of this precision takes at least, given how many weights there are and what was tried."""
     sizes = {trial.precision: trial.size_bytes for trial in tried}
     alike = {Precision.W8A8: ALIKE * sizes.get(Precision.W8A8, 0), Precision.FP32: sizes.get(Precision.FP16, 0)}
@@ -72,15 +72,15 @@ class Objectives:
             return self
         return Objectives(self.max_loss, int(self.max_size_share * fp32_bytes), None, self.max_cpu_ratio)
 
-    def too_large(self, trial: Trial) -> bool:
+    def too_large(self, trial: ExportTrial) -> bool:
         """Whether the trial's file is."""
         return self.max_bytes is not None and trial.size_bytes > self.max_bytes
 
-    def too_slow(self, trial: Trial) -> bool:
+    def too_slow(self, trial: ExportTrial) -> bool:
         """Whether the trial's file takes more than its share of CPU time."""
         return self.max_cpu_ratio is not None and (trial.cpu_ratio is None or trial.cpu_ratio > self.max_cpu_ratio)
 
-    def gained(self, before: Trial, after: Trial) -> tuple[bool, str]:
+    def gained(self, before: ExportTrial, after: ExportTrial) -> tuple[bool, str]:
         """Whether tuning brought something, and the difference in words.
 
         It did if the limits were missed before and are kept after, or if the same photos show that less is lost (a
@@ -92,7 +92,7 @@ class Objectives:
         words = f"the loss changes by {change.mean:+.2%} {interval} over {change.queries} photos"
         return (kept and not was_kept) or (change.shown and change.mean < 0 and (kept or not was_kept)), words
 
-    def lacks(self, trial: Trial) -> tuple[str, ...]:
+    def lacks(self, trial: ExportTrial) -> tuple[str, ...]:
         """What the trial lacks, each in a few words; nothing for one that fits."""
         told = []
         if not trial.fits(self.max_loss):

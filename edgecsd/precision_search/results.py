@@ -8,21 +8,21 @@ from typing import Any
 
 from edgecsd.errors import GateFailedError
 from edgecsd.exporting.export import ExportResult
-from edgecsd.exporting.recipes import Found, Recipe
+from edgecsd.exporting.recipes import Recipe, SearchedFrom
 from edgecsd.metrics.bootstrap import Interval
 from edgecsd.precision_search.objectives import Objectives
 from edgecsd.precision_search.sensitivity import LayerCost
-from edgecsd.precision_search.trials import Trial
+from edgecsd.precision_search.trials import ExportTrial
 from edgecsd.targets.metadata import Target
 
 RECIPE = "recipe.toml"
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchedPrecisions:
     """All that was tried, in the order of trying. layers: empty where they were not needed."""
 
-    trials: tuple[Trial, ...]
+    trials: tuple[ExportTrial, ...]
     layers: tuple[LayerCost, ...]
     objectives: Objectives
     held_out: int
@@ -39,18 +39,18 @@ class Searched:
 
 
 @dataclass(frozen=True)
-class SearchResult(Searched):
+class SearchResult(SearchedPrecisions):
     """What was chosen too."""
 
-    chosen: Trial
+    chosen: ExportTrial
     export: ExportResult
     recipe: Recipe
 
     @property
-    def on_card(self) -> HeldOut:
+    def on_card(self) -> HeldOutFigures:
         """What was measured of the chosen file, for its model card."""
         trial = self.chosen
-        return HeldOut(self.torch_overlap, Interval(trial.loss, trial.low, trial.high), self.held_out)
+        return HeldOutFigures(self.torch_overlap, Interval(trial.loss, trial.low, trial.high), self.held_out)
 
     @property
     def run(self) -> Path:
@@ -80,12 +80,12 @@ class SearchResult(Searched):
 class NothingFitsError(GateFailedError):
     """No recipe keeps every limit; `searched` has what each lacks."""
 
-    def __init__(self, message: str, searched: Searched) -> None:
+    def __init__(self, message: str, searched: SearchedPrecisions) -> None:
         super().__init__(message)
         self.searched = searched
 
 
-def nothing_fits(target: Target, objectives: Objectives, tried: list[Trial]) -> str:
+def nothing_fits(target: Target, objectives: Objectives, tried: list[ExportTrial]) -> str:
     """The message of a NothingFitsError: the limits, and the trial that comes nearest."""
     if not tried:
         return f"no file for target {target} could be made: see above"
@@ -96,7 +96,7 @@ def nothing_fits(target: Target, objectives: Objectives, tried: list[Trial]) -> 
     )
 
 
-def recipe_of(target: Target, chosen: Trial, found: Found) -> Recipe:
+def recipe_of(target: Target, chosen: ExportTrial, found: SearchedFrom) -> Recipe:
     """The trial's precision, how its 8 bit is made, and of what."""
     how = chosen.how
     return Recipe(
@@ -107,7 +107,7 @@ def recipe_of(target: Target, chosen: Trial, found: Found) -> Recipe:
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutFigures:
     """What a search of precisions measured. lost: of the torch model's overlap@10, 0 to 1; photos: that told it."""
 
     torch_overlap: float

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError
 from edgecsd.exporting.places import AUTO, default_place, require_not_taken, require_place
-from edgecsd.exporting.recipes import Found, write_recipe
+from edgecsd.exporting.recipes import SearchedFrom, write_recipe
 from edgecsd.features.space import require_same_space
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding, require_writable
@@ -25,9 +25,16 @@ from edgecsd.photos.images import ImageSet
 from edgecsd.precision_search.attempts import Attempts
 from edgecsd.precision_search.held_out import HeldOut, held_out_photos, require_enough
 from edgecsd.precision_search.objectives import Objectives, least_bytes, weight_count
-from edgecsd.precision_search.results import RECIPE, NothingFitsError, Searched, SearchResult, nothing_fits, recipe_of
+from edgecsd.precision_search.results import (
+    RECIPE,
+    NothingFitsError,
+    SearchedPrecisions,
+    SearchResult,
+    nothing_fits,
+    recipe_of,
+)
 from edgecsd.precision_search.sensitivity import LayerCost, layer_costs
-from edgecsd.precision_search.trials import SCHEMA_VERSION, Trial, TrialLog
+from edgecsd.precision_search.trials import SCHEMA_VERSION, ExportTrial, ExportTrialLog
 from edgecsd.precision_search.tuning import Tune, tune
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantisation.calibration import calibration_split, pixels_digest
@@ -112,7 +119,7 @@ def search_precision(
             "versions": target_module(kind).versions(),
         }  # fmt: skip
         attempts = Attempts(
-            run, kind, judge, TrialLog(folder / TRIALS, settings), folder, timed=limits.max_cpu_ratio is not None,
+            run, kind, judge, ExportTrialLog(folder / TRIALS, settings), folder, timed=limits.max_cpu_ratio is not None,
             reporter=reporter, calibration=photos, calibration_count=calibration_count, seed=seed, licence=licence,
         )  # fmt: skip
         work = _Search(attempts, model, ranges, limits)
@@ -131,11 +138,11 @@ def search_precision(
         tried = (tuple(attempts.tried), tuple(work.layers), work.objectives, len(asked), judge.torch_overlap, folder)
         if chosen is None:
             attempts.discard()
-            raise NothingFitsError(nothing_fits(kind, work.objectives, attempts.tried), Searched(*tried))
+            raise NothingFitsError(nothing_fits(kind, work.objectives, attempts.tried), SearchedPrecisions(*tried))
         held.close()  # `export` holds it by itself
         result = attempts.deliver(chosen, out, overwrite=overwrite)
         attempts.discard()
-        found = Found(
+        found = SearchedFrom(
             run=str(attempts.run_of(chosen.tuned)), weights_digest=result.metadata.weights_digest,
             calibration=str(photos.root if isinstance(calibration, ImageSet) else calibration), split=split,
             calibration_count=calibration_count, seed=seed, calibration_digest=result.metadata.calibration_digest,
@@ -160,7 +167,7 @@ class _Search:
         self._model, self._ranges = model, ranges
         self._weights = weight_count(model)
 
-    def choose(self) -> Trial | None:
+    def choose(self) -> ExportTrial | None:
         """Of the trials that fit the smallest, tuned where that was asked and brings something; None where none fits.
 
         Nothing is tried behind the first that fits.
@@ -188,7 +195,7 @@ class _Search:
         how = STANDARD if best is None else replace(best.how, float_convolutions=frozenset(), float_weights=False)
         self.layers = self.layers or self._costs(how)
 
-    def _more_bits(self) -> Trial | None:
+    def _more_bits(self) -> ExportTrial | None:
         """The first of w8a32, fp16 and fp32 that fits."""
         for precision in (Precision.W8A32, Precision.FP16, Precision.FP32):
             if self._told_hopeless(precision):
@@ -209,16 +216,16 @@ class _Search:
         )
         return True
 
-    def _fits(self, trial: Trial) -> bool:
+    def _fits(self, trial: ExportTrial) -> bool:
         return not self.objectives.lacks(trial)
 
-    def _least_lost(self) -> Trial | None:
+    def _least_lost(self) -> ExportTrial | None:
         """Of the w8a8 trials the one that loses least, of those that are small and fast enough if there are such."""
         eight_bit = [trial for trial in self.attempts.tried if trial.precision is Precision.W8A8 and not trial.tuned]
         good = [t for t in eight_bit if not self.objectives.too_large(t) and not self.objectives.too_slow(t)]
         return min(good or eight_bit, key=lambda trial: trial.loss, default=None)
 
-    def _eight_bit(self) -> Trial | None:
+    def _eight_bit(self) -> ExportTrial | None:
         """The first recipe of w8a8 that fits."""
         for how in self._recipes():
             if how != STANDARD and self._told_hopeless(Precision.W8A8):
@@ -265,7 +272,7 @@ class _Search:
         )
         return sorted(costs, key=lambda layer: -layer.loss)
 
-    def _tuned(self, asked: Tune, before: Trial) -> Trial:
+    def _tuned(self, asked: Tune, before: ExportTrial) -> ExportTrial:
         """The recipe of `before` after a quantisation-aware distillation, or `before` where no gain is shown."""
         attempts, judge = self.attempts, self.attempts.judge
         made_of = [before.how.changes, asked.steps, list(asked.images.ids), asked.features.digest]

@@ -20,7 +20,7 @@ TrialKey = tuple[Precision, EightBit, str]
 
 
 @dataclass(frozen=True)
-class Trial:
+class ExportTrial:
     """What one recipe costs. loss: share of the torch model's overlap@10 that is gone, with its 95 % interval.
 
     held_out_cosine   mean cosine to the torch model's embeddings
@@ -82,17 +82,17 @@ class Trial:
 
 def measure(
     held_out: HeldOut, vectors: Floats, precision: Precision, how: EightBit, size: int, file: str, tuned: str = ""
-) -> Trial:  # fmt: skip
+) -> ExportTrial:  # fmt: skip
     """The trial of a recipe whose file gave these embeddings (n, D) for the held-out photos."""
     values = held_out.lost(vectors)
     interval = bootstrap_intervals({"": values})[""]
-    return Trial(
+    return ExportTrial(
         precision, how, size, interval.mean, interval.low, interval.high, held_out.cosine(vectors), file,
         float(np.std(values, ddof=1)), tuned, losses=tuple(values.tolist()),
     )  # fmt: skip
 
 
-class TrialLog:
+class ExportTrialLog:
     """TRIALS.jsonl: a header with what all trials share, then a trial a line.
 
     The file of another search, or of an edgecsd with another schema, is begun anew.
@@ -100,19 +100,21 @@ class TrialLog:
 
     def __init__(self, file: Path, settings: dict[str, Any]) -> None:
         self.file, self._log = file, JsonLog(file, {"schema_version": SCHEMA_VERSION, "settings": settings})
-        self.known: dict[TrialKey, Trial] = {}
+        self.known: dict[TrialKey, ExportTrial] = {}
         for line in self._log.lines:
             trial = trial_from(line)
             self.known[trial.key] = trial
 
-    def add(self, trial: Trial) -> None:
+    def add(self, trial: ExportTrial) -> None:
         self.known[trial.key] = trial
         self._log.add(trial.as_line())
 
 
-def trial_from(line: dict[str, Any]) -> Trial:
+def trial_from(line: dict[str, Any]) -> ExportTrial:
     """A trial from a line of the log."""
     how = line["how"]
     recipe = EightBit(**{**how, "float_convolutions": frozenset(how["float_convolutions"])})
-    named = {field.name: line[field.name] for field in fields(Trial)}
-    return Trial(**{**named, "precision": Precision(line["precision"]), "how": recipe, "losses": tuple(line["losses"])})
+    named = {field.name: line[field.name] for field in fields(ExportTrial)}
+    return ExportTrial(
+        **{**named, "precision": Precision(line["precision"]), "how": recipe, "losses": tuple(line["losses"])}
+    )

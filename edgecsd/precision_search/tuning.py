@@ -87,7 +87,7 @@ def tune(
     write_json(folder / SETTINGS, made_of)
     reporter.message(f"{folder.name}: {len(data.train)} photos to train on, {len(data.held_out)} to select by")
     objective = make_objective(data, config, folder / "cache", reporter=reporter)
-    training = _Tuning(model, data, objective, folder, RoundedLayers(model, how, calibration), asked.steps)
+    training = _RoundedTraining(model, data, objective, folder, RoundedLayers(model, how, calibration), asked.steps)
     training.run(reporter)
     tuned = load_query_model(run)
     tuned.load_state_dict(plain_state(model))
@@ -95,7 +95,7 @@ def tune(
     return folder
 
 
-class _Tuning(NetworkTraining):
+class _RoundedTraining(NetworkTraining):
     """The distillation's own training of the whole network, in rounds of `ROUND` steps, of rounded layers."""
 
     def __init__(

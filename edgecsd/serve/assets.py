@@ -30,7 +30,7 @@ WITHOUT_NPM = f"npm is not installed, and {ADVICE}: pip install 'edgecsd[serve]'
 
 
 @dataclass(frozen=True)
-class Package:
+class NpmPackage:
     """One npm package. files: path in the package -> the name that it is served by."""
 
     package: str
@@ -44,7 +44,7 @@ class Package:
         return cache_folder() / "web" / f"{self.package.replace('@', '').replace('/', '-')}-{self.version}"
 
 
-def packages_for(target: Target) -> list[Package]:
+def packages_for(target: Target) -> list[NpmPackage]:
     """What a browser needs to run the target's artifacts."""
     pinned: dict[str, list[dict[str, Any]]] = json.loads(
         resources.files(__package__).joinpath("runtimes.json").read_text()
@@ -52,7 +52,7 @@ def packages_for(target: Target) -> list[Package]:
     if target.value not in pinned:
         known = ", ".join(f".{name}" for name in pinned)
         raise BadInputError(f"no browser runs {target} artifacts: give one of {known}")
-    return [Package(**each) for each in pinned[target.value]]
+    return [NpmPackage(**each) for each in pinned[target.value]]
 
 
 def runtime_name(target: Target) -> str:
@@ -75,7 +75,7 @@ def runtime_files(target: Target, reporter: Reporter = SILENT) -> dict[str, Path
     return found
 
 
-def fetch(package: Package) -> None:
+def fetch(package: NpmPackage) -> None:
     """Pack with npm, check the digest, unpack what is needed: whole or not at all."""
     with tempfile.TemporaryDirectory(prefix="edgecsd-web-") as scratch:
         wanted = f"{package.package}@{package.version}"
@@ -86,7 +86,7 @@ def fetch(package: Package) -> None:
             _unpack(package, archive, folder)
 
 
-def _check_integrity(package: Package, archive: Path) -> None:
+def _check_integrity(package: NpmPackage, archive: Path) -> None:
     found = "sha512-" + base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
     if found != package.integrity:
         raise BadInputError(
@@ -95,7 +95,7 @@ def _check_integrity(package: Package, archive: Path) -> None:
         )
 
 
-def _unpack(package: Package, archive: Path, folder: Path) -> None:
+def _unpack(package: NpmPackage, archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as tar:
         for path, name in package.files.items():
             try:

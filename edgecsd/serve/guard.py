@@ -1,4 +1,7 @@
-"""The door of the service: counts every request, limits its rate, asks for the token, and adds the security headers."""
+"""The door of the service: counts requests, limits rates and slow headers, asks for the token, adds security headers.
+
+Who sends headers a byte a minute would hold a connection for ever (slowloris): they have a time limit.
+"""
 
 from __future__ import annotations
 

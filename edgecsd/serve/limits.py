@@ -1,4 +1,4 @@
-"""How much one client may ask for: sizes, rates, times. Every endpoint has its limits from here."""
+"""How much one client may ask for (sizes, rates, times), and the one JSON body of every refusal."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from edgecsd.photos.images import ImageSet
 from edgecsd.serve.assets import runtime_name
 from edgecsd.serve.golden_photos import GoldenPhotos, golden_photos, photos_of_pack
 from edgecsd.serve.memory_files import MemoryFile
-from edgecsd.serve.photos import Thumbnails
+from edgecsd.serve.photos import ServedThumbnails
 from edgecsd.serve.reports import ReportBook
 from edgecsd.targets.artifact import session_options
 from edgecsd.targets.metadata import ORT_SUFFIX, ArtifactMetadata, Target
@@ -42,7 +42,7 @@ class PhonePage:
     files: dict[str, MemoryFile] = field(repr=False)
     about: dict[str, Any]
     golden: GoldenPhotos
-    thumbnails: Thumbnails | None
+    thumbnails: ServedThumbnails | None
     reports: ReportBook
 
 
@@ -57,7 +57,7 @@ def make_phone_page(
     """
     require_browser_file(model)
     metadata.input.require_square("the phone's page")
-    thumbnails = Thumbnails(images, index.row_of) if images is not None else None
+    thumbnails = ServedThumbnails(images, index.row_of) if images is not None else None
     if pack is not None:
         golden = photos_of_pack(pack, model)
     else:

@@ -17,7 +17,7 @@ QUALITY = 80
 KEPT = 1024  # thumbnails in memory, about 15 MB
 
 
-class Thumbnails:
+class ServedThumbnails:
     """Row -> JPEG. What a request names is a number in a table, never a path."""
 
     def __init__(self, images: ImageSet, row_of: Mapping[str, int]) -> None:

@@ -23,8 +23,8 @@ from edgecsd.bench.schema import (
     BenchProtocol,
     BenchRow,
     DecodeFigures,
-    Figures,
     Frozen,
+    LatencyFigures,
     Parity,
     Repeat,
     Status,
@@ -140,10 +140,10 @@ def _vectors(report: PhoneReport) -> NDArray[np.float32]:
         return np.asarray(report.embeddings, np.float64).astype(np.float32)
 
 
-def _figures(report: PhoneReport) -> Figures:
+def _figures(report: PhoneReport) -> LatencyFigures:
     times = np.array(report.wall_ms)
     p50, p90, p95, p99 = (float(value) for value in np.percentile(times, [50, 90, 95, 99]))
-    return Figures(
+    return LatencyFigures(
         import_ms=report.import_ms, load_ms=report.load_ms, first_ms=report.first_ms, cold_ms=report.cold_ms,
         cold_from=COLD_FROM, runs=len(times), seconds=float(times.sum()) / 1000, p50_ms=p50, p90_ms=p90, p95_ms=p95,
         p99_ms=p99 if len(times) >= 1000 else None,
@@ -151,7 +151,7 @@ def _figures(report: PhoneReport) -> Figures:
     )  # fmt: skip
 
 
-def _repeats(report: PhoneReport, figures: Figures | None) -> tuple[Repeat, ...]:
+def _repeats(report: PhoneReport, figures: LatencyFigures | None) -> tuple[Repeat, ...]:
     if figures is None:
         return ()
     series = tuple(round(ms * 1e6) for ms in report.wall_ms)

@@ -1,4 +1,4 @@
-"""Artifacts: exported files and the door to their targets. Loads no converter."""
+"""Artifacts: exported files, the way to their targets, and an exported file as an Embedder. Loads no converter."""
 
 from __future__ import annotations
 

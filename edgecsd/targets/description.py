@@ -1,4 +1,7 @@
-"""What a model file is made of, whichever its format: the words that every target's `describe` answers in."""
+"""What a model file is made of, whichever its format: the words that every target's `describe` answers in.
+
+held_precision reads a file's precision from its constants and operators, whatever its metadata says.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Weights:
+class StoredWeights:
     """Stored constants: the operator that reads them, the type they are stored in, how many tensors and bytes."""
 
     operator: str
@@ -48,7 +51,7 @@ class Description:
     outputs: tuple[Value, ...]
     operators: dict[str, int]
     quantised_operators: dict[str, int]
-    weights: tuple[Weights, ...]
+    weights: tuple[StoredWeights, ...]
     metadata: str | None
     beside: int = 0
 
@@ -64,9 +67,9 @@ class WeightCount:
         self.tensors[operator, dtype] += 1
         self.sizes[operator, dtype] += size_bytes
 
-    def result(self) -> tuple[Weights, ...]:
+    def result(self) -> tuple[StoredWeights, ...]:
         order = sorted(self.sizes, key=lambda key: (-self.sizes[key], key))
-        return tuple(Weights(*key, self.tensors[key], self.sizes[key]) for key in order)
+        return tuple(StoredWeights(*key, self.tensors[key], self.sizes[key]) for key in order)
 
 
 def packed_bytes(count: int, bits: int) -> int:

@@ -1,7 +1,7 @@
 """adapt: a query model whose projection is filtered for the gallery that will be searched.
 
 The run's own photos need not be of the gallery's kinds, and where they are not, what the query model has learnt on them
-is off in directions that the gallery does not use (edgecsd.training.closed_form). The filter is linear: it goes into the projection,
+is off in directions that the gallery does not use (closed_form.py). The filter is linear: it goes into the projection,
 and the exported file is as large and as fast as before. The embedding space stays the same.
 """
 

@@ -1,4 +1,11 @@
-"""The closed-form start: from the query backbone's pooled features to the gallery features, by one matrix product."""
+"""Closed forms: from pooled features to gallery features by one matrix product, and the Wiener filter of query vectors.
+
+A query model gives, of a photo whose gallery vector is g, q with q - E q = s (g - E g) + e: a slope s and an error e of
+about the same variance in every direction. Of all linear estimates of g - E g from such q, C (C + r I)^-1 q has the
+least mean square error, where C is the covariance of the vectors that may be meant, the gallery's, and r = E|e|^2 /
+(D s^2). (N. Wiener, Extrapolation, Interpolation, and Smoothing of Stationary Time Series, 1949.) Along directions in
+which the gallery hardly varies a query says nothing and is mostly error; they count less.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Weights on the straight line between a stage's start and what the stage trained: as far as retrieval gains by it.
+"""Which weights a stage keeps: the best by held-out retrieval, a moving average, or part of the way back to its start.
 
-WiSE-FT (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022): training specialises weights to its
-photos, and part of the way back gives some of that up for what the start knew of all others. The paper fixes the share
-or sweeps it; here held-out photos choose it, within limits (docs/decisions/0011).
+Weights on the straight line between a stage's start and its end: WiSE-FT (Wortsman et al., "Robust fine-tuning of
+zero-shot models", CVPR 2022). Training specialises weights to its photos, and part of the way back gives some of that
+up for what the start knew of all others. The paper fixes the share or sweeps it; here held-out photos choose it, within
+limits (docs/decisions/0011).
 """
 
 from __future__ import annotations

@@ -60,11 +60,11 @@ class DistillConfig(BaseModel):
     head_passes: Annotated[int, Field(ge=1)] = 20  # over the views, at most: more steps only remember few photos
     head_lr: Annotated[float, Field(gt=0)] = 1e-3
     head_batch_size: Annotated[int, Field(ge=2)] = 256
-    # From the start of a stage to what it trained: only as far as held-out photos gain by it (edgecsd/training/keeping.py)
+    # From the start of a stage to what it trained: only as far as held-out photos gain by it (keeping.py)
     interpolate: bool = True
     # False: the last weights of each stage, whatever held-out photos say; for studies
     select: bool = True
-    # At the end fit the head once more, as far as held-out photos said, to those photos too (edgecsd/training/head_stage.py)
+    # At the end fit the head once more, as far as held-out photos said, to those photos too (head_stage.py)
     refit: bool = True
     epochs: Annotated[int, Field(ge=0)] = 2
     batch_size: Annotated[int, Field(ge=2)] = 32

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from edgecsd.bench.imports import import_rows
 from edgecsd.bench.rows import read_rows
-from edgecsd.bench.schema import Figures, Status
+from edgecsd.bench.schema import LatencyFigures, Status
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.files.whole import sha256_file
@@ -62,7 +62,7 @@ AI_HUB = {
 }  # fmt: skip
 
 
-def imported(tmp_path: Path, content: str | bytes, **more: object) -> Figures:
+def imported(tmp_path: Path, content: str | bytes, **more: object) -> LatencyFigures:
     source = tmp_path / "result"
     source.write_bytes(content.encode() if isinstance(content, str) else content)
     (row,) = import_rows(source, device="Pixel 8", **more)  # type: ignore[arg-type]
@@ -74,7 +74,7 @@ def imported(tmp_path: Path, content: str | bytes, **more: object) -> Figures:
 
 def test_the_log_of_a_new_benchmark_model(tmp_path: Path) -> None:
     figures = imported(tmp_path, NEW_LOG)
-    assert figures == Figures(
+    assert figures == LatencyFigures(
         runs=50, load_ms=5.579, first_ms=1357.602, mean_ms=1240.27, p50_ms=1239.807, p95_ms=1247.415, min_ms=1238.588,
         max_ms=1252.566, growth_kb=int(109.832 * 1024),
     )  # fmt: skip
@@ -116,7 +116,7 @@ def test_benchmark_models_protobuf(tmp_path: Path) -> None:
         setattr(result.latency, name, value)
     result.memory.overall, result.memory.peak, result.misc.runs = 3_000, 50.5, 300
     figures = imported(tmp_path, result.SerializeToString())
-    assert figures == Figures(
+    assert figures == LatencyFigures(
         runs=300, load_ms=4, mean_ms=9.5, min_ms=9.25, max_ms=12, p50_ms=9.375, p95_ms=11, peak_kb=51712,
         growth_kb=3000,
     )  # fmt: skip

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edgecsd.bench.plots import plot_rows
-from edgecsd.bench.schema import BenchProtocol, BenchRow, Figures, Repeat, Status
+from edgecsd.bench.schema import BenchProtocol, BenchRow, LatencyFigures, Repeat, Status
 from edgecsd.bench.soak import change_point, soak_of, told
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError
@@ -56,7 +56,7 @@ def row(wall_ms: np.ndarray, cpu_ms: np.ndarray, name: str = "x.onnx", cosine: f
     def ns(values: np.ndarray) -> tuple[int, ...]:
         return tuple(int(1e6 * value) for value in values)
 
-    figures = Figures.model_construct(p50_ms=float(np.median(wall_ms)), p90_ms=float(np.percentile(wall_ms, 90)))
+    figures = LatencyFigures.model_construct(p50_ms=float(np.median(wall_ms)), p90_ms=float(np.percentile(wall_ms, 90)))
     repeat = Repeat.model_construct(wall_ns=ns(wall_ms), cpu_ns=ns(cpu_ms), figures=figures)
     return BenchRow.model_construct(
         file=name, threads=1, status=Status.OK, provenance="measured on a test", figures=figures, repeats=(repeat,),

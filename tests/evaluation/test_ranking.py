@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgecsd.evaluation import ranking
-from edgecsd.evaluation.ranking import NOWHERE, Searched, rank, search
+from edgecsd.evaluation.ranking import NOWHERE, RankedVectors, rank, search
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 
@@ -31,12 +31,12 @@ def test_counting_is_sorting(block_rows: int, entries: int, monkeypatch: pytest.
     queries, gallery, random = coarse(17, 1), coarse(90, 2), np.random.default_rng(3)
     expected = sorted_by_hand(queries, gallery)
     targets = [random.permutation(90)[: random.integers(0, 91)] for _ in queries]
-    found = search(queries, Searched(gallery), targets, depth=25)
+    found = search(queries, RankedVectors(gallery), targets, depth=25)
     assert found.top.tolist() == [line[:25] for line in expected]
     for line, rows, places in zip(expected, targets, found.places, strict=True):
         assert places.tolist() == [line.index(row) for row in rows]
     assert len({tuple(line) for line in expected}) > 10
-    assert search(queries, Searched(gallery), targets, depth=1000).top.tolist() == expected
+    assert search(queries, RankedVectors(gallery), targets, depth=1000).top.tolist() == expected
 
 
 def test_the_whole_ranking_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +52,7 @@ def test_real_numbers_of_both_signs_and_zero() -> None:
     gallery = np.array(
         [[0.0], [1.0], [-0.0], [-1.0], [np.nextafter(np.float32(1), np.float32(2))], [1e-45]], np.float32
     )
-    found = search(np.array([[1.0], [-1.0]], np.float32), Searched(gallery), [np.arange(6)] * 2, depth=6)
+    found = search(np.array([[1.0], [-1.0]], np.float32), RankedVectors(gallery), [np.arange(6)] * 2, depth=6)
     assert found.top.tolist() == [[4, 1, 5, 0, 2, 3], [3, 0, 2, 5, 1, 4]]
     assert found.places[0].tolist() == [3, 1, 4, 5, 0, 2]
 
@@ -81,14 +81,14 @@ def test_equal_vectors_stand_by_row_wherever_they_are(monkeypatch: pytest.Monkey
     for at_once in (37, 1):
         for start in range(0, 37, at_once):
             asked = slice(start, start + at_once)
-            found = search(queries[asked], Searched(gallery), [np.arange(5003)] * at_once, depth=200)
+            found = search(queries[asked], RankedVectors(gallery), [np.arange(5003)] * at_once, depth=200)
             np.testing.assert_array_equal(found.top, expected[asked, :200])
             for places, order in zip(found.places, expected[asked], strict=True):
                 np.testing.assert_array_equal(places[order], np.arange(5003))
 
 
 def test_without_vectors_there_are_no_copies() -> None:
-    assert len(Searched(np.empty((0, 4), np.float32)).copies.rows) == 0
+    assert len(RankedVectors(np.empty((0, 4), np.float32)).copies.rows) == 0
     assert rank(np.empty((0, 6), np.float32), coarse(5, 1)).shape == (0, 5)
 
 
@@ -97,7 +97,7 @@ def test_what_is_not_finite_finds_nothing_and_is_found_last() -> None:
     queries[1, 2] = np.nan
     gallery[5] = np.inf
     gallery[9, 0] = np.nan
-    found = search(queries, Searched(gallery), [np.arange(20)] * 3, depth=20)
+    found = search(queries, RankedVectors(gallery), [np.arange(20)] * 3, depth=20)
     assert set(found.top[1]) == {NOWHERE} and set(found.places[1]) == {NOWHERE}
     assert set(found.top[0, -2:]) == set(found.top[2, -2:]) == {5, 9} and sorted(found.top[2]) == list(range(20))
 
@@ -111,7 +111,7 @@ def test_stores_on_disk_follow_the_vectors_in_memory(tmp_path: Path, monkeypatch
     monkeypatch.setattr("edgecsd.features.shards.SHARD_ROWS", 10)
     unit = [np.repeat(np.eye(8, dtype=np.float32), 3, axis=0) * sign for sign in (1, -1, 1)]
     stores = (small_store(tmp_path / "a", unit[1]), small_store(tmp_path / "b", unit[2]))
-    searched, joined = Searched(unit[0], stores), np.concatenate(unit)
+    searched, joined = RankedVectors(unit[0], stores), np.concatenate(unit)
     assert searched.count == 72 and len(stores[0].manifest["shards"]) == 3
     queries = coarse(9, 8, dim=8)
     found = search(queries, searched, [np.array([0, 30, 71])] * 9, depth=72)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError
 from edgecsd.exporting.export import export
-from edgecsd.exporting.recipes import RECIPES, Found, Recipe, find_recipe, write_recipe
+from edgecsd.exporting.recipes import RECIPES, Recipe, SearchedFrom, find_recipe, write_recipe
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.models.query import create_query_model, save_query_model
 from edgecsd.quantisation.precisions import EightBit, Precision
@@ -32,7 +32,7 @@ def test_a_written_recipe_reads_back(tmp_path: Path) -> None:
     chosen = Recipe(
         target=Target.TFLITE, precision=Precision.W8A8, percentile=99.9, float_convolutions=(2, 7),
         bias_correction=False, equalisation=True, float_weights=True,
-        found=Found(
+        found=SearchedFrom(
             run='a "run"', weights_digest="0" * 64, calibration="photos/é.csv", split="train", calibration_count=32,
             seed=3, calibration_digest="1" * 64,
         ),

@@ -99,12 +99,13 @@ import resource, signal, sys
 from pathlib import Path
 import edgecsd.gallery.extract
 from doubles import PixelGallery
+from edgecsd.gallery.extract import extract
 edgecsd.gallery.extract.PART_ITEMS = 4
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write over the limit then fails with OSError, as on a full disk
 limit = int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
-    edgecsd.gallery.extract.extract(Path(sys.argv[1]), PixelGallery(dim=64), Path(sys.argv[2]), views=1, dtype="float32")
+    extract(Path(sys.argv[1]), PixelGallery(dim=64), Path(sys.argv[2]), views=1, dtype="float32")
 except OSError as error:
     print("OSError", error.errno)
 """

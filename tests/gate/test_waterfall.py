@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from saved_evidence import HEALTHY, make_evidence, unit
 
-from edgecsd.check.search import Embedded as SearchedWith
-from edgecsd.check.search import IndexVectors, StoreVectors, exact_search, search_links
+from edgecsd.check.search import EmbeddedQueries, IndexVectors, StoreVectors, exact_search, search_links
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gate.evidence import Evidence
@@ -108,7 +107,7 @@ def test_a_store_with_other_rows_than_the_index(tmp_path: Path) -> None:
     ids = whole.items.ids[::-1][:30]
     part = write_store(tmp_path / "part", whole.space, Items(ids, ("",) * 30), gallery[::-1][:30], dtype="float32")
     index = build_index(part, tmp_path / "index")
-    links, names = search_links(index, whole, [SearchedWith(LinkName.GALLERY, "", gallery)], whole.items.ids, 5)
+    links, names = search_links(index, whole, [EmbeddedQueries(LinkName.GALLERY, "", gallery)], whole.items.ids, 5)
     assert len(names) == 40 and names[:30] == index.ids
     for query in range(40):
         order = sorted((n for n in range(40) if n != query), key=lambda n: -float(gallery[query] @ gallery[n]))
@@ -132,7 +131,7 @@ def test_hnsw_is_asked_as_the_app_asks(tmp_path: Path) -> None:
     index = build_index(store, tmp_path / "index", type="hnsw", links=2, ef_construction=4, ef_search=6)
     queries = unit(np.random.default_rng(5).normal(size=(50, 16)))
     names = [f"query-{n}" for n in range(50)]
-    links, _ = search_links(index, None, [SearchedWith(LinkName.GALLERY, "", queries)], names, 5)
+    links, _ = search_links(index, None, [EmbeddedQueries(LinkName.GALLERY, "", queries)], names, 5)
     assert (links[-1].rows[:, :5] == index.search(queries, 6)[1][:, :5]).all()
     assert links[-1].rows.shape == (50, 5)
 

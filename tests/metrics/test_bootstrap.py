@@ -16,7 +16,7 @@ from edgecsd.metrics.bootstrap import (
     bootstrap_intervals,
     paired_difference,
     queries_needed,
-    told,
+    with_interval,
 )
 
 NAN = float("nan")
@@ -28,9 +28,9 @@ def skewed(random: np.random.Generator, count: int) -> np.ndarray:
 
 
 def test_an_interval_in_words() -> None:
-    assert told(Interval(0.7006, 0.6671, 0.7333)) == "0.701 [0.667, 0.733]"
-    assert told(Interval(-0.02, -0.03, -0.01), "+.2f") == "-0.02 [-0.03, -0.01]"
-    assert told(bootstrap_interval(np.array([0.25])), "+.2f") == "+0.25"
+    assert with_interval(Interval(0.7006, 0.6671, 0.7333)) == "0.701 [0.667, 0.733]"
+    assert with_interval(Interval(-0.02, -0.03, -0.01), "+.2f") == "-0.02 [-0.03, -0.01]"
+    assert with_interval(bootstrap_interval(np.array([0.25])), "+.2f") == "+0.25"
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:

@@ -15,7 +15,7 @@ from encoded_images import encoded
 from PIL import Image, ImageCms, ImageFile
 
 from edgecsd.errors import ImageReadError
-from edgecsd.photos import decoding as jpeg
+from edgecsd.photos import decoding
 from edgecsd.photos.decoding import MAX_PIXELS, decode_image, read_image
 
 # ---------------------------------------------------------------------------------------------------- finding
@@ -236,7 +236,7 @@ def fast_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: ImageFile.ImageFile) -> None:
         raise AssertionError("Pillow decoded")
 
-    assert jpeg.exact()
+    assert decoding.simplejpeg_is_exact()
     monkeypatch.setattr("PIL.JpegImagePlugin.JpegImageFile.load", refuse)
 
 
@@ -252,7 +252,7 @@ def test_the_fast_decoder_gives_pillows_bits(
         for s in range(3) for quality in (40, 95)
     ]  # fmt: skip
     fast = [decode_image(each, "photo") for each in data]
-    monkeypatch.setattr(jpeg, "exact", lambda: False)
+    monkeypatch.setattr(decoding, "simplejpeg_is_exact", lambda: False)
     assert all(same(one, decode_image(each, "photo")) for one, each in zip(fast, data, strict=True))
 
 
@@ -263,12 +263,12 @@ def test_jpeg_is_decoded_fast_where_it_can_be(small: Image.Image, fast_only: Non
 
 
 def test_another_decoder_that_gives_other_bits_is_not_used(small: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = jpeg._decode
-    monkeypatch.setattr(jpeg, "_decode", lambda data, colours: real(data, colours) ^ 1)
-    jpeg.exact.cache_clear()
+    real = decoding._simplejpeg_pixels
+    monkeypatch.setattr(decoding, "_simplejpeg_pixels", lambda data, colours: real(data, colours) ^ 1)
+    decoding.simplejpeg_is_exact.cache_clear()
     try:
         data = encoded(small, "JPEG")
-        assert not jpeg.exact()
+        assert not decoding.simplejpeg_is_exact()
         assert same(decode_image(data, "photo"), Image.open(io.BytesIO(data)))
     finally:
-        jpeg.exact.cache_clear()
+        decoding.simplejpeg_is_exact.cache_clear()

@@ -27,7 +27,7 @@ from edgecsd.precision_search import attempts, objectives, search, sensitivity
 from edgecsd.precision_search.held_out import HeldOut
 from edgecsd.precision_search.objectives import Objectives
 from edgecsd.precision_search.search import search_precision
-from edgecsd.precision_search.trials import Trial, TrialLog, measure
+from edgecsd.precision_search.trials import ExportTrial, ExportTrialLog, measure
 from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
 from edgecsd.targets.artifact import read_metadata
 
@@ -64,10 +64,10 @@ def test_a_limit_that_8_bit_misses(made: Path, photos: Path, pixel_store: Featur
 def test_what_no_file_can_be_small_enough_for_is_not_tried() -> None:
     """1, 2 and 4 bytes a weight; w8a8 recipes are alike in size; fp32 is no smaller than fp16."""
 
-    def trial(precision: Precision, size: int) -> Trial:
-        return Trial(precision, STANDARD, size, 0, 0, 0, 1, "f")
+    def trial(precision: Precision, size: int) -> ExportTrial:
+        return ExportTrial(precision, STANDARD, size, 0, 0, 0, 1, "f")
 
-    def least(*tried: Trial) -> list[int]:
+    def least(*tried: ExportTrial) -> list[int]:
         return [objectives.least_bytes(precision, 1000, tried) for precision in objectives.BYTES]
 
     assert least() == [1000, 1000, 2000, 4000]
@@ -79,7 +79,9 @@ def test_of_those_that_fit_the_smallest_is_taken(
 ) -> None:
     """Where fp32 was tried as what limits are told by, and its file is the smaller one."""
     sizes = {Precision.FP32: 500_000, Precision.W8A8: 600_000}
-    monkeypatch.setattr(attempts.Attempts, "_made", lambda _, *key: Trial(*key[:2], sizes[key[0]], 0, 0, 0, 1, "f"))
+    monkeypatch.setattr(
+        attempts.Attempts, "_made", lambda _, *key: ExportTrial(*key[:2], sizes[key[0]], 0, 0, 0, 1, "f")
+    )
     monkeypatch.setattr(search, "TRIALS", "other-trials.jsonl")
     result = searched(made, photos, pixel_store, max_size_share=2.0)
     assert [t.precision for t in result.trials] == [Precision.FP32, Precision.W8A8]
@@ -155,9 +157,9 @@ def test_other_photos_or_vectors_under_the_same_names_are_another_search(
     own, folder = (Path(shutil.copytree(each, tmp_path / each.name)) for each in (photos, pixel_store.path))
     tried: list[tuple[Any, ...]] = []
 
-    def trial(_: attempts.Attempts, *key: Any) -> Trial:
+    def trial(_: attempts.Attempts, *key: Any) -> ExportTrial:
         tried.append(key)
-        return Trial(*key[:2], 1, 0, 0, 0, 1, "f")
+        return ExportTrial(*key[:2], 1, 0, 0, 0, 1, "f")
 
     monkeypatch.setattr(attempts.Attempts, "_made", trial)
     monkeypatch.setattr(search, "TRIALS", "trials-of-copies.jsonl")
@@ -178,14 +180,14 @@ def test_other_photos_or_vectors_under_the_same_names_are_another_search(
 
 
 def test_half_a_line_is_no_trial(held_out: HeldOut, tmp_path: Path) -> None:
-    log = TrialLog(tmp_path / "trials.jsonl", {"a": 1})
+    log = ExportTrialLog(tmp_path / "trials.jsonl", {"a": 1})
     how = EightBit(99.9, frozenset({3, 1}), False, True, True)
     trial = replace(measure(held_out, held_out.torch, Precision.W8A8, how, 7, "f"), cpu_ratio=0.5)
     log.add(trial)
     with open(log.file, "a") as handle:
         handle.write('{"precision": "fp16", "ho')
-    assert TrialLog(log.file, {"a": 1}).known == {(Precision.W8A8, how, ""): trial}
-    assert not TrialLog(log.file, {"a": 2}).known, "another search"
+    assert ExportTrialLog(log.file, {"a": 1}).known == {(Precision.W8A8, how, ""): trial}
+    assert not ExportTrialLog(log.file, {"a": 2}).known, "another search"
 
 
 def test_a_log_of_an_earlier_schema_is_begun_anew(held_out: HeldOut, tmp_path: Path) -> None:
@@ -196,7 +198,7 @@ def test_a_log_of_an_earlier_schema_is_begun_anew(held_out: HeldOut, tmp_path: P
         del line["how"][name]
     del line["cpu_ratio"], line["cpu_low"], line["cpu_high"]
     file.write_text(json.dumps({"settings": {"a": 1}}) + "\n" + json.dumps(line) + "\n")
-    assert not TrialLog(file, {"a": 1}).known
+    assert not ExportTrialLog(file, {"a": 1}).known
     assert json.loads(file.read_text()) == {"schema_version": 4, "settings": {"a": 1}}
 
 
@@ -224,7 +226,7 @@ def test_errors(
     with pytest.raises(BadInputError, match="of 24 photos 16 give the ranges, which leaves 8"):
         search_precision(made, "onnx", photos, pixel_store.path, calibration_count=16, overwrite=True)
     few_trials(monkeypatch)
-    monkeypatch.setattr(attempts.Attempts, "_made", lambda _, *key: Trial(*key[:2], 1, 0.5, 0.4, 0.6, 0.1, "f"))
+    monkeypatch.setattr(attempts.Attempts, "_made", lambda _, *key: ExportTrial(*key[:2], 1, 0.5, 0.4, 0.6, 0.1, "f"))
     bad = Path(shutil.copytree(made, tmp_path / "bad", ignore=shutil.ignore_patterns("exports")))
     with pytest.raises(GateFailedError, match=r"nothing .* target onnx loses at most 1.00% .* loses 50.00%, limit"):
         searched(bad, photos, pixel_store, max_loss=0.01)

@@ -25,7 +25,7 @@ from edgecsd.photos.finding import find_images
 from edgecsd.precision_search import attempts, search, tuning
 from edgecsd.precision_search.objectives import Objectives
 from edgecsd.precision_search.search import search_precision
-from edgecsd.precision_search.trials import Trial
+from edgecsd.precision_search.trials import ExportTrial
 from edgecsd.precision_search.tuning import Tune, rounds_of, tune
 from edgecsd.progress import SILENT
 from edgecsd.quantisation.precisions import STANDARD, Precision
@@ -103,9 +103,9 @@ def test_photos_that_are_searched_with_are_not_trained_on(photos: Path, pixel_st
     assert views == [2, 0, 1, 2], "as many as the run had, where there are as many"
 
 
-def trial(losses: np.ndarray) -> Trial:
+def trial(losses: np.ndarray) -> ExportTrial:
     mean = float(losses.mean())
-    return Trial(Precision.W8A8, STANDARD, 1, mean, mean, mean, 0.9, "f", losses=tuple(losses.tolist()))
+    return ExportTrial(Precision.W8A8, STANDARD, 1, mean, mean, mean, 0.9, "f", losses=tuple(losses.tolist()))
 
 
 def test_a_gain_is_one_that_the_photos_show_or_that_keeps_the_limits() -> None:
@@ -146,7 +146,7 @@ def test_what_was_tuned_is_kept_only_if_less_is_lost(
     features = extract(more, PixelGallery(), tmp_path / "more.features")
     real = attempts.measure
 
-    def told(*arguments: Any) -> Trial:
+    def told(*arguments: Any) -> ExportTrial:
         trial = real(*arguments)
         loss = (-0.5 if helps else 0.29) if trial.tuned else 0.3
         spread = np.where(np.arange(len(trial.losses)) % 2, 0.2, -0.2) * bool(trial.tuned)

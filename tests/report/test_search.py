@@ -7,7 +7,7 @@ import pytest
 
 from edgecsd.metrics.retrieval import Relevance, average_precision
 from edgecsd.report.run_page import search as search_module
-from edgecsd.report.run_page.search import Found, Group, choose_queries, search
+from edgecsd.report.run_page.search import FoundByModel, Group, choose_queries, search
 
 
 def some(rows: int, seed: int) -> np.ndarray:
@@ -60,7 +60,7 @@ def test_average_precision_is_that_of_metrics() -> None:
 
 def test_overlap_is_the_share_of_the_first_k() -> None:
     nothing = np.zeros(3)
-    one, other = (Found(rows, nothing, nothing) for rows in (((1, 2, 3), (4, 5), ()), ((3, 2, 9), (6, 7), ())))
+    one, other = (FoundByModel(rows, nothing, nothing) for rows in (((1, 2, 3), (4, 5), ()), ((3, 2, 9), (6, 7), ())))
     np.testing.assert_array_equal(one.overlap(other, 3), [2 / 3, 0, np.nan])
     np.testing.assert_array_equal(one.overlap(other, 2), [1 / 2, 0, np.nan])
 

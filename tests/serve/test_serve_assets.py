@@ -15,7 +15,7 @@ import pytest
 
 from edgecsd.errors import BadInputError, MissingBackendError
 from edgecsd.serve import assets
-from edgecsd.serve.assets import Package, fetch, packages_for, runtime_files
+from edgecsd.serve.assets import NpmPackage, fetch, packages_for, runtime_files
 from edgecsd.targets.metadata import Target
 
 NPM = """#!{python}
@@ -29,7 +29,7 @@ FILES = {"dist/run.js": b"export const answer = 42;\n" * 50, "dist/run.wasm": b"
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NpmPackage:
     """A package that the npm on PATH delivers; the cache is empty."""
     archive = tmp_path / "archive.tgz"
     with tarfile.open(archive, "w:gz") as tar:
@@ -44,10 +44,12 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
     monkeypatch.setenv("PATH", str(program.parent))
     monkeypatch.setenv("EDGECSD_CACHE", str(tmp_path / "cache"))
     digest = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
-    return Package("@acme/runtime", "1.2.3", f"sha512-{digest}", {"dist/run.js": "run.js", "dist/run.wasm": "run.wasm"})
+    return NpmPackage(
+        "@acme/runtime", "1.2.3", f"sha512-{digest}", {"dist/run.js": "run.js", "dist/run.wasm": "run.wasm"}
+    )
 
 
-def test_the_needed_files_are_kept_with_their_gzip_form(package: Package) -> None:
+def test_the_needed_files_are_kept_with_their_gzip_form(package: NpmPackage) -> None:
     fetch(package)
     assert {path.name for path in package.folder.iterdir()} == {"run.js", "run.js.gz", "run.wasm", "run.wasm.gz"}
     for source, name in package.files.items():
@@ -55,7 +57,7 @@ def test_the_needed_files_are_kept_with_their_gzip_form(package: Package) -> Non
         assert gzip.decompress((package.folder / f"{name}.gz").read_bytes()) == FILES[source]
 
 
-def test_what_is_in_the_cache_is_not_fetched_again(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_in_the_cache_is_not_fetched_again(package: NpmPackage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assets, "packages_for", lambda target: [package])
     first = runtime_files(Target.ONNX)
     monkeypatch.setenv("NPM_FAILS", "1")
@@ -63,22 +65,24 @@ def test_what_is_in_the_cache_is_not_fetched_again(package: Package, monkeypatch
     assert first["run.js"].read_bytes() == FILES["dist/run.js"]
 
 
-def test_another_archive_is_refused_and_nothing_is_kept(package: Package) -> None:
-    other = Package(package.package, package.version, "sha512-AAAA", package.files)
+def test_another_archive_is_refused_and_nothing_is_kept(package: NpmPackage) -> None:
+    other = NpmPackage(package.package, package.version, "sha512-AAAA", package.files)
     with pytest.raises(BadInputError, match="not the pinned sha512-AAAA"):
         fetch(other)
     assert not package.folder.parent.exists()
 
 
-def test_a_package_without_a_needed_file_is_refused_and_nothing_is_kept(package: Package) -> None:
-    other = Package(package.package, package.version, package.integrity, {**package.files, "dist/gone.js": "gone.js"})
+def test_a_package_without_a_needed_file_is_refused_and_nothing_is_kept(package: NpmPackage) -> None:
+    other = NpmPackage(
+        package.package, package.version, package.integrity, {**package.files, "dist/gone.js": "gone.js"}
+    )
     with pytest.raises(BadInputError, match=r"has no file dist/gone\.js"):
         fetch(other)
     assert list(package.folder.parent.iterdir()) == []
 
 
 def test_no_npm_and_no_network_are_told_apart(
-    package: Package, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    package: NpmPackage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("NPM_FAILS", "1")
     with pytest.raises(MissingBackendError, match=r"network request failed.*try again with a network") as failed:

@@ -29,7 +29,7 @@ from edgecsd.serve.golden_photos import GoldenPhotos
 from edgecsd.serve.limits import Limits
 from edgecsd.serve.memory_files import MemoryFile
 from edgecsd.serve.phone import PhonePage, page_files
-from edgecsd.serve.photos import Thumbnails
+from edgecsd.serve.photos import ServedThumbnails
 from edgecsd.serve.reports import ReportBook
 from edgecsd.targets.metadata import ArtifactMetadata
 
@@ -70,7 +70,7 @@ def page(folder: Path, index: GalleryIndex) -> PhonePage:
     golden = GoldenPhotos("photos", files, EMBEDDINGS, "d" * 64, "same file app.onnx, run in the host process")
     images = find_images(folder / "photos")
     reports = ReportBook(model, metadata, golden, folder / "bench.jsonl", NeighbourIndex(index, str(index.path), 5))
-    return PhonePage(page_files(), {"version": "0"}, golden, Thumbnails(images, index.row_of), reports)
+    return PhonePage(page_files(), {"version": "0"}, golden, ServedThumbnails(images, index.row_of), reports)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from edgecsd.errors import DamagedFileError
 from edgecsd.exporting.export import export
 from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets.coreml import describe as coreml_describe
-from edgecsd.targets.description import SCALES, Description, WeightCount, Weights, held_precision, packed_bytes
+from edgecsd.targets.description import SCALES, Description, StoredWeights, WeightCount, held_precision, packed_bytes
 from edgecsd.targets.inspecting import Outcome, _precision
 from edgecsd.targets.onnx import describe as onnx_describe
 from edgecsd.targets.tflite import describe as tflite_describe
@@ -83,16 +83,16 @@ def test_the_precision_that_is_named_is_held(target: str, precision: Precision, 
 
 
 def test_without_convolutions_nothing_is_held() -> None:
-    def of(*weights: Weights, **quantised: int) -> Description:
+    def of(*weights: StoredWeights, **quantised: int) -> Description:
         return Description("f", (), (), {}, quantised, weights, None)
 
     assert held_precision(of()) is None
-    assert held_precision(of(Weights("Gemm", "float", 1, 900))) is None
-    assert held_precision(of(Weights("Conv", "int4", 1, 900))) is None
-    few = Weights("Conv", "int8", 1, 10)
-    assert held_precision(of(Weights("Conv", "float", 1, 900), few)) is Precision.FP32
-    assert held_precision(of(Weights("Conv", "float", 1, 900), few, Conv=1)) is Precision.W8A8
-    assert held_precision(of(Weights("FULLY_CONNECTED", "float32", 2, 9000), few)) is Precision.W8A32
+    assert held_precision(of(StoredWeights("Gemm", "float", 1, 900))) is None
+    assert held_precision(of(StoredWeights("Conv", "int4", 1, 900))) is None
+    few = StoredWeights("Conv", "int8", 1, 10)
+    assert held_precision(of(StoredWeights("Conv", "float", 1, 900), few)) is Precision.FP32
+    assert held_precision(of(StoredWeights("Conv", "float", 1, 900), few, Conv=1)) is Precision.W8A8
+    assert held_precision(of(StoredWeights("FULLY_CONNECTED", "float32", 2, 9000), few)) is Precision.W8A32
 
 
 @pytest.mark.parametrize("precision", ["fp32", "w8a32", "w8a8"])

@@ -32,7 +32,7 @@ from edgecsd.progress import SILENT, Reporter
 from edgecsd.targets.artifact import ArtifactEmbedder
 
 if TYPE_CHECKING:
-    from edgecsd.check.pairing import Queries
+    from edgecsd.check.pairing import CheckQueries
 
 
 Floats = NDArray[np.float32]
@@ -134,7 +134,7 @@ def _truths(
     from edgecsd.check.pairing import gallery_features
 
     stores = {FeatureStore.open(path).space.fingerprint: path for path in references}
-    answers: dict[str, Queries] = {}
+    answers: dict[str, CheckQueries] = {}
     for index in indexes:
         fingerprint = index.space.fingerprint
         if fingerprint not in answers:

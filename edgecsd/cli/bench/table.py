@@ -10,7 +10,7 @@ from edgecsd.cli.console import table
 from edgecsd.errors import MissingBackendError
 
 if TYPE_CHECKING:
-    from edgecsd.bench.schema import BenchRow, Figures
+    from edgecsd.bench.schema import BenchRow, LatencyFigures
 
 UNCHECKED = "a row without cosine brought no embeddings: whether they were right there is not known"
 BUSY = "the machine was busy: wall times are well above CPU time; compare cpu ms, or measure again"
@@ -45,7 +45,7 @@ def _figure(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _ms(of: Callable[[Figures], float | None]) -> Callable[[BenchRow], str]:
+def _ms(of: Callable[[LatencyFigures], float | None]) -> Callable[[BenchRow], str]:
     return lambda row: _figure(of(row.figures) if row.figures else None, 2)
 
 

@@ -1,4 +1,4 @@
-"""edgecsd/models/gallery/loading.py"""
+"""From timm:NAME, onnx:FILE or module:function to a gallery model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load_gallery_model(
     onnx:FILE        (B, 3, H, W) float or (B, H, W, 3) uint8 in, (B, dim) out; `preprocess` is a JSON pixel contract
     module:function  a Python function that returns an object with `identity`, `preprocess` and `embed`; it is run
 
-    scales: average the vectors of the input at these scales (edgecsd.models.multi_scale); only where the input size is free.
+    scales: average the vectors of the input at these scales (models/multi_scale.py); only where the input size is free.
     """
     kind, _, name = spec.partition(":")
     if not kind or not name:

@@ -1,4 +1,4 @@
-"""edgecsd/models/gallery/onnx.py"""
+"""A gallery model in an ONNX file."""
 
 from __future__ import annotations
 

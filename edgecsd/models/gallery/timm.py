@@ -1,4 +1,4 @@
-"""edgecsd/models/gallery/timm.py"""
+"""A gallery model from timm."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TimmGalleryModel:
         )
 
     def prepare(self, images: int, engine: Engine, reporter: Reporter = SILENT) -> None:
-        """`images` of them will be embedded: enough of them are worth another engine than torch (edgecsd.models.frozen_forward)."""
+        """Choose the engine for `images` images: many are worth another one than torch (models/frozen_forward.py)."""
         one_size = self._scales == SINGLE_SCALE and self.preprocess.one_size
         if engine is Engine.ONNXRUNTIME and not one_size:
             raise BadInputError("--engine onnxruntime: one input size only; leave it out with several scales or sizes")

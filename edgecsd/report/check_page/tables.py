@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edgecsd.gate.evidence import Evidence
 from edgecsd.gate.facts import LatencyFacts, LinkName
 from edgecsd.gate.waterfall import MAP, OVERLAP, RECALL_1, LinkFigures
-from edgecsd.metrics.bootstrap import told
+from edgecsd.metrics.bootstrap import with_interval
 
 Rows = tuple[tuple[str, ...], ...]
 Pairs = tuple[tuple[str, str], ...]
@@ -21,8 +21,8 @@ def links_table(links: tuple[LinkFigures, ...], k: int, depth: int) -> Rows:
     rows = [("", *(title for _, title in shown), "change")]
     for link in links:
         change = link.change.get(OVERLAP)
-        figures = (told(link.figures[figure]) for figure, _ in shown)
-        rows.append((str(link.name), *figures, "" if change is None else told(change, "+.3f")))
+        figures = (with_interval(link.figures[figure]) for figure, _ in shown)
+        rows.append((str(link.name), *figures, "" if change is None else with_interval(change, "+.3f")))
     return tuple(rows)
 
 

@@ -60,7 +60,7 @@ def render(page: Page) -> str:
 
 
 def fill(template: str, **values: Any) -> str:
-    """A template of `edgecsd.report.drawing.parts` with its values; every one is escaped, and a missing one is an error."""
+    """Fill a jinja2 template (parts.py); every value is escaped, and a missing one is an error."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(jpeg=_jpeg, svg=_svg, dark=dark)
     return environment.from_string(template).render(**values)

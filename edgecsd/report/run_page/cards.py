@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgecsd.report.drawing.retrieval_page import Card, Mark, Shown, Thumbnails
-from edgecsd.report.run_page.compared import Evidence
+from edgecsd.report.run_page.compared import ComparedModels
 from edgecsd.report.run_page.search import Choice
 
 
 def make_cards(
-    evidence: Evidence,
+    evidence: ComparedModels,
     choices: tuple[Choice, ...],
     query_photos: Thumbnails,
     gallery_photos: Thumbnails | None,
@@ -36,7 +36,7 @@ def make_cards(
 
 
 def _retrieved(
-    evidence: Evidence, query: int, rows: tuple[int, ...], others: tuple[int, ...], photos: Thumbnails | None
+    evidence: ComparedModels, query: int, rows: tuple[int, ...], others: tuple[int, ...], photos: Thumbnails | None
 ) -> tuple[Shown, ...]:
     items = evidence.gallery.items
     return tuple(
@@ -50,7 +50,7 @@ def _retrieved(
     )
 
 
-def _mark(evidence: Evidence, query: int, row: int, others: tuple[int, ...]) -> Mark:
+def _mark(evidence: ComparedModels, query: int, row: int, others: tuple[int, ...]) -> Mark:
     if evidence.by_label:
         return Mark.RIGHT if row in evidence.relevance[query].ok else Mark.WRONG
     return Mark.SHARED if row in others else Mark.ALONE
@@ -60,7 +60,7 @@ def _label(labels: Sequence[str] | None, row: int) -> str | None:
     return (labels[row] or None) if labels is not None else None
 
 
-def cards_note(evidence: Evidence, *, depth: int, seed: int, photos: bool) -> str:
+def cards_note(evidence: ComparedModels, *, depth: int, seed: int, photos: bool) -> str:
     """How the shown queries were chosen and what the marks mean."""
     lost = "average precision" if evidence.by_label else "overlap with the gallery model's results"
     parts = [

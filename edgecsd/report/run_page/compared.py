@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError
 from edgecsd.features.store import FeatureStore
-from edgecsd.metrics.bootstrap import bootstrap_interval, describe, paired_difference, told
+from edgecsd.metrics.bootstrap import bootstrap_interval, describe, paired_difference, with_interval
 from edgecsd.metrics.retrieval import Relevance
-from edgecsd.report.run_page.search import Found, Values, search
+from edgecsd.report.run_page.search import FoundByModel, Values, search
 
 Floats = NDArray[np.float32]
 OVERLAP_K = 10
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ComparedModels:
     """vectors: the gallery's (N, D); embedded: the query model's (Q, D), in the order of the query store."""
 
     gallery: FeatureStore
@@ -30,8 +30,8 @@ class Evidence:
     vectors: Floats
     by_gallery_model: Floats
     embedded: Floats
-    gallery_found: Found
-    query_found: Found
+    gallery_found: FoundByModel
+    query_found: FoundByModel
 
     @cached_property
     def cosine(self) -> Values:
@@ -69,7 +69,7 @@ def gather(
     *,
     by_label: bool,
     depth: int,
-) -> Evidence:
+) -> ComparedModels:
     """Search with both models' embeddings. Raises BadInputError where labels are used and no query can be scored."""
     if not any(each.ok for each in relevance):
         raise BadInputError(
@@ -78,10 +78,10 @@ def gather(
         )
     own = queries.vectors()
     found = [search(each, vectors, relevance, max(depth, OVERLAP_K)) for each in (own, embedded)]
-    return Evidence(gallery, queries, relevance, by_label, vectors, own, embedded, *found)
+    return ComparedModels(gallery, queries, relevance, by_label, vectors, own, embedded, *found)
 
 
-def table(evidence: Evidence) -> tuple[tuple[str, ...], ...]:
+def table(evidence: ComparedModels) -> tuple[tuple[str, ...], ...]:
     """Header and rows of the page's table: each mean with its 95 % interval, "0.701 [0.667, 0.733]"."""
     overlap, cosine = _with_interval(evidence.overlap), _with_interval(evidence.cosine)
     header = ("", f"overlap@{OVERLAP_K}", "cosine(q, g)")
@@ -93,11 +93,11 @@ def table(evidence: Evidence) -> tuple[tuple[str, ...], ...]:
         (header[0], "mAP", *header[1:]),
         ("gallery model, symmetric", _with_interval(before), "1.000", "1.000"),
         ("query model, asymmetric", _with_interval(after), overlap, cosine),
-        ("difference", told(lost, "+.3f"), "", ""),
+        ("difference", with_interval(lost, "+.3f"), "", ""),
     )
 
 
-def table_note(evidence: Evidence) -> str:
+def table_note(evidence: ComparedModels) -> str:
     """What the table's figures are."""
     share = ""
     if evidence.by_label:
@@ -113,10 +113,10 @@ def table_note(evidence: Evidence) -> str:
 
 
 def _with_interval(values: Values) -> str:
-    return told(bootstrap_interval(values))
+    return with_interval(bootstrap_interval(values))
 
 
-def means(evidence: Evidence) -> dict[str, float]:
+def means(evidence: ComparedModels) -> dict[str, float]:
     """The table's means as numbers."""
     found: dict[str, Sequence[float] | Values] = {
         f"overlap@{OVERLAP_K}": evidence.overlap,

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from edgecsd.progress import Reporter
 from edgecsd.report.drawing.embedding_map import Distances, map_figure, pca_places, sample_points, tsne_places
 from edgecsd.report.drawing.plots import histogram
-from edgecsd.report.run_page.compared import OVERLAP_K, Evidence
+from edgecsd.report.run_page.compared import OVERLAP_K, ComparedModels
 from edgecsd.report.run_page.run_figures import stages_figure, steps_figure
 from edgecsd.report.run_page.study_figures import Study, study_figure
 from edgecsd.training.run_folder import DistillResult
@@ -32,7 +32,7 @@ class DrawnFigure:
     figure: Figure
 
 
-def maps(evidence: Evidence, *, seed: int, reporter: Reporter) -> Iterator[DrawnFigure]:
+def maps(evidence: ComparedModels, *, seed: int, reporter: Reporter) -> Iterator[DrawnFigure]:
     """PCA and t-SNE of the same sampled points."""
     points = sample_points(
         evidence.vectors, evidence.by_gallery_model, evidence.embedded, evidence.queries.items.labels, seed=seed
@@ -63,7 +63,7 @@ def maps(evidence: Evidence, *, seed: int, reporter: Reporter) -> Iterator[Drawn
     )  # fmt: skip
 
 
-def distributions(evidence: Evidence) -> Iterator[DrawnFigure]:
+def distributions(evidence: ComparedModels) -> Iterator[DrawnFigure]:
     """Cosine and overlap of all queries."""
     cosine, overlap = evidence.cosine, evidence.overlap[~np.isnan(evidence.overlap)]
     bottom = min(0.0, float(np.floor(cosine.min() * 10) / 10))

@@ -23,7 +23,7 @@ from edgecsd.report.drawing.html import Page, PageFigure, Section, render
 from edgecsd.report.drawing.plots import save
 from edgecsd.report.drawing.retrieval_page import Card, Thumbnails, retrieval_figure
 from edgecsd.report.run_page.cards import cards_note, make_cards
-from edgecsd.report.run_page.compared import Evidence, gather, means, table, table_note
+from edgecsd.report.run_page.compared import ComparedModels, gather, means, table, table_note
 from edgecsd.report.run_page.figures import DrawnFigure, distributions, maps, of_run, of_study
 from edgecsd.report.run_page.search import choose_queries
 from edgecsd.report.run_page.study_figures import Study, read_study
@@ -129,7 +129,7 @@ def _records(run: Path) -> list[dict[str, object]]:
 def _gather(
     run: Path, gallery: Path, queries: Path, photos: ImageSet, options: ReportOptions, workers: int | None,
     reporter: Reporter,
-) -> tuple[Evidence, list[tuple[str, str]]]:  # fmt: skip
+) -> tuple[ComparedModels, list[tuple[str, str]]]:  # fmt: skip
     """Both models' embeddings of the queries and what they find; and facts about where they come from."""
     gallery_store, query_store = (FeatureStore.open(path, verify=True) for path in (gallery, queries))
     model = load_query_model(run)
@@ -167,7 +167,9 @@ def _facts(result: DistillResult, study: Study | None, facts: list[tuple[str, st
     return (*facts, ("Made by", f"edgecsd {__version__}"))
 
 
-def _cards(evidence: Evidence, photos: _Photos, options: ReportOptions) -> tuple[tuple[Card, ...], tuple[str, ...]]:
+def _cards(
+    evidence: ComparedModels, photos: _Photos, options: ReportOptions
+) -> tuple[tuple[Card, ...], tuple[str, ...]]:
     """The cards of the chosen queries, and the photos that could not be shown."""
     queries = _thumbnails(photos.queries, evidence.queries)
     gallery = None if photos.gallery is None else _thumbnails(photos.gallery, evidence.gallery)
@@ -187,7 +189,7 @@ def _thumbnails(images: ImageSet, store: FeatureStore) -> Thumbnails:
 
 
 def _write(
-    folder: Path, evidence: Evidence, cards: tuple[Card, ...], drawn: Iterator[DrawnFigure],
+    folder: Path, evidence: ComparedModels, cards: tuple[Card, ...], drawn: Iterator[DrawnFigure],
     facts: Sequence[tuple[str, str]], options: ReportOptions, photos: _Photos,
 ) -> list[str]:  # fmt: skip
     """Write everything into `folder`; the names of the files."""

@@ -9,7 +9,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.evaluation.ranking import Searched
+from edgecsd.evaluation.ranking import RankedVectors
 from edgecsd.metrics.retrieval import Relevance, average_precision
 
 Floats = NDArray[np.float32]
@@ -20,14 +20,14 @@ BLOCK_VALUES = (
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundByModel:
     """What one model's embeddings find. rows: of each query its first gallery rows, junk taken out, best first."""
 
     rows: tuple[tuple[int, ...], ...]
     best: Values  # (Q,) cosine to the first of them; NaN where there is none
     average_precision: Values  # (Q,); NaN for a query without relevant items
 
-    def overlap(self, other: Found, k: int) -> Values:
+    def overlap(self, other: FoundByModel, k: int) -> Values:
         """(Q,) share of the first k that both found, of as many as there are; NaN where there are none."""
         return np.asarray([_share(a[:k], b[:k]) for a, b in zip(self.rows, other.rows, strict=True)], np.float64)
 
@@ -36,11 +36,11 @@ def _share(left: tuple[int, ...], right: tuple[int, ...]) -> float:
     return len(set(left) & set(right)) / len(left) if left else float("nan")
 
 
-def search(queries: Floats, gallery: Floats, relevance: Sequence[Relevance], depth: int) -> Found:
+def search(queries: Floats, gallery: Floats, relevance: Sequence[Relevance], depth: int) -> FoundByModel:
     """Search (Q, D) queries in a gallery (N, D) by falling cosine, ties by row, in blocks of bounded memory."""
     rows: list[tuple[int, ...]] = []
     best, precision = np.full(len(queries), np.nan), np.full(len(queries), np.nan)
-    at_once, copies = max(1, BLOCK_VALUES // len(gallery)), Searched(gallery).copies
+    at_once, copies = max(1, BLOCK_VALUES // len(gallery)), RankedVectors(gallery).copies
     for first in range(0, len(queries), at_once):
         cosines = queries[first : first + at_once] @ gallery.T
         copies.align(cosines)
@@ -52,7 +52,7 @@ def search(queries: Floats, gallery: Floats, relevance: Sequence[Relevance], dep
             if kept:
                 best[query] = cosines[offset, kept[0]]
             precision[query] = average_precision(ranking, relevance[query])
-    return Found(tuple(rows), best, precision)
+    return FoundByModel(tuple(rows), best, precision)
 
 
 class Group(StrEnum):

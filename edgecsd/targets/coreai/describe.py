@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecsd.targets.coreai.asset import PROGRAM, damaged, own_metadata, read_about
-from edgecsd.targets.description import SCALES, UNREAD, Description, Value, WeightCount, Weights, by_count
+from edgecsd.targets.description import SCALES, UNREAD, Description, StoredWeights, Value, WeightCount, by_count
 
 READER = Path(__file__).with_name("reading.py")
 _TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "f64": "fp64"}
@@ -46,7 +46,7 @@ def _type(kind: str) -> str:
     return _TYPES.get(kind, kind.replace("si", "int").replace("ui", "uint"))
 
 
-def _weights(constants: list[list[Any]]) -> tuple[Weights, ...]:
+def _weights(constants: list[list[Any]]) -> tuple[StoredWeights, ...]:
     counted = WeightCount()
     for operator, is_scale, kind, tensors, size in constants:
         key = (SCALES if is_scale else operator or UNREAD, _type(kind))

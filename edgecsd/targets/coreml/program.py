@@ -1,4 +1,4 @@
-"""A saved .mlpackage as a list of steps: its ML Program is read back from disk and evaluated, operator by operator."""
+"""A saved .mlpackage as a list of steps: its ML Program is read from disk and evaluated, operator by operator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Core ML artifacts: metadata and runner. Conversion is in coreml_convert."""
+"""Core ML artifacts: metadata and runner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX artifacts, .onnx and .ort: metadata and runner. onnx_convert has torch's exporter and the quantiser."""
+"""ONNX artifacts, .onnx and .ort: metadata and runner. onnxruntime's flatbuffers readers give an .ort file's graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Torch -> TFLite: float, half, 8-bit weights, and 8-bit convolutions with a float head."""
+"""Torch -> TFLite: float, half, 8-bit weights, and 8-bit convolutions with a float head.
+
+Means over large feature maps are taken in two steps: TFLite's kernels add one value after the other in float32.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TFLite artifacts: metadata and runner. Conversion is in tflite_convert, with litert-torch and the quantiser."""
+"""TFLite artifacts: metadata and runner."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def make_anchors(
         if kept is None:
             with everyone.one_ahead():
                 parts = Parts(out, settings)
-            work = _Work(vectors, gallery, k, own, parts, everyone, reporter)
+            work = _AnchorWork(vectors, gallery, k, own, parts, everyone, reporter)
             work.write(out, key, *work.make(kind, seed, mining))
             kept = read_anchors(out, key, gallery, len(vectors))
     assert kept is not None
@@ -75,7 +75,7 @@ def make_anchors(
 
 
 @dataclass(frozen=True)
-class _Work:
+class _AnchorWork:
     """What `make_anchors` was given, and the parts that an interrupted run goes on from."""
 
     vectors: Queries

@@ -1,4 +1,4 @@
-"""edgecsd/training/anchors/similarities.py"""
+"""Cosines of training images to their anchors, for galleries in memory and on disk."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Contextual similarity consistency, L1 form.
+"""Contextual similarity consistency, L1 and L2 forms.
 
 Wu, Wang, Zhou, Li, Tian: "Contextual Similarity Distillation for Asymmetric Image Retrieval", CVPR 2022, section 3.3,
-L_D with alpha = 1.
+L_D with alpha = 1 and 2.
 """
 
 from __future__ import annotations

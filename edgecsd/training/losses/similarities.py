@@ -1,4 +1,7 @@
-"""The nearest anchors of each image, for losses that compare anchors in pairs: memory grows with their square."""
+"""What losses share: float32 arithmetic (float64 stays), and the nearest anchors of each image.
+
+Losses that compare anchors in pairs use the nearest only: memory grows with the square of their number.
+"""
 
 from __future__ import annotations
 

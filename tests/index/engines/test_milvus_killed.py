@@ -88,7 +88,8 @@ def test_an_index_file_cut_short_by_a_kill_is_made_anew(tmp_path: Path, store: F
     address = MilvusAddress(str(tmp_path / "gallery.db"), "gallery")
     program = (
         "import sys; from pathlib import Path; from edgecsd.index.engines.milvus.push import push; "
-        "from edgecsd.index.addresses import MilvusAddress; push(Path(sys.argv[1]), MilvusAddress(sys.argv[2], 'gallery'))"
+        "from edgecsd.index.addresses import MilvusAddress; "
+        "push(Path(sys.argv[1]), MilvusAddress(sys.argv[2], 'gallery'))"
     )
     subprocess.run([sys.executable, "-c", program, str(store.path), address.uri], check=True, capture_output=True)
     (file,) = [each for each in (tmp_path / "gallery.db").rglob("*") if each.parent.name == "indexes"]

@@ -1,4 +1,11 @@
-"""edgecsd/index/engines/faiss/folder.py"""
+"""A gallery index that edgecsd built, as a folder: written, opened, checked against its manifest.
+
+INDEX/
+  manifest.json   kind, schema_version, type, build and search parameters, space, fingerprint, count, SHA-256 and
+                  bytes of the files
+  index.faiss     inner product over unit vectors, which is cosine; other files of faiss: storing.py
+  ids.parquet     row -> item id, and the SHA-256 of its photo ("" where the store knew none)
+"""
 
 from __future__ import annotations
 

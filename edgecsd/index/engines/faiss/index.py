@@ -1,6 +1,6 @@
-"""faiss: indexes made and trained, added to, joined, written and read. Nothing else of edgecsd.index imports it.
+"""faiss indexes: made, trained, added to, joined, and searched as a FaissIndex.
 
-An index is handled as an FaissIndex: what faiss searches, and beside the codes of type ivfpq the vectors that rank again.
+A FaissIndex is what faiss searches and, beside the codes of type ivfpq, the vectors that rank the results again.
 """
 
 from __future__ import annotations
