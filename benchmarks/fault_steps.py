@@ -114,7 +114,7 @@ def collection(folder: Path) -> dict[str, str]:
     """What a pushed collection gives back: its rows, ids, vectors and manifest."""
     program = (
         "import sys, json, hashlib, numpy as np\n"
-        "from edgecsd.index.addresses import open_index\n"
+        "from edgecsd.index.opening import open_index\n"
         "index = open_index(sys.argv[1])\n"
         "rows = np.arange(len(index.ids))\n"
         "vectors = np.concatenate([index.read(rows[i:i + 1000]) for i in range(0, len(rows), 1000)])\n"

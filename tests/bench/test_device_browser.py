@@ -82,7 +82,7 @@ PHONES_BROWSER = """
 import json, re, sys, urllib.request
 import numpy as np
 from pathlib import Path
-from edgecsd.photos.images import decode_image
+from edgecsd.photos.decoding import decode_image
 from edgecsd.targets.artifact import load_runner, read_metadata
 
 url, file = sys.argv[1:]

@@ -79,7 +79,7 @@ def test_an_fp32_file_beside_an_fp32_file_is_refused(arguments: dict[str, Any], 
 def test_what_a_device_did_not_write_is_refused_before_a_photo_is_embedded(
     content: Any, message: str, arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgecsd.check.gallery_features", lambda *_: pytest.fail("the gallery model was run"))
+    monkeypatch.setattr("edgecsd.check.check.gallery_features", lambda *_: pytest.fail("the gallery model was run"))
     file = tmp_path / "device.npz"
     if isinstance(content, dict):
         np.savez(file, **content)

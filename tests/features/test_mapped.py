@@ -18,8 +18,7 @@ from edgecsd.features.shards import from_int8, read_shard, to_int8
 from edgecsd.features.store import FeatureStore
 from edgecsd.index.engines.faiss import inverted_lists as neighbour_search
 from edgecsd.training import training_set
-from edgecsd.training.anchors import making as anchors_module
-from edgecsd.training.anchors import mining
+from edgecsd.training.anchors import mining, similarities
 from edgecsd.training.anchors.making import make_anchors
 from edgecsd.training.anchors.similarities import products
 from edgecsd.training.choices import AnchorKind, Mining
@@ -74,7 +73,7 @@ def test_views_of_chosen_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize("most", [10**6, 0])  # rows gathered at once, or image by image
 def test_products_with_anchors_on_disk(most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gallery, ids = unit(2, 50), torch.from_numpy(np.random.default_rng(3).integers(0, 50, (4, 9)))
-    monkeypatch.setattr(anchors_module, "GATHERED_VALUES", most)
+    monkeypatch.setattr(similarities, "GATHERED_VALUES", most)
     found, gradients = [], []
     for source in (torch.from_numpy(gallery), in_shards(gallery, (20, 30), tmp_path)):
         queries = torch.from_numpy(unit(4, 4)).requires_grad_()

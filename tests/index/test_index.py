@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from edgecsd import index as index_module
 from edgecsd.check.probes.recall import LEAST
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.files.whole import sha256_file
+from edgecsd.index.engines.faiss import index as faiss_index
 from edgecsd.index.engines.faiss.building import build_index
 from edgecsd.index.engines.faiss.folder import open_folder
 from edgecsd.index.engines.faiss.index import vectors_of_faiss_file
@@ -40,10 +40,10 @@ def unit(rows: int, dim: int = 16, seed: int = 0) -> np.ndarray:
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """faiss's threads wait by spinning: beside other programs on two cores that takes 30 s instead of one."""
-    before = index_module.engine.faiss.omp_get_max_threads()
-    index_module.engine.faiss.omp_set_num_threads(1)
+    before = faiss_index.faiss.omp_get_max_threads()
+    faiss_index.faiss.omp_set_num_threads(1)
     yield
-    index_module.engine.faiss.omp_set_num_threads(before)
+    faiss_index.faiss.omp_set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from galleries import clustered, make_store, unit
 
-from edgecsd import index as index_module
 from edgecsd.check.probes.recall import distant
 from edgecsd.check.probes.run import run_probes
 from edgecsd.features.store import FeatureStore
+from edgecsd.index.engines.faiss import index as faiss_index
 from edgecsd.index.engines.faiss.building import build_index
 from edgecsd.index.exact import StoredVectors, exact_neighbours, store_blocks, store_rows
 
@@ -21,10 +21,10 @@ from edgecsd.index.exact import StoredVectors, exact_neighbours, store_blocks, s
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """faiss's threads wait by spinning: beside other programs on two cores that takes 30 s instead of one."""
-    before = index_module.engine.faiss.omp_get_max_threads()
-    index_module.engine.faiss.omp_set_num_threads(1)
+    before = faiss_index.faiss.omp_get_max_threads()
+    faiss_index.faiss.omp_set_num_threads(1)
     yield
-    index_module.engine.faiss.omp_set_num_threads(before)
+    faiss_index.faiss.omp_set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

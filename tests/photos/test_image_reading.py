@@ -64,7 +64,8 @@ def test_a_programming_error_is_not_taken_for_a_bad_file(photos: Path) -> None:
 
 def test_stopping_early_ends_the_threads(photos: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from edgecsd.photos.images import find_images, load_in_order\n"
+        "import sys; from pathlib import Path; from edgecsd.photos.finding import find_images\n"
+        "from edgecsd.photos.images import load_in_order\n"
         "items = load_in_order(find_images(Path(sys.argv[1])), range(24), lambda p, image: ())\n"
         "next(items); print('stopped')"
     )

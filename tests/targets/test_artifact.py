@@ -143,7 +143,7 @@ def test_a_target_without_its_library_names_the_extra(target: str, allowed: str)
     code = (
         f"import sys; sys.modules['{allowed}'] = None\n"
         "from edgecsd.errors import MissingBackendError\n"
-        "from edgecsd.targets.artifact import Target, target_module\n"
+        "from edgecsd.targets.metadata import Target; from edgecsd.targets.artifact import target_module\n"
         f"try: target_module(Target('{target}'))\n"
         "except MissingBackendError as error: print(error)\n"
     )

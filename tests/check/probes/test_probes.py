@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from galleries import COUNT, DIM, clustered, forge, make_store, unit
 
-from edgecsd import index as index_module
 from edgecsd.check.probes.result import ProbeResult
 from edgecsd.check.probes.run import run_probes
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.features.whitening import Whitening
+from edgecsd.index.engines.faiss import index as faiss_index
 from edgecsd.index.engines.faiss.building import build_index
 from edgecsd.index.engines.faiss.folder import open_folder
 from edgecsd.index.kinds import IndexType
@@ -23,10 +23,10 @@ from edgecsd.index.kinds import IndexType
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """faiss's threads wait by spinning: beside other programs on two cores that takes 30 s instead of one."""
-    before = index_module.engine.faiss.omp_get_max_threads()
-    index_module.engine.faiss.omp_set_num_threads(1)
+    before = faiss_index.faiss.omp_get_max_threads()
+    faiss_index.faiss.omp_set_num_threads(1)
     yield
-    index_module.engine.faiss.omp_set_num_threads(before)
+    faiss_index.faiss.omp_set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_an_index_over_the_same_vectors_before_they_became_int8(store: FeatureSt
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
 def test_an_index_by_distance(kind: str, store: FeatureStore, tmp_path: Path) -> None:
-    faiss = index_module.engine.faiss
+    faiss = faiss_index.faiss
     made = {
         "flat": lambda: faiss.IndexFlatL2(DIM),
         "ivf": lambda: faiss.index_factory(DIM, "IVF4,Flat", faiss.METRIC_L2),

@@ -221,7 +221,7 @@ def test_the_way_image_by_image_passes_a_numerical_gradient_check() -> None:
 def test_the_way_is_chosen_by_size(
     count: int, batch: int, k: int, shared: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgecsd.training.anchors import making as module
+    from edgecsd.training.anchors import similarities as module
 
     called: list[str] = []
     for name in ("by_whole_gallery", "by_unique_anchors", "by_image"):
