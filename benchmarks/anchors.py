@@ -97,11 +97,15 @@ def measure_step(count: int, batch: int, k: int, options: argparse.Namespace) ->
             times[name].append((time.thread_time() - before) * batch / shown)
     ratios = {name: [t / n for t, n in zip(own, times["naive"], strict=True)] for name, own in times.items()}
     return {
-        "gallery": count, "batch": batch, "k": k, "unique": len(step.ids.unique()), "naive_images": images,
+        "gallery": count,
+        "batch": batch,
+        "k": k,
+        "unique": len(step.ids.unique()),
+        "naive_images": images,
         "cpu_ms": {name: round(1000 * statistics.median(own), 2) for name, own in times.items()},
         "ratio_to_naive": {name: round(statistics.median(own), 4) for name, own in ratios.items()},
         "ratio_range": {name: [round(min(own), 4), round(max(own), 4)] for name, own in ratios.items()},
-    }  # fmt: skip
+    }
 
 
 def measure_memory(count: int, batch: int, k: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -111,9 +115,12 @@ def measure_memory(count: int, batch: int, k: int, options: argparse.Namespace) 
         name: _peak(count, batch, k, options.dim, name) for name in WAYS if name != "naive" or copy <= MEMORY_LIMIT
     }
     return {
-        "gallery": count, "batch": batch, "k": k, "naive_copy_mb": round(copy / 1e6, 1),
+        "gallery": count,
+        "batch": batch,
+        "k": k,
+        "naive_copy_mb": round(copy / 1e6, 1),
         "step_mb": {name: peaks.get(name) for name in WAYS},
-    }  # fmt: skip
+    }
 
 
 def _peak(count: int, batch: int, k: int, dim: int, way: str) -> float:
@@ -180,11 +187,16 @@ def _compare_mining(gallery: NDArray[np.float32], vectors: NDArray[np.float32], 
         seconds.append(times[Mining.EXACT])
         ratios.append(times[Mining.IVF] / times[Mining.EXACT])
     return {
-        "gallery": len(gallery), "dim": gallery.shape[1], "vectors": len(vectors), "k": k, "recall": recall,
-        "said": told.text, "exact_cpu_s": round(statistics.median(seconds), 3),
+        "gallery": len(gallery),
+        "dim": gallery.shape[1],
+        "vectors": len(vectors),
+        "k": k,
+        "recall": recall,
+        "said": told.text,
+        "exact_cpu_s": round(statistics.median(seconds), 3),
         "ratio_to_exact": round(statistics.median(ratios), 4),
         "ratio_range": [round(min(ratios), 4), round(max(ratios), 4)],
-    }  # fmt: skip
+    }
 
 
 def numbers(text: str) -> list[int]:
@@ -223,9 +235,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     memory = [measure_memory(max(options.galleries), max(options.batches), k, options) for k in options.ks]
     settings = {name: value for name, value in vars(options).items() if name not in ("out", "one_step")}
     return {
-        "schema_version": 1, "environment": before, "settings": {**settings, "threads": 1},
-        "steps": steps, "memory": memory, "mining": measure_mining(options),
-    }  # fmt: skip
+        "schema_version": 1,
+        "environment": before,
+        "settings": {**settings, "threads": 1},
+        "steps": steps,
+        "memory": memory,
+        "mining": measure_mining(options),
+    }
 
 
 def main() -> int:

@@ -33,9 +33,10 @@ class Asked:
         )
         labelled = gallery.items.labels is not None and queries.items.labels is not None
         items = Items(
-            self.photos.ids, tuple(store.items.digests[row] for store, row in every),
+            self.photos.ids,
+            tuple(store.items.digests[row] for store, row in every),
             tuple((store.items.labels or ())[row] for store, row in every) if labelled else None,
-        )  # fmt: skip
+        )
         vectors = np.stack([store.vectors()[row] for store, row in every])
         self.benchmark: Benchmark = make_benchmark(gallery, workshop.store(name, vectors, items=items))
 
@@ -51,10 +52,12 @@ def numbers(vectors: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
     lengths = np.linalg.norm(ours[finite], axis=1)
     cosine = (ours[finite] * theirs[finite]).sum(1) / np.maximum(lengths, 1e-12)
     return {
-        "cosine_mean": round(float(cosine.mean()), 6), "cosine_min": round(float(cosine.min()), 6),
-        "max_difference": float(np.abs(ours[finite] - theirs[finite]).max()), "not_finite": int((~finite).sum()),
+        "cosine_mean": round(float(cosine.mean()), 6),
+        "cosine_min": round(float(cosine.min()), 6),
+        "max_difference": float(np.abs(ours[finite] - theirs[finite]).max()),
+        "not_finite": int((~finite).sum()),
         "largest_length": round(float(lengths.max()), 4),
-    }  # fmt: skip
+    }
 
 
 def retrieval(benchmark: Benchmark, vectors: np.ndarray, reference: np.ndarray) -> dict[str, Any]:

@@ -85,19 +85,27 @@ def run_check(work: Path, index: Path, store: Path | None) -> dict[str, Any]:
     watch = Watch()
     with tempfile.TemporaryDirectory(prefix="edgecsd-check-scale-") as folder:
         result = check(
-            work / "run" / "exports" / "tiny-fp32.onnx", index, work / "photos", reference=work / "query.store",
-            options=CheckOptions(gallery=store), out=Path(folder) / "evidence", reporter=watch,
-        )  # fmt: skip
+            work / "run" / "exports" / "tiny-fp32.onnx",
+            index,
+            work / "photos",
+            reference=work / "query.store",
+            options=CheckOptions(gallery=store),
+            out=Path(folder) / "evidence",
+            reporter=watch,
+        )
         wall, cpu = times() - watch.begun - watch.inference
         page_mb = (Path(folder) / "evidence" / "check.html").stat().st_size / 1e6
     steps = {text.split(":")[0][:24]: round(at, 2) for text, at in watch.events}
     return {
-        "peak_mb": peak_mb(), "seconds": round(float(wall), 2), "cpu_seconds": round(float(cpu), 2),
-        "inference_seconds": round(float(watch.inference[0]), 2), "queries": result.images,
+        "peak_mb": peak_mb(),
+        "seconds": round(float(wall), 2),
+        "cpu_seconds": round(float(cpu), 2),
+        "inference_seconds": round(float(watch.inference[0]), 2),
+        "queries": result.images,
         "page_mb": round(page_mb, 2),
         "overlap": {str(link.name): round(link.figures["overlap"].mean, 4) for link in result.judgement.links},
         "begun_after_seconds": steps,
-    }  # fmt: skip
+    }
 
 
 def peak_mb() -> float:
@@ -150,36 +158,46 @@ def write_words(document: dict[str, Any], out: Path) -> None:
     """The same as a page and a plot beside it."""
     settings, where = document["settings"], document["environment"]
     lines = [
-        "# What a check takes beyond inference", "",
+        "# What a check takes beyond inference",
+        "",
         f"Made by `benchmarks/check_scale.py`: {settings['queries']} queries, {settings['dim']} dimensions, the whole "
         f"`edgecsd check` with its page in a fresh process. {where['cores']} cores of {where['cpu']}, load average "
-        f"{where['load_average']} when it began: wall seconds are this machine's, CPU seconds are all threads'.", "",
+        f"{where['load_average']} when it began: wall seconds are this machine's, CPU seconds are all threads'.",
+        "",
         "| index | gallery | seconds | CPU seconds | peak MB | index alone MB | beyond it MB | page MB |",
         "|---|---|---|---|---|---|---|---|",
         *(
             f"| {row['case']} | {row['gallery']:,} | {row['seconds']:.1f} | {row['cpu_seconds']:.1f} "
             f"| {row['peak_mb']:.0f} | {row['bare_mb']:.0f} | {row['beyond_mb']:.0f} | {row['page_mb']:.2f} |"
             for row in document["cases"]
-        ), "",
+        ),
+        "",
         f"Under {LIMIT_SECONDS:.0f} s beyond inference for 1,000 queries and 100,000 vectors: "
         f"{UNDER[document['under_60_s']]}. From the smallest to the largest gallery memory beyond the "
         "index grows by the bookkeeping of its items, and with the store by its ids, digests and labels too; below 0, "
-        "opening the index takes more memory at its peak than what comes after:", "",
+        "opening the index takes more memory at its peak than what comes after:",
+        "",
         *(
             f"- {case}: {each['bytes_an_item']:+.0f} bytes a gallery item beyond the index (a vector takes "
             f"{4 * settings['dim']}); CPU time x {each['cpu_ratio']} from the smallest to the largest gallery."
             for case, each in document["growth"].items()
-        ), "",
-        f"![Seconds beyond inference]({out.name}.svg)", "",
-    ]  # fmt: skip
+        ),
+        "",
+        f"![Seconds beyond inference]({out.name}.svg)",
+        "",
+    ]
     out.with_suffix(".md").write_text("\n".join(lines))
     figure = None
     for case in CASES:
         own = [row for row in document["cases"] if row["case"] == case]
         figure = line_with_band(
-            [row["gallery"] for row in own], [row["cpu_seconds"] for row in own], name=case, onto=figure,
-            x_label="gallery items", y_label="CPU seconds beyond inference",
-        )  # fmt: skip
+            [row["gallery"] for row in own],
+            [row["cpu_seconds"] for row in own],
+            name=case,
+            onto=figure,
+            x_label="gallery items",
+            y_label="CPU seconds beyond inference",
+        )
     assert figure is not None
     save(figure, out)
 
@@ -219,9 +237,13 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     settings = {name: value for name, value in vars(options).items() if name not in ("out", "work", "child")}
     promised = [row["seconds"] for row in cases if (row["queries"], row["gallery"]) == (1000, 100_000)]
     return {
-        "schema_version": 1, "environment": before, "settings": settings, "cases": cases, "growth": growth(cases),
+        "schema_version": 1,
+        "environment": before,
+        "settings": settings,
+        "cases": cases,
+        "growth": growth(cases),
         "under_60_s": max(promised) < LIMIT_SECONDS if promised else None,
-    }  # fmt: skip
+    }
 
 
 def main() -> int:

@@ -149,9 +149,9 @@ def _index(job: Job, known: Constants) -> Stage:
 def index_bytes(job: Job) -> float:
     """Of one vector in memory while it is searched."""
     vector = 4.0 * job.dim
-    return {
-        "flat": vector, "ivf": vector + 8, "hnsw": vector + 4 * 2 * job.links, "ivfpq": job.pq_bytes + 8.0,
-    }[job.index]  # fmt: skip
+    return {"flat": vector, "ivf": vector + 8, "hnsw": vector + 4 * 2 * job.links, "ivfpq": job.pq_bytes + 8.0}[
+        job.index
+    ]
 
 
 def _push(job: Job, known: Constants) -> Stage:

@@ -100,11 +100,13 @@ def _checked(workshop: Workshop, case: Case) -> dict[str, Any]:
 def _judged(result: CheckResult) -> dict[str, Any]:
     failed = [gate for gate in result.gates if gate.verdict is Verdict.FAILED]
     return {
-        "verdict": str(result.verdict), "caught_by": [gate.name for gate in failed],
-        "message": " | ".join(_said(gate) for gate in failed), "queries": result.images,
+        "verdict": str(result.verdict),
+        "caught_by": [gate.name for gate in failed],
+        "message": " | ".join(_said(gate) for gate in failed),
+        "queries": result.images,
         "figures": {name: round(value, 5) for name, value in result.figures.items()},
         "undecided": [gate.name for gate in result.gates if gate.verdict is Verdict.UNDECIDED],
-    }  # fmt: skip
+    }
 
 
 def _said(gate: Gate) -> str:
@@ -128,9 +130,11 @@ def _short(row: dict[str, Any]) -> tuple[str, str, str, str]:
 def _counts(rows: list[dict[str, Any]]) -> dict[str, int]:
     defects, sound = [row for row in rows if not row["healthy"]], [row for row in rows if row["healthy"]]
     return {
-        "defects": len(defects), "caught_and_named": sum(row["right"] for row in defects),
-        "healthy": len(sound), "let_pass": sum(row["right"] for row in sound),
-    }  # fmt: skip
+        "defects": len(defects),
+        "caught_and_named": sum(row["right"] for row in defects),
+        "healthy": len(sound),
+        "let_pass": sum(row["right"] for row in sound),
+    }
 
 
 def _summary(rows: list[dict[str, Any]]) -> str:
@@ -148,10 +152,12 @@ def _photos(workshop: Workshop) -> dict[str, Any]:
 def _markdown(rows: list[dict[str, Any]], result: dict[str, Any]) -> str:
     photos = result["photos"]
     lines = [
-        "# Seeded defects and healthy variants", "",
+        "# Seeded defects and healthy variants",
+        "",
         f"{_summary(rows)}. {photos['queries']} queries, {photos['gallery']} gallery photos, default thresholds. "
-        "Written by `benchmarks/defects.py`.", "",
-    ]  # fmt: skip
+        "Written by `benchmarks/defects.py`.",
+        "",
+    ]
     for healthy_rows, title in ((False, "Defects"), (True, "Healthy variants")):
         lines += [
             f"## {title}",

@@ -53,10 +53,20 @@ def delivered(program: str, demo: Path, run: Path, work: Path) -> dict[str, Any]
     out = work / program
     if not out.exists():
         command = [
-            sys.executable, str(ROOT / "export" / f"{program}.py"), str(run), "--index", str(demo / "gallery.index"),
-            "--images", str(images), "--calibration", str(calibration), "--reference", str(demo / "query.store"),
-            "--out", str(out),
-        ]  # fmt: skip
+            sys.executable,
+            str(ROOT / "export" / f"{program}.py"),
+            str(run),
+            "--index",
+            str(demo / "gallery.index"),
+            "--images",
+            str(images),
+            "--calibration",
+            str(calibration),
+            "--reference",
+            str(demo / "query.store"),
+            "--out",
+            str(out),
+        ]
         subprocess.run(command, check=True)
     return row_of(program, out)
 
@@ -69,14 +79,23 @@ def row_of(program: str, folder: Path) -> dict[str, Any]:
     by_name = {link["link"]: link["figures"] for link in checked["links"]}
     costs = pack["costs"] or {"mistakes": []}
     return {
-        "program": program, "target": measured["target"], "precision": measured["precision"],
-        "size_bytes": measured["size_bytes"], "photos": checked["images"], "k": checked["k"],
-        "cosine_mean": checked["figures"]["cosine_mean"], "cosine_min": checked["figures"]["cosine_min"],
-        "overlap": checked["links"][-1]["figures"]["overlap"], "overlap_torch": by_name["query model"]["overlap"],
+        "program": program,
+        "target": measured["target"],
+        "precision": measured["precision"],
+        "size_bytes": measured["size_bytes"],
+        "photos": checked["images"],
+        "k": checked["k"],
+        "cosine_mean": checked["figures"]["cosine_mean"],
+        "cosine_min": checked["figures"]["cosine_min"],
+        "overlap": checked["links"][-1]["figures"]["overlap"],
+        "overlap_torch": by_name["query model"]["overlap"],
         "recall_1": checked["links"][-1]["figures"]["recall_1"],
-        "latency": measured["figures"], "label": measured["label"], "contended": measured["contended"],
-        "status": measured["status"], "costs": {cost["name"]: cost for cost in costs["mistakes"]},
-    }  # fmt: skip
+        "latency": measured["figures"],
+        "label": measured["label"],
+        "contended": measured["contended"],
+        "status": measured["status"],
+        "costs": {cost["name"]: cost for cost in costs["mistakes"]},
+    }
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
@@ -122,16 +141,22 @@ def text(rows: list[dict[str, Any]], facts: dict[str, Any]) -> str:
     photos = rows[0]["photos"]
     return "\n".join(
         [
-            BEGIN, "",
+            BEGIN,
+            "",
             f"Written by `benchmarks/deliveries.py` from real deliveries of the demo's run (EfficientNet-Lite0, "
             f"{photos} query photos); {facts['cpu']}, commit {facts['commit']}, {facts['date'][:10]}. Times are of "
             "that host, not of a phone: add a device's with `edgecsd bench FILE --device ...`.",
-            "", *table(rows), "",
+            "",
+            *table(rows),
+            "",
             "What wrong pixels cost each file, from its golden pack: points of recall@1 lost of 100 (95 % interval); "
             "points of overlap@10. The pack's README has all of them.",
-            "", *cost_table(rows), "", END,
+            "",
+            *cost_table(rows),
+            "",
+            END,
         ]
-    )  # fmt: skip
+    )
 
 
 def write_readme(measured: str) -> None:

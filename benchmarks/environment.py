@@ -12,9 +12,20 @@ from typing import Any
 from edgecsd.bench.on_device.bench_device import describe_machine
 
 LIBRARIES = (
-    "edgecsd", "numpy", "Pillow", "torch", "torchvision", "timm", "onnx", "onnxruntime", "litert-torch",
-    "ai-edge-litert", "ai-edge-quantizer", "coremltools", "faiss-cpu",
-)  # fmt: skip
+    "edgecsd",
+    "numpy",
+    "Pillow",
+    "torch",
+    "torchvision",
+    "timm",
+    "onnx",
+    "onnxruntime",
+    "litert-torch",
+    "ai-edge-litert",
+    "ai-edge-quantizer",
+    "coremltools",
+    "faiss-cpu",
+)
 
 
 def environment() -> dict[str, Any]:

@@ -47,10 +47,12 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="CSV list with the splits gallery and query (default: the demo's)")
     parser.add_argument("--limit", type=int, default=1000, help="queries at most")
     parser.add_argument(
-        "--few", type=int, default=200,
+        "--few",
+        type=int,
+        default=200,
         help="queries at most of Core ML files, which the reference evaluator computes slowly, and of networks "
         "with weights at random",
-    )  # fmt: skip
+    )
     parser.add_argument("--only", nargs="+", default=[], help="only backbones whose name holds one of these words")
     parser.add_argument("--out", type=Path, help="result file (JSON); a table is written beside it as .md")
     given = parser.parse_args()
@@ -64,8 +66,11 @@ def main() -> None:
     if given.out is not None:
         name = "the demo's" if given.photos is None else given.photos.resolve().parent.name
         photos = {
-            "of": name, "gallery": workshop.gallery.count, "queries": len(many.photos), "few_queries": len(few.photos)
-        }  # fmt: skip
+            "of": name,
+            "gallery": workshop.gallery.count,
+            "queries": len(many.photos),
+            "few_queries": len(few.photos),
+        }
         _write(given.out, rows, {"photos": photos, **environment()})
         print(f"wrote {given.out}")
 
@@ -131,9 +136,15 @@ def measured(workshop: Workshop, subject: Subject, asked: Asked, few: Asked) -> 
 
 
 def _row(
-    workshop: Workshop, subject: Subject, target: Target, precision: str, by: str, file: Path,
-    make: Callable[[Path], None], compared: Compared,
-) -> dict[str, Any]:  # fmt: skip
+    workshop: Workshop,
+    subject: Subject,
+    target: Target,
+    precision: str,
+    by: str,
+    file: Path,
+    make: Callable[[Path], None],
+    compared: Compared,
+) -> dict[str, Any]:
     """Size, numbers and retrieval of a file, made if it is not there; why there is none where it cannot be made."""
     kept = workshop.path("rows", f"{subject.name} {target} {precision} {by}.json")
     if kept.exists() and file.exists():
@@ -174,9 +185,18 @@ def _time(workshop: Workshop, subject: Subject, theirs: Path, ours: Path, target
 
 
 COLUMNS = (
-    "queries", "size_mb", "of_fp32", "cosine_mean", "cosine_min", "max_difference", "not_finite", "mAP_loss",
-    "overlap_loss", "size_to_ours", "time_to_ours",
-)  # fmt: skip
+    "queries",
+    "size_mb",
+    "of_fp32",
+    "cosine_mean",
+    "cosine_min",
+    "max_difference",
+    "not_finite",
+    "mAP_loss",
+    "overlap_loss",
+    "size_to_ours",
+    "time_to_ours",
+)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -200,12 +220,14 @@ def _text(rows: list[dict[str, Any]]) -> str:
 
 def _markdown(rows: list[dict[str, Any]], how: dict[str, dict[str, Any]]) -> str:
     lines = [
-        "# Exports, and what the plain converters give", "",
+        "# Exports, and what the plain converters give",
+        "",
         "Losses are relative to the torch query model, with the 95 % interval of the paired bootstrap; mobilenetv3 and "
         "efficientnet_b0 have random weights and no retrieval. 64 calibration photos. `of_fp32`: size by the fp32 "
         "file's; `size_to_ours`, `time_to_ours`: the peer's by ours. Queries are photos of the gallery and others, but "
-        "those that calibrate, each searched for among the rest. Written by `benchmarks/export.py`.", "",
-    ]  # fmt: skip
+        "those that calibrate, each searched for among the rest. Written by `benchmarks/export.py`.",
+        "",
+    ]
     for name in dict.fromkeys(row["backbone"] for row in rows):
         made, photos = how[name], how[name]["photos"]
         lines.append(

@@ -124,9 +124,13 @@ def main() -> None:
     ratios = [one["seconds"] / two["seconds"] for one, two in pairs]
     growth = [measure(2, given.photos, count) for count in COUNTS]
     result = {
-        "model": MODEL, "photos": pairs[0][0]["images"], "ratios": ratios, "ratio": statistics.median(ratios),
-        "growth": growth, "environment": environment(),
-    }  # fmt: skip
+        "model": MODEL,
+        "photos": pairs[0][0]["images"],
+        "ratios": ratios,
+        "ratio": statistics.median(ratios),
+        "growth": growth,
+        "environment": environment(),
+    }
     write_json(RESULTS / "extraction.json", result)
     (RESULTS / "extraction.md").write_text(markdown(result))
     print(markdown(result))

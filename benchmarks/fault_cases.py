@@ -129,9 +129,12 @@ def jumping_clock(inputs: Path, folder: Path) -> str:
             each.mkdir()
         variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": _path(folder)}
         process = subprocess.Popen(
-            _command(name, inputs, place), env={**variables, "JUMP": str(400 * day)}, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            _command(name, inputs, place),
+            env={**variables, "JUMP": str(400 * day)},
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         deadline = time.monotonic() + 60
         while not any(p for p in place.iterdir() if p.name[0] != ".") and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -196,6 +199,9 @@ def _same(one: dict[str, str], other: dict[str, str]) -> bool:
 
 
 CASES: dict[str, Case] = {
-    "damaged shard": damaged_shard, "lost shard": lost_shard, "full disk": full_disk,
-    "clock that jumps": jumping_clock, "two runs on one place": two_runs,
-}  # fmt: skip
+    "damaged shard": damaged_shard,
+    "lost shard": lost_shard,
+    "full disk": full_disk,
+    "clock that jumps": jumping_clock,
+    "two runs on one place": two_runs,
+}

@@ -66,10 +66,16 @@ def _write_store(folder: Path, name: str, ids: list[str], random: np.random.Gene
     (folder / f"{name}.txt").write_text("\n".join(ids) + "\n")
     run(
         edgecsd(
-            "import-features", folder / f"{name}.npy", "--ids", folder / f"{name}.txt", "--space", "made-up",
-            "--out", folder / f"{name}.store",
+            "import-features",
+            folder / f"{name}.npy",
+            "--ids",
+            folder / f"{name}.txt",
+            "--space",
+            "made-up",
+            "--out",
+            folder / f"{name}.store",
         )
-    )  # fmt: skip
+    )
 
 
 def run(command: list[str]) -> None:
@@ -81,9 +87,22 @@ def run(command: list[str]) -> None:
 
 def _distill(inputs: Path, out: Path, *more: object) -> list[str]:
     return edgecsd(
-        "distill", inputs / "photos", "--gallery", inputs / "gallery.store", "--features", inputs / "own.store",
-        "--query-model", "test_efficientnet", "--config", inputs / "config.toml", "--workers", 1, "--out", out, *more,
-    )  # fmt: skip
+        "distill",
+        inputs / "photos",
+        "--gallery",
+        inputs / "gallery.store",
+        "--features",
+        inputs / "own.store",
+        "--query-model",
+        "test_efficientnet",
+        "--config",
+        inputs / "config.toml",
+        "--workers",
+        1,
+        "--out",
+        out,
+        *more,
+    )
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -134,39 +153,72 @@ STEPS = (
     Step(
         "extract",
         lambda inputs, out: edgecsd(
-            "extract", inputs / "photos", "--gallery-model", "timm:tf_efficientnet_lite0", "--engine", "torch",
-            "--views", 2, "--workers", 1, "--out", out / "gallery.store",
+            "extract",
+            inputs / "photos",
+            "--gallery-model",
+            "timm:tf_efficientnet_lite0",
+            "--engine",
+            "torch",
+            "--views",
+            2,
+            "--workers",
+            1,
+            "--out",
+            out / "gallery.store",
         ),
         tree,
     ),
     Step(
-        "mine",
-        lambda inputs, out: _distill(inputs, out / "run", "--epochs", 0, "--head-steps", 1, "--k", 8192),
-        tree,
+        "mine", lambda inputs, out: _distill(inputs, out / "run", "--epochs", 0, "--head-steps", 1, "--k", 8192), tree
     ),
     Step("distill", lambda inputs, out: _distill(inputs, out / "run", "--epochs", 2, "--k", 256), tree),
     Step(
         "index",
         lambda inputs, out: edgecsd(
-            "index", "build", inputs / "gallery.store", "--type", "ivfpq", "--pq-bytes", 16, "--refine", 8, "--on-disk",
-            "--out", out / "gallery.index",
+            "index",
+            "build",
+            inputs / "gallery.store",
+            "--type",
+            "ivfpq",
+            "--pq-bytes",
+            16,
+            "--refine",
+            8,
+            "--on-disk",
+            "--out",
+            out / "gallery.index",
         ),
         tree,
     ),
     Step(
         "export",
         lambda inputs, out: edgecsd(
-            "export", inputs / "run", "--target", "onnx", "--precision", "w8a8", "--calibration", inputs / "photos",
-            "--out", out / "model.onnx",
+            "export",
+            inputs / "run",
+            "--target",
+            "onnx",
+            "--precision",
+            "w8a8",
+            "--calibration",
+            inputs / "photos",
+            "--out",
+            out / "model.onnx",
         ),
         tree,
     ),
     Step(
         "push",
         lambda inputs, out: edgecsd(
-            "index", "push", inputs / "gallery.store", "--milvus", out / "gallery.db", "--collection", "gallery",
-            "--type", "flat",
+            "index",
+            "push",
+            inputs / "gallery.store",
+            "--milvus",
+            out / "gallery.db",
+            "--collection",
+            "gallery",
+            "--type",
+            "flat",
         ),
         collection,
     ),
-)  # fmt: skip
+)

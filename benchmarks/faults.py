@@ -153,13 +153,15 @@ def campaign(step: Step, inputs: Path, work: Path, kills: int, seed: int) -> Ste
 
 def markdown(results: list[StepResult], cases: dict[str, str], facts: dict[str, Any]) -> str:
     lines = [
-        "# Faults", "",
+        "# Faults",
+        "",
         f"[Program](../faults.py); {facts['cpu']}, commit {facts['commit']}. A step is killed (SIGKILL) at random "
-        "moments and the same command is run again: the same files with the same content, and nothing beside them.", "",
+        "moments and the same command is run again: the same files with the same content, and nothing beside them.",
+        "",
         "| step | undisturbed, s | first write after, s | kills | with something written | the same after the re-run | "
         "left in the temporary folder |",
         "|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     for each in results:
         same = len(each.kills) - len(each.wrong)
         lines.append(

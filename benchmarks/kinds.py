@@ -43,10 +43,13 @@ from edgecsd.training.settings import make_config
 REPORTER = ConsoleReporter()
 DISTILLED = "distilled"
 RUNS: dict[str, dict[str, Any]] = {
-    DISTILLED: {}, "distilled, --held-out-by photos": {"held_out_by": "photos"},
-    "distilled, --no-refit": {"refit": False}, "distilled, --no-interpolate": {"interpolate": False},
-    "distilled, --loss regression": {"loss": "regression"}, "closed form": {"head_steps": 0, "epochs": 0},
-}  # fmt: skip
+    DISTILLED: {},
+    "distilled, --held-out-by photos": {"held_out_by": "photos"},
+    "distilled, --no-refit": {"refit": False},
+    "distilled, --no-interpolate": {"interpolate": False},
+    "distilled, --loss regression": {"loss": "regression"},
+    "closed form": {"head_steps": 0, "epochs": 0},
+}
 ALONE = "untrained query model among its own vectors"
 ALONE_GEM = f"{ALONE}, GeM"
 GALLERY = "gallery model"
@@ -66,10 +69,12 @@ def main() -> None:
     parser.add_argument("--preprocess", type=Path, help="JSON pixel contract of the gallery model")
     parser.add_argument("--weights", type=Path, help="state dict of the query model's backbone")
     parser.add_argument(
-        "--trained-on", choices=("others", "gallery", LIST), default="others",
+        "--trained-on",
+        choices=("others", "gallery", LIST),
+        default="others",
         help="photos of kinds that are not searched, the gallery's own, or as the list's column split says; each needs "
-             "a WORK of its own",
-    )  # fmt: skip
+        "a WORK of its own",
+    )
     parser.add_argument("--seed", type=int, default=0, help="which labels are left aside, and which photos are queries")
     parser.add_argument("--training-seeds", type=int, default=1, help="of the distilled model with the defaults")
     given = parser.parse_args()
@@ -80,9 +85,14 @@ def main() -> None:
     for name, images in parts.items():
         views = given.views if name == "train" else 0
         extract(
-            images, given.gallery_model, given.work / name, views=views, seed=given.view_seed if views else 0,
-            preprocess=given.preprocess, reporter=REPORTER,
-        )  # fmt: skip
+            images,
+            given.gallery_model,
+            given.work / name,
+            views=views,
+            seed=given.view_seed if views else 0,
+            preprocess=given.preprocess,
+            reporter=REPORTER,
+        )
     alone = own_stores(parts, given)
     found = {
         ALONE: scores(given.work, parts["query"], "own-", None)[OWN_ROW],
@@ -102,9 +112,8 @@ def main() -> None:
     write_json(given.out, document(found, kinds, parts, given))
     bar = found[GALLERY].values["AP"].mean()
     rows = [
-        (name, f"{one.values['AP'].mean():.4f}", f"{one.values['AP'].mean() / bar:.4f}")
-        for name, one in found.items()
-    ]  # fmt: skip
+        (name, f"{one.values['AP'].mean():.4f}", f"{one.values['AP'].mean() / bar:.4f}") for name, one in found.items()
+    ]
     print(table(("", "mAP", "of the gallery model"), rows))
     print(f"wrote {given.out}")
 
@@ -133,8 +142,10 @@ def split_by_kind(
     random.shuffle(searched)
     queries = len(searched) // 5
     places = {
-        "train": np.flatnonzero(seen), "query": np.sort(searched[:queries]), "gallery": np.sort(searched[queries:])
-    }  # fmt: skip
+        "train": np.flatnonzero(seen),
+        "query": np.sort(searched[:queries]),
+        "gallery": np.sort(searched[queries:]),
+    }
     named = {"trained on": sorted(trained), "searched": sorted({str(kind) for kind in kinds} - trained)}
     if trained_on == "gallery":
         named["trained on"], places["train"] = named["searched"], places["gallery"]
@@ -156,9 +167,13 @@ def own_stores(parts: dict[str, ImageSet], given: argparse.Namespace) -> Path:
         )
     for name in ("query", "gallery"):
         extract(
-            parts[name], f"timm:{given.query_model}", given.work / f"own-{name}", weights=given.weights,
-            preprocess=contract, reporter=REPORTER,
-        )  # fmt: skip
+            parts[name],
+            f"timm:{given.query_model}",
+            given.work / f"own-{name}",
+            weights=given.weights,
+            preprocess=contract,
+            reporter=REPORTER,
+        )
     return untrained(given.query_model, given.work, given.weights)
 
 
@@ -190,9 +205,13 @@ def scores(
 ) -> dict[str, QueryScores]:
     """By model, the one setting's values by query. gallery: its photos, for a symmetric search by the run's model."""
     result = evaluate(
-        work / f"{prefix}gallery", work / f"{prefix}query", images=queries if run else None, run=run,
-        gallery_images=gallery, reporter=REPORTER,
-    )  # fmt: skip
+        work / f"{prefix}gallery",
+        work / f"{prefix}query",
+        images=queries if run else None,
+        run=run,
+        gallery_images=gallery,
+        reporter=REPORTER,
+    )
     return {score.model: score for score in result.per_query.scores}
 
 
@@ -201,17 +220,22 @@ def document(
 ) -> dict[str, Any]:
     """What was compared, every model's means, and the distilled model's paired differences to all others."""
     return {
-        "photos": given.photos.parent.name, "labels": kinds,
+        "photos": given.photos.parent.name,
+        "labels": kinds,
         "counts": {name: len(part) for name, part in parts.items()},
-        "trained_on": given.trained_on, "views": given.views, "epochs": given.epochs, "seed": given.seed,
-        "gallery_model": given.gallery_model, "query_model": given.query_model,
+        "trained_on": given.trained_on,
+        "views": given.views,
+        "epochs": given.epochs,
+        "seed": given.seed,
+        "gallery_model": given.gallery_model,
+        "query_model": given.query_model,
         "rows": {
             name: {"mAP": float(one.values["AP"].mean()), "overlap@10": float(one.values["overlap@10"].mean())}
             for name, one in found.items()
         },
         **{f"{name} minus": differences(found, name) for name in (DISTILLED, f"{DISTILLED}, adapted") if name in found},
         "environment": environment(),
-    }  # fmt: skip
+    }
 
 
 def differences(found: dict[str, QueryScores], name: str) -> dict[str, dict[str, Any]]:
@@ -219,8 +243,9 @@ def differences(found: dict[str, QueryScores], name: str) -> dict[str, dict[str,
     own = found[name].values
     return {
         other: {figure: asdict(paired_difference(own[figure], one.values[figure])) for figure in figures(other)}
-        for other, one in found.items() if other != name
-    }  # fmt: skip
+        for other, one in found.items()
+        if other != name
+    }
 
 
 def figures(name: str) -> tuple[str, ...]:

@@ -35,10 +35,11 @@ GALLERY_MODEL = "tf_efficientnet_lite2"
 DIM, QUERIES, K = 512, 500, 512
 # Parts of building an index, by the functions that do them.
 BUILDING = {
-    "comparing and making SHA-256": ("sha256_file",), "training": ("train",),
+    "comparing and making SHA-256": ("sha256_file",),
+    "training": ("train",),
     "writing": ("write_faiss", "write_lists", "save_array", "write_items"),
     "reading again": ("read_lists", "read_engine"),
-}  # fmt: skip
+}
 
 
 def seconds(work: Callable[[], Any], repeats: int = 3) -> float:
@@ -125,8 +126,10 @@ def training() -> dict[str, Any]:
         best = {name: min(best[name], step) for name, step in zip(best, np.diff(times).tolist(), strict=True)}
     once = BATCH * forward_products(QUERY_MODEL, 224)
     return {
-        "step": f"a training step, {QUERY_MODEL}", "parts": best, "products": {"forward": once, "backward": 2 * once},
-    }  # fmt: skip
+        "step": f"a training step, {QUERY_MODEL}",
+        "parts": best,
+        "products": {"forward": once, "backward": 2 * once},
+    }
 
 
 def mining(rows: int) -> dict[str, Any]:
@@ -159,20 +162,24 @@ def building(store: Path, rows: int, kind: str) -> dict[str, Any]:
     parts["adding"] = max(0.0, whole - sum(parts.values()))
     lists = index.parameters.get("nlist")
     return {
-        "step": f"index, {kind}", "parts": {name: part for name, part in parts.items() if part},
+        "step": f"index, {kind}",
+        "parts": {name: part for name, part in parts.items() if part},
         "products": {"adding": rows * lists * DIM} if kind == "ivf" and lists else {},
-    }  # fmt: skip
+    }
 
 
 def report(steps: list[dict[str, Any]], able: dict[str, float], rows: int, where: dict[str, Any]) -> str:
     lines = [
-        "# Where the time goes", "",
+        "# Where the time goes",
+        "",
         f"CPU time of one core ([program](../limits.py)); {where['cpu']}, commit {where['commit']}, load average "
         f"{where['load_average']}. A core does {able['products'] / 1e9:.0f} thousand million multiply-adds a second in "
         f"a large float32 matrix product, and makes SHA-256 of {able['hashed_bytes'] / 1e6:.0f} MB a second. Mining "
-        f"and indexes: {rows:,} vectors of {DIM} numbers.", "",
-        "| step | part | share of its CPU time | of a matrix product's rate |", "|---|---|---|---|",
-    ]  # fmt: skip
+        f"and indexes: {rows:,} vectors of {DIM} numbers.",
+        "",
+        "| step | part | share of its CPU time | of a matrix product's rate |",
+        "|---|---|---|---|",
+    ]
     for step in steps:
         whole = sum(step["parts"].values())
         for part, took in sorted(step["parts"].items(), key=lambda pair: -pair[1]):

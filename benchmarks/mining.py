@@ -99,9 +99,13 @@ def lists_against_exact(
         found = {"probes": made.lists.probes, "lists": made.lists.lists, "refined": made.refined}
         recall = made.recall()
     return {
-        **found, "making": making, "searching": searching, "recall": recall, "megabytes": megabytes,
+        **found,
+        "making": making,
+        "searching": searching,
+        "recall": recall,
+        "megabytes": megabytes,
         "times_faster": exact_seconds / searching,
-    }  # fmt: skip
+    }
 
 
 def memory_of_mining(vectors: Path, gallery: Path, queries: int, k: int, work: Path) -> dict[str, float]:
@@ -171,9 +175,13 @@ def main() -> None:
             rows.append({"gallery": count, "exact": exact, "lists": lists, "codes": codes, "memory": memory})
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     result = {
-        "queries": given.queries, "dim": given.dim, "k": given.k, "threads": threads, "rows": rows,
+        "queries": given.queries,
+        "dim": given.dim,
+        "k": given.k,
+        "threads": threads,
+        "rows": rows,
         "environment": environment(),
-    }  # fmt: skip
+    }
     write_json(given.out.with_suffix(".json"), result)
     given.out.with_suffix(".md").write_text(markdown(result))
     print(markdown(result))
@@ -193,9 +201,12 @@ def markdown(result: dict[str, Any]) -> str:
     for row in result["rows"]:
         exact = row["exact"]
         cells = (
-            f"{row['gallery']:,}", f"{exact['ratio']:.2f}", f"{exact['agreement']:.5f}",
-            f"{exact['products'] / exact['ours']:.2f}", f"{row['memory']['beyond_mb']:.0f}",
-        )  # fmt: skip
+            f"{row['gallery']:,}",
+            f"{exact['ratio']:.2f}",
+            f"{exact['agreement']:.5f}",
+            f"{exact['products'] / exact['ours']:.2f}",
+            f"{row['memory']['beyond_mb']:.0f}",
+        )
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
@@ -206,10 +217,15 @@ def markdown(result: dict[str, Any]) -> str:
     for row in result["rows"]:
         for name, lists in (("ivf", row["lists"]), ("ivf-pq", row["codes"])):
             cells = (
-                f"{row['gallery']:,}", name, f"{lists['times_faster']:.1f}", f"{lists['recall']:.3f}",
-                f"{lists['probes']} of {lists['lists']}", f"{lists['refined']} x K" if name == "ivf-pq" else "-",
-                f"{lists['making'] / row['exact']['ours']:.2f}", f"{lists['megabytes']:.0f}",
-            )  # fmt: skip
+                f"{row['gallery']:,}",
+                name,
+                f"{lists['times_faster']:.1f}",
+                f"{lists['recall']:.3f}",
+                f"{lists['probes']} of {lists['lists']}",
+                f"{lists['refined']} x K" if name == "ivf-pq" else "-",
+                f"{lists['making'] / row['exact']['ours']:.2f}",
+                f"{lists['megabytes']:.0f}",
+            )
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -54,9 +54,14 @@ def onnxruntime_static(model: QueryModel, out: Path, like: Path, calibration: Pi
     with quiet_conversion("quantize_static"), tempfile.TemporaryDirectory() as folder:
         exported, quantised = Path(folder) / "float.onnx", Path(folder) / "static.onnx"
         torch.onnx.export(
-            deploy, (deploy.example(),), str(exported), dynamo=True, external_data=False, input_names=[INPUT_NAME],
+            deploy,
+            (deploy.example(),),
+            str(exported),
+            dynamo=True,
+            external_data=False,
+            input_names=[INPUT_NAME],
             output_names=["embedding"],
-        )  # fmt: skip
+        )
         quantize_static(str(exported), str(quantised), Photos())
         proto = onnx.load(str(quantised))
         entry = proto.metadata_props.add()
@@ -138,9 +143,12 @@ def coremltools_weights(model: QueryModel, out: Path, like: Path, calibration: P
     with quiet_conversion("coremltools"), torch.no_grad():
         traced = torch.export.export(Planar().eval(), (torch.rand(shape) * 255,)).run_decompositions({})
         package = coremltools.convert(
-            traced, inputs=[coremltools.ImageType(name=INPUT_NAME, shape=shape)], skip_model_load=True,
-            outputs=[coremltools.TensorType(name="embedding")], minimum_deployment_target=coremltools.target.iOS17,
-        )  # fmt: skip
+            traced,
+            inputs=[coremltools.ImageType(name=INPUT_NAME, shape=shape)],
+            skip_model_load=True,
+            outputs=[coremltools.TensorType(name="embedding")],
+            minimum_deployment_target=coremltools.target.iOS17,
+        )
         config = optimize.OptimizationConfig(optimize.OpLinearQuantizerConfig())
         package = optimize.linear_quantize_weights(package, config)
         package.user_defined_metadata[METADATA_KEY] = _metadata_of(like)

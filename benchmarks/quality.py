@@ -54,9 +54,15 @@ def main() -> None:
     stores = {}
     for split, views in (("train", given.views), ("gallery", 0), ("query", 0)):
         stores[split] = extract(
-            given.photos, given.gallery_model, given.work / split, split=split, views=views,
-            seed=given.view_seed if views else 0, preprocess=given.preprocess, reporter=REPORTER,
-        )  # fmt: skip
+            given.photos,
+            given.gallery_model,
+            given.work / split,
+            split=split,
+            views=views,
+            seed=given.view_seed if views else 0,
+            preprocess=given.preprocess,
+            reporter=REPORTER,
+        )
     run, config = given.work / given.run, make_config(given.config, {})
     stages = distill(given.photos, given.work / "train", run, split="train", config=config, reporter=REPORTER)
     rows = model_rows(given.photos, stores, run)
@@ -65,13 +71,19 @@ def main() -> None:
     for row in rows:
         row["of_gallery"] = round(row["mAP"] / reference, 4)
     result = {
-        "photos": given.photos.parent.name, "queries": stores["query"].count, "gallery": stores["gallery"].count,
-        "train": stores["train"].count, "views": given.views,
+        "photos": given.photos.parent.name,
+        "queries": stores["query"].count,
+        "gallery": stores["gallery"].count,
+        "train": stores["train"].count,
+        "views": given.views,
         "preprocess": stores["gallery"].space.model_dump(mode="json")["preprocess"],
         "config": config.model_dump(mode="json"),
-        "stages_on_held_out_photos": [vars(stage) for stage in stages.stages], "refit": stages.refit,
-        "rows": rows, "cpu_time_ratios": ratios(given.photos, run), "environment": environment(),
-    }  # fmt: skip
+        "stages_on_held_out_photos": [vars(stage) for stage in stages.stages],
+        "refit": stages.refit,
+        "rows": rows,
+        "cpu_time_ratios": ratios(given.photos, run),
+        "environment": environment(),
+    }
     write_json(given.out, result)
     keys = ("mAP", "of_gallery", "overlap@10", "relative_loss", "size_mb")
     print(table(("", *keys), [(row["name"], *(str(row.get(key, "-")) for key in keys)) for row in rows]))
@@ -93,9 +105,12 @@ def model_rows(photos: Path, stores: dict[str, FeatureStore], run: Path) -> list
 
 def row_of(score: object) -> dict[str, object]:
     return {
-        "name": score.name, "mAP": round(score.mean_average_precision, 5), "mP@10": round(score.precision[10], 5),
-        "recall@10": round(score.recall[10], 5), "overlap@10": round(score.overlap[10], 5),
-    }  # fmt: skip
+        "name": score.name,
+        "mAP": round(score.mean_average_precision, 5),
+        "mP@10": round(score.precision[10], 5),
+        "recall@10": round(score.recall[10], 5),
+        "overlap@10": round(score.overlap[10], 5),
+    }
 
 
 def artifact_rows(
@@ -114,9 +129,11 @@ def artifact_rows(
             row = row_of(benchmark.score(f"{target} {precision}", vectors))
             cosines = (vectors * torch_vectors).sum(1)
             row |= {
-                "relative_loss": round(1 - row["mAP"] / baseline, 5), "cosine_mean": round(float(cosines.mean()), 6),
-                "cosine_min": round(float(cosines.min()), 6), "size_mb": round(size_bytes(path) / 1e6, 3),
-            }  # fmt: skip
+                "relative_loss": round(1 - row["mAP"] / baseline, 5),
+                "cosine_mean": round(float(cosines.mean()), 6),
+                "cosine_min": round(float(cosines.min()), 6),
+                "size_mb": round(size_bytes(path) / 1e6, 3),
+            }
             rows.append(row)
     return rows
 
@@ -142,9 +159,12 @@ def ratios(photos: Path, run: Path) -> dict[str, object]:
         if target != "coreml":
             measured = interleaved_ratio(paths[0], paths[1], pixels, threads=1)
             result[target] |= {
-                "cpu_time": round(measured.ratio, 4), "low": round(measured.low, 4), "high": round(measured.high, 4),
-                "w8a8_ms": round(measured.a_ms, 3), "fp32_ms": round(measured.b_ms, 3),
-            }  # fmt: skip
+                "cpu_time": round(measured.ratio, 4),
+                "low": round(measured.low, 4),
+                "high": round(measured.high, 4),
+                "w8a8_ms": round(measured.a_ms, 3),
+                "fp32_ms": round(measured.b_ms, 3),
+            }
     return result
 
 

@@ -80,9 +80,15 @@ def measured(workshop: Workshop, subject: Subject, target: Target, asked: Asked)
             workshop.reporter.message(f"{subject.name} {target} {name}")
             file = kept.with_suffix(target.suffix)
             export(
-                run, target, "w8a8", out=file, calibration=workshop.calibration_photos(count), calibration_count=count,
-                how=how, overwrite=True,
-            )  # fmt: skip
+                run,
+                target,
+                "w8a8",
+                out=file,
+                calibration=workshop.calibration_photos(count),
+                calibration_count=count,
+                how=how,
+                overwrite=True,
+            )
             vectors = asked.embed(ArtifactEmbedder(file), name)
             figures = {**numbers(vectors, reference), **retrieval(asked.benchmark, vectors, reference)}
             write_json(kept, {"backbone": subject.name, "target": str(target), "recipe": name, **figures})
@@ -97,12 +103,15 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 def markdown(rows: list[dict[str, Any]], how: dict[str, Any]) -> str:
     lines = [
-        "# What each choice of the w8a8 recipe costs", "",
+        "# What each choice of the w8a8 recipe costs",
+        "",
         f"{rows[0]['target']}; photos of {how['photos']}: {how['queries']} queries, gallery of {how['gallery']}, each "
         "searched for among the others; losses are relative to the torch model, with the 95 % interval of the paired "
-        f"bootstrap. {how['date'][:10]}, commit {how['commit']}. Written by `benchmarks/recipes.py`.", "",
-        "| backbone | recipe | cosine, mean | lowest | mAP lost | overlap@10 lost |", "|---|---|---|---|---|---|",
-    ]  # fmt: skip
+        f"bootstrap. {how['date'][:10]}, commit {how['commit']}. Written by `benchmarks/recipes.py`.",
+        "",
+        "| backbone | recipe | cosine, mean | lowest | mAP lost | overlap@10 lost |",
+        "|---|---|---|---|---|---|",
+    ]
     lines += [f"| {row['backbone']} | {row['recipe']} | {' | '.join(cells(row))} |" for row in rows]
     return "\n".join(lines) + "\n"
 

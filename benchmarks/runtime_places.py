@@ -104,10 +104,15 @@ def _debian_python(root: Path) -> None:
         made.mkdir(parents=True)
     (apt / "status").touch()
     places = {
-        "Dir::State": apt, "Dir::State::status": apt / "status", "Dir::State::Lists": apt / "lists", "Dir::Cache": apt,
-        "Dir::Cache::Archives": apt / "archives", "APT::Architecture": "arm64", "APT::Architectures": "arm64",
+        "Dir::State": apt,
+        "Dir::State::status": apt / "status",
+        "Dir::State::Lists": apt / "lists",
+        "Dir::Cache": apt,
+        "Dir::Cache::Archives": apt / "archives",
+        "APT::Architecture": "arm64",
+        "APT::Architectures": "arm64",
         "Acquire::Languages": "none",
-    }  # fmt: skip
+    }
     command = ["apt-get", "-qq", *(word for name, value in places.items() for word in ("-o", f"{name}={value}"))]
     _call([*command, "update"], "Debian's list of AArch64 packages")
     fetch = ["install", "--yes", "--no-install-recommends", "--download-only"]

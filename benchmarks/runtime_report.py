@@ -16,9 +16,7 @@ from edgecsd.quantisation.precisions import CLOSENESS, Precision
 
 Floats = NDArray[np.float32]
 NAMES = ("backbone", "target", "precision", "place")  # what makes a row
-COLUMNS = (
-    "cosine_mean", "cosine_min", "max_difference", "to_host_cosine_min", "to_host_max_difference", "not_finite",
-)  # fmt: skip
+COLUMNS = ("cosine_mean", "cosine_min", "max_difference", "to_host_cosine_min", "to_host_max_difference", "not_finite")
 
 
 @dataclass(frozen=True)
@@ -46,9 +44,10 @@ def row_of(run: Run, precision: Precision, expected: Floats, host: Floats | None
     if finite.any():
         to_torch = compare(run.vectors[finite], expected[finite], "torch query model")
         row |= {
-            "cosine_mean": to_torch.cosine_mean, "cosine_min": to_torch.cosine_min,
+            "cosine_mean": to_torch.cosine_mean,
+            "cosine_min": to_torch.cosine_min,
             "max_difference": to_torch.max_difference,
-        }  # fmt: skip
+        }
     problems = [shape_problem(run.vectors, *expected.shape)]
     if not problems[0]:
         problems += [parity_problem(to_torch, precision, same_file=False), _torch_problem(row, precision)]
@@ -114,13 +113,17 @@ def markdown(rows: Sequence[dict[str, Any]], photos: int) -> str:
     """The report, of the host's rows and the other places'."""
     failed = [row for row in rows if row["problem"]]
     lines = [
-        "# The exported files under other runtimes", "",
+        "# The exported files under other runtimes",
+        "",
         f"{photos} query photos of the demo through `bench_device.py` in each place: numbers, not times. "
         "cosine and `max_difference`: to the torch query model; `to_host`: to the same file in this host's runtime. "
-        "mobilenetv3 and efficientnet_b0 have random weights. Written by `benchmarks/runtimes.py`.", "",
-        f"{len(rows) - len(failed)} of {len(rows)} rows have parity.", "",
-        "| place | what it is | runtimes |", "|---|---|---|",
-    ]  # fmt: skip
+        "mobilenetv3 and efficientnet_b0 have random weights. Written by `benchmarks/runtimes.py`.",
+        "",
+        f"{len(rows) - len(failed)} of {len(rows)} rows have parity.",
+        "",
+        "| place | what it is | runtimes |",
+        "|---|---|---|",
+    ]
     for place in dict.fromkeys(row["place"] for row in rows):
         of_place = [row for row in rows if row["place"] == place]
         runtimes = sorted({row["runtime"] for row in of_place if row["runtime"]})

@@ -99,9 +99,11 @@ def verified(
                 if not file.exists():
                     subject.export(workshop, target, precision, file)
                 row = {
-                    "backbone": subject.name, "target": str(target), "precision": precision,
+                    "backbone": subject.name,
+                    "target": str(target),
+                    "precision": precision,
                     "file": sha256_file(file)[:16],
-                }  # fmt: skip
+                }
                 for found in _rows(workshop, _job(file, inputs, references), references, there):
                     workshop.reporter.message(f"{file.name}, {found['place']}: {found['problem'] or 'parity'}")
                     yield row | found

@@ -84,9 +84,7 @@ def make_gallery(work: Path, queries: FeatureStore, count: int, nlist: int) -> P
     digests = tuple(sha256(item.encode()).hexdigest() for item in ids)
     labels = tuple(f"cluster-{number}" for number in chosen.tolist())
     folder.mkdir(parents=True, exist_ok=True)
-    store = write_store(
-        folder / "gallery.store", queries.space, Items(ids, digests, labels), vectors, dtype="float32"
-    )  # fmt: skip
+    store = write_store(folder / "gallery.store", queries.space, Items(ids, digests, labels), vectors, dtype="float32")
     del vectors
     build_index(store, folder / "flat.index", overwrite=True)
     build_index(store, folder / "ivf.index", type="ivf", nlist=nlist, overwrite=True)

@@ -62,20 +62,29 @@ def in_a_fresh_process(step: str, **given: Any) -> dict[str, Any]:
 def run_child(given: dict[str, Any]) -> dict[str, Any]:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     step = {
-        "extraction": extraction, "training": training, "make_store": make_store, "mining": mining,
-        "indexing": indexing, "pushing": pushing, "opening": opening,
-    }[given.pop("step")]  # fmt: skip
+        "extraction": extraction,
+        "training": training,
+        "make_store": make_store,
+        "mining": mining,
+        "indexing": indexing,
+        "pushing": pushing,
+        "opening": opening,
+    }[given.pop("step")]
     given |= {name: Path(given[name]) for name in ("folder", "small") if name in given}
     return dict(step(**given))  # type: ignore[operator]
 
 
 def measure(sizes: list[int], dim: int, work: Path) -> dict[str, Any]:
     rows: dict[str, Any] = {
-        "dim": dim, "extraction": {model: in_a_fresh_process("extraction", model=model) for model in MODELS},
+        "dim": dim,
+        "extraction": {model: in_a_fresh_process("extraction", model=model) for model in MODELS},
         "training": in_a_fresh_process("training", dim=dim),
-        "items": measure_items(work), "stores": [], "mining": [], "index": {kind: [] for kind in TYPES},
+        "items": measure_items(work),
+        "stores": [],
+        "mining": [],
+        "index": {kind: [] for kind in TYPES},
         "push": {"flat": [], "hnsw": []},
-    }  # fmt: skip
+    }
     for size in sizes:
         folder = str(work / f"{size}.store")
         rows["stores"].append(in_a_fresh_process("make_store", folder=folder, rows=size, dim=dim))
@@ -117,15 +126,20 @@ def constants(rows: dict[str, Any], scaling: float) -> Constants:
     """Of what grows, the figure at the largest size."""
     dim, push = rows["dim"], rows["push"]["flat"][-1]
     return Constants(
-        dim=dim, rows=int(rows["stores"][-1]["rows"]),
+        dim=dim,
+        rows=int(rows["stores"][-1]["rows"]),
         extraction={name: row["images_per_second"] for name, row in rows["extraction"].items()},
-        scaling=scaling, training=rows["training"]["images_per_second"],
-        mining_products=rows["mining"][-1]["products_per_second"], **of_items(rows["items"]),
+        scaling=scaling,
+        training=rows["training"]["images_per_second"],
+        mining_products=rows["mining"][-1]["products_per_second"],
+        **of_items(rows["items"]),
         index_add={kind: found[-1]["rows"] / found[-1]["seconds"] for kind, found in rows["index"].items()},
-        growth=growth(rows["index"]), push_rows=push["rows_per_second"],
-        pushed_bytes=max(0.0, push["bytes_per_row"] - 4 * dim), probed=probed(),
+        growth=growth(rows["index"]),
+        push_rows=push["rows_per_second"],
+        pushed_bytes=max(0.0, push["bytes_per_row"] - 4 * dim),
+        probed=probed(),
         process_gb=max(row["process_gb"] for row in rows["extraction"].values()),
-    )  # fmt: skip
+    )
 
 
 def second_core() -> float:
@@ -147,10 +161,15 @@ def draw(rows: dict[str, Any]) -> None:
     series |= {**rows["index"], "Milvus push (flat)": rows["push"]["flat"]}  # hnsw is like it
     for name, found in series.items():
         figure = line_with_band(
-            [row["rows"] for row in found], [row["seconds"] for row in found], onto=figure, name=name, log_x=True,
-            x_label=f"vectors of {rows['dim']} numbers", y_label="seconds, one core",
+            [row["rows"] for row in found],
+            [row["seconds"] for row in found],
+            onto=figure,
+            name=name,
+            log_x=True,
+            x_label=f"vectors of {rows['dim']} numbers",
+            y_label="seconds, one core",
             title="Mining, building an index, pushing",
-        )  # fmt: skip
+        )
     assert figure is not None
     axes = figure.axes[0]
     axes.set_yscale("log")
@@ -181,15 +200,19 @@ def report(rows: dict[str, Any], known: Constants) -> str:
             f"{format(row['ms_per_query'], '.2f') if 'ms_per_query' in row else '-'} |"
         )
     lines += [
-        "", f"Seconds a vector grow with N to the power of {known.growth['hnsw']:.2f} (hnsw), "
+        "",
+        f"Seconds a vector grow with N to the power of {known.growth['hnsw']:.2f} (hnsw), "
         f"{known.growth['ivf']:.2f} (ivf), "
         f"{known.growth['flat']:.2f} (flat). Inverted lists look at "
         f"{known.probed:.1%} of the gallery for a recall of 0.95 (mining.py's made-up vectors). An item is "
         f"{known.item_bytes:.0f} bytes of items.parquet, {known.item_memory:.0f} bytes in memory of a process that "
         f"opened the store, {known.listed_memory:.0f} of one that listed the photos "
         f"({rows['items']['rows']:,} items). A second core brings "
-        f"{known.scaling:.2f} of the first (extraction.py).", "", "![growth](scaling.png)", "",
-    ]  # fmt: skip
+        f"{known.scaling:.2f} of the first (extraction.py).",
+        "",
+        "![growth](scaling.png)",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -198,9 +221,10 @@ def show(job: Job, known: Constants) -> str:
     lines = [
         f"{job.images:,} images, {job.dim} dimensions, {job.nodes} nodes of {job.cores} cores, "
         f"{job.train_images:,} training images",
-        f"extrapolated from one core and {known.rows:,} vectors measured in benchmarks/results/scaling.json", "",
+        f"extrapolated from one core and {known.rows:,} vectors measured in benchmarks/results/scaling.json",
+        "",
         f"{'stage':<16}{'hours':>12}{'node hours':>13}{'GB memory/node':>17}{'GB stored':>12}{'money':>12}  formula",
-    ]  # fmt: skip
+    ]
     stages = plan(job, known)
     for stage in stages:
         money = f"{stage.money(job):,.2f}" if job.price else "-"
@@ -211,8 +235,10 @@ def show(job: Job, known: Constants) -> str:
     stored = sum(stage.storage for stage in stages)
     total = f"{sum(stage.money(job) for stage in stages):,.2f}" if job.price else "-"
     month = f"; storage {stored * job.storage_price:,.2f} a month" if job.storage_price else ""
-    lines += [f"{'in all':<16}{sum(s.hours for s in stages):>12,.2f}{sum(s.node_hours for s in stages):>13,.2f}"
-              f"{'':>17}{stored:>12,.1f}{total:>12}{month}"]  # fmt: skip
+    lines += [
+        f"{'in all':<16}{sum(s.hours for s in stages):>12,.2f}{sum(s.node_hours for s in stages):>13,.2f}"
+        f"{'':>17}{stored:>12,.1f}{total:>12}{month}"
+    ]
     return "\n".join(
         [*lines, "S = 1 + (what a second core adds) x (all cores - 1); network and file system are not in it"]
     )

@@ -113,9 +113,11 @@ def opening(folder: Path, small: Path) -> dict[str, float]:
     levels.append(read_kilobytes("RssAnon") or 0)
     each = [1024 * step / len(listed) for step in np.diff(levels)]
     return {
-        "rows": held.count, "item_bytes": size_bytes(folder / "items.parquet") / held.count,
-        "item_memory": max(0.0, each[0]), "listed_memory": max(0.0, each[1]),
-    }  # fmt: skip
+        "rows": held.count,
+        "item_bytes": size_bytes(folder / "items.parquet") / held.count,
+        "item_memory": max(0.0, each[0]),
+        "listed_memory": max(0.0, each[1]),
+    }
 
 
 def mining(folder: Path, dim: int) -> dict[str, float]:
@@ -132,9 +134,7 @@ def mining(folder: Path, dim: int) -> dict[str, float]:
     begun = time.perf_counter()
     nearest(asked, gallery, min(512, len(gallery) // 4), nothing)
     seconds = time.perf_counter() - begun
-    return {
-        "rows": len(gallery), "seconds": seconds, "products_per_second": len(asked) * gallery.size / seconds,
-    }  # fmt: skip
+    return {"rows": len(gallery), "seconds": seconds, "products_per_second": len(asked) * gallery.size / seconds}
 
 
 def indexing(folder: Path, kind: str) -> dict[str, float]:
@@ -156,9 +156,11 @@ def indexing(folder: Path, kind: str) -> dict[str, float]:
     for row in range(len(asked)):
         index.search(asked[row : row + 1], 10)
     return {
-        "rows": store.count, "seconds": seconds, "bytes_per_vector": size / store.count,
+        "rows": store.count,
+        "seconds": seconds,
+        "bytes_per_vector": size / store.count,
         "ms_per_query": 1000 * (time.perf_counter() - begun) / len(asked),
-    }  # fmt: skip
+    }
 
 
 def pushing(folder: Path, kind: str) -> dict[str, float]:
@@ -184,9 +186,11 @@ def pushing(folder: Path, kind: str) -> dict[str, float]:
             server.kill()
             server.wait()
     return {
-        "rows": store.count, "seconds": seconds, "rows_per_second": store.count / seconds,
+        "rows": store.count,
+        "seconds": seconds,
+        "rows_per_second": store.count / seconds,
         "bytes_per_row": size / store.count,
-    }  # fmt: skip
+    }
 
 
 def _wait_for(port: int) -> None:

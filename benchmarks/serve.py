@@ -102,13 +102,21 @@ def measure(
     ratios = [bare / ours for ours, bare in pairs]
     p50, p99 = np.percentile(crowd.milliseconds, [50, 99])
     return Load(
-        clients=clients, rounds=rounds, requests=requests, errors=crowd.errors,
+        clients=clients,
+        rounds=rounds,
+        requests=requests,
+        errors=crowd.errors,
         served_per_second=requests / statistics.median(ours for ours, _ in pairs),
         bare_per_second=requests / statistics.median(bare for _, bare in pairs),
-        ratio=statistics.median(ratios), ratio_min=min(ratios), ratio_max=max(ratios),
+        ratio=statistics.median(ratios),
+        ratio_min=min(ratios),
+        ratio_max=max(ratios),
         cpu_ratio=statistics.median(cpu_ratios),
-        p50_ms=float(p50), p99_ms=float(p99), mean_batch=statistics.mean(sizes), server_rss_mb=resident_mb(process),
-    )  # fmt: skip
+        p50_ms=float(p50),
+        p99_ms=float(p99),
+        mean_batch=statistics.mean(sizes),
+        server_rss_mb=resident_mb(process),
+    )
 
 
 def soak(
@@ -127,11 +135,17 @@ def soak(
     seconds, megabytes = np.array(seen).T
     third = max(1, len(seen) // 3)
     return {
-        "clients": clients, "minutes": minutes, "requests": served_requests, "errors": crowd.errors,
-        "first_third_mb": float(np.median(megabytes[:third])), "last_third_mb": float(np.median(megabytes[-third:])),
-        "highest_mb": float(megabytes.max()), "mb_a_minute": float(60 * np.polyfit(seconds, megabytes, 1)[0]),
-        "p50_ms": float(np.median(crowd.milliseconds)), "p99_ms": float(np.percentile(crowd.milliseconds, 99)),
-    }  # fmt: skip
+        "clients": clients,
+        "minutes": minutes,
+        "requests": served_requests,
+        "errors": crowd.errors,
+        "first_third_mb": float(np.median(megabytes[:third])),
+        "last_third_mb": float(np.median(megabytes[-third:])),
+        "highest_mb": float(megabytes.max()),
+        "mb_a_minute": float(60 * np.polyfit(seconds, megabytes, 1)[0]),
+        "p50_ms": float(np.median(crowd.milliseconds)),
+        "p99_ms": float(np.percentile(crowd.milliseconds, 99)),
+    }
 
 
 def table(document: dict[str, Any]) -> str:
@@ -189,9 +203,12 @@ def main() -> int:
             over = soak(index, queries, port, process, 64, options.soak) if options.soak else None
     settings = {name: value for name, value in vars(options).items() if name not in ("out", "clients")}
     document = {
-        "schema_version": 1, "environment": before, "settings": settings, "loads": [asdict(load) for load in loads],
+        "schema_version": 1,
+        "environment": before,
+        "settings": settings,
+        "loads": [asdict(load) for load in loads],
         "soak": over,
-    }  # fmt: skip
+    }
     write_json(options.out, document)
     options.out.with_suffix(".md").write_text(table(document))
     print(table(document))

@@ -45,9 +45,10 @@ class Clients:
     def __init__(self, port: int, count: int, queries: np.ndarray, fingerprint: str) -> None:
         self._queries = queries
         self._headers = {
-            "authorization": f"Bearer {TOKEN}", HEADER: fingerprint,
+            "authorization": f"Bearer {TOKEN}",
+            HEADER: fingerprint,
             "content-type": "application/octet-stream; dtype=float32",
-        }  # fmt: skip
+        }
         self._connections = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(count)]
         self.milliseconds: list[float] = []
         self.errors = 0

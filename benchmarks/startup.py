@@ -25,20 +25,38 @@ from edgecsd.files.whole import write_json
 RESULTS = Path(__file__).parent / "results"
 NO = "/no/such/place"
 COMMANDS = {
-    "extract": [NO, "--gallery-model", "timm:x", "--out", "o"], "import-features": [NO, "--space", "x", "--out", "o"],
-    "whiten": [NO, "--out", "o"], "concatenate": [NO, NO, "--out", "o"], "distill": [NO, "--gallery", NO, "--out", "o"],
-    "evaluate": ["--gallery", NO, "--queries", NO], "report": [NO], "export": [NO], "inspect": [NO],
-    "golden": [NO, "--images", NO, "--out", "o"], "index": [NO, "--out", "o"],
-    "index push": [NO, "--milvus", "x.db", "--collection", "c"], "index merge": [NO, NO, "--out", "o"],
-    "index tune": [NO, "--queries", NO, "--embeddings", NO, "--out", "o"], "wire": [NO, "--queries", NO],
-    "check": [NO, "--index", NO], "matrix": ["--artifact", NO, "--index", NO], "gate": [NO], "bench": [NO],
+    "extract": [NO, "--gallery-model", "timm:x", "--out", "o"],
+    "import-features": [NO, "--space", "x", "--out", "o"],
+    "whiten": [NO, "--out", "o"],
+    "concatenate": [NO, NO, "--out", "o"],
+    "distill": [NO, "--gallery", NO, "--out", "o"],
+    "evaluate": ["--gallery", NO, "--queries", NO],
+    "report": [NO],
+    "export": [NO],
+    "inspect": [NO],
+    "golden": [NO, "--images", NO, "--out", "o"],
+    "index": [NO, "--out", "o"],
+    "index push": [NO, "--milvus", "x.db", "--collection", "c"],
+    "index merge": [NO, NO, "--out", "o"],
+    "index tune": [NO, "--queries", NO, "--embeddings", NO, "--out", "o"],
+    "wire": [NO, "--queries", NO],
+    "check": [NO, "--index", NO],
+    "matrix": ["--artifact", NO, "--index", NO],
+    "gate": [NO],
+    "bench": [NO],
     "serve": [NO],
-}  # fmt: skip
+}
 MODULES = {
-    "extract": "edgecsd.gallery.extract", "distill": "edgecsd.training.distill", "export": "edgecsd.exporting.export",
-    "check": "edgecsd.check.check", "golden": "edgecsd.golden.writing", "evaluate": "edgecsd.evaluation.evaluate",
-    "index": "edgecsd.index.engines.faiss.building", "serve": "edgecsd.serve.server", "bench": "edgecsd.bench.run",
-}  # fmt: skip
+    "extract": "edgecsd.gallery.extract",
+    "distill": "edgecsd.training.distill",
+    "export": "edgecsd.exporting.export",
+    "check": "edgecsd.check.check",
+    "golden": "edgecsd.golden.writing",
+    "evaluate": "edgecsd.evaluation.evaluate",
+    "index": "edgecsd.index.engines.faiss.building",
+    "serve": "edgecsd.serve.server",
+    "bench": "edgecsd.bench.run",
+}
 
 
 def seconds(command: list[str], repeats: int, folder: str) -> tuple[float, int]:
@@ -76,11 +94,14 @@ def main() -> None:
 
 def markdown(rows: list[dict[str, Any]], bare: float, torch: float, facts: dict[str, Any]) -> str:
     lines = [
-        "# Starting up", "",
+        "# Starting up",
+        "",
         f"Seconds, the least of several fresh processes ([program](../startup.py)); {facts['cpu']}, commit "
         f"{facts['commit']}.",
-        "", "| command | `--help` | refuses a wrong path | imports what it works with |", "|---|---|---|---|",
-    ]  # fmt: skip
+        "",
+        "| command | `--help` | refuses a wrong path | imports what it works with |",
+        "|---|---|---|---|",
+    ]
     for row in rows:
         imports = "" if row["imports"] is None else f"{row['imports']:.2f}"
         lines.append(f"| {row['command']} | {row['help']:.2f} | {row['refuses']:.2f} | {imports} |")

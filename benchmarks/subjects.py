@@ -35,9 +35,14 @@ class Subject:
         """Write the artifact; w8a8 is calibrated on photos of the gallery."""
         photos = workshop.calibration_photos() if precision == "w8a8" else workshop.calibration_photos(16)
         export(
-            self.run(workshop), target, precision, out=out, calibration=photos, overwrite=True,
+            self.run(workshop),
+            target,
+            precision,
+            out=out,
+            calibration=photos,
+            overwrite=True,
             reporter=workshop.reporter,
-        )  # fmt: skip
+        )
 
 
 def _random_run(name: str) -> Callable[[Workshop], Path]:

@@ -106,12 +106,19 @@ def summarise(name: str, pairs: list[tuple[Sample, Sample]], images: int) -> Com
     ratios = [bare.seconds / ours.seconds for ours, bare in pairs]
     cpu_ratios = [bare.cpu_seconds / ours.cpu_seconds for ours, bare in pairs]
     return Comparison(
-        name=name, images=images,
-        ours=[2 * images / ours.seconds for ours, _ in pairs], bare=[2 * images / bare.seconds for _, bare in pairs],
-        ratios=ratios, cpu_ratios=cpu_ratios,
-        ratio=statistics.median(ratios), ratio_min=min(ratios), ratio_max=max(ratios),
-        cpu_ratio=statistics.median(cpu_ratios), cpu_ratio_min=min(cpu_ratios), cpu_ratio_max=max(cpu_ratios),
-    )  # fmt: skip
+        name=name,
+        images=images,
+        ours=[2 * images / ours.seconds for ours, _ in pairs],
+        bare=[2 * images / bare.seconds for _, bare in pairs],
+        ratios=ratios,
+        cpu_ratios=cpu_ratios,
+        ratio=statistics.median(ratios),
+        ratio_min=min(ratios),
+        ratio_max=max(ratios),
+        cpu_ratio=statistics.median(cpu_ratios),
+        cpu_ratio_min=min(cpu_ratios),
+        cpu_ratio_max=max(cpu_ratios),
+    )
 
 
 def load_pixels(images: ImageSet, model: GalleryModel, workers: int) -> tuple[ImageSet, NDArray[np.uint8]]:
@@ -182,9 +189,14 @@ def _training(images: ImageSet, model: GalleryModel, folder: Path, options: argp
     store = extract(images, model, folder / "store", views=1, workers=options.workers)
     config = DistillConfig(query_model=options.query_model, batch_size=options.batch_size, epochs=1, k=16)
     data = make_training_set(
-        images, store, None, share=config.held_out, limit=config.held_out_limit, overlap_k=config.overlap_k,
+        images,
+        store,
+        None,
+        share=config.held_out,
+        limit=config.held_out_limit,
+        overlap_k=config.overlap_k,
         by=config.held_out_by,
-    )  # fmt: skip
+    )
     features = data.features[data.train]
     vectors = FlatViews(features, np.arange(len(features)))
     own_rows = [data.own_rows[t] for t in data.train for _ in range(features.shape[1])]
@@ -254,9 +266,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     given = {name: value for name, value in vars(options).items() if name != "out"}
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     return {
-        "schema_version": 1, "environment": before, "settings": settings,
-        "input_size": model.preprocess.size, "comparisons": comparisons,
-    }  # fmt: skip
+        "schema_version": 1,
+        "environment": before,
+        "settings": settings,
+        "input_size": model.preprocess.size,
+        "comparisons": comparisons,
+    }
 
 
 def main() -> int:

@@ -93,9 +93,11 @@ def steps(gallery: Vectors, count: int, work: Path) -> dict[str, Any]:
             for name, value in taken.items():
                 times[name].append(value)
     return {
-        "ratio": statistics.median(ratios), "least": min(ratios), "most": max(ratios),
+        "ratio": statistics.median(ratios),
+        "least": min(ratios),
+        "most": max(ratios),
         "cpu_seconds": {name: statistics.median(values) for name, values in times.items()},
-    }  # fmt: skip
+    }
 
 
 def on_disk(gallery: Floats, work: Path) -> MappedVectors:
@@ -121,9 +123,21 @@ def memory(images: int, work: Path) -> dict[str, float]:
         run(edgecsd("import-features", file, "--ids", listed, "--space", "made-up", "--out", out))
     (work / "config.toml").write_text("pretrained = false\nsize = 48\nhead_steps = 20\nepochs = 1\n")
     command = edgecsd(
-        "distill", work / "photos", "--gallery", work / "all.store", "--features", work / "own.store", "--k", ANCHORS,
-        "--query-model", "test_efficientnet", "--config", work / "config.toml", "--out", work / "run",
-    )  # fmt: skip
+        "distill",
+        work / "photos",
+        "--gallery",
+        work / "all.store",
+        "--features",
+        work / "own.store",
+        "--k",
+        ANCHORS,
+        "--query-model",
+        "test_efficientnet",
+        "--config",
+        work / "config.toml",
+        "--out",
+        work / "run",
+    )
     begun, highest = time.monotonic(), {"RssAnon": 0.0, "VmHWM": 0.0}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while process.poll() is None:
@@ -168,11 +182,14 @@ def main() -> None:
 def markdown(result: dict[str, Any]) -> str:
     facts, memory_of = result["environment"], result["memory"]
     lines = [
-        "# A training step", "",
+        "# A training step",
+        "",
         f"{NETWORK} at {SIZE} px, {BATCH} images, K = {ANCHORS}, N = {GALLERY:,}, {DIM}-d, {result['threads']} threads "
-        f"([program](../training_step.py)); {facts['cpu']}, commit {facts['commit']}.", "",
-        "| gallery | CPU time of a step / of a bare forward and backward | least | most |", "|---|---|---|---|",
-    ]  # fmt: skip
+        f"([program](../training_step.py)); {facts['cpu']}, commit {facts['commit']}.",
+        "",
+        "| gallery | CPU time of a step / of a bare forward and backward | least | most |",
+        "|---|---|---|---|",
+    ]
     for name in ("held", "on_disk"):
         row = result[name]
         lines.append(
@@ -181,10 +198,11 @@ def markdown(result: dict[str, Any]) -> str:
         )
     if memory_of:
         lines += [
-            "", f"`edgecsd distill` on {memory_of['images']:,} photos with a gallery of {GALLERY:,} (one epoch of a "
+            "",
+            f"`edgecsd distill` on {memory_of['images']:,} photos with a gallery of {GALLERY:,} (one epoch of a "
             f"small network): at most {memory_of['anonymous_mb']:.0f} MB of anonymous memory, "
             f"{memory_of['resident_mb']:.0f} MB resident with pages of files.",
-        ]  # fmt: skip
+        ]
     return "\n".join([*lines, ""])
 
 

@@ -167,10 +167,14 @@ def _machine(folder: Path) -> Machine:
     except (AttributeError, OSError, ValueError):
         memory = None
     return Machine(
-        system=platform.platform(), python=platform.python_version(), edgecsd=_version("edgecsd") or "not installed",
-        cpu=cpu_model(), cores=os.cpu_count() or 1, memory_gb=None if memory is None else round(memory, 1),
+        system=platform.platform(),
+        python=platform.python_version(),
+        edgecsd=_version("edgecsd") or "not installed",
+        cpu=cpu_model(),
+        cores=os.cpu_count() or 1,
+        memory_gb=None if memory is None else round(memory, 1),
         free_disk_gb=round(shutil.disk_usage(folder).free / 1e9, 1),
-    )  # fmt: skip
+    )
 
 
 def _packages() -> tuple[InstalledPackage, ...]:

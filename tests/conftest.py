@@ -30,10 +30,17 @@ def _interrupts_are_heard() -> None:
 
 # Each takes a worker for minutes: begun last, they would be waited for by an idle one.
 LONG = (
-    "test_documented.py", "files of targets", "precision_search/test_precision_search.py", "targets/test_8_bit_body.py",
-    "files of bench", "demo/test_demo.py", "cli/test_cli.py", "delivery/test_deliveries.py",
-    "precision_search/test_tuning.py", "quantisation/test_bias_correction.py",
-)  # fmt: skip
+    "test_documented.py",
+    "files of targets",
+    "precision_search/test_precision_search.py",
+    "targets/test_8_bit_body.py",
+    "files of bench",
+    "demo/test_demo.py",
+    "cli/test_cli.py",
+    "delivery/test_deliveries.py",
+    "precision_search/test_tuning.py",
+    "quantisation/test_bias_correction.py",
+)
 EXPORTED = re.compile(r"\b(artifact|onnx_file|tflite_file)\b")  # fixtures of a session: exported once a worker
 TESTS = Path(__file__).parent
 

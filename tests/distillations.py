@@ -21,11 +21,23 @@ from edgecsd.training.settings import DistillConfig
 from edgecsd.training.training_set import TrainingSet, make_training_set
 
 SETTINGS: dict[str, Any] = {
-    "query_model": "test_efficientnet", "pretrained": False, "size": 48, "k": 12, "head_steps": 12,
-    "head_batch_size": 8, "epochs": 2, "batch_size": 4, "held_out": 0.2, "overlap_k": 5, "checkpoint_steps": 3,
-    "seed": 5, "backbone_lr": 1e-4, "projection_lr": 1e-3, "head_lr": 1e-3,
+    "query_model": "test_efficientnet",
+    "pretrained": False,
+    "size": 48,
+    "k": 12,
+    "head_steps": 12,
+    "head_batch_size": 8,
+    "epochs": 2,
+    "batch_size": 4,
+    "held_out": 0.2,
+    "overlap_k": 5,
+    "checkpoint_steps": 3,
+    "seed": 5,
+    "backbone_lr": 1e-4,
+    "projection_lr": 1e-3,
+    "head_lr": 1e-3,
     "refit": False,
-}  # fmt: skip
+}
 
 
 def config(**changes: Any) -> DistillConfig:
@@ -44,9 +56,14 @@ def training_set(photos: Path, store: FeatureStore, by: str = "kinds") -> Traini
     """What a run with SETTINGS learns from."""
     settings = config(held_out_by=by)
     return make_training_set(
-        find_images(photos), store, None, share=settings.held_out, limit=settings.held_out_limit,
-        overlap_k=settings.overlap_k, by=settings.held_out_by,
-    )  # fmt: skip
+        find_images(photos),
+        store,
+        None,
+        share=settings.held_out,
+        limit=settings.held_out_limit,
+        overlap_k=settings.overlap_k,
+        by=settings.held_out_by,
+    )
 
 
 def die_at(stage: str) -> None:

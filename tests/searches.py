@@ -18,7 +18,7 @@ CALIBRATION = 8  # of 24 photos; the other 16 are searched with
 def searched(made: Path, photos: Path, store: FeatureStore, **limits: Any) -> search.SearchResult:
     return search_precision(
         made, "onnx", photos, store.path, calibration_count=CALIBRATION, overwrite=True, objectives=Objectives(**limits)
-    )  # fmt: skip
+    )
 
 
 def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,11 +25,6 @@ def items(count: int, labels: bool = False) -> Items:
 
 def write_ten(folder: Path) -> Path:
     write_store(
-        folder,
-        SPACE,
-        items(10, labels=True),
-        unit(10),
-        views=ViewRecipe(count=2),
-        view_vectors=unit(20, seed=1),
+        folder, SPACE, items(10, labels=True), unit(10), views=ViewRecipe(count=2), view_vectors=unit(20, seed=1)
     )
     return folder

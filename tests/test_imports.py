@@ -11,10 +11,27 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HEAVY = [
-    "torch", "torchvision", "timm", "lightning_fabric", "tensorboard", "faiss", "onnx", "onnxscript", "onnxruntime",
-    "coremltools", "coreai", "litert_torch", "ai_edge_litert", "ai_edge_quantizer", "matplotlib", "pyarrow", "scipy",
-    "pandas", "sklearn", "jinja2",
-]  # fmt: skip
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning_fabric",
+    "tensorboard",
+    "faiss",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "coremltools",
+    "coreai",
+    "litert_torch",
+    "ai_edge_litert",
+    "ai_edge_quantizer",
+    "matplotlib",
+    "pyarrow",
+    "scipy",
+    "pandas",
+    "sklearn",
+    "jinja2",
+]
 LIGHT_MODULES = {  # module -> the heavy libraries that it may load
     "edgecsd": (),
     "edgecsd.errors": (),

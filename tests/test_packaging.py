@@ -49,8 +49,13 @@ def test_the_wheel_holds_exactly_the_library(wheel: Path) -> None:
     assert {name for name in names if not name.startswith(metadata)} == library_files()
     assert "edgecsd/py.typed" in names
     assert {name.removeprefix(metadata) for name in names if name.startswith(metadata)} == {
-        "METADATA", "RECORD", "WHEEL", "entry_points.txt", "top_level.txt", "licenses/LICENSE",
-    }  # fmt: skip
+        "METADATA",
+        "RECORD",
+        "WHEEL",
+        "entry_points.txt",
+        "top_level.txt",
+        "licenses/LICENSE",
+    }
     assert wheel.name == f"edgecsd-{edgecsd.__version__}-py3-none-any.whl"
 
 

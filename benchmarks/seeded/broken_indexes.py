@@ -126,9 +126,7 @@ def _sideways(workshop: Workshop) -> Pair:
     lying = [Image.open(photos.path(position)).convert("RGB") for position in range(len(photos))]
     vectors = np.concatenate([embed(contract.pixels(photo)[None]) for photo in lying])
     wrong = workshop.store("sideways", unit(vectors), items=store.items)
-    return workshop.pair(
-        index=workshop.index("sideways", wrong), gallery=wrong.path, gallery_images=photos.root
-    )  # fmt: skip
+    return workshop.pair(index=workshop.index("sideways", wrong), gallery=wrong.path, gallery_images=photos.root)
 
 
 def _other_model(workshop: Workshop) -> Floats:
@@ -251,21 +249,42 @@ def _coarse(workshop: Workshop) -> Pair:
 DEPTH = ("raise nprobe", "too shallow", "the index loses it")
 CASES = (
     Case("index of another gallery model, same dimension", "index", _honest_other_model, ("gallery_model",)),
-    Case("vectors of another gallery model under this one's name", "index", _of_store("other", _other_model),
-         ("another gallery model or of other weights",)),
+    Case(
+        "vectors of another gallery model under this one's name",
+        "index",
+        _of_store("other", _other_model),
+        ("another gallery model or of other weights",),
+    ),
     Case("index whitened, query model not", "index", _whitened_index, ("whitening",)),
     Case("gallery embedded BGR for RGB", "index", _seen("gallery-bgr", _swapped), ("channels swapped",)),
-    Case("gallery resized by lanczos", "index", _seen("gallery-lanczos", _resized_by(Image.Resampling.LANCZOS)),
-         ("another filter: lanczos",)),
-    Case("gallery by torchvision's Resize and CenterCrop", "index", _seen("gallery-torchvision", _torchvision),
-         ("Resize and CenterCrop", "centre crop", "centre square")),
-    Case("gallery resized without antialias", "index", _seen("gallery-aliased", _not_antialiased),
-         ("without antialias",)),
-    Case("gallery squashed for cropped, or the reverse", "index", _seen("gallery-squash", _squashed),
-         ("squashed to a square", "largest centre square", "centre crop")),
+    Case(
+        "gallery resized by lanczos",
+        "index",
+        _seen("gallery-lanczos", _resized_by(Image.Resampling.LANCZOS)),
+        ("another filter: lanczos",),
+    ),
+    Case(
+        "gallery by torchvision's Resize and CenterCrop",
+        "index",
+        _seen("gallery-torchvision", _torchvision),
+        ("Resize and CenterCrop", "centre crop", "centre square"),
+    ),
+    Case(
+        "gallery resized without antialias", "index", _seen("gallery-aliased", _not_antialiased), ("without antialias",)
+    ),
+    Case(
+        "gallery squashed for cropped, or the reverse",
+        "index",
+        _seen("gallery-squash", _squashed),
+        ("squashed to a square", "largest centre square", "centre crop"),
+    ),
     Case("gallery with EXIF orientation ignored", "index", _sideways, ("EXIF orientation ignored",)),
-    Case("L2 distance for inner product", "index",
-         lambda w: w.pair(index=rewritten(w, "l2", lambda v: flat(v, faiss.IndexFlatL2))), ("compares by L2",)),
+    Case(
+        "L2 distance for inner product",
+        "index",
+        lambda w: w.pair(index=rewritten(w, "l2", lambda v: flat(v, faiss.IndexFlatL2))),
+        ("compares by L2",),
+    ),
     Case("ids shifted by one", "index", _of_vectors("shifted", lambda v: np.roll(v, 1, axis=0)), ("shifted by 1",)),
     Case("ids permuted", "index", _of_vectors("permuted", _permuted), ("permuted",)),
     Case("duplicate rows", "index", _of_vectors("duplicates", _duplicates), ("duplicate", "same vector", "equal")),
@@ -276,12 +295,16 @@ CASES = (
     Case("zero vectors", "index", _of_vectors("zeros", _zeros), ("zero, NaN or infinite",)),
     Case("vectors cut and padded with zeros", "index", _of_vectors("padded", _padded), ("constant",)),
     Case("nprobe 1", "index", lambda w: w.pair(index=w.index("nprobe", type="ivf", nprobe=1, nlist=_lists(w))), DEPTH),
-    Case("ef_search 1, thin graph", "index",
-         lambda w: w.pair(index=w.index("hnsw-thin", type="hnsw", ef_search=1, links=2, ef_construction=2)), DEPTH),
+    Case(
+        "ef_search 1, thin graph",
+        "index",
+        lambda w: w.pair(index=w.index("hnsw-thin", type="hnsw", ef_search=1, links=2, ef_construction=2)),
+        DEPTH,
+    ),
     Case("PQ too coarse", "index", _coarse, ("codes", "more bytes a vector")),
     Case("queries that are gallery photos under other names", "query photos", _leaked, ("find themselves",)),
     Case("reference features of other photos", "query photos", _edited_reference, ("made of other photos",)),
-)  # fmt: skip
+)
 
 
 def _lists(workshop: Workshop) -> int:

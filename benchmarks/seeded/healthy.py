@@ -100,9 +100,12 @@ def _whitened(workshop: Workshop) -> Pair:
     run = workshop.run("whitened", store)
     references = _whitened_queries(workshop, store)
     return workshop.pair(
-        workshop.file("onnx", "fp16", run), workshop.index("whitened", store), run=run, gallery=store.path,
+        workshop.file("onnx", "fp16", run),
+        workshop.index("whitened", store),
+        run=run,
+        gallery=store.path,
         reference=references.path,
-    )  # fmt: skip
+    )
 
 
 def _whitened_queries(workshop: Workshop, learnt_on: FeatureStore) -> FeatureStore:
@@ -190,8 +193,11 @@ CASES = tuple(
         ("MobileNetV2, w8a8", "query model", _mobilenet("w8a8")),
         ("every other query", "queries", _half(0)),
         ("the other half of them", "queries", _half(1)),
-        ("queries with EXIF orientation", "queries",
-         lambda w: w.pair(w.file("onnx", "w8a8"), images=w.sideways_photos)),
+        (
+            "queries with EXIF orientation",
+            "queries",
+            lambda w: w.pair(w.file("onnx", "w8a8"), images=w.sideways_photos),
+        ),
         ("queries as PNG", "queries", lambda w: w.pair(images=_saved_as(w, "png", _png))),
         ("queries compressed again", "queries", lambda w: w.pair(images=_saved_as(w, "quality-60", _compressed))),
         ("features of the queries from a store", "queries", _earlier_query_photos),
@@ -209,4 +215,4 @@ CASES = tuple(
         ("device: half precision", "device", _device("onnx", "fp32", ("coreml", "fp16"))),
         ("device: another JPEG decoder", "device", _another_decoder),
     )
-)  # fmt: skip
+)

@@ -98,9 +98,14 @@ class Workshop:
         return vectors
 
     def store(
-        self, name: str, vectors: Floats, *, space: EmbeddingSpace | None = None, items: Items | None = None,
+        self,
+        name: str,
+        vectors: Floats,
+        *,
+        space: EmbeddingSpace | None = None,
+        items: Items | None = None,
         dtype: str = "float32",
-    ) -> FeatureStore:  # fmt: skip
+    ) -> FeatureStore:
         """A feature store of these vectors with the gallery's items and its space, unless others are given."""
         out = self.path("stores", f"{name}.store")
         if out.exists():
@@ -128,9 +133,8 @@ class Workshop:
         if not (out / "query_model.json").exists():
             config = DistillConfig.model_validate({"epochs": 0, "head_steps": 400, **settings})
             distill(
-                self.gallery_photos, features.path, out, config=config, cache=self.path("cache"),
-                reporter=self.reporter,
-            )  # fmt: skip
+                self.gallery_photos, features.path, out, config=config, cache=self.path("cache"), reporter=self.reporter
+            )
         return out
 
     @cached_property
@@ -149,9 +153,13 @@ class Workshop:
         return out
 
     def broken_file(
-        self, name: str, target: str, precision: str, change: Callable[[QueryModel], DeployModel],
+        self,
+        name: str,
+        target: str,
+        precision: str,
+        change: Callable[[QueryModel], DeployModel],
         calibration: NDArray[np.uint8] | None = None,
-    ) -> Path:  # fmt: skip
+    ) -> Path:
         """An artifact that says of itself what the sound one says, of a network that was changed."""
         sound, kind = self.file(target, precision), parse_target(target)
         out = self.path("broken", f"{name}{kind.suffix}")
@@ -185,9 +193,12 @@ class Workshop:
         known = {name: changes.pop(name) for name in list(changes) if name in Pair.__dataclass_fields__}
         options = CheckOptions(**{"gallery_images": self.gallery_photos.root, "gallery": self.gallery.path, **changes})
         made = Pair(
-            file=file or self.file("onnx", "fp32"), index=index or self.sound_index, images=self.query_photos,
-            run=self.run(), options=options,
-        )  # fmt: skip
+            file=file or self.file("onnx", "fp32"),
+            index=index or self.sound_index,
+            images=self.query_photos,
+            run=self.run(),
+            options=options,
+        )
         return replace(made, **known)
 
     def device(self, name: str, pixels: Sequence[NDArray[np.uint8]], file: Path | None = None) -> Path:

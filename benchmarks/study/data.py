@@ -79,10 +79,14 @@ def make_data(
     if wide:
         training |= _view_sets(train, own, work, preprocess, reporter)
     contract = stores["gallery"].space.preprocess
-    pixels = "its own pixels" if contract is None else (
-        f"photos resized by {contract.resize} to {contract.size} px (crop {contract.crop_pct:g}), and for the query "
-        "model in the same way to its own size"
-    )  # fmt: skip
+    pixels = (
+        "its own pixels"
+        if contract is None
+        else (
+            f"photos resized by {contract.resize} to {contract.size} px (crop {contract.crop_pct:g}), and for the "
+            "query model in the same way to its own size"
+        )
+    )
     described = (
         f"{pixels}; {stores['query'].count} queries in a gallery of {stores['gallery'].count}; training photos: "
         + ", ".join(f"{len(FeatureStore.open(path).items.ids)} ({key})" for key, (_, path) in training.items())
@@ -99,9 +103,15 @@ def _view_sets(
     found = {}
     for key, count, strength in (("wide", WIDE_VIEWS, ViewStrength.STRONG), ("mild", VIEWS, ViewStrength.MILD)):
         made = extract(
-            few, GALLERY_MODEL, work / f"train-{key}", views=count, view_strength=strength, seed=1,
-            preprocess=preprocess, reporter=reporter,
-        )  # fmt: skip
+            few,
+            GALLERY_MODEL,
+            work / f"train-{key}",
+            views=count,
+            view_strength=strength,
+            seed=1,
+            preprocess=preprocess,
+            reporter=reporter,
+        )
         found[key] = (few, made.path)
     return found
 

@@ -8,9 +8,13 @@ from typing import Any
 
 STEPS, BATCH = 250, 128  # of the head: enough for the order of the variants, not for the last point
 HEAD = {
-    "epochs": 0, "head_steps": STEPS, "head_batch_size": BATCH, "query_model": "tf_efficientnet_lite0",
-    "pooling": "average", "refit": False,  # the variants are told apart as well without it, in half the time
-}  # fmt: skip
+    "epochs": 0,
+    "head_steps": STEPS,
+    "head_batch_size": BATCH,
+    "query_model": "tf_efficientnet_lite0",
+    "pooling": "average",
+    "refit": False,  # the variants are told apart as well without it, in half the time
+}
 COLD = {"tau_q": 1.0, "tau_g": 0.01}  # unequal temperatures
 # Of most losses held-out photos keep no step from the rotation that `distill` begins with, which does not tell one from
 # another: their last weights do, whatever they are worth, from a start that leaves room for better and for worse.
@@ -88,85 +92,122 @@ def questions(
     counts = (*(k for k in COUNTS if k < most), most)
     asked = [
         Question(
-            "loss", "Which form of the contextual loss, from a ridge regression?",
+            "loss",
+            "Which form of the contextual loss, from a ridge regression?",
             "KL and L2 do well, L1 worst; KL is the default.",
             tuple(_loss(name) for name in CSD),
             (Claim("csd-kl", "csd-l2", within=ALIKE), Claim("csd-kl", "csd-l1"), Claim("csd-l2", "csd-l1")),
         ),
         Question(
-            "terms", "First order, second order, or both, from a ridge regression?",
+            "terms",
+            "First order, second order, or both, from a ridge regression?",
             "Both terms together serve retrieval best.",
             tuple(_loss(name, order) for name in CSD for order in ("both", "first", "second")),
             tuple(Claim(name, f"{name}, {order}") for name in CSD for order in ("first", "second")),
         ),
         Question(
-            "k", "How many anchors?", "mAP rises with K and is saturated from K = 1024 on.",
-            tuple(_count(k) for k in counts), (
-                Claim("K = 1024", "K = 64"), Claim("K = 1024", "K = 256"),
-                Claim("K = 2048", "K = 1024", within=ALIKE), Claim(f"K = {most}", "K = 1024", within=ALIKE),
+            "k",
+            "How many anchors?",
+            "mAP rises with K and is saturated from K = 1024 on.",
+            tuple(_count(k) for k in counts),
+            (
+                Claim("K = 1024", "K = 64"),
+                Claim("K = 1024", "K = 256"),
+                Claim("K = 2048", "K = 1024", within=ALIKE),
+                Claim(f"K = {most}", "K = 1024", within=ALIKE),
             ),
-            tuple(map(float, counts)), "K",
+            tuple(map(float, counts)),
+            "K",
         ),
         Question(
-            "anchors", "Which anchors?", "Random and fixed anchors do much worse than the nearest.",
+            "anchors",
+            "Which anchors?",
+            "Random and fixed anchors do much worse than the nearest.",
             tuple(_kind(kind, cold) for cold in (False, True) for kind in KINDS),
             tuple(
                 Claim("topk" + suffix, kind + suffix, margin=MUCH)
-                for suffix in (", tau 0.1 / 0.1", ", tau 1 / 0.01") for kind in ("random", "fixed")
+                for suffix in (", tau 0.1 / 0.1", ", tau 1 / 0.01")
+                for kind in ("random", "fixed")
             ),
         ),
         Question(
-            "pool", "Cached views among the anchors?", "",
+            "pool",
+            "Cached views among the anchors?",
+            "",
             (BASE, *(Variant(f"{n} view{'s' * (n > 1)} too", {"anchor_views": n}) for n in (1, 4))),
         ),
         Question(
-            "temperature", "Which temperatures?", "tau_g below 1, so that near anchors count more.",
+            "temperature",
+            "Which temperatures?",
+            "tau_g below 1, so that near anchors count more.",
             (
-                BASE, _taus(0.05, 0.05), _taus(0.2, 0.2), _taus(0.1, 0.05), _taus(1.0, 0.01),
+                BASE,
+                _taus(0.05, 0.05),
+                _taus(0.2, 0.2),
+                _taus(0.1, 0.05),
+                _taus(1.0, 0.01),
                 Variant("tau 1 / 0.01, K = 1024", {**COLD, "k": 1024}),
                 Variant("tau 1 / 0.01, K = 512, the last weights", {**COLD, **LAST}),
                 Variant("tau 1 / 0.01, K = 1024, the last weights", {**COLD, "k": 1024, **LAST}),
             ),
         ),
         Question(
-            "competitors", "Other label-free losses, from a ridge regression",
+            "competitors",
+            "Other label-free losses, from a ridge regression",
             "Contextual similarity beats the methods it was compared with.",
             (
-                RIDGE_BASE, _loss("regression"), _loss("ssp"),
+                RIDGE_BASE,
+                _loss("regression"),
+                _loss("ssp"),
                 Variant("ssp + first order", {"loss": "ssp", "first_order": 1.0, **FROM_RIDGE}),
-                _loss("rop"), _loss("d3still"), _loss("raml"),
+                _loss("rop"),
+                _loss("d3still"),
+                _loss("raml"),
             ),
             tuple(Claim("csd-kl", other) for other in OTHERS),
         ),
         Question(
-            "rotation", "Which loss, from the rotation that `distill` begins with?", "",
+            "rotation",
+            "Which loss, from the rotation that `distill` begins with?",
+            "",
             (BASE, *(Variant(name, {"loss": name}) for name in (*CSD[1:], *OTHERS))),
         ),
         Question(
-            "views", "How many cached views, how strong?", "",
+            "views",
+            "How many cached views, how strong?",
+            "",
             (
                 *(_views(f"{count} view{'s' * (count != 1)}", count, "wide") for count in (0, 1, 4, 16)),
-                _views("1 mild view", 1, "mild"), _views("4 mild views", 4, "mild"),
+                _views("1 mild view", 1, "mild"),
+                _views("4 mild views", 4, "mild"),
             ),
         ),
         Question(
-            "head", "Which head, which start?", "",
+            "head",
+            "Which head, which start?",
+            "",
             (
-                BASE, Variant("random start", {"init": "random"}),
+                BASE,
+                Variant("random start", {"init": "random"}),
                 *(Variant(f"ridge {strength:g} start", {"head_start": strength}) for strength in (0.01, 1.0)),
                 Variant("GeM", {"pooling": "gem"}),
                 Variant("GeM and average", {"pooling": "gem+average"}),
             ),
         ),
         Question(
-            "way", "All of the way from the start, or part of it?", "",
+            "way",
+            "All of the way from the start, or part of it?",
+            "",
             (
-                BASE, Variant("the latest not measurably worse", {"interpolate": False}),
+                BASE,
+                Variant("the latest not measurably worse", {"interpolate": False}),
                 Variant("the last weights", LAST),
             ),
         ),
         Question(
-            "network", "The whole network after the head? Few photos, 16 strong views", "Trained is the whole network.",
+            "network",
+            "The whole network after the head? Few photos, 16 strong views",
+            "Trained is the whole network.",
             (
                 _views("the head alone", 16, "wide"),
                 _views("4 epochs of the network", 16, "wide", {"epochs": 4}),
@@ -175,7 +216,7 @@ def questions(
             ),
             (Claim("4 epochs of the network", "the head alone"),),
         ),
-    ]  # fmt: skip
+    ]
     models = [Variant("tf_efficientnet_lite0", {"views": 1})]
     if mobilenet_weights:
         models.append(Variant("mobilenetv2_100", _model("mobilenetv2_100", mobilenet_weights)))
@@ -194,7 +235,7 @@ def questions(
                 (BASE, Variant("another domain", {}, "other"), Variant("both", {}, "both")),
                 (Claim("csd-kl", "another domain"),),
             )
-        )  # fmt: skip
+        )
     return asked
 
 

@@ -69,11 +69,16 @@ class Runner:
         else:
             vectors = self.project(model)
         record = {
-            "variant": variant.key, "seed": seed, "made_of": self.made_of(variant), "edgecsd": edgecsd.__version__,
-            "head": head_plan(out), "settings": config.model_dump(mode="json", exclude_defaults=True),
-            "stages": [vars(stage) for stage in result.stages], **self.score(vectors),
+            "variant": variant.key,
+            "seed": seed,
+            "made_of": self.made_of(variant),
+            "edgecsd": edgecsd.__version__,
+            "head": head_plan(out),
+            "settings": config.model_dump(mode="json", exclude_defaults=True),
+            "stages": [vars(stage) for stage in result.stages],
+            **self.score(vectors),
             "seconds": round(time.monotonic() - started, 1),
-        }  # fmt: skip
+        }
         with open(self.file, "a") as handle:
             handle.write(json.dumps(record) + "\n")
         shutil.rmtree(out)
@@ -90,9 +95,11 @@ class Runner:
         values = [float(average_precision(row, relevance)) for row, relevance in pairs]
         overlaps = overlap_at(ranking, rank(own, self.benchmark.gallery), 10)
         return {
-            "mAP": float(np.nanmean(values)), "ap": [round(value, 6) for value in values],
-            "overlap@10": float(overlaps.mean()), "cosine": float((vectors * own).sum(1).mean()),
-        }  # fmt: skip
+            "mAP": float(np.nanmean(values)),
+            "ap": [round(value, 6) for value in values],
+            "overlap@10": float(overlaps.mean()),
+            "cosine": float((vectors * own).sum(1).mean()),
+        }
 
     def project(self, model: QueryModel) -> np.ndarray:
         """Query embeddings of a head on a backbone that was not trained: its pooled features are made once."""

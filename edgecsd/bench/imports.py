@@ -21,9 +21,15 @@ LABEL = "imported: measured elsewhere, by {tool}"
 
 
 def import_rows(
-    source: Path, *, artifact: Path | None = None, device: str = "", threads: int | None = None,
-    index: Path | str | None = None, k: int = 10, out: Path | None = None,
-) -> list[BenchRow]:  # fmt: skip
+    source: Path,
+    *,
+    artifact: Path | None = None,
+    device: str = "",
+    threads: int | None = None,
+    index: Path | str | None = None,
+    k: int = 10,
+    out: Path | None = None,
+) -> list[BenchRow]:
     """The rows of a tool's result file; appended to `out` if it is given.
 
     artifact   the file that was measured: the row carries its digest, target and precision
@@ -60,9 +66,14 @@ def _read(source: Path) -> list[Reading]:
 
 
 def _row(
-    reading: Reading, source: Path, artifact: Path | None, metadata: ArtifactMetadata | None, device: str,
-    threads: int | None, index: NeighbourIndex | None,
-) -> BenchRow:  # fmt: skip
+    reading: Reading,
+    source: Path,
+    artifact: Path | None,
+    metadata: ArtifactMetadata | None,
+    device: str,
+    threads: int | None,
+    index: NeighbourIndex | None,
+) -> BenchRow:
     where = reading.device or device
     if not where:
         raise BadInputError(f"{source}: does not tell what it was measured on: say it with --on 'Pixel 8, Android 15'")
@@ -77,15 +88,25 @@ def _row(
         told = artifact_fields(artifact, metadata)
     fields: dict[str, Any] = {"file": Path(reading.model).name or "unknown", "sha256": reading.sha256, **told}
     return BenchRow(
-        kind="imported", tool=reading.tool, status=Status.FAILED if problem else Status.OK, reason=problem,
-        provenance=f"{PROVENANCES['imported']}{where}", label=LABEL.format(tool=reading.tool),
-        threads=reading.threads if reading.threads is not None else threads, backend=reading.backend,
-        figures=None if problem else reading.figures, repeats=() if problem else reading.repeats,
-        reference="what edgecsd expected when it wrote the program" if parity else "", parity=parity,
-        index=index.name if index and neighbours else "", neighbours=neighbours,
-        source=f"{source.name}, SHA-256 {sha256_file(source)}", imported_at=now(),
-        environment={"system": reading.system} if reading.system else {}, **fields,
-    )  # fmt: skip
+        kind="imported",
+        tool=reading.tool,
+        status=Status.FAILED if problem else Status.OK,
+        reason=problem,
+        provenance=f"{PROVENANCES['imported']}{where}",
+        label=LABEL.format(tool=reading.tool),
+        threads=reading.threads if reading.threads is not None else threads,
+        backend=reading.backend,
+        figures=None if problem else reading.figures,
+        repeats=() if problem else reading.repeats,
+        reference="what edgecsd expected when it wrote the program" if parity else "",
+        parity=parity,
+        index=index.name if index and neighbours else "",
+        neighbours=neighbours,
+        source=f"{source.name}, SHA-256 {sha256_file(source)}",
+        imported_at=now(),
+        environment={"system": reading.system} if reading.system else {},
+        **fields,
+    )
 
 
 def _require_same_file(reading: Reading, source: Path, artifact: Path | None) -> None:

@@ -43,8 +43,13 @@ def write_program(
         (folder / "pixels.bin").write_bytes(prepared.pixels.tobytes())
         (folder / "expected.bin").write_bytes(expected.astype("<f4").tobytes())
         about = {
-            "model": file.name, "sha256": sha256_file(file), "count": len(prepared.pixels),
-            "size": metadata.preprocess.size, "dim": metadata.dim, "input": prepared.kind, "reference": reference.name,
-        }  # fmt: skip
+            "model": file.name,
+            "sha256": sha256_file(file),
+            "count": len(prepared.pixels),
+            "size": metadata.preprocess.size,
+            "dim": metadata.dim,
+            "input": prepared.kind,
+            "reference": reference.name,
+        }
         write_json(folder / "bench.json", about)
     return out

@@ -33,15 +33,26 @@ def row_frame(job: Job) -> dict[str, Any]:
     """The fields of a row that are known before anything is measured; its key is made of them."""
     device, target = job.device, job.metadata.target
     return {
-        "kind": device.kind, "file": str(job.file), "sha256": sha256_file(job.file), "size_bytes": size_bytes(job.file),
-        "target": target, "precision": job.metadata.precision, "provenance": f"{PROVENANCES[device.kind]}{device.name}",
-        "label": device.label, "protocol": job.protocol, "threads": job.threads,
-        "oversubscribed": job.threads > device.cores, "input": job.images.kind,
-        "input_count": len(job.images.pixels), "input_digest": job.images.digest, "decode": job.images.decode,
-        "reference": job.reference.name, "index": job.index.name if job.index else "",
+        "kind": device.kind,
+        "file": str(job.file),
+        "sha256": sha256_file(job.file),
+        "size_bytes": size_bytes(job.file),
+        "target": target,
+        "precision": job.metadata.precision,
+        "provenance": f"{PROVENANCES[device.kind]}{device.name}",
+        "label": device.label,
+        "protocol": job.protocol,
+        "threads": job.threads,
+        "oversubscribed": job.threads > device.cores,
+        "input": job.images.kind,
+        "input_count": len(job.images.pixels),
+        "input_digest": job.images.digest,
+        "decode": job.images.decode,
+        "reference": job.reference.name,
+        "index": job.index.name if job.index else "",
         "environment": device.environment(target) | device.session_options(job.metadata),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }  # fmt: skip
+    }
 
 
 def not_measurable_row(job: Job, frame: dict[str, Any], reason: str) -> BenchRow:
@@ -94,11 +105,18 @@ def _checked_parity(job: Job, measured: Measured, references: References) -> tup
 def _repeat(job: Job, measured: Measured) -> Repeat:
     document = measured.document
     return Repeat(
-        pid=document["pid"], runtime=" ".join(document["runtime"]), warmup_runs=document["warmup"]["runs"],
-        warmup_settled=document["warmup"]["settled"], affinity=document["affinity"],
-        frequency_khz=document["frequency_khz"], load_average=measured.load_average, states=measured.states,
-        figures=_figures(job.images, document), wall_ns=document["wall_ns"], cpu_ns=document["cpu_ns"],
-    )  # fmt: skip
+        pid=document["pid"],
+        runtime=" ".join(document["runtime"]),
+        warmup_runs=document["warmup"]["runs"],
+        warmup_settled=document["warmup"]["settled"],
+        affinity=document["affinity"],
+        frequency_khz=document["frequency_khz"],
+        load_average=measured.load_average,
+        states=measured.states,
+        figures=_figures(job.images, document),
+        wall_ns=document["wall_ns"],
+        cpu_ns=document["cpu_ns"],
+    )
 
 
 def _figures(images: BenchInput, document: dict[str, Any]) -> LatencyFigures:

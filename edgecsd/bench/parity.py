@@ -116,9 +116,14 @@ def compare(embeddings: Floats, expected: Floats, reference: str) -> Parity:
     products = np.maximum(norms * np.linalg.norm(theirs, axis=1), np.finfo(np.float64).tiny)
     cosine = (ours * theirs).sum(axis=1) / products
     return Parity(
-        reference=reference, images=len(ours), cosine_mean=float(cosine.mean()), cosine_min=float(cosine.min()),
-        max_difference=float(np.abs(ours - theirs).max()), norm_min=float(norms.min()), norm_max=float(norms.max()),
-    )  # fmt: skip
+        reference=reference,
+        images=len(ours),
+        cosine_mean=float(cosine.mean()),
+        cosine_min=float(cosine.min()),
+        max_difference=float(np.abs(ours - theirs).max()),
+        norm_min=float(norms.min()),
+        norm_max=float(norms.max()),
+    )
 
 
 def shape_problem(embeddings: Floats, count: int, dim: int) -> str:

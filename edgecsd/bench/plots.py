@@ -31,19 +31,22 @@ def plot_rows(rows: Sequence[BenchRow], folder: Path, soaks: Sequence[tuple[str,
         (row.name if checked else f"{row.name}, not checked", row.device, row.figures.typical_ms, merit)
         for row, (merit, checked) in zip(measured, merits, strict=True)
         if row.figures is not None and row.figures.typical_ms is not None and merit is not None
-    ]  # fmt: skip
+    ]
     if points:
         figures["pareto"] = pareto_figure(points, told)
     if soaks:
-        figures["soak"] = soak_figure([
-            (
-                name, np.array([window.start / 60 for window in soak.windows]),
-                np.array([window.p50_ms for window in soak.windows]),
-                np.array([window.cpu_p50_ms for window in soak.windows]),
-                None if soak.onset is None else soak.onset / 60,
-            )
-            for name, soak in soaks
-        ])  # fmt: skip
+        figures["soak"] = soak_figure(
+            [
+                (
+                    name,
+                    np.array([window.start / 60 for window in soak.windows]),
+                    np.array([window.p50_ms for window in soak.windows]),
+                    np.array([window.cpu_p50_ms for window in soak.windows]),
+                    None if soak.onset is None else soak.onset / 60,
+                )
+                for name, soak in soaks
+            ]
+        )
     folder.mkdir(parents=True, exist_ok=True)
     return [path for name, figure in figures.items() for path in save(figure, folder / name)]
 

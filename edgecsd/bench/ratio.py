@@ -43,9 +43,16 @@ class Ratio:
 
 
 def interleaved_ratio(
-    a: Path, b: Path, pixels: NDArray[np.uint8], *, threads: int = 1, blocks: int = 20, runs: int = 5,
-    warmup_seconds: float = 1.0, timeout_seconds: float = 120.0,
-) -> Ratio:  # fmt: skip
+    a: Path,
+    b: Path,
+    pixels: NDArray[np.uint8],
+    *,
+    threads: int = 1,
+    blocks: int = 20,
+    runs: int = 5,
+    warmup_seconds: float = 1.0,
+    timeout_seconds: float = 120.0,
+) -> Ratio:
     """Time a and b by turns in two processes, in blocks of a b b a with `runs` inferences each; then in two new ones.
 
     `blocks` are measured at least, and more until the ratio is PRECISE, up to MOST_TIMES as many. The order cancels a

@@ -104,9 +104,15 @@ class Inputs:
 
 
 def _jobs(
-    artifacts: Sequence[tuple[Path, ArtifactMetadata]], threads: Sequence[int], protocol: BenchProtocol,
-    inputs: Inputs, references: References, timeout_seconds: float, device: Device, index: NeighbourIndex | None,
-) -> Iterator[Job]:  # fmt: skip
+    artifacts: Sequence[tuple[Path, ArtifactMetadata]],
+    threads: Sequence[int],
+    protocol: BenchProtocol,
+    inputs: Inputs,
+    references: References,
+    timeout_seconds: float,
+    device: Device,
+    index: NeighbourIndex | None,
+) -> Iterator[Job]:
     for file, metadata in artifacts:
         reference = references.find(file, metadata)
         images, pixels_file = inputs.of(metadata.input)

@@ -80,11 +80,15 @@ def soak_of(row: BenchRow, window_seconds: float) -> Soak:
         )
     windows = tuple(
         Window(
-            float(n * window_seconds), int(of.sum()), float(np.median(wall[of])), float(np.percentile(wall[of], 90)),
+            float(n * window_seconds),
+            int(of.sum()),
+            float(np.median(wall[of])),
+            float(np.percentile(wall[of], 90)),
             float(np.median(cpu[of])),
         )
-        for n in range(whole) if (of := number == n).any()
-    )  # fmt: skip
+        for n in range(whole)
+        if (of := number == n).any()
+    )
     levels = np.array([window.p50_ms for window in windows])
     split = change_point(levels)
     if split is None:

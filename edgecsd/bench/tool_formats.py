@@ -76,19 +76,24 @@ def benchmark_model_text(data: bytes) -> list[Reading] | None:
         rf"Memory footprint delta from the start of the tool \(MB\): init={NUMBER} overall={NUMBER}", text
     )
     figures = LatencyFigures(
-        runs=int(told["count"]), load_ms=float(summary[1]) / 1e3, first_ms=float(summary[2]) / 1e3,
+        runs=int(told["count"]),
+        load_ms=float(summary[1]) / 1e3,
+        first_ms=float(summary[2]) / 1e3,
         peak_kb=int(float(peak[1]) * 1024) if peak else None,
         growth_kb=int(float(growth[2]) * 1024) if growth else None,
         **times,
-    )  # fmt: skip
+    )
     threads, graph = re.search(r"Num threads: \[(\d+)\]", text), re.search(r"Graph: \[(.*)\]", text)
     delegates = sorted(set(re.findall(r"Created TensorFlow Lite (\w+) delegate|Use (gpu|nnapi): \[1\]", text)))
     return [
         Reading(
-            tool="benchmark_model", figures=figures, threads=int(threads[1]) if threads else None,
-            backend=", ".join("".join(each) for each in delegates), model=graph[1] if graph else "",
+            tool="benchmark_model",
+            figures=figures,
+            threads=int(threads[1]) if threads else None,
+            backend=", ".join("".join(each) for each in delegates),
+            model=graph[1] if graph else "",
         )
-    ]  # fmt: skip
+    ]
 
 
 LATENCY = {1: "mean_ms", 2: "min_ms", 3: "max_ms", 5: "p50_ms", 7: "p95_ms", 8: "load_ms", 9: "first_ms"}
@@ -105,9 +110,11 @@ def benchmark_model_protobuf(data: bytes) -> list[Reading] | None:
         times: dict[str, Any] = {name: float(latency[number]) for number, name in LATENCY.items() if number in latency}
         peak, growth = float(memory.get(3, 0)), int(memory.get(2, 0))
         figures = LatencyFigures(
-            runs=int(misc[2]) if 2 in misc else None, peak_kb=int(peak * 1024) if peak > 0 else None,
-            growth_kb=growth if growth > 0 else None, **times,
-        )  # fmt: skip
+            runs=int(misc[2]) if 2 in misc else None,
+            peak_kb=int(peak * 1024) if peak > 0 else None,
+            growth_kb=growth if growth > 0 else None,
+            **times,
+        )
         return [Reading(tool="benchmark_model", figures=figures, model=bytes(top.get(1, b"")).decode())]
     except (IndexError, KeyError, TypeError, ValueError, struct.error):
         return None
@@ -162,10 +169,13 @@ def onnxruntime_perf_test(data: bytes) -> list[Reading] | None:
         names["p99_ms"] = "P99"
     cut: dict[str, Any] = {ours: found(rf"\b{theirs} Latency: # s", 1e3) for ours, theirs in names.items()}
     figures = LatencyFigures(
-        runs=None if runs is None else int(runs), mean_ms=float(mean[1]), peak_kb=None if peak is None else int(peak),
-        load_ms=found(r"Session creation time cost: # s", 1e3), first_ms=found(r"First inference time cost: # ms", 1),
+        runs=None if runs is None else int(runs),
+        mean_ms=float(mean[1]),
+        peak_kb=None if peak is None else int(peak),
+        load_ms=found(r"Session creation time cost: # s", 1e3),
+        first_ms=found(r"First inference time cost: # ms", 1),
         **cut,
-    )  # fmt: skip
+    )
     return [Reading(tool="onnxruntime_perf_test", figures=figures, threads=None if threads is None else int(threads))]
 
 
@@ -177,9 +187,10 @@ def ai_hub_profile(data: bytes) -> list[Reading] | None:
         return None
     peak, load = summary.get("estimated_inference_peak_memory"), summary.get("warm_load_time")
     more: dict[str, Any] = {
-        "estimate_ms": summary["estimated_inference_time"] / 1e3, "peak_kb": int(peak / 1024) if peak else None,
+        "estimate_ms": summary["estimated_inference_time"] / 1e3,
+        "peak_kb": int(peak / 1024) if peak else None,
         "load_ms": load / 1e3 if load else None,
-    }  # fmt: skip
+    }
     microseconds = summary.get("all_inference_times") or document.get("all_inference_times") or []
     wall_ns = [round(value * 1e3) for value in microseconds]
     figures = series_figures(wall_ns, **more) if wall_ns else LatencyFigures(**more)
@@ -239,9 +250,12 @@ def read_formats(data: bytes, where: str) -> list[Reading] | None:
 def artifact_fields(file: Path, metadata: ArtifactMetadata) -> dict[str, Any]:
     """The fields of a row that follow from the artifact."""
     return {
-        "file": str(file), "sha256": sha256_file(file), "size_bytes": size_bytes(file),
-        "target": metadata.target.value, "precision": metadata.precision.value,
-    }  # fmt: skip
+        "file": str(file),
+        "sha256": sha256_file(file),
+        "size_bytes": size_bytes(file),
+        "target": metadata.target.value,
+        "precision": metadata.precision.value,
+    }
 
 
 def now() -> str:

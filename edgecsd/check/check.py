@@ -81,9 +81,13 @@ def default_folder(file: Path, index: Path | MilvusAddress, run: Path | None = N
 
 
 def _add(
-    folder: Path, result: CheckResult, photos: ImageSet, digests: dict[str, str], chosen: CheckOptions,
+    folder: Path,
+    result: CheckResult,
+    photos: ImageSet,
+    digests: dict[str, str],
+    chosen: CheckOptions,
     reporter: Reporter,
-) -> None:  # fmt: skip
+) -> None:
     """The verdict, and the page where its libraries are installed."""
     write_json(folder / VERDICT, result.as_dict())
     if not all(importlib.util.find_spec(name) for name in ("matplotlib", "jinja2", "sklearn")):

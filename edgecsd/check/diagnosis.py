@@ -46,9 +46,12 @@ def device_facts(path: str, device: Floats, exported: Floats) -> DeviceFacts:
         nearest = np.nan_to_num(unit @ exported.T, nan=-1.0).max(axis=1)
     misplaced = (near < DOUBTFUL) & (nearest >= DOUBTFUL)
     return DeviceFacts(
-        path=path, cosine_mean=float(near.mean()), cosine_min=float(near.min()),
-        norm_error=float(np.abs(lengths - 1).max()), misplaced=float(misplaced.mean()),
-    )  # fmt: skip
+        path=path,
+        cosine_mean=float(near.mean()),
+        cosine_min=float(near.min()),
+        norm_error=float(np.abs(lengths - 1).max()),
+        misplaced=float(misplaced.mean()),
+    )
 
 
 def _explanations(pair: Pair, photos: ImageSet, found: Floats, link: LinkName) -> Iterator[Diagnosis]:

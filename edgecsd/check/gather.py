@@ -62,17 +62,32 @@ def gather(
     probes, skipped = _probes(pair, queries, chosen, reporter)
     changed = [item for item in queries.photos.ids if queries.known.get(item) not in ("", None, digests[item])]
     images = ImageFacts(
-        root=str(asked.root), count=len(asked), unreadable=queries.unreadable, left_out=tuple(left_out),
-        changed=tuple(changed), digests_known=bool(pair.digests),
-    )  # fmt: skip
+        root=str(asked.root),
+        count=len(asked),
+        unreadable=queries.unreadable,
+        left_out=tuple(left_out),
+        changed=tuple(changed),
+        digests_known=bool(pair.digests),
+    )
     facts = Facts(
-        artifact=_artifact_facts(pair), index=_index_facts(pair), images=images, run=str(pair.run),
-        reference=queries.reference, k=k, threshold=chosen.threshold, notes=tuple(_notes(pair)),
-        probes=probes, probes_skipped=skipped, diagnoses=diagnose(pair, asked, exported, torch, device, reporter),
+        artifact=_artifact_facts(pair),
+        index=_index_facts(pair),
+        images=images,
+        run=str(pair.run),
+        reference=queries.reference,
+        k=k,
+        threshold=chosen.threshold,
+        notes=tuple(_notes(pair)),
+        probes=probes,
+        probes_skipped=skipped,
+        diagnoses=diagnose(pair, asked, exported, torch, device, reporter),
         device=None if device is None else device_facts(str(chosen.device), device, exported),
-        golden=golden, latency=latency, latency_note=note, environment=_environment(),
+        golden=golden,
+        latency=latency,
+        latency_note=note,
+        environment=_environment(),
         checked_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )  # fmt: skip
+    )
     labels = None if queries.labels is None else tuple(queries.labels[position] for position in kept)
     evidence = _evidence(facts, asked.ids, labels, links, ids, pair.labels, numerics_of(exported, torch, truth))
     gallery = sample_gallery(pair.index, pair.store, GALLERY_POINTS)
@@ -102,12 +117,15 @@ def _probes(
     result = run_probes(pair.index, store=pair.store, model=queries.model, photos=photos, reporter=reporter)
     told = tuple(
         ProbeFacts(
-            name=probe.name, passed=probe.passed, figure=probe.figure if np.isfinite(probe.figure) else None,
-            expected=probe.expected, message=probe.message,
+            name=probe.name,
+            passed=probe.passed,
+            figure=probe.figure if np.isfinite(probe.figure) else None,
+            expected=probe.expected,
+            message=probe.message,
         )
         for probe in result.probes
         if not probe.name.startswith("recall")
-    )  # fmt: skip
+    )
     return told, result.skipped
 
 
@@ -170,15 +188,24 @@ def numerics_of(exported: Floats, torch: Floats, truth: Floats) -> Numerics:
         norms = np.linalg.norm(ours, axis=1)
         stuck = int(((np.ptp(ours, axis=0) == 0) & (np.ptp(theirs, axis=0) > 0)).sum())
         return Numerics(
-            cosines(exported, torch), np.abs(ours - theirs).max(axis=1), norms, (ours * truth).sum(1), stuck,
+            cosines(exported, torch),
+            np.abs(ours - theirs).max(axis=1),
+            norms,
+            (ours * truth).sum(1),
+            stuck,
             exported.shape[1],
-        )  # fmt: skip
+        )
 
 
 def _evidence(
-    facts: Facts, queries: tuple[str, ...], labels: tuple[str, ...] | None, links: tuple[LinkEvidence, ...],
-    ids: Sequence[str], gallery_labels: dict[str, str] | None, numerics: Numerics,
-) -> Evidence:  # fmt: skip
+    facts: Facts,
+    queries: tuple[str, ...],
+    labels: tuple[str, ...] | None,
+    links: tuple[LinkEvidence, ...],
+    ids: Sequence[str],
+    gallery_labels: dict[str, str] | None,
+    numerics: Numerics,
+) -> Evidence:
     used = sorted({int(row) for link in links for row in np.unique(link.rows)} - {-1})
     gallery = {row: ids[row] for row in used}
     if labels is None or gallery_labels is None:
@@ -197,27 +224,41 @@ def _artifact_facts(pair: Pair) -> ArtifactFacts:
     mine, theirs = metadata.preprocess.model_dump(mode="json"), contract.model_dump(mode="json")
     differences = (f"{name}: {mine[name]} against {theirs[name]}" for name in mine if mine[name] != theirs[name])
     return ArtifactFacts(
-        path=str(pair.file), sha256=sha256_file(pair.file), target=metadata.target, precision=metadata.precision,
-        backbone=metadata.backbone, recipe=metadata.recipe, weights_digest=metadata.weights_digest,
-        runtime=pair.artifact.runtime, fp32=None if pair.fp32 is None else str(pair.fp32), contract=tuple(differences),
+        path=str(pair.file),
+        sha256=sha256_file(pair.file),
+        target=metadata.target,
+        precision=metadata.precision,
+        backbone=metadata.backbone,
+        recipe=metadata.recipe,
+        weights_digest=metadata.weights_digest,
+        runtime=pair.artifact.runtime,
+        fp32=None if pair.fp32 is None else str(pair.fp32),
+        contract=tuple(differences),
         unchanged=None if metadata.content_digest is None else content_digest(pair.file) == metadata.content_digest,
         calibration_count=metadata.calibration_count if metadata.precision is Precision.W8A8 else None,
         versions=metadata.versions,
-    )  # fmt: skip
+    )
 
 
 def _index_facts(pair: Pair) -> IndexFacts:
     index, store = pair.index, pair.store
     return IndexFacts(
-        path=str(index.path), type=index.type, parameters=index.parameters, count=len(index.ids),
-        fingerprint=index.space.fingerprint, exact=index.type is IndexType.FLAT and index.exact,
+        path=str(index.path),
+        type=index.type,
+        parameters=index.parameters,
+        count=len(index.ids),
+        fingerprint=index.space.fingerprint,
+        exact=index.type is IndexType.FLAT and index.exact,
         search=describe_search(index),
         store=None if store is None else str(store.path),
-    )  # fmt: skip
+    )
 
 
 def _environment() -> dict[str, str]:
     return {
-        "edgecsd": __version__, "python": platform.python_version(), "numpy": np.__version__,
-        "system": platform.system(), "machine": platform.machine(),
-    }  # fmt: skip
+        "edgecsd": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "system": platform.system(),
+        "machine": platform.machine(),
+    }

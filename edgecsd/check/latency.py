@@ -53,12 +53,21 @@ def _beside(file: Path, run: Path) -> Iterator[Path]:
 def _facts(row: BenchRow, source: Path) -> LatencyFacts:
     figures, parity = row.figures, row.parity
     return LatencyFacts(
-        device=row.device, kind="not measured" if row.provenance.startswith(NOT_MEASURED) else row.kind,
-        label=row.label, backend=row.backend, threads=row.threads, status=str(row.status), reason=row.reason,
-        p50_ms=None if figures is None else figures.p50_ms, p90_ms=None if figures is None else figures.p90_ms,
-        mean_ms=None if figures is None else figures.mean_ms, peak_mb=None if figures is None else figures.peak_mb,
-        contended=row.contended, cosine_mean=None if parity is None else parity.cosine_mean,
+        device=row.device,
+        kind="not measured" if row.provenance.startswith(NOT_MEASURED) else row.kind,
+        label=row.label,
+        backend=row.backend,
+        threads=row.threads,
+        status=str(row.status),
+        reason=row.reason,
+        p50_ms=None if figures is None else figures.p50_ms,
+        p90_ms=None if figures is None else figures.p90_ms,
+        mean_ms=None if figures is None else figures.mean_ms,
+        peak_mb=None if figures is None else figures.peak_mb,
+        contended=row.contended,
+        cosine_mean=None if parity is None else parity.cosine_mean,
         cosine_min=None if parity is None else parity.cosine_min,
-        protocol="" if row.protocol is None else row.protocol.name, source=str(source),
+        protocol="" if row.protocol is None else row.protocol.name,
+        source=str(source),
         measured_at=row.measured_at or row.imported_at,
-    )  # fmt: skip
+    )

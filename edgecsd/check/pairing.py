@@ -228,9 +228,13 @@ def gallery_features(
         )
     kept = photos.subset(embedded.kept)
     return CheckQueries(
-        kept, embedded.vectors[:, 0], len(embedded.problems), kept.labels, f"{name}, run for this check",
+        kept,
+        embedded.vectors[:, 0],
+        len(embedded.problems),
+        kept.labels,
+        f"{name}, run for this check",
         model=gallery_model,
-    )  # fmt: skip
+    )
 
 
 def _fp32_beside(file: Path, mine: ArtifactMetadata, run: Path, given: Path | None) -> Path | None:

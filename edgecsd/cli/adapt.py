@@ -41,7 +41,10 @@ def command(
     finish(
         as_json,
         {
-            "run": str(made.path), "count": made.count, "error": made.ratio, "dimensions": made.dimensions,
+            "run": str(made.path),
+            "count": made.count,
+            "error": made.ratio,
+            "dimensions": made.dimensions,
             "dim": made.dim,
         },
         text=f"filtered by {made.count} vectors and an error of {made.ratio:.2e}: {made.dimensions:.0f} of {made.dim} "
@@ -49,4 +52,4 @@ def command(
         wrote=made.path,
         following=f"edgecsd export {quoted(made.path)} --target tflite, or edgecsd evaluate --gallery "
         f"{quoted(gallery)} --queries QUERIES.store --images QUERIES --run {quoted(made.path)} to compare",
-    )  # fmt: skip
+    )

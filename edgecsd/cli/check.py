@@ -89,15 +89,37 @@ def command(
         require_file_place(junit, "--junit")
     folder = out or default_folder(file, index, run)
     options = CheckOptions(
-        fp32=fp32, gallery=gallery, gallery_images=gallery_images, device=device, threshold=threshold,
-        thresholds_file=thresholds, strict=strict_decision, golden=golden, bench=bench,
-    )  # fmt: skip
+        fp32=fp32,
+        gallery=gallery,
+        gallery_images=gallery_images,
+        device=device,
+        threshold=threshold,
+        thresholds_file=thresholds,
+        strict=strict_decision,
+        golden=golden,
+        bench=bench,
+    )
     changes = changed(
-        min_overlap=min_overlap, max_overlap_loss=max_overlap_loss, max_index_loss=max_index_loss,
-        min_cosine_mean=min_cosine_mean, min_cosine=min_cosine,
-    )  # fmt: skip
+        min_overlap=min_overlap,
+        max_overlap_loss=max_overlap_loss,
+        max_index_loss=max_index_loss,
+        min_cosine_mean=min_cosine_mean,
+        min_cosine=min_cosine,
+    )
     result = check(
-        file, index, images, split=split, run=run, reference=reference, weights=weights, k=k, limit=limit,
-        threads=threads, thresholds=changes, options=options, out=folder, reporter=ConsoleReporter(),
-    )  # fmt: skip
+        file,
+        index,
+        images,
+        split=split,
+        run=run,
+        reference=reference,
+        weights=weights,
+        k=k,
+        limit=limit,
+        threads=threads,
+        thresholds=changes,
+        options=options,
+        out=folder,
+        reporter=ConsoleReporter(),
+    )
     conclude(result, as_json=as_json, junit=junit, wrote=folder)

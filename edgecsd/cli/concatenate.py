@@ -16,8 +16,7 @@ def command(
     ],
     out: Annotated[Path, typer.Option(help="The feature store to write.")],
     weights: Annotated[
-        str | None,
-        typer.Option(help="Share of each store's cosine in the joint cosine, e.g. 1,0.5 (default: equal)."),
+        str | None, typer.Option(help="Share of each store's cosine in the joint cosine, e.g. 1,0.5 (default: equal).")
     ] = None,
     common: Annotated[
         bool, typer.Option("--common", help="Keep the items that every store has instead of refusing.")

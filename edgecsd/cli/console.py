@@ -63,10 +63,15 @@ class ConsoleReporter:
         from rich import progress
 
         return progress.Progress(
-            progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn(),
-            progress.TimeElapsedColumn(), progress.TextColumn("ETA"), progress.TimeRemainingColumn(),
-            console=self._console, transient=True,
-        )  # fmt: skip
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("ETA"),
+            progress.TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
 
 
 class _PlainProgress:
@@ -140,9 +145,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def store_document(store: Any) -> dict[str, Any]:
     """A feature store in JSON."""
     return {
-        "store": str(store.path), "count": store.count, "dim": store.space.dim,
-        "fingerprint": store.space.fingerprint, "views": store.views.count, "unreadable": store.manifest["unreadable"],
-    }  # fmt: skip
+        "store": str(store.path),
+        "count": store.count,
+        "dim": store.space.dim,
+        "fingerprint": store.space.fingerprint,
+        "views": store.views.count,
+        "unreadable": store.manifest["unreadable"],
+    }
 
 
 class DefaultCommandGroup(TyperGroup):

@@ -37,8 +37,16 @@ def _deliver(given: argparse.Namespace, how_to: str) -> None:
     from edgecsd.exporting.recipes import find_recipe
 
     delivery = deliver(
-        given.run, given.index, given.images, given.out, recipe=find_recipe(given.recipe),
-        calibration=given.calibration, reference=given.reference, bench_seconds=given.bench_seconds,
-        licence=given.licence, how_to=how_to, reporter=ConsoleReporter(),
-    )  # fmt: skip
+        given.run,
+        given.index,
+        given.images,
+        given.out,
+        recipe=find_recipe(given.recipe),
+        calibration=given.calibration,
+        reference=given.reference,
+        bench_seconds=given.bench_seconds,
+        licence=given.licence,
+        how_to=how_to,
+        reporter=ConsoleReporter(),
+    )
     print(f"wrote {delivery.folder}: {delivery.artifact.name}, golden pack, card, check and measured row")

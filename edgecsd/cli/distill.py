@@ -116,8 +116,7 @@ def command(
     refit: Annotated[
         bool | None,
         typer.Option(
-            "--refit/--no-refit",
-            help="At the end fit the head once more, to the held-out photos too (done).",
+            "--refit/--no-refit", help="At the end fit the head once more, to the held-out photos too (done)."
         ),
     ] = None,
     epochs: Annotated[
@@ -243,9 +242,11 @@ def command(
         for stage, gain in zip(result.stages, gains, strict=True)
     ]
     document = {
-        "run": str(out), "overlap_k": result.overlap_k, "stages": [vars(stage) for stage in result.stages],
+        "run": str(out),
+        "overlap_k": result.overlap_k,
+        "stages": [vars(stage) for stage in result.stages],
         "refit": result.refit,
-    }  # fmt: skip
+    }
     place = named(out)
     text = table(("stage (held-out photos)", f"overlap@{result.overlap_k}", "gain", "cosine"), rows)
     finish(

@@ -79,19 +79,32 @@ def command(
     from edgecsd.errors import BadInputError
 
     given = {
-        "--run": run, "--query-scales": query_scales, "--artifact": artifact, "--gallery-images": gallery_images,
+        "--run": run,
+        "--query-scales": query_scales,
+        "--artifact": artifact,
+        "--gallery-images": gallery_images,
         "--gallery-split": gallery_split,
-        "--per-query": per_query, "--index": index,
-    }  # fmt: skip
+        "--per-query": per_query,
+        "--index": index,
+    }
     if compare is not None:
         from edgecsd.evaluation.compare import compare as compare_models
 
         _refuse([name for name, value in given.items() if value is not None], "--compare")
         compared = compare_models(
-            *compare, models=model or (), gallery=gallery, queries=queries, images=images, split=split, labels=labels,
-            relevance_k=relevance_k, ground_truth=ground_truth, distractors=distractors or (), workers=workers,
+            *compare,
+            models=model or (),
+            gallery=gallery,
+            queries=queries,
+            images=images,
+            split=split,
+            labels=labels,
+            relevance_k=relevance_k,
+            ground_truth=ground_truth,
+            distractors=distractors or (),
+            workers=workers,
             reporter=ConsoleReporter(),
-        )  # fmt: skip
+        )
         finish(as_json, compared.as_dict(), text=_comparison_text(compared))
         return
     _refuse(["--model"] if model else [], "evaluate without --compare")
@@ -110,19 +123,34 @@ def command(
         require_file_place(per_query, "--per-query")
     scales = () if query_scales is None else numbers(query_scales, "--query-scales")
     result = evaluate(
-        gallery, queries, images=images, split=split, run=run, query_scales=scales, artifact=artifact,
-        gallery_images=gallery_images, gallery_split=gallery_split, labels=labels, relevance_k=relevance_k,
-        ground_truth=ground_truth, distractors=distractors or (), index=index, workers=workers,
+        gallery,
+        queries,
+        images=images,
+        split=split,
+        run=run,
+        query_scales=scales,
+        artifact=artifact,
+        gallery_images=gallery_images,
+        gallery_split=gallery_split,
+        labels=labels,
+        relevance_k=relevance_k,
+        ground_truth=ground_truth,
+        distractors=distractors or (),
+        index=index,
+        workers=workers,
         reporter=ConsoleReporter(),
-    )  # fmt: skip
+    )
     if per_query is not None:
         write_per_query(per_query, result.per_query)
     following = f"edgecsd evaluate --compare {quoted(per_query)} OTHER.parquet" if per_query else None
     document = {
-        "queries": result.queries, "gallery": result.gallery, "relevance": result.relevance,
-        "protocol": result.protocol.model_dump(), "rows": [row.as_dict() for row in result.rows],
+        "queries": result.queries,
+        "gallery": result.gallery,
+        "relevance": result.relevance,
+        "protocol": result.protocol.model_dump(),
+        "rows": [row.as_dict() for row in result.rows],
         "per_query": per_query,
-    }  # fmt: skip
+    }
     finish(as_json, document, text=_text(result), wrote=per_query, following=following)
 
 
@@ -168,16 +196,23 @@ def _comparison_text(result: ComparisonResult) -> str:
         rows.append(
             [
                 row.figure if row.setting == "all" else f"{row.setting} {row.figure}",
-                f"{row.mean_a:.4f}", f"{row.mean_b:.4f}", with_interval(found, "+.4f"),
-                f"{found.p_value:.4f}", str(found.queries), row.verdict,
+                f"{row.mean_a:.4f}",
+                f"{row.mean_b:.4f}",
+                with_interval(found, "+.4f"),
+                f"{found.p_value:.4f}",
+                str(found.queries),
+                row.verdict,
             ]
-        )  # fmt: skip
+        )
     header = ["", "A", "B", "A - B", "p", "queries", "verdict"]
     return "\n".join(
         [
-            f"A: {result.a}", f"B: {result.b}", table(header, rows),
-            f"{result.queries} queries, gallery of {result.gallery}", result.method,
+            f"A: {result.a}",
+            f"B: {result.b}",
+            table(header, rows),
+            f"{result.queries} queries, gallery of {result.gallery}",
+            result.method,
             "each figure is tested by itself, and of many some differ by chance: decide on one before you look",
             _notes(result.protocol),
         ]
-    )  # fmt: skip
+    )

@@ -36,8 +36,7 @@ def command(
         ),
     ] = None,
     recipe: Annotated[
-        str | None,
-        typer.Option(help=f"Target and precision by a name ({', '.join(RECIPES)}) or from a TOML file."),
+        str | None, typer.Option(help=f"Target and precision by a name ({', '.join(RECIPES)}) or from a TOML file.")
     ] = None,
     max_loss: Annotated[
         str | None, typer.Option(help="auto: the share of overlap@10 that may be lost, such as 1% (1%).")
@@ -53,8 +52,7 @@ def command(
         Path | None, typer.Option(help="auto: store with the gallery features of the calibration photos, searched in.")
     ] = None,
     held_out: Annotated[
-        int | None,
-        typer.Option(help="auto: photos to search with, 16 or more, beside those that calibrate (300)."),
+        int | None, typer.Option(help="auto: photos to search with, 16 or more, beside those that calibrate (300).")
     ] = None,
     layers: Annotated[
         bool, typer.Option("--layers", help="auto: measure what each layer costs in 8 bit, whatever fits; minutes.")
@@ -80,8 +78,7 @@ def command(
         str | None, typer.Option(help="Licence text or SPDX name to put into the file's metadata.")
     ] = None,
     ort_format: Annotated[
-        bool,
-        typer.Option("--ort-format", help="Target onnx: write .ort, onnxruntime's own format for phones."),
+        bool, typer.Option("--ort-format", help="Target onnx: write .ort, onnxruntime's own format for phones.")
     ] = False,
     bake: Annotated[
         str | None,
@@ -117,10 +114,16 @@ def command(
     baked = baked_size(target, bake, bake_size)
     tuning = {"layers": layers, "tune_steps": tune or 0, "tune_images": tune_images, "tune_features": tune_features}
     auto = {
-        "--max-loss": max_loss, "--max-size": max_size, "--max-cpu-ratio": max_cpu_ratio, "--gallery": gallery,
-        "--held-out": held_out, "--layers": layers or None, "--tune": tune, "--tune-images": tune_images,
+        "--max-loss": max_loss,
+        "--max-size": max_size,
+        "--max-cpu-ratio": max_cpu_ratio,
+        "--gallery": gallery,
+        "--held-out": held_out,
+        "--layers": layers or None,
+        "--tune": tune,
+        "--tune-images": tune_images,
         "--tune-features": tune_features,
-    }  # fmt: skip
+    }
 
     require_there(None if index is None else Path(index))
     photos = _pack_photos(golden, no_golden, index, calibration, split)
@@ -129,9 +132,14 @@ def command(
         from edgecsd.delivery.beside import put_beside
 
         return put_beside(
-            exported, photos, run=made_of, index=index, asked=(golden or index) is not None, held_out=held_out,
+            exported,
+            photos,
+            run=made_of,
+            index=index,
+            asked=(golden or index) is not None,
+            held_out=held_out,
             reporter=ConsoleReporter(),
-        )  # fmt: skip
+        )
 
     if precision == AUTO and baked is not None:
         raise BadInputError("--bake: not with --precision auto; export again with the precision that it chooses")
@@ -145,9 +153,23 @@ def command(
     if precision == AUTO:
         limits = SearchLimits(max_loss or "1%", max_size, max_cpu_ratio)
         search_and_print(
-            run, target, calibration, gallery, limits, 300 if held_out is None else held_out, split, count,
-            seed, out, licence, ort_format, overwrite, as_json, tuning, beside,
-        )  # fmt: skip
+            run,
+            target,
+            calibration,
+            gallery,
+            limits,
+            300 if held_out is None else held_out,
+            split,
+            count,
+            seed,
+            out,
+            licence,
+            ort_format,
+            overwrite,
+            as_json,
+            tuning,
+            beside,
+        )
         return
     if given := [name for name, value in auto.items() if value is not None]:
         raise BadInputError(f"{given[0]} goes with --precision auto")

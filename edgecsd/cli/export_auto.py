@@ -42,11 +42,23 @@ class SearchLimits:
 
 
 def search_and_print(
-    run: Path, target: str, calibration: Path | None, gallery: Path | None, limits: SearchLimits, held_out: int,
-    split: str | None, calibration_count: int, seed: int, out: Path | None, licence: str | None, ort_format: bool,
-    overwrite: bool, as_json: bool, tuning: dict[str, Any],
+    run: Path,
+    target: str,
+    calibration: Path | None,
+    gallery: Path | None,
+    limits: SearchLimits,
+    held_out: int,
+    split: str | None,
+    calibration_count: int,
+    seed: int,
+    out: Path | None,
+    licence: str | None,
+    ort_format: bool,
+    overwrite: bool,
+    as_json: bool,
+    tuning: dict[str, Any],
     beside: Callable[[ExportResult, HeldOutFigures, Path], Beside],
-) -> None:  # fmt: skip
+) -> None:
     """Tell every trial, and what was chosen and why, or what each lacks."""
     if calibration is None or gallery is None:
         raise BadInputError(
@@ -62,10 +74,21 @@ def search_and_print(
 
     try:
         result = search_precision(
-            run, target, calibration, gallery, objectives=objectives, held_out=held_out, split=split,
-            calibration_count=calibration_count, seed=seed, out=out, licence=licence, overwrite=overwrite,
-            reporter=ConsoleReporter(), **tuning,
-        )  # fmt: skip
+            run,
+            target,
+            calibration,
+            gallery,
+            objectives=objectives,
+            held_out=held_out,
+            split=split,
+            calibration_count=calibration_count,
+            seed=seed,
+            out=out,
+            licence=licence,
+            overwrite=overwrite,
+            reporter=ConsoleReporter(),
+            **tuning,
+        )
     except NothingFitsError as error:
         figures = _draw(error.searched, None)
         document = {**error.searched.as_dict(), "chosen": None, "figures": [str(path) for path in figures]}
@@ -75,10 +98,12 @@ def search_and_print(
     parity = result.export.parity
     figures, chosen, most = _draw(result, result.chosen), result.chosen, result.objectives.max_loss
     sure = (
-        "the whole interval is within it" if result.sure else
-        f"its interval reaches beyond: about {needed} photos would decide" if (needed := chosen.needed(most)) else
-        "its interval reaches beyond: more photos would decide"
-    )  # fmt: skip
+        "the whole interval is within it"
+        if result.sure
+        else f"its interval reaches beyond: about {needed} photos would decide"
+        if (needed := chosen.needed(most))
+        else "its interval reaches beyond: more photos would decide"
+    )
     finish(
         as_json,
         {
@@ -100,11 +125,17 @@ def search_and_print(
 def _table(searched: SearchedPrecisions) -> str:
     """Every trial, and what it lacks."""
     rows = [
-        (trial.name, f"{trial.size_bytes / 1e6:.2f}", _cpu(trial), f"{trial.loss:z.2%}",
-         f"{trial.low:z.2%} to {trial.high:z.2%}", f"{trial.held_out_cosine:.4f}",
-         "; ".join(searched.objectives.lacks(trial)) or "nothing")
+        (
+            trial.name,
+            f"{trial.size_bytes / 1e6:.2f}",
+            _cpu(trial),
+            f"{trial.loss:z.2%}",
+            f"{trial.low:z.2%} to {trial.high:z.2%}",
+            f"{trial.held_out_cosine:.4f}",
+            "; ".join(searched.objectives.lacks(trial)) or "nothing",
+        )
         for trial in searched.trials
-    ]  # fmt: skip
+    ]
     return (
         table(("tried", "MB", "CPU", "lost", "95 %", "cosine", "lacks"), rows)
         + f"\n{searched.held_out} held-out photos; the torch model's overlap@10 is {searched.torch_overlap:.3f}"
@@ -141,9 +172,12 @@ def _draw(searched: SearchedPrecisions, chosen: ExportTrial | None) -> list[Path
     ]
     limits = searched.objectives
     figure = pareto_figure(
-        points, chosen.name if chosen else None, limits.max_loss, limits.max_bytes and limits.max_bytes / 1e6,
+        points,
+        chosen.name if chosen else None,
+        limits.max_loss,
+        limits.max_bytes and limits.max_bytes / 1e6,
         limits.max_cpu_ratio,
-    )  # fmt: skip
+    )
     paths = [*save(figure, searched.folder / "size-and-loss")]
     if searched.layers:
         floats = chosen.how.float_convolutions if chosen else frozenset()

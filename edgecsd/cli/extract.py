@@ -41,8 +41,7 @@ def command(
         Path | None, typer.Option(help="JSON pixel contract of the gallery model (default: its own).")
     ] = None,
     scales: Annotated[
-        str,
-        typer.Option(help="Average the vectors of the input at these scales, e.g. 1,1.4142,0.7071."),
+        str, typer.Option(help="Average the vectors of the input at these scales, e.g. 1,1.4142,0.7071.")
     ] = "1",
     whitening: Annotated[
         Path | None,
@@ -61,8 +60,7 @@ def command(
     ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     ground_truth: Annotated[
-        Path | None,
-        typer.Option(help="Embed its queries only, cropped to their boxes: gnd_*.pkl, JSON or CSV."),
+        Path | None, typer.Option(help="Embed its queries only, cropped to their boxes: gnd_*.pkl, JSON or CSV.")
     ] = None,
     split: Split = None,
     workers: Workers = None,

@@ -72,9 +72,12 @@ def command(
     if junit is not None:
         require_file_place(junit, "--junit")
     changes = changed(
-        min_overlap=min_overlap, max_overlap_loss=max_overlap_loss, max_index_loss=max_index_loss,
-        min_cosine_mean=min_cosine_mean, min_cosine=min_cosine,
-    )  # fmt: skip
+        min_overlap=min_overlap,
+        max_overlap_loss=max_overlap_loss,
+        max_index_loss=max_index_loss,
+        min_cosine_mean=min_cosine_mean,
+        min_cosine=min_cosine,
+    )
     result = gate(evidence, thresholds=thresholds, changes=changes, threshold=threshold, strict=strict_decision)
     conclude(result, as_json=as_json, junit=junit)
 

@@ -51,9 +51,17 @@ def command(
     from edgecsd.photos.finding import find_images
 
     pack = write_golden_pack(
-        file, find_images(images, split=split), out, index=index, run=run, count=count, k=k, cost_images=cost_images,
-        threads=threads, reporter=ConsoleReporter(),
-    )  # fmt: skip
+        file,
+        find_images(images, split=split),
+        out,
+        index=index,
+        run=run,
+        count=count,
+        k=k,
+        cost_images=cost_images,
+        threads=threads,
+        reporter=ConsoleReporter(),
+    )
     searched = f"--index {quoted(index or 'gallery.index')} --images {quoted_photos(images, split)}"
     following = f"edgecsd check {quoted(file)} --golden {quoted(out)} {searched}{run_option(file, run)}"
     finish(as_json, pack.model_dump(mode="json"), text=_text(pack), wrote=out, following=following)

@@ -27,8 +27,7 @@ def command(
         ),
     ] = None,
     labels: Annotated[
-        Path | None,
-        typer.Option(help="Store with labels or CSV list (path, label) of the gallery's items: adds mAP."),
+        Path | None, typer.Option(help="Store with labels or CSV list (path, label) of the gallery's items: adds mAP.")
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights of the gallery model, where it has to be run and needs a file.")
@@ -46,9 +45,18 @@ def command(
     from edgecsd.check.matrix.matrix import matrix
 
     result = matrix(
-        artifact, index, images, references=reference or (), labels=labels, split=split, weights=weights, k=k,
-        limit=limit, threads=threads, reporter=ConsoleReporter(),
-    )  # fmt: skip
+        artifact,
+        index,
+        images,
+        references=reference or (),
+        labels=labels,
+        split=split,
+        weights=weights,
+        k=k,
+        limit=limit,
+        threads=threads,
+        reporter=ConsoleReporter(),
+    )
     finish(as_json, result.as_dict(), text=_text(result))
     if not result.passed:
         raise typer.Exit(1)

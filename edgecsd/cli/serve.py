@@ -55,17 +55,33 @@ def command(
     from edgecsd.serve.server import serve
 
     serve(
-        index, model=model, photos=photos, split=split, host=host, port=port, tls=tls, cert=cert, key=key, token=token,
-        rate=rate, codebook=codebook, golden=golden, out=out if out or model is None else Path("bench.jsonl"),
-        reporter=ConsoleReporter(), announce=_print_json if as_json else _print,
-    )  # fmt: skip
+        index,
+        model=model,
+        photos=photos,
+        split=split,
+        host=host,
+        port=port,
+        tls=tls,
+        cert=cert,
+        key=key,
+        token=token,
+        rate=rate,
+        codebook=codebook,
+        golden=golden,
+        out=out if out or model is None else Path("bench.jsonl"),
+        reporter=ConsoleReporter(),
+        announce=_print_json if as_json else _print,
+    )
 
 
 def _print_json(address: Address) -> None:
     document = {
-        "url": address.url, "root": address.root, "token": address.token,
-        "fingerprint": address.fingerprint, "gallery": address.gallery,
-    }  # fmt: skip
+        "url": address.url,
+        "root": address.root,
+        "token": address.token,
+        "fingerprint": address.fingerprint,
+        "gallery": address.gallery,
+    }
     print(json.dumps(document), flush=True)
 
 

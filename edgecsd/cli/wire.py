@@ -54,17 +54,27 @@ def command(
         raise BadInputError(f"{there[0]}: already there; choose another --out or add --overwrite")
     reporter, gallery = ConsoleReporter(), FeatureStore.open(store, verify=True)
     vectors = load_query_vectors(
-        gallery, FeatureStore.open(queries, verify=True), images=images, split=split, run=run, artifact=artifact,
-        embeddings=embeddings, workers=workers, reporter=reporter,
-    )  # fmt: skip
+        gallery,
+        FeatureStore.open(queries, verify=True),
+        images=images,
+        split=split,
+        run=run,
+        artifact=artifact,
+        embeddings=embeddings,
+        workers=workers,
+        reporter=reporter,
+    )
     result = measure_codes(gallery, vectors, k=k, pq_bytes=sizes, reporter=reporter)
     for size, file in files.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         result.codebooks[size].save(file)
     document = {
-        "k": result.k, "queries": result.queries, "overlap": vars(result.overlap),
-        "codes": [cost.as_dict() for cost in result.costs], "codebooks": {str(n): str(f) for n, f in files.items()},
-    }  # fmt: skip
+        "k": result.k,
+        "queries": result.queries,
+        "overlap": vars(result.overlap),
+        "codes": [cost.as_dict() for cost in result.costs],
+        "codebooks": {str(n): str(f) for n, f in files.items()},
+    }
     following = f"edgecsd serve INDEX --codebook {quoted(next(iter(files.values())))}" if files else None
     finish(as_json, document, text=_text(result), wrote=out if files else None, following=following)
 
@@ -72,12 +82,15 @@ def command(
 def _text(result: WireCosts) -> str:
     rows = [
         (
-            f"{'query' if cost.wire else 'gallery'}, {cost.name}", f"{cost.bytes}", f"{cost.cosine:.5f}",
-            f"{cost.same:.4f}", f"{cost.overlap.mean:.4f}",
+            f"{'query' if cost.wire else 'gallery'}, {cost.name}",
+            f"{cost.bytes}",
+            f"{cost.cosine:.5f}",
+            f"{cost.same:.4f}",
+            f"{cost.overlap.mean:.4f}",
             f"{cost.lost.mean:+.4f} ({cost.lost.low:+.4f} to {cost.lost.high:+.4f})",
         )
         for cost in result.costs
-    ]  # fmt: skip
+    ]
     header = ("coded", "bytes", "least cosine", f"same first {result.k}", f"overlap@{result.k}", "lost (95 %)")
     return (
         f"{result.queries} queries; overlap@{result.k} with the gallery model's results, uncoded "

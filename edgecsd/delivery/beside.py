@@ -130,9 +130,14 @@ def _in_the_way(exported: ExportResult) -> str:
 
 def _write_card(exported: ExportResult, costs: Costs | None, held_out: HeldOutFigures | None) -> Path:
     measured = MeasuredFile(
-        exported.size_bytes, exported.sha256, exported.parity, exported.compared_on,
-        half_precision=exported.half_precision, costs=costs, held_out=held_out,
-    )  # fmt: skip
+        exported.size_bytes,
+        exported.sha256,
+        exported.parity,
+        exported.compared_on,
+        half_precision=exported.half_precision,
+        costs=costs,
+        held_out=held_out,
+    )
     path = exported.path.with_name(exported.path.name + CARD_SUFFIX)
     with replace_whole(path) as temporary:
         temporary.write_text(card(exported.path.name, exported.metadata, measured), encoding="utf-8")

@@ -31,12 +31,20 @@ def card(name: str, metadata: ArtifactMetadata, measured: MeasuredFile, how_to: 
         f"Its embeddings are searched in galleries that {metadata.space.gallery_model} has embedded, and in no others: "
         f"an index of another embedding space than `{metadata.fingerprint}` gives results that mean nothing.",
         *(["", how_to] if how_to else []),
-        "", "## Input and output", "", "| | |", "|---|---|",
+        "",
+        "## Input and output",
+        "",
+        "| | |",
+        "|---|---|",
         *(f"| {what} | {value} |" for what, value in _input_and_output(metadata)),
-        "", "## Measured", "", "| | | on |", "|---|---|---|",
+        "",
+        "## Measured",
+        "",
+        "| | | on |",
+        "|---|---|---|",
         *(f"| {what} | {value} | {where} |" for what, value, where in _figures(measured)),
         *_not_measured(name, measured),
-    ]  # fmt: skip
+    ]
     if measured.costs is not None:
         lines += ["", "## What wrong pixels cost", "", *_costs(measured.costs)]
     lines += ["", "## Made by", "", "| | |", "|---|---|", *(f"| {what} | {value} |" for what, value in _made(metadata))]
@@ -90,13 +98,15 @@ def _figures(measured: MeasuredFile) -> Iterator[tuple[str, str, str]]:
     parity = measured.parity
     yield (
         "cosine to the torch query model",
-        f"mean {parity['cosine_mean']:.5f}, lowest {parity['cosine_min']:.5f}", measured.parity_on,
-    )  # fmt: skip
+        f"mean {parity['cosine_mean']:.5f}, lowest {parity['cosine_min']:.5f}",
+        measured.parity_on,
+    )
     if "overlap_10" in parity:
         yield (
             "overlap@10 with the torch query model, each photo searched among the others",
-            f"{parity['overlap_10']:.3f}", measured.parity_on,
-        )  # fmt: skip
+            f"{parity['overlap_10']:.3f}",
+            measured.parity_on,
+        )
     if measured.half_precision is not None:
         report = measured.half_precision
         safe = f"cosine mean {report.cosine_mean:.5f}, lowest {report.cosine_min:.5f}"

@@ -99,10 +99,17 @@ def deliver(
         folder.mkdir()
         suffix = suffix_of(recipe.target, recipe.ort_format)
         exported = export(
-            run, recipe.target, recipe.precision, out=folder / f"{config.backbone}-{recipe.precision}{suffix}",
-            calibration=calibration or given, calibration_count=count, ort_format=recipe.ort_format, how=recipe.how,
-            licence=licence, reporter=reporter,
-        )  # fmt: skip
+            run,
+            recipe.target,
+            recipe.precision,
+            out=folder / f"{config.backbone}-{recipe.precision}{suffix}",
+            calibration=calibration or given,
+            calibration_count=count,
+            ort_format=recipe.ort_format,
+            how=recipe.how,
+            licence=licence,
+            reporter=reporter,
+        )
         checked = check(exported.path, index, photos, run=run, reference=reference, reporter=reporter)
         if not checked.passed:
             failed = "; ".join(
@@ -110,18 +117,29 @@ def deliver(
             )
             raise GateFailedError(f"{exported.path.name} must not ship against {index}: {failed}")
         row = bench(
-            [exported.path], images=photos, run=run, threads=(1,), min_seconds=bench_seconds,
-            out=folder / "bench.jsonl", reporter=reporter,
-        ).rows[0]  # fmt: skip
+            [exported.path],
+            images=photos,
+            run=run,
+            threads=(1,),
+            min_seconds=bench_seconds,
+            out=folder / "bench.jsonl",
+            reporter=reporter,
+        ).rows[0]
         # Core ML runs op by op here, about ten times slower, and mistakes cost nearly the same in every target.
         asked = COST_IMAGES if latency_measurable(exported.target) else 0
         pack = write_golden_pack(
             exported.path, photos, folder / "golden", index=index, run=run, cost_images=asked, reporter=reporter
         )
         measured = MeasuredFile(
-            exported.size_bytes, exported.sha256, exported.parity, exported.compared_on, exported.half_precision,
-            checked, row, pack.costs,
-        )  # fmt: skip
+            exported.size_bytes,
+            exported.sha256,
+            exported.parity,
+            exported.compared_on,
+            exported.half_precision,
+            checked,
+            row,
+            pack.costs,
+        )
         write_json(folder / "check.json", checked.as_dict())
         (folder / CARD).write_text(card(exported.path.name, exported.metadata, measured, how_to), encoding="utf-8")
         for file in (folder / "check.json", folder / "bench.jsonl"):

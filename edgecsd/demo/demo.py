@@ -196,10 +196,15 @@ class _UntrainedEmbedder:
 
 
 def _model_rows(
-    benchmark: Benchmark, gallery: FeatureStore, queries: FeatureStore, gallery_photos: ImageSet,
+    benchmark: Benchmark,
+    gallery: FeatureStore,
+    queries: FeatureStore,
+    gallery_photos: ImageSet,
     query_photos: ImageSet,
-    config: DistillConfig, run: Path, reporter: Reporter,
-) -> list[DemoRow]:  # fmt: skip
+    config: DistillConfig,
+    run: Path,
+    reporter: Reporter,
+) -> list[DemoRow]:
     model = load_query_model(run)
     before = _UntrainedEmbedder(config, model.config.preprocess, gallery.space.dim)
     before_queries = embed_store_items(query_photos, queries, before, name="before: queries", reporter=reporter)
@@ -239,11 +244,16 @@ def _artifact_row(
     score = benchmark.score(artifact.name, embedded)
     figures = measured.figures
     return DemoRow(
-        artifact.name, score.mean_average_precision, checked.figures["overlap"], score.overlap_error[OVERLAP_K],
+        artifact.name,
+        score.mean_average_precision,
+        checked.figures["overlap"],
+        score.overlap_error[OVERLAP_K],
         size_bytes(artifact) / 1e6,
-        figures.p50_ms if figures else None, figures.p90_ms if figures else None,
-        checked.figures["cosine_mean"], checked.passed,
-    )  # fmt: skip
+        figures.p50_ms if figures else None,
+        figures.p90_ms if figures else None,
+        checked.figures["cosine_mean"],
+        checked.passed,
+    )
 
 
 def _picture(

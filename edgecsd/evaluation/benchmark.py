@@ -70,11 +70,16 @@ class RetrievalFigures:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without those of single queries."""
         return {
-            "name": self.name, "setting": self.setting, "mean_average_precision": self.mean_average_precision,
-            "precision": self.precision, "recall": self.recall, "overlap": self.overlap,
-            "overlap_error": self.overlap_error, "rank_biased_overlap": self.rank_biased_overlap,
+            "name": self.name,
+            "setting": self.setting,
+            "mean_average_precision": self.mean_average_precision,
+            "precision": self.precision,
+            "recall": self.recall,
+            "overlap": self.overlap,
+            "overlap_error": self.overlap_error,
+            "rank_biased_overlap": self.rank_biased_overlap,
             "intervals": {name: vars(interval) for name, interval in self.intervals.items()},
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)

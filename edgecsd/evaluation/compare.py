@@ -60,10 +60,15 @@ class ComparisonResult:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
-            "a": self.a, "b": self.b, "queries": self.queries, "gallery": self.gallery, "level": LEVEL,
+            "a": self.a,
+            "b": self.b,
+            "queries": self.queries,
+            "gallery": self.gallery,
+            "level": LEVEL,
             "rows": [{**asdict(row), "shown": row.shown, "verdict": row.verdict} for row in self.rows],
-            "protocol": self.protocol.model_dump(), "method": self.method,
-        }  # fmt: skip
+            "protocol": self.protocol.model_dump(),
+            "method": self.method,
+        }
 
 
 def compare(
@@ -101,10 +106,18 @@ def compare(
         assert gallery is not None and queries is not None
         is_run = (path / "query_model.json").is_file()
         return evaluate(
-            gallery, queries, images=photos, run=path if is_run else None, artifact=None if is_run else path,
-            labels=labels, relevance_k=relevance_k, ground_truth=ground_truth, distractors=distractors,
-            workers=workers, reporter=reporter,
-        ).per_query  # fmt: skip
+            gallery,
+            queries,
+            images=photos,
+            run=path if is_run else None,
+            artifact=None if is_run else path,
+            labels=labels,
+            relevance_k=relevance_k,
+            ground_truth=ground_truth,
+            distractors=distractors,
+            workers=workers,
+            reporter=reporter,
+        ).per_query
 
     first, second = results(a), results(b)
     require_comparable(first, second, str(a), str(b))
@@ -112,9 +125,13 @@ def compare(
     name_a, name_b = _choose(first, chosen[0], a), _choose(second, chosen[1], b)
     rows = compare_scores(first.of_model(name_a), second.of_model(name_b))
     return ComparisonResult(
-        f"{a} ({name_a})", f"{b} ({name_b})", len(first.scores[0].queries), _gallery_size(first), rows,
+        f"{a} ({name_a})",
+        f"{b} ({name_b})",
+        len(first.scores[0].queries),
+        _gallery_size(first),
+        rows,
         first.header.protocol,
-    )  # fmt: skip
+    )
 
 
 def compare_scores(a: dict[str, QueryScores], b: dict[str, QueryScores]) -> tuple[Compared, ...]:

@@ -99,9 +99,16 @@ def evaluate(
 
 
 def _check_options(
-    run: Path | None, query_scales: tuple[float, ...], artifact: Path | None, images: object, gallery_images: object,
-    labels: bool | None, ground_truth: Path | None, distractors: Sequence[Path], index: object,
-) -> None:  # fmt: skip
+    run: Path | None,
+    query_scales: tuple[float, ...],
+    artifact: Path | None,
+    images: object,
+    gallery_images: object,
+    labels: bool | None,
+    ground_truth: Path | None,
+    distractors: Sequence[Path],
+    index: object,
+) -> None:
     if (run or artifact) and images is None:
         raise BadInputError("--images is needed: the photos of the query store, for the query model to embed")
     if query_scales and run is None:

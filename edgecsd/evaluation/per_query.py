@@ -175,8 +175,10 @@ def _scores(table: pa.Table) -> Iterator[QueryScores]:
         groups.setdefault(key, []).append(row)
     for (model, setting), rows in groups.items():
         yield QueryScores(
-            model, setting, tuple(columns["query"][row] for row in rows),
+            model,
+            setting,
+            tuple(columns["query"][row] for row in rows),
             np.array([columns["relevant"][row] for row in rows], np.int64),
             {name: np.array([columns[name][row] for row in rows], np.float64) for name in figures},  # None becomes NaN
             tuple(tuple(columns["found"][row]) for row in rows),
-        )  # fmt: skip
+        )

@@ -30,10 +30,12 @@ _MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")  # before and sin
 _GLOBALS = {
     **{(module, "_reconstruct"): "reconstruct" for module in _MODULES},
     **{(module, "scalar"): "scalar" for module in _MODULES},
-    ("numpy", "ndarray"): "ndarray", ("numpy", "dtype"): "dtype",
+    ("numpy", "ndarray"): "ndarray",
+    ("numpy", "dtype"): "dtype",
     ("_codecs", "encode"): "encode",  # how Python 3 writes bytes in protocol 2, and empty ones:
-    ("__builtin__", "bytes"): "bytes", ("builtins", "bytes"): "bytes",
-}  # fmt: skip
+    ("__builtin__", "bytes"): "bytes",
+    ("builtins", "bytes"): "bytes",
+}
 
 
 @dataclass(frozen=True)
@@ -231,10 +233,26 @@ class _Machine:
 
 
 _VALUES = {
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
-    "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
-    "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
-}  # fmt: skip
+    "INT",
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG",
+    "LONG1",
+    "LONG4",
+    "FLOAT",
+    "BINFLOAT",
+    "STRING",
+    "BINSTRING",
+    "SHORT_BINSTRING",
+    "UNICODE",
+    "BINUNICODE",
+    "SHORT_BINUNICODE",
+    "BINUNICODE8",
+    "BINBYTES",
+    "SHORT_BINBYTES",
+    "BINBYTES8",
+}
 _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "NONE": lambda machine, _: machine.push(None),
     "NEWTRUE": lambda machine, _: machine.push(True),

@@ -128,9 +128,13 @@ def _by_label(gallery: FeatureStore, queries: FeatureStore, junk: Sequence[froze
 
 
 def _benchmark(
-    gallery: FeatureStore, queries: Floats, relevance: tuple[Relevance, ...], described: str, setting: str,
+    gallery: FeatureStore,
+    queries: Floats,
+    relevance: tuple[Relevance, ...],
+    described: str,
+    setting: str,
     distractors: tuple[FeatureStore, ...],
-) -> Benchmark:  # fmt: skip
+) -> Benchmark:
     vectors = gallery.vectors()
     own = _own_ranking(vectors, distractors, queries, [each.junk for each in relevance], 0)
     return Benchmark(vectors, relevance, own, described, setting, distractors)

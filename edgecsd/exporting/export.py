@@ -117,9 +117,12 @@ def export(
     path = out or default_place(run, model.config.backbone, precision, suffix, baked)
     require_place(path, target, suffix, overwrite=overwrite)
     photos = read_photos(
-        find_photos(calibration, split), model.config.preprocess, calibration_count, seed,
+        find_photos(calibration, split),
+        model.config.preprocess,
+        calibration_count,
+        seed,
         calibrate=precision is Precision.W8A8,
-    )  # fmt: skip
+    )
     metadata = _metadata(model, module, target, precision, photos, how, licence, baked)
     deploy = DeployModel(model)
     require_places(deploy, photos.pixels[:1], how.float_convolutions)
@@ -148,9 +151,13 @@ def export(
 
 
 def _guard(
-    deploy: DeployModel, pixels: NDArray[np.uint8], module: TargetModule, precision: Precision, name: str,
+    deploy: DeployModel,
+    pixels: NDArray[np.uint8],
+    module: TargetModule,
+    precision: Precision,
+    name: str,
     reporter: Reporter,
-) -> RangeReport | None:  # fmt: skip
+) -> RangeReport | None:
     """Refuse a file that computes in fp16 of a network that half precision breaks; of other files only tell of it."""
     computes_in_half = precision in module.HALF_PRECISIONS
     report = guard_ranges(deploy, pixels, most=len(pixels) if computes_in_half else FEW)
@@ -180,9 +187,15 @@ def _require_precision(
 
 
 def _metadata(
-    model: QueryModel, module: TargetModule, target: Target, precision: Precision, photos: ExportPhotos,
-    how: EightBit, licence: str | None, baked: PhotoSize | None,
-) -> ArtifactMetadata:  # fmt: skip
+    model: QueryModel,
+    module: TargetModule,
+    target: Target,
+    precision: Precision,
+    photos: ExportPhotos,
+    how: EightBit,
+    licence: str | None,
+    baked: PhotoSize | None,
+) -> ArtifactMetadata:
     import torch
 
     config = model.config
@@ -208,9 +221,14 @@ def _metadata(
 
 
 def _convert(
-    module: TargetModule, deploy: DeployModel, out: Path, precision: Precision, photos: ExportPhotos,
-    metadata: ArtifactMetadata, how: EightBit,
-) -> None:  # fmt: skip
+    module: TargetModule,
+    deploy: DeployModel,
+    out: Path,
+    precision: Precision,
+    photos: ExportPhotos,
+    metadata: ArtifactMetadata,
+    how: EightBit,
+) -> None:
     pixels = photos.pixels if precision is Precision.W8A8 else None
     module.convert(deploy, out, precision, pixels, metadata, how)
     if not out.exists():

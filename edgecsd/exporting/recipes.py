@@ -38,9 +38,13 @@ class SearchedFrom(BaseModel):
     def command(self, file: Path) -> str:
         """What makes the same file again of the recipe in `file`."""
         given = {
-            "--recipe": file, "--calibration": self.calibration, "--split": self.split,
-            "--calibration-count": self.calibration_count, "--seed": self.seed, "--licence": self.licence,
-        }  # fmt: skip
+            "--recipe": file,
+            "--calibration": self.calibration,
+            "--split": self.split,
+            "--calibration-count": self.calibration_count,
+            "--seed": self.seed,
+            "--licence": self.licence,
+        }
         words = [word for name, value in given.items() if value is not None for word in (name, str(value))]
         return shlex.join(["edgecsd", "export", self.run, *words])
 
@@ -79,9 +83,12 @@ class Recipe(BaseModel):
     @property
     def how(self) -> EightBit:
         return EightBit(
-            self.percentile, frozenset(self.float_convolutions), self.bias_correction, self.equalisation,
+            self.percentile,
+            frozenset(self.float_convolutions),
+            self.bias_correction,
+            self.equalisation,
             self.float_weights,
-        )  # fmt: skip
+        )
 
 
 # By device class; the programs in export/ are these with a check, a golden pack and a card.

@@ -194,15 +194,21 @@ def write_store(
     with replace_whole(path) as folder:
         folder.mkdir()
         manifest = {
-            "kind": KIND, "schema_version": INT8_VERSION if dtype == INT8 else SCHEMA_VERSION, "edgecsd": __version__,
-            "count": len(vectors), "dim": space.dim, "dtype": dtype,
-            "fingerprint": space.fingerprint, "space": space.model_dump(mode="json"),
+            "kind": KIND,
+            "schema_version": INT8_VERSION if dtype == INT8 else SCHEMA_VERSION,
+            "edgecsd": __version__,
+            "count": len(vectors),
+            "dim": space.dim,
+            "dtype": dtype,
+            "fingerprint": space.fingerprint,
+            "space": space.model_dump(mode="json"),
             "views": views.model_dump(mode="json"),
             "shards": write_shards(folder, "features", vectors, dtype),
             "view_shards": write_shards(folder, "views", view_vectors, dtype),
             "items_sha256": _write_items(folder / ITEMS, items),
-            "unreadable": len(unreadable), "provenance": provenance or {},
-        }  # fmt: skip
+            "unreadable": len(unreadable),
+            "provenance": provenance or {},
+        }
         if unreadable:
             lines = (f"{_one_line(item)}\t{_one_line(reason)}\n" for item, reason in unreadable)
             (folder / "unreadable.txt").write_text("".join(lines), encoding="utf-8", errors="backslashreplace")

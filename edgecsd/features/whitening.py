@@ -140,8 +140,9 @@ def learn(found: Spectrum, *, dim: int | None = None, shrinkage: float = 0.0) ->
         raise BadInputError(
             f"{what}2 to {found.rank} dimensions can be whitened: the {found.count} vectors of dimension "
             f"{len(found.mean)} differ along {found.rank} directions only; "
-            + ("choose a smaller --dim or " if found.rank >= 2 else "") + "learn on more and more varied vectors"
-        )  # fmt: skip
+            + ("choose a smaller --dim or " if found.rank >= 2 else "")
+            + "learn on more and more varied vectors"
+        )
     levels = (1 - shrinkage) * found.values[:size] + shrinkage * found.values.mean()
     directions = found.directions[:size]
     strongest = np.abs(directions).argmax(axis=1)[:, None]  # eigenvectors have no sign: fix one, for equal files

@@ -43,9 +43,16 @@ def run_client(command: list[str], folder: Path, what: str, environment: dict[st
     """Run a package client in `folder`; MissingBackendError with its last line where it fails."""
     try:
         done = subprocess.run(
-            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            errors="replace", timeout=FETCH_SECONDS, check=False,
-        )  # fmt: skip
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=FETCH_SECONDS,
+            check=False,
+        )
         problem = "" if done.returncode == 0 else (done.stderr.strip() or f"exit code {done.returncode}")
     except (OSError, subprocess.TimeoutExpired) as error:
         problem = str(error)

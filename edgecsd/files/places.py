@@ -174,9 +174,11 @@ def _acquire(file: Path, place: Path, wait: Reporter | None, otherwise: str) -> 
 
 def _this_run() -> dict[str, str | int]:
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]), "process": os.getpid(),
-        "machine": platform.node(), "since": datetime.now(UTC).isoformat(timespec="seconds"),
-    }  # fmt: skip
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "process": os.getpid(),
+        "machine": platform.node(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _holder(text: bytes) -> str:

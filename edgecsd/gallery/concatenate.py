@@ -71,9 +71,15 @@ def concatenate(
             advance(1)
     provenance = {"concatenated": [{"store": str(p.path), "fingerprint": p.space.fingerprint} for p in parts]}
     return write_store(
-        out, space, _items(parts, rows), vectors, views=views, view_vectors=view_vectors, dtype=dtype,
+        out,
+        space,
+        _items(parts, rows),
+        vectors,
+        views=views,
+        view_vectors=view_vectors,
+        dtype=dtype,
         provenance=provenance,
-    )  # fmt: skip
+    )
 
 
 def _require_different_spaces(parts: Sequence[FeatureStore]) -> None:
@@ -127,9 +133,14 @@ def _digest(part: FeatureStore, item: str) -> str:
 
 
 def _report_missing(
-    parts: Sequence[FeatureStore], everything: list[str], changed: list[str], *, common: bool, kept: int,
+    parts: Sequence[FeatureStore],
+    everything: list[str],
+    changed: list[str],
+    *,
+    common: bool,
+    kept: int,
     reporter: Reporter,
-) -> None:  # fmt: skip
+) -> None:
     """Raise BadInputError that names what is not in every store; with `common` say how much is left out."""
     problems = []
     for part in parts:

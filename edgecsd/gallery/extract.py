@@ -80,11 +80,14 @@ def extract(
     if whitening is not None:
         transform, model = _whitened(model, whitening)
     settings = {
-        "ids": digest_of(list(image_set.ids)), "labels": digest_of(image_set.labels),
-        "space": model.space.fingerprint, "views": recipe.model_dump(mode="json"),
+        "ids": digest_of(list(image_set.ids)),
+        "labels": digest_of(image_set.labels),
+        "space": model.space.fingerprint,
+        "views": recipe.model_dump(mode="json"),
         "root": image_set.place,
-        "part_items": PART_ITEMS, "dtype": dtype,
-    }  # fmt: skip
+        "part_items": PART_ITEMS,
+        "dtype": dtype,
+    }
     if image_set.boxes is not None:
         settings["boxes"] = digest_of([box and list(box.pixels) for box in image_set.boxes])
     if out.exists() and not overwrite:
@@ -94,9 +97,17 @@ def extract(
     everyone.meet()
     parts = Parts(out, settings)
     embed_parts(
-        image_set, GalleryEmbedder(model), parts, recipe=recipe, part_items=PART_ITEMS, batch_size=batch_size,
-        workers=workers, strict=strict, everyone=everyone, reporter=reporter,
-    )  # fmt: skip
+        image_set,
+        GalleryEmbedder(model),
+        parts,
+        recipe=recipe,
+        part_items=PART_ITEMS,
+        batch_size=batch_size,
+        workers=workers,
+        strict=strict,
+        everyone=everyone,
+        reporter=reporter,
+    )
     if everyone.first:
         _write(out, image_set, parts, recipe, model.space, dtype, transform, settings, reporter)
         parts.discard()
@@ -126,10 +137,17 @@ def _write(
         )
     items = images.subset(found.kept) if skipped else images
     write_store(
-        out, space, Items(items.ids, found.digests, items.labels), found.vectors,
-        views=recipe, view_vectors=found.view_vectors, dtype=dtype, unreadable=skipped, provenance=settings,
+        out,
+        space,
+        Items(items.ids, found.digests, items.labels),
+        found.vectors,
+        views=recipe,
+        view_vectors=found.view_vectors,
+        dtype=dtype,
+        unreadable=skipped,
+        provenance=settings,
         whitening=transform,
-    )  # fmt: skip
+    )
     if skipped:
         reporter.message(
             f"{len(skipped)} of {len(images)} images could not be read; they are listed in {out / 'unreadable.txt'}"

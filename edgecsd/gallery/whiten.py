@@ -66,9 +66,16 @@ def whiten(
         vectors = _apply(transform, opened.blocks(), opened.count, dtype, str(store), advance)
         views = _apply(transform, opened.view_blocks(), rows - opened.count, dtype, f"{store} (views)", advance)
     return write_store(
-        out, transform.whitened(opened.space), opened.items, vectors, views=opened.views, view_vectors=views,
-        dtype=dtype, provenance={"whitened_from": opened.space.fingerprint, **how}, whitening=transform,
-    )  # fmt: skip
+        out,
+        transform.whitened(opened.space),
+        opened.items,
+        vectors,
+        views=opened.views,
+        view_vectors=views,
+        dtype=dtype,
+        provenance={"whitened_from": opened.space.fingerprint, **how},
+        whitening=transform,
+    )
 
 
 def _learnt(whitened: Path, store: FeatureStore) -> Whitening:

@@ -163,9 +163,12 @@ def _arrays(evidence: Evidence) -> dict[str, NDArray[Any]]:
         "queries": np.array(evidence.queries, np.str_),
         "gallery_rows": np.array(rows, np.int64),
         "gallery_ids": np.array([evidence.gallery[row] for row in rows], np.str_),
-        "cosine": numerics.cosine, "max_difference": numerics.max_difference, "norm": numerics.norm,
-        "to_gallery": numerics.to_gallery, "stuck": np.array([numerics.stuck, numerics.dim]),
-    }  # fmt: skip
+        "cosine": numerics.cosine,
+        "max_difference": numerics.max_difference,
+        "norm": numerics.norm,
+        "to_gallery": numerics.to_gallery,
+        "stuck": np.array([numerics.stuck, numerics.dim]),
+    }
     if evidence.query_labels is not None and evidence.gallery_labels is not None and evidence.relevant is not None:
         arrays["query_labels"] = np.array(evidence.query_labels, np.str_)
         arrays["gallery_labels"] = np.array([evidence.gallery_labels[row] for row in rows], np.str_)
@@ -214,13 +217,16 @@ def _assemble(facts: Facts, links: list[dict[str, str]], arrays: dict[str, NDArr
         raise ValueError("the links' results are not those of its queries")
     labelled = "relevant" in arrays
     return Evidence(
-        facts, queries, found, numerics,
+        facts,
+        queries,
+        found,
+        numerics,
         dict(zip(rows, (str(item) for item in arrays["gallery_ids"]), strict=True)),
         tuple(str(label) for label in arrays["query_labels"]) if labelled else None,
         dict(zip(rows, (str(label) for label in arrays["gallery_labels"]), strict=True)) if labelled else None,
         arrays["relevant"] if labelled else None,
         EmbeddingPlaces.of_arrays(arrays),
-    )  # fmt: skip
+    )
 
 
 GALLERY_POINTS, PAIR_POINTS = 1000, 300  # on a map: more hide one another
@@ -246,9 +252,12 @@ def find_places(gallery: Floats, by_gallery_model: Floats, by_file: Floats, *, s
     share = float((sizes[:2] ** 2).sum()) / whole if whole else 1.0
     axes = axes.T
     return EmbeddingPlaces(
-        _on(known, centre, axes), _on(by_gallery_model[pairs], centre, axes), _on(by_file[pairs], centre, axes),
-        pairs.astype(np.int64), share,
-    )  # fmt: skip
+        _on(known, centre, axes),
+        _on(by_gallery_model[pairs], centre, axes),
+        _on(by_file[pairs], centre, axes),
+        pairs.astype(np.int64),
+        share,
+    )
 
 
 def _on(vectors: Floats, centre: NDArray[np.float64], axes: NDArray[np.float64]) -> Floats:

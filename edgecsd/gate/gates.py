@@ -105,10 +105,13 @@ class Gate:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
-            **vars(self), "kind": str(self.kind), "verdict": str(self.verdict), "passed": self.passed,
+            **vars(self),
+            "kind": str(self.kind),
+            "verdict": str(self.verdict),
+            "passed": self.passed,
             "interval": None if self.interval is None else list(self.interval),
             "link": None if self.link is None else str(self.link),
-        }  # fmt: skip
+        }
 
 
 def _right(figure: float, threshold: float, at_most: bool) -> bool:
@@ -116,9 +119,15 @@ def _right(figure: float, threshold: float, at_most: bool) -> bool:
 
 
 def exact_gate(
-    name: str, kind: Kind, figure: float, threshold: float, advice: str, *, at_most: bool = False,
+    name: str,
+    kind: Kind,
+    figure: float,
+    threshold: float,
+    advice: str,
+    *,
+    at_most: bool = False,
     link: LinkName | None = None,
-) -> Gate:  # fmt: skip
+) -> Gate:
     """A gate on an exact figure; one that is not finite fails. advice: the cause and what to do if it fails."""
     verdict = Verdict.PASSED if _right(figure, threshold, at_most) else Verdict.FAILED
     message = advice if verdict is Verdict.FAILED else ""
@@ -126,9 +135,15 @@ def exact_gate(
 
 
 def sampled_gate(
-    name: str, values: Values, interval: Interval, threshold: float, advice: str, *, at_most: bool = False,
+    name: str,
+    values: Values,
+    interval: Interval,
+    threshold: float,
+    advice: str,
+    *,
+    at_most: bool = False,
     link: LinkName | None = None,
-) -> Gate:  # fmt: skip
+) -> Gate:
     """A gate on the mean of (Q,) values, by its interval; fewer than FEWEST values pass none."""
     low, high = interval.low, interval.high
     ends = (interval.mean, interval.mean) if np.isnan(low) else (low, high)
@@ -144,9 +159,17 @@ def sampled_gate(
         verdict = Verdict.PASSED if right[0] else Verdict.FAILED
         message = "" if right[0] else advice
     return Gate(
-        name, Kind.RETRIEVAL, interval.mean, threshold, verdict, at_most,
-        None if np.isnan(low) else (low, high), needed, message, link,
-    )  # fmt: skip
+        name,
+        Kind.RETRIEVAL,
+        interval.mean,
+        threshold,
+        verdict,
+        at_most,
+        None if np.isnan(low) else (low, high),
+        needed,
+        message,
+        link,
+    )
 
 
 def _undecided(

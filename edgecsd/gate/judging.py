@@ -30,10 +30,14 @@ def judge(
     at = evidence.facts.threshold if threshold is None else threshold
     shift = None if at is None else threshold_shift(links[0].best, links[-1].best, at)
     gates = (
-        *_handshake(evidence, thresholds), *_probes(evidence), *_numerics(evidence, thresholds),
-        *golden_gates(evidence), *_device(evidence, thresholds),
-        *_retrieval(evidence, links, thresholds), *_decisions(links, shift, thresholds),
-    )  # fmt: skip
+        *_handshake(evidence, thresholds),
+        *_probes(evidence),
+        *_numerics(evidence, thresholds),
+        *golden_gates(evidence),
+        *_device(evidence, thresholds),
+        *_retrieval(evidence, links, thresholds),
+        *_decisions(links, shift, thresholds),
+    )
     return Judgement(gates, links, _figures(evidence, links), thresholds, shift, strict)
 
 
@@ -41,28 +45,42 @@ def _handshake(evidence: Evidence, limits: Thresholds) -> Iterator[Gate]:
     facts = evidence.facts
     if facts.artifact.unchanged is not None:
         yield exact_gate(
-            "digests that the file states of itself and that do not hold", Kind.HANDSHAKE,
-            int(not facts.artifact.unchanged), 0,
-            "the file was changed or damaged since export wrote it: copy it again, or export it again", at_most=True,
-        )  # fmt: skip
+            "digests that the file states of itself and that do not hold",
+            Kind.HANDSHAKE,
+            int(not facts.artifact.unchanged),
+            0,
+            "the file was changed or damaged since export wrote it: copy it again, or export it again",
+            at_most=True,
+        )
     yield exact_gate(
-        "pixel contract of the file, parts unlike the query model's", Kind.HANDSHAKE, len(facts.artifact.contract), 0,
+        "pixel contract of the file, parts unlike the query model's",
+        Kind.HANDSHAKE,
+        len(facts.artifact.contract),
+        0,
         f"the file is fed other pixels than the query model was trained on ({'; '.join(facts.artifact.contract)}): "
-        "export it again", at_most=True,
-    )  # fmt: skip
+        "export it again",
+        at_most=True,
+    )
     yield exact_gate(
-        "photos unlike those the reference features were made of", Kind.HANDSHAKE, len(facts.images.changed), 0,
+        "photos unlike those the reference features were made of",
+        Kind.HANDSHAKE,
+        len(facts.images.changed),
+        0,
         f"{', '.join(facts.images.changed[:3])}: the reference store was made of other photos of these names; extract "
-        "it again, or give the photos it was made of", at_most=True,
-    )  # fmt: skip
+        "it again, or give the photos it was made of",
+        at_most=True,
+    )
     if facts.images.digests_known:
         copies = len(facts.images.left_out)
         yield exact_gate(
-            "queries that are copies of gallery images, share", Kind.PROBE,
-            copies / max(1, copies + facts.images.count), limits.max_leaked,
+            "queries that are copies of gallery images, share",
+            Kind.PROBE,
+            copies / max(1, copies + facts.images.count),
+            limits.max_leaked,
             f"the queries are in the gallery under other ids ({', '.join(facts.images.left_out[:3])}): they find "
-            "themselves, and the check says nothing about real queries; choose others", at_most=True,
-        )  # fmt: skip
+            "themselves, and the check says nothing about real queries; choose others",
+            at_most=True,
+        )
 
 
 def _probes(evidence: Evidence) -> Iterator[Gate]:
@@ -79,15 +97,23 @@ def _numerics(evidence: Evidence, limits: Thresholds) -> Iterator[Gate]:
     link = LinkName.FILE if evidence.link(LinkName.FILE) is not None else LinkName.FP32
     wrong = int((~np.isfinite(numbers.norm)).sum() + (numbers.norm == 0).sum())
     yield exact_gate(
-        "embeddings that are zero, NaN or infinite", Kind.NUMERICS, wrong, 0,
-        "numbers overflow in this precision or the file is broken: run it as fp32 to see which", at_most=True,
+        "embeddings that are zero, NaN or infinite",
+        Kind.NUMERICS,
+        wrong,
+        0,
+        "numbers overflow in this precision or the file is broken: run it as fp32 to see which",
+        at_most=True,
         link=link,
-    )  # fmt: skip
+    )
     yield exact_gate(
-        "dimensions stuck at one value, share", Kind.NUMERICS, numbers.stuck / numbers.dim, 0,
-        "the file answers the same whatever it is shown: a layer is dead or the input is not read", at_most=True,
+        "dimensions stuck at one value, share",
+        Kind.NUMERICS,
+        numbers.stuck / numbers.dim,
+        0,
+        "the file answers the same whatever it is shown: a layer is dead or the input is not read",
+        at_most=True,
         link=link,
-    )  # fmt: skip
+    )
     cosine, norm_error = numbers.cosine, np.abs(numbers.norm - 1)
     yield exact_gate(
         "cosine to the torch model, mean",
@@ -101,19 +127,32 @@ def _numerics(evidence: Evidence, limits: Thresholds) -> Iterator[Gate]:
     yield exact_gate(name, Kind.NUMERICS, lowest, limits.min_cosine, advice, link=link)
     if (count := evidence.facts.artifact.calibration_count) is not None and limits.min_calibration:
         yield exact_gate(
-            "photos that the ranges of activations come from", Kind.NUMERICS, count, limits.min_calibration,
-            f"ranges from {count} photos fit no others: export again with --calibration-count 64", link=link,
-        )  # fmt: skip
+            "photos that the ranges of activations come from",
+            Kind.NUMERICS,
+            count,
+            limits.min_calibration,
+            f"ranges from {count} photos fit no others: export again with --calibration-count 64",
+            link=link,
+        )
     if limits.max_difference is not None:
         yield exact_gate(
-            "difference to the torch model, largest", Kind.NUMERICS, float(numbers.max_difference.max()),
-            limits.max_difference, advice, at_most=True, link=link,
-        )  # fmt: skip
+            "difference to the torch model, largest",
+            Kind.NUMERICS,
+            float(numbers.max_difference.max()),
+            limits.max_difference,
+            advice,
+            at_most=True,
+            link=link,
+        )
     yield exact_gate(
-        "length of the embedding, largest error", Kind.NUMERICS, float(norm_error.max()), limits.max_norm_error,
-        "the L2 normalisation is missing in the file, or fails in this precision: export it again", at_most=True,
+        "length of the embedding, largest error",
+        Kind.NUMERICS,
+        float(norm_error.max()),
+        limits.max_norm_error,
+        "the L2 normalisation is missing in the file, or fails in this precision: export it again",
+        at_most=True,
         link=link,
-    )  # fmt: skip
+    )
 
 
 def _lowest(cosine: Values, precision: str) -> tuple[str, float]:
@@ -151,26 +190,42 @@ def _device(evidence: Evidence, limits: Thresholds) -> Iterator[Gate]:
         return
     cause = diagnosed(evidence, LinkName.DEVICE)
     yield exact_gate(
-        "pixel mistakes that explain the device's embeddings", Kind.NUMERICS, int(_mistaken(evidence, LinkName.DEVICE)),
-        0, f"{cause}: correct the app's preprocessing; it must be the file's pixel contract", at_most=True,
+        "pixel mistakes that explain the device's embeddings",
+        Kind.NUMERICS,
+        int(_mistaken(evidence, LinkName.DEVICE)),
+        0,
+        f"{cause}: correct the app's preprocessing; it must be the file's pixel contract",
+        at_most=True,
         link=LinkName.DEVICE,
-    )  # fmt: skip
+    )
     figure = float("nan") if facts.cosine_mean is None else facts.cosine_mean
     yield exact_gate(
-        "cosine of the device's embeddings to this machine's, mean", Kind.NUMERICS, figure, limits.min_device_cosine,
-        cause or ADVICE[LinkName.DEVICE], link=LinkName.DEVICE,
-    )  # fmt: skip
+        "cosine of the device's embeddings to this machine's, mean",
+        Kind.NUMERICS,
+        figure,
+        limits.min_device_cosine,
+        cause or ADVICE[LinkName.DEVICE],
+        link=LinkName.DEVICE,
+    )
     yield exact_gate(
-        "device's embeddings that are another photo's, share", Kind.NUMERICS, facts.misplaced, MOST_MISPLACED,
+        "device's embeddings that are another photo's, share",
+        Kind.NUMERICS,
+        facts.misplaced,
+        MOST_MISPLACED,
         "the device's answers stand in another order than its ids: send each with the id of its own photo",
-        at_most=True, link=LinkName.DEVICE,
-    )  # fmt: skip
+        at_most=True,
+        link=LinkName.DEVICE,
+    )
     error = float("nan") if facts.norm_error is None else facts.norm_error
     yield exact_gate(
-        "length of the device's embedding, largest error", Kind.NUMERICS, error, limits.max_norm_error,
-        "what the device sends is of another length than 1: send what the file gives, unchanged", at_most=True,
+        "length of the device's embedding, largest error",
+        Kind.NUMERICS,
+        error,
+        limits.max_norm_error,
+        "what the device sends is of another length than 1: send what the file gives, unchanged",
+        at_most=True,
         link=LinkName.DEVICE,
-    )  # fmt: skip
+    )
 
 
 def _retrieval(evidence: Evidence, links: tuple[LinkFigures, ...], limits: Thresholds) -> Iterator[Gate]:
@@ -183,9 +238,11 @@ def _retrieval(evidence: Evidence, links: tuple[LinkFigures, ...], limits: Thres
     )
     broken = _worse(by_name, file)
     for figure, label, most in (
-        (OVERLAP, f"overlap@{k}", limits.max_overlap_loss), (RBO, "rank-biased overlap", limits.max_rbo_loss),
-        (RECALL_K, f"recall@{k}", limits.max_recall_loss), (MAP, "mAP", limits.max_map_loss),
-    ):  # fmt: skip
+        (OVERLAP, f"overlap@{k}", limits.max_overlap_loss),
+        (RBO, "rank-biased overlap", limits.max_rbo_loss),
+        (RECALL_K, f"recall@{k}", limits.max_recall_loss),
+        (MAP, "mAP", limits.max_map_loss),
+    ):
         if figure in file.values:
             yield _loss(f"{label} lost against the torch model", torch, file, figure, most, broken)
     yield from _score_shift(torch, file, limits)
@@ -197,9 +254,13 @@ def _retrieval(evidence: Evidence, links: tuple[LinkFigures, ...], limits: Thres
     worst = torch if torch.figures[OVERLAP].mean < limits.min_overlap else blamed(links[2:])
     chain = ", ".join(f"{link.name} {link.figures[OVERLAP].mean:.3f}" for link in links)
     yield sampled_gate(
-        f"overlap@{k} with the gallery model's results", last.values[OVERLAP], last.figures[OVERLAP],
-        limits.min_overlap, f"most is lost by {_the(worst.name)} ({chain}): {ADVICE[worst.name]}", link=worst.name,
-    )  # fmt: skip
+        f"overlap@{k} with the gallery model's results",
+        last.values[OVERLAP],
+        last.figures[OVERLAP],
+        limits.min_overlap,
+        f"most is lost by {_the(worst.name)} ({chain}): {ADVICE[worst.name]}",
+        link=worst.name,
+    )
 
 
 def _the(link: LinkName) -> str:
@@ -227,10 +288,15 @@ def _score_shift(torch: LinkFigures, file: LinkFigures, limits: Thresholds) -> I
     interval, sign = _interval(known), -1.0 if known.mean() < 0 else 1.0
     size = Interval(abs(interval.mean), *sorted((sign * interval.low, sign * interval.high)))
     yield sampled_gate(
-        "cosine of the first hit, shift against the torch model", sign * known, size, limits.max_score_shift,
+        "cosine of the first hit, shift against the torch model",
+        sign * known,
+        size,
+        limits.max_score_shift,
         f"scores moved by {interval.mean:+.4f} against the torch model: a product's threshold means another thing now; "
-        "see --threshold", at_most=True, link=file.name,
-    )  # fmt: skip
+        "see --threshold",
+        at_most=True,
+        link=file.name,
+    )
 
 
 def _decisions(links: tuple[LinkFigures, ...], shift: ThresholdShift | None, limits: Thresholds) -> Iterator[Gate]:
@@ -259,15 +325,19 @@ def _figures(evidence: Evidence, links: tuple[LinkFigures, ...]) -> dict[str, fl
     file = measured.get(LinkName.FILE) or measured[LinkName.FP32]
     file_rows = (by_name.get(LinkName.FILE) or by_name[LinkName.FP32]).rows
     found = {
-        "cosine_mean": float(numbers.cosine.mean()), "cosine_min": float(numbers.cosine.min()),
-        "max_difference": float(numbers.max_difference.max()), "norm_error": float(np.abs(numbers.norm - 1).max()),
+        "cosine_mean": float(numbers.cosine.mean()),
+        "cosine_min": float(numbers.cosine.min()),
+        "max_difference": float(numbers.max_difference.max()),
+        "norm_error": float(np.abs(numbers.norm - 1).max()),
         "cosine_to_gallery_mean": float(numbers.to_gallery.mean()),
-        "overlap": last[OVERLAP].mean, "overlap_torch": torch[OVERLAP].mean, "overlap_exact": file[OVERLAP].mean,
+        "overlap": last[OVERLAP].mean,
+        "overlap_torch": torch[OVERLAP].mean,
+        "overlap_exact": file[OVERLAP].mean,
         "overlap_loss": 1 - file[OVERLAP].mean / torch[OVERLAP].mean if torch[OVERLAP].mean else 1.0,
         "rank_biased_overlap": last[RBO].mean,
         "overlap_with_torch": float(overlap_at(file_rows, torch_rows, k).mean()),
         "top1_kept": last[RECALL_1].mean,
-    }  # fmt: skip
+    }
     if MAP in last:
         found |= {"map": last[MAP].mean, "map_torch": torch[MAP].mean, "map_gallery": links[0].figures[MAP].mean}
     return found
@@ -284,13 +354,21 @@ def golden_gates(evidence: Evidence) -> Iterator[Gate]:
     if facts is None:
         return
     yield exact_gate(
-        "golden pack: photos whose tensor is another here", Kind.NUMERICS, len(facts.changed), 0, _pixels(facts),
+        "golden pack: photos whose tensor is another here",
+        Kind.NUMERICS,
+        len(facts.changed),
+        0,
+        _pixels(facts),
         at_most=True,
-    )  # fmt: skip
+    )
     yield exact_gate(
-        "golden pack: embeddings that are zero, NaN, infinite, or all the same", Kind.NUMERICS,
-        facts.unusable + int(facts.constant), 0, OTHER_NUMBERS, at_most=True,
-    )  # fmt: skip
+        "golden pack: embeddings that are zero, NaN, infinite, or all the same",
+        Kind.NUMERICS,
+        facts.unusable + int(facts.constant),
+        0,
+        OTHER_NUMBERS,
+        at_most=True,
+    )
     for name, figure, limit, at_most in (
         ("cosine to the expected embedding, lowest", facts.cosine, facts.cosine_tolerance, False),
         ("difference to the expected embedding, largest", facts.difference, facts.difference_tolerance, True),
@@ -301,10 +379,14 @@ def golden_gates(evidence: Evidence) -> Iterator[Gate]:
             yield exact_gate(f"golden pack: {name}", Kind.NUMERICS, shown, limit, OTHER_NUMBERS, at_most=at_most)
     if facts.overlap is not None:
         yield exact_gate(
-            "golden pack: share of the expected results that the index gives", Kind.NUMERICS, facts.overlap,
-            facts.overlap_tolerance, "the index is not the one of the pack, or its search parameters are others: make "
-            "the pack again with --index", at_most=False,
-        )  # fmt: skip
+            "golden pack: share of the expected results that the index gives",
+            Kind.NUMERICS,
+            facts.overlap,
+            facts.overlap_tolerance,
+            "the index is not the one of the pack, or its search parameters are others: make "
+            "the pack again with --index",
+            at_most=False,
+        )
 
 
 def _pixels(facts: GoldenFacts) -> str:

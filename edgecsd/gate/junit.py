@@ -31,10 +31,15 @@ def junit(evidence: Evidence, judgement: Judgement) -> ElementTree.Element:
         suite.set("timestamp", facts.checked_at.partition("+")[0])
     properties = ElementTree.SubElement(suite, "properties")
     for key, value in (
-        ("verdict", str(judgement.verdict)), ("artifact", facts.artifact.path), ("sha256", facts.artifact.sha256),
-        ("precision", facts.artifact.precision), ("index", facts.index.path), ("search", facts.index.search),
-        ("fingerprint", facts.index.fingerprint), ("queries", str(facts.images.count)),
-    ):  # fmt: skip
+        ("verdict", str(judgement.verdict)),
+        ("artifact", facts.artifact.path),
+        ("sha256", facts.artifact.sha256),
+        ("precision", facts.artifact.precision),
+        ("index", facts.index.path),
+        ("search", facts.index.search),
+        ("fingerprint", facts.index.fingerprint),
+        ("queries", str(facts.images.count)),
+    ):
         ElementTree.SubElement(properties, "property", {"name": key, "value": _clean(value)})
     for gate in gates:
         _add_case(suite, gate, judgement.strict)

@@ -60,22 +60,45 @@ class Thresholds(BaseModel):
 # bit gave cosines of 0.98 to 0.997 and lost 0 to 2 % of the overlap; calibrated on one photo 0.93, on noise 0.72.
 DEFAULT_THRESHOLDS = {
     Precision.FP32: Thresholds(
-        min_cosine_mean=0.99999, min_cosine=0.9999, max_overlap_loss=0.005, max_rbo_loss=0.005, max_recall_loss=0.02,
-        max_map_loss=0.005, max_score_shift=1e-4, max_difference=1e-3,
+        min_cosine_mean=0.99999,
+        min_cosine=0.9999,
+        max_overlap_loss=0.005,
+        max_rbo_loss=0.005,
+        max_recall_loss=0.02,
+        max_map_loss=0.005,
+        max_score_shift=1e-4,
+        max_difference=1e-3,
     ),
     Precision.FP16: Thresholds(
-        min_cosine_mean=0.9999, min_cosine=0.999, max_overlap_loss=0.01, max_rbo_loss=0.01, max_recall_loss=0.02,
-        max_map_loss=0.01, max_score_shift=1e-3,
+        min_cosine_mean=0.9999,
+        min_cosine=0.999,
+        max_overlap_loss=0.01,
+        max_rbo_loss=0.01,
+        max_recall_loss=0.02,
+        max_map_loss=0.01,
+        max_score_shift=1e-3,
     ),
     Precision.W8A32: Thresholds(
-        min_cosine_mean=0.99, min_cosine=0.95, max_overlap_loss=0.05, max_rbo_loss=0.06, max_recall_loss=0.06,
-        max_map_loss=0.03, max_score_shift=0.02,
+        min_cosine_mean=0.99,
+        min_cosine=0.95,
+        max_overlap_loss=0.05,
+        max_rbo_loss=0.06,
+        max_recall_loss=0.06,
+        max_map_loss=0.03,
+        max_score_shift=0.02,
     ),
     Precision.W8A8: Thresholds(
-        min_cosine_mean=0.96, min_cosine=0.85, max_overlap_loss=0.08, max_rbo_loss=0.1, max_recall_loss=0.1,
-        max_map_loss=0.05, max_score_shift=0.03, min_device_cosine=0.98, min_calibration=16,
+        min_cosine_mean=0.96,
+        min_cosine=0.85,
+        max_overlap_loss=0.08,
+        max_rbo_loss=0.1,
+        max_recall_loss=0.1,
+        max_map_loss=0.05,
+        max_score_shift=0.03,
+        min_device_cosine=0.98,
+        min_calibration=16,
     ),
-}  # fmt: skip
+}
 
 
 def read_thresholds(file: Path) -> dict[str, dict[str, Any]]:

@@ -76,16 +76,27 @@ class CheckResult:
         """Plain values for JSON; what is not finite is null."""
         shift, facts = self.judgement.shift, self.evidence.facts
         document = {
-            "schema_version": SCHEMA_VERSION, "passed": self.passed, "verdict": str(self.verdict),
-            "strict": self.judgement.strict, "artifact": str(self.artifact), "sha256": self.sha256,
-            "index": str(self.index), "fingerprint": self.fingerprint, "runtime": self.runtime, "images": self.images,
-            "unreadable": self.unreadable, "left_out": list(facts.images.left_out), "k": self.k,
-            "figures": self.figures, "gates": [gate.as_dict() for gate in self.gates],
+            "schema_version": SCHEMA_VERSION,
+            "passed": self.passed,
+            "verdict": str(self.verdict),
+            "strict": self.judgement.strict,
+            "artifact": str(self.artifact),
+            "sha256": self.sha256,
+            "index": str(self.index),
+            "fingerprint": self.fingerprint,
+            "runtime": self.runtime,
+            "images": self.images,
+            "unreadable": self.unreadable,
+            "left_out": list(facts.images.left_out),
+            "k": self.k,
+            "figures": self.figures,
+            "gates": [gate.as_dict() for gate in self.gates],
             "links": [link.as_dict(self.evidence.queries) for link in self.judgement.links],
             "threshold_shift": None if shift is None else shift.as_dict(),
-            "thresholds": self.judgement.thresholds.model_dump(), "notes": list(facts.notes),
+            "thresholds": self.judgement.thresholds.model_dump(),
+            "notes": list(facts.notes),
             "evidence": None if self.path is None else str(self.path),
-        }  # fmt: skip
+        }
         return dict(finite_json(document))
 
 

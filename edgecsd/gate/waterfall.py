@@ -43,11 +43,12 @@ class LinkFigures:
     def as_dict(self, queries: tuple[str, ...]) -> dict[str, Any]:
         """Plain values for JSON; the worst queries by id."""
         return {
-            "link": str(self.name), "text": self.text,
+            "link": str(self.name),
+            "text": self.text,
             "figures": {name: vars(interval) for name, interval in self.figures.items()},
             "change": {name: vars(interval) for name, interval in self.change.items()},
             "worst": [queries[query] for query in self.worst],
-        }  # fmt: skip
+        }
 
 
 def waterfall(evidence: Evidence) -> tuple[LinkFigures, ...]:
@@ -67,10 +68,15 @@ def waterfall(evidence: Evidence) -> tuple[LinkFigures, ...]:
         lost = values[number - 1][OVERLAP] - own[OVERLAP] if number else np.zeros(len(own[OVERLAP]))
         result.append(
             LinkFigures(
-                link.name, link.text, {name: intervals[f"{number} {name}"] for name in own}, change, own,
-                link.scores[:, 0].astype(np.float64), _worst(lost),
+                link.name,
+                link.text,
+                {name: intervals[f"{number} {name}"] for name in own},
+                change,
+                own,
+                link.scores[:, 0].astype(np.float64),
+                _worst(lost),
             )
-        )  # fmt: skip
+        )
     return tuple(result)
 
 

@@ -60,10 +60,11 @@ def choose_photos(photos: ImageSet, contract: Preprocess, count: int) -> list[Ch
         raise BadInputError(f"{photos.root}: no photo in it can be read")
     picked: list[Chosen] = []
     wanted: tuple[tuple[str, Callable[[_Candidate], float]], ...] = (
-        ("the widest", lambda c: c.aspect), ("the tallest", lambda c: -c.aspect),
+        ("the widest", lambda c: c.aspect),
+        ("the tallest", lambda c: -c.aspect),
         ("fine texture: a missing antialias shows", lambda c: c.texture),
         ("colour: swapped channels show", lambda c: c.colour),
-    )  # fmt: skip
+    )
     turned = [c for c in left if c.photo.orientation != UPRIGHT]
     for candidate in _of_each_orientation(turned)[: max(1, count // 2)]:
         left.remove(candidate)

@@ -87,9 +87,15 @@ def _shots(photos: ImageSet, positions: list[int]) -> Iterator[tuple[str, Shot]]
 
 
 def _search_chunk(
-    chunk: list[tuple[str, Shot]], start: int, contract: Preprocess, embed: Embed, index: GalleryIndex, k: int,
-    right: list[Rows], wrong: dict[str, dict[int, Rows]],
-) -> None:  # fmt: skip
+    chunk: list[tuple[str, Shot]],
+    start: int,
+    contract: Preprocess,
+    embed: Embed,
+    index: GalleryIndex,
+    k: int,
+    right: list[Rows],
+    wrong: dict[str, dict[int, Rows]],
+) -> None:
     """Adds the (k,) rows found for each photo with right pixels, and with each mistake that changes its tensor."""
     own = [index.row_of.get(item, -1) for item, _ in chunk]
     shots = [shot for _, shot in chunk]
@@ -117,9 +123,13 @@ def _cost(name: str, right: Rows, wrong: dict[int, Rows]) -> MistakeCost:
     overlap = bootstrap_interval(POINTS * (1 - share_kept(mistaken, right, right.shape[1])))
     recall = bootstrap_interval(POINTS * (mistaken[:, 0] != right[:, 0]).astype(np.float64))
     return MistakeCost(
-        name=name, changed=len(wrong) / len(right), overlap_lost=overlap.mean, overlap_interval=_ends(overlap),
-        recall_lost=recall.mean, recall_interval=_ends(recall),
-    )  # fmt: skip
+        name=name,
+        changed=len(wrong) / len(right),
+        overlap_lost=overlap.mean,
+        overlap_interval=_ends(overlap),
+        recall_lost=recall.mean,
+        recall_interval=_ends(recall),
+    )
 
 
 def _ends(interval: Interval) -> tuple[float, float] | None:

@@ -87,14 +87,24 @@ def render(name: str, pack: GoldenPack) -> str:
     metadata, limits = pack.artifact.metadata, pack.tolerances
     quoted = _swift_text if name == SWIFT else _kotlin_text
     values = {
-        "NAME": pack.artifact.name, "SHA256": pack.artifact.sha256, "FINGERPRINT": pack.fingerprint,
-        "SIZE": metadata.preprocess.size, "DIM": metadata.dim, "GRID": pack.grid, "K": pack.k,
-        "DECODED_MEAN": limits.decoded_mean, "TENSOR_MEAN": limits.tensor_mean, "TENSOR_MAX": limits.tensor_max,
-        "COSINE": limits.cosine, "NORM_ERROR": limits.norm_error, "END_TO_END_COSINE": limits.end_to_end_cosine,
-        "MAX_DIFFERENCE": 2.0 if limits.max_difference is None else limits.max_difference, "OVERLAP": limits.overlap,
+        "NAME": pack.artifact.name,
+        "SHA256": pack.artifact.sha256,
+        "FINGERPRINT": pack.fingerprint,
+        "SIZE": metadata.preprocess.size,
+        "DIM": metadata.dim,
+        "GRID": pack.grid,
+        "K": pack.k,
+        "DECODED_MEAN": limits.decoded_mean,
+        "TENSOR_MEAN": limits.tensor_mean,
+        "TENSOR_MAX": limits.tensor_max,
+        "COSINE": limits.cosine,
+        "NORM_ERROR": limits.norm_error,
+        "END_TO_END_COSINE": limits.end_to_end_cosine,
+        "MAX_DIFFERENCE": 2.0 if limits.max_difference is None else limits.max_difference,
+        "OVERLAP": limits.overlap,
         "MISTAKES": _lines(map(quoted, pack.mistakes)),
         "ITEMS": _lines(_item(item, quoted, swift=name == SWIFT) for item in pack.items),
-    }  # fmt: skip
+    }
     for word, value in values.items():
         text = text.replace(f"@{word}@", str(value))
     return text
@@ -110,8 +120,10 @@ def _item(item: GoldenItem, quoted: Callable[[str], str], *, swift: bool) -> str
     ids = ", ".join(map(quoted, item.ids))
     stem = quoted(Path(item.photo).stem)
     if swift:
-        return f"GoldenItem(name: {stem}, orientation: {item.orientation}, width: {item.width}, " \
-            f"height: {item.height}, ids: [{ids}])"  # fmt: skip
+        return (
+            f"GoldenItem(name: {stem}, orientation: {item.orientation}, width: {item.width}, "
+            f"height: {item.height}, ids: [{ids}])"
+        )
     return f"GoldenItem({stem}, {item.orientation}, {item.width}, {item.height}, listOf({ids}))"
 
 

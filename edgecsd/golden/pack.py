@@ -143,9 +143,12 @@ def read_pack(folder: Path) -> GoldenPack:
         raise DamagedFileError(f"{folder / MANIFEST}: {validation_text(error)}") from None
     for item in pack.items:
         for name, digest in (
-            (item.photo, item.sha256), (item.tensor, item.tensor_sha256), (item.embedding, item.embedding_sha256),
-            (item.samples, item.samples_sha256), (item.mistaken, item.mistaken_sha256),
-        ):  # fmt: skip
+            (item.photo, item.sha256),
+            (item.tensor, item.tensor_sha256),
+            (item.embedding, item.embedding_sha256),
+            (item.samples, item.samples_sha256),
+            (item.mistaken, item.mistaken_sha256),
+        ):
             if digest is None:
                 continue
             if not (folder / name).is_file() or hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:

@@ -27,9 +27,14 @@ Floats = NDArray[np.float32]
 
 
 def measure_tolerances(
-    precision: Precision, embed: Callable[[Pixels], Floats], right: Pixels, embeddings: Floats, smallest: float,
-    index: GalleryIndex | None, k: int,
-) -> Tolerances:  # fmt: skip
+    precision: Precision,
+    embed: Callable[[Pixels], Floats],
+    right: Pixels,
+    embeddings: Floats,
+    smallest: float,
+    index: GalleryIndex | None,
+    k: int,
+) -> Tolerances:
     """From the file's own reaction to tensors (n, S, S, 3) that differ by as much as is tolerated.
 
     smallest   levels: the mean difference that the smallest mistake makes in this pack
@@ -45,12 +50,15 @@ def measure_tolerances(
             (_, expected), (_, now) = index.search(embeddings, k), index.search(found, k)
             overlap = min(overlap, float(share_kept(now, expected, k).mean()))
     return Tolerances(
-        decoded_mean=DECODER_MEAN, tensor_mean=round(mean, 3), tensor_max=TENSOR_MAX, cosine=least,
+        decoded_mean=DECODER_MEAN,
+        tensor_mean=round(mean, 3),
+        tensor_max=TENSOR_MAX,
+        cosine=least,
         max_difference=DEFAULT_THRESHOLDS[precision].max_difference,
         norm_error=DEFAULT_THRESHOLDS[precision].max_norm_error,
         end_to_end_cosine=round(min(least, 1 - ROOM * (1 - lowest)), 5),
         overlap=round(max(LEAST_OVERLAP, min(0.95, 1 - ROOM * (1 - overlap))), 3),
-    )  # fmt: skip
+    )
 
 
 def noisy(pixels: Pixels, mean: float, random: np.random.Generator) -> Pixels:

@@ -88,9 +88,15 @@ def _ids(item: GoldenItem, index: GalleryIndex, vector: Floats, k: int) -> set[s
 
 
 def _facts(
-    golden: GoldenPack, pack: Path, decoded: list[str], changed: list[str], furthest: float, embeddings: Floats,
-    expected: Floats, overlap: float | None,
-) -> GoldenFacts:  # fmt: skip
+    golden: GoldenPack,
+    pack: Path,
+    decoded: list[str],
+    changed: list[str],
+    furthest: float,
+    embeddings: Floats,
+    expected: Floats,
+    overlap: float | None,
+) -> GoldenFacts:
     ours, theirs = embeddings.astype(np.float64), expected.astype(np.float64)
     limits = golden.tolerances
     with np.errstate(invalid="ignore", over="ignore"):
@@ -101,11 +107,20 @@ def _facts(
         constant = len(ours) > 1 and bool(np.ptp(ours, axis=0).max() == 0)
     usable = bool(np.isfinite(ours).all() and norms.all())
     return GoldenFacts(
-        path=str(pack), photos=len(golden.items), decoded=tuple(decoded), changed=tuple(changed),
+        path=str(pack),
+        photos=len(golden.items),
+        decoded=tuple(decoded),
+        changed=tuple(changed),
         tensor_difference=furthest,
-        unusable=int((~np.isfinite(norms)).sum() + (norms == 0).sum()), constant=constant,
-        cosine=float(cosine.min()) if usable else None, cosine_tolerance=limits.cosine,
-        difference=difference if usable else None, difference_tolerance=limits.max_difference,
-        norm_error=norm_error if usable else None, norm_tolerance=limits.norm_error, overlap=overlap,
-        overlap_tolerance=limits.overlap, pillow=golden.versions.get("pillow", ""),
-    )  # fmt: skip
+        unusable=int((~np.isfinite(norms)).sum() + (norms == 0).sum()),
+        constant=constant,
+        cosine=float(cosine.min()) if usable else None,
+        cosine_tolerance=limits.cosine,
+        difference=difference if usable else None,
+        difference_tolerance=limits.max_difference,
+        norm_error=norm_error if usable else None,
+        norm_tolerance=limits.norm_error,
+        overlap=overlap,
+        overlap_tolerance=limits.overlap,
+        pillow=golden.versions.get("pillow", ""),
+    )

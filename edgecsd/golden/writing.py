@@ -87,10 +87,17 @@ def write_golden_pack(
         ]
         pack = GoldenPack(
             artifact=ArtifactPart(name=file.name, sha256=sha256_file(file), metadata=metadata),
-            fingerprint=metadata.fingerprint, index=None if index is None else index.name, k=k, grid=GRID,
-            tolerances=tolerances, mistakes=tuple(mistake.name for mistake in mistakes), items=tuple(items),
-            torch_cosine=torch_cosine, costs=costs, versions={"edgecsd": __version__, "pillow": PIL.__version__},
-        )  # fmt: skip
+            fingerprint=metadata.fingerprint,
+            index=None if index is None else index.name,
+            k=k,
+            grid=GRID,
+            tolerances=tolerances,
+            mistakes=tuple(mistake.name for mistake in mistakes),
+            items=tuple(items),
+            torch_cosine=torch_cosine,
+            costs=costs,
+            versions={"edgecsd": __version__, "pillow": PIL.__version__},
+        )
         write_json(folder / MANIFEST, pack.model_dump(mode="json"))
         write_self_tests(folder / "selftest", pack)
         (folder / "README.md").write_text(read_me(pack), encoding="utf-8")
@@ -123,9 +130,16 @@ def _torch_cosine(run: Path, weights_digest: str, right: Pixels, embeddings: Flo
 
 
 def _write_item(
-    folder: Path, number: int, photo: Chosen, tensor: Pixels, embedding: Floats, mistakes: Sequence[Mistaken],
-    wrong: Floats, index: GalleryIndex | None, k: int,
-) -> GoldenItem:  # fmt: skip
+    folder: Path,
+    number: int,
+    photo: Chosen,
+    tensor: Pixels,
+    embedding: Floats,
+    mistakes: Sequence[Mistaken],
+    wrong: Floats,
+    index: GalleryIndex | None,
+    k: int,
+) -> GoldenItem:
     """The files of one photo. wrong: (mistakes, dim)."""
     decoded = np.asarray(photo.shot.upright, np.uint8)
     taken = [samples(decoded), samples(tensor), *(samples(mistake.tensors[number]) for mistake in mistakes)]
@@ -143,12 +157,20 @@ def _write_item(
     digests = {part: hashlib.sha256(data).hexdigest() for part, (_, data) in files.items()}
     ids, scores = _expected(embedding, index, k)
     return GoldenItem(
-        **{part: path for part, (path, _) in files.items()}, sha256=photo.sha256, note=photo.note,
-        orientation=photo.orientation, width=decoded.shape[1], height=decoded.shape[0],
-        decoded_sha256=hashlib.sha256(decoded.tobytes()).hexdigest(), tensor_sha256=digests["tensor"],
-        embedding_sha256=digests["embedding"], samples_sha256=digests["samples"],
-        mistaken_sha256=digests["mistaken"], ids=ids, scores=scores,
-    )  # fmt: skip
+        **{part: path for part, (path, _) in files.items()},
+        sha256=photo.sha256,
+        note=photo.note,
+        orientation=photo.orientation,
+        width=decoded.shape[1],
+        height=decoded.shape[0],
+        decoded_sha256=hashlib.sha256(decoded.tobytes()).hexdigest(),
+        tensor_sha256=digests["tensor"],
+        embedding_sha256=digests["embedding"],
+        samples_sha256=digests["samples"],
+        mistaken_sha256=digests["mistaken"],
+        ids=ids,
+        scores=scores,
+    )
 
 
 def _expected(embedding: Floats, index: GalleryIndex | None, k: int) -> tuple[tuple[str, ...], tuple[float, ...]]:

@@ -215,7 +215,8 @@ def smallest(
 
 def _good(trials: Sequence[IndexTrial], target: float, max_ms: float | None, *, usual: bool) -> list[IndexTrial]:
     return [
-        trial for trial in trials
+        trial
+        for trial in trials
         if (trial.gallery_model if usual else trial.query_model).reaches(target)
         and (max_ms is None or trial.p90_ms <= max_ms)
-    ]  # fmt: skip
+    ]

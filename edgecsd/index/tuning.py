@@ -159,9 +159,19 @@ def candidates(types: Sequence[IndexType], count: int, *, on_disk: bool = False,
 
 class _IndexTuning:
     def __init__(
-        self, store: FeatureStore, queries: QueryVectors, out: Path, k: int, target: float, max_ms: float | None,
-        prefer: Prefer, *, on_disk: bool, overwrite: bool, reporter: Reporter,
-    ) -> None:  # fmt: skip
+        self,
+        store: FeatureStore,
+        queries: QueryVectors,
+        out: Path,
+        k: int,
+        target: float,
+        max_ms: float | None,
+        prefer: Prefer,
+        *,
+        on_disk: bool,
+        overwrite: bool,
+        reporter: Reporter,
+    ) -> None:
         self.store, self.queries, self.out, self.k, self.target = store, queries, out, k, target
         self.max_ms, self.prefer, self.reporter = max_ms, prefer, reporter
         self.tuned, self.held_out = queries.halves()
@@ -198,11 +208,20 @@ class _IndexTuning:
             self._keep(names[chosen.candidate], chosen)
         remove(self.out / "candidates")
         result = TuneResult(
-            self.out, self.k, self.target, self.max_ms, tuple(trials), chosen,
-            None if chosen is None else reached[chosen.name][0], None if chosen is None else reached[chosen.name][1],
-            naive, None if naive is None else reached[naive.name][0],
-            max(trials, key=lambda trial: trial.query_model.mean), len(self.tuned), len(self.held_out),
-        )  # fmt: skip
+            self.out,
+            self.k,
+            self.target,
+            self.max_ms,
+            tuple(trials),
+            chosen,
+            None if chosen is None else reached[chosen.name][0],
+            None if chosen is None else reached[chosen.name][1],
+            naive,
+            None if naive is None else reached[naive.name][0],
+            max(trials, key=lambda trial: trial.query_model.mean),
+            len(self.tuned),
+            len(self.held_out),
+        )
         write_json(self.out / "tune.json", result.as_dict())
         return result
 

@@ -118,9 +118,11 @@ def embed_parts(
     everyone.meet()  # nobody begins before all have seen what is done
     todo = everyone.share([number for number in range(work.parts) if number not in done])
     own = sum(len(work.positions(number)) for number in todo)
-    told, counted = (name, (len(images), len(images) - own)) if everyone.count == 1 else (
-        f"{name}, share {everyone.rank + 1} of {everyone.count}", (own, 0)
-    )  # fmt: skip
+    told, counted = (
+        (name, (len(images), len(images) - own))
+        if everyone.count == 1
+        else (f"{name}, share {everyone.rank + 1} of {everyone.count}", (own, 0))
+    )
     for number, part in _make(work, todo, told, counted, reporter):
         parts.write(number, **part)
     everyone.meet()
@@ -307,9 +309,14 @@ def embed_store_items(
         )
     chosen = images.subset([place[item] for item in store.items.ids])
     embedded = embed_images(
-        chosen, embedder, strict=True, advice="it could be read when its features were extracted",
-        name=name, workers=workers, reporter=reporter,
-    )  # fmt: skip
+        chosen,
+        embedder,
+        strict=True,
+        advice="it could be read when its features were extracted",
+        name=name,
+        workers=workers,
+        reporter=reporter,
+    )
     known = zip(store.items.ids, embedded.digests, store.items.digests, strict=True)
     changed = [item for item, now, then in known if then and now != then]
     if changed:

@@ -89,9 +89,15 @@ def _by_onnxruntime(network: nn.Module, example: Tensor) -> Forward:
     with tempfile.TemporaryDirectory() as folder, quiet_conversion("the conversion for onnxruntime"):
         file = Path(folder) / "network.onnx"
         torch.onnx.export(
-            network, (example,), file, dynamo=True, dynamic_shapes=({0: batch},), verbose=False,
-            input_names=["images"], output_names=["features"],
-        )  # fmt: skip
+            network,
+            (example,),
+            file,
+            dynamo=True,
+            dynamic_shapes=({0: batch},),
+            verbose=False,
+            input_names=["images"],
+            output_names=["features"],
+        )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         session: Any = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

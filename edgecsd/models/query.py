@@ -136,9 +136,14 @@ def create_query_model(
             f"use linear or bottleneck"
         )
     config = QueryModelConfig(
-        backbone=name, pooling=pooling, gem_p=gem_p, projection=projection, width=backbone.width,
-        preprocess=contract, space=space,
-    )  # fmt: skip
+        backbone=name,
+        pooling=pooling,
+        gem_p=gem_p,
+        projection=projection,
+        width=backbone.width,
+        preprocess=contract,
+        space=space,
+    )
     model = QueryModel(backbone.network, config, learn_power=learn_power).eval()
     if model.bottleneck is not None:
         _start_bottleneck(model.bottleneck)

@@ -35,17 +35,31 @@ class Attempts:
     """
 
     def __init__(
-        self, run: Path, target: Target, judge: HeldOut, log: ExportTrialLog, folder: Path, *, timed: bool,
-        reporter: Reporter, calibration: ImageSet, calibration_count: int, seed: int, licence: str | None,
-    ) -> None:  # fmt: skip
+        self,
+        run: Path,
+        target: Target,
+        judge: HeldOut,
+        log: ExportTrialLog,
+        folder: Path,
+        *,
+        timed: bool,
+        reporter: Reporter,
+        calibration: ImageSet,
+        calibration_count: int,
+        seed: int,
+        licence: str | None,
+    ) -> None:
         self.run, self.target, self.judge, self.folder = run, target, judge, folder
         self.log, self.reporter = log, reporter
         self.tried: list[ExportTrial] = []
         self._timed = timed
         self._options: dict[str, Any] = {
-            "calibration": calibration, "calibration_count": calibration_count, "seed": seed, "licence": licence,
+            "calibration": calibration,
+            "calibration_count": calibration_count,
+            "seed": seed,
+            "licence": licence,
             "reporter": reporter,
-        }  # fmt: skip
+        }
 
     def attempt(self, precision: Precision, how: EightBit = STANDARD, tuned: str = "") -> ExportTrial | None:
         """The trial, from the log where it was made before; None for a precision that the target lacks or refuses."""

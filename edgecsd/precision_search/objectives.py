@@ -56,8 +56,10 @@ class Objectives:
         if self.max_bytes is not None and self.max_size_share is not None:
             raise BadInputError("--max-size: either a size or a share of the fp32 file's")
         for option, limit in (
-            ("--max-size", self.max_bytes), ("--max-size", self.max_size_share), ("--max-cpu-ratio", self.max_cpu_ratio)
-        ):  # fmt: skip
+            ("--max-size", self.max_bytes),
+            ("--max-size", self.max_size_share),
+            ("--max-cpu-ratio", self.max_cpu_ratio),
+        ):
             if limit is not None and not limit > 0:
                 raise BadInputError(f"{option} {limit:g}: above 0")
 

@@ -32,10 +32,13 @@ class SearchedPrecisions:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
-            **self.objectives.as_dict(), "held_out": self.held_out, "torch_overlap": self.torch_overlap,
+            **self.objectives.as_dict(),
+            "held_out": self.held_out,
+            "torch_overlap": self.torch_overlap,
             "trials": [{**trial.as_dict(), "lacks": list(self.objectives.lacks(trial))} for trial in self.trials],
-            "layers": [layer.as_dict() for layer in self.layers], "folder": str(self.folder),
-        }  # fmt: skip
+            "layers": [layer.as_dict() for layer in self.layers],
+            "folder": str(self.folder),
+        }
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,12 @@ class SearchResult(SearchedPrecisions):
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
-            **super().as_dict(), "chosen": self.chosen.as_dict(), "again": self.again, "sure": self.sure,
+            **super().as_dict(),
+            "chosen": self.chosen.as_dict(),
+            "again": self.again,
+            "sure": self.sure,
             "needed": self.chosen.needed(self.objectives.max_loss),
-        }  # fmt: skip
+        }
 
 
 class NothingFitsError(GateFailedError):
@@ -100,10 +106,15 @@ def recipe_of(target: Target, chosen: ExportTrial, found: SearchedFrom) -> Recip
     """The trial's precision, how its 8 bit is made, and of what."""
     how = chosen.how
     return Recipe(
-        target=target, precision=chosen.precision, percentile=how.percentile, bias_correction=how.bias_correction,
-        float_convolutions=tuple(sorted(how.float_convolutions)), equalisation=how.equalisation,
-        float_weights=how.float_weights, found=found,
-    )  # fmt: skip
+        target=target,
+        precision=chosen.precision,
+        percentile=how.percentile,
+        bias_correction=how.bias_correction,
+        float_convolutions=tuple(sorted(how.float_convolutions)),
+        equalisation=how.equalisation,
+        float_weights=how.float_weights,
+        found=found,
+    )
 
 
 @dataclass(frozen=True)

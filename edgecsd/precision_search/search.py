@@ -114,14 +114,25 @@ def search_precision(
         if judge.torch_overlap == 0:
             raise BadInputError(f"{run}: the torch model itself finds nothing in {gallery}: there is nothing to lose")
         settings = {
-            "weights": model.config.weights_digest, "calibration": digest,
-            "held_out": digest_of([rows.tolist(), pixels_digest(asked)]), "gallery": store.digest,
+            "weights": model.config.weights_digest,
+            "calibration": digest,
+            "held_out": digest_of([rows.tolist(), pixels_digest(asked)]),
+            "gallery": store.digest,
             "versions": target_module(kind).versions(),
-        }  # fmt: skip
+        }
         attempts = Attempts(
-            run, kind, judge, ExportTrialLog(folder / TRIALS, settings), folder, timed=limits.max_cpu_ratio is not None,
-            reporter=reporter, calibration=photos, calibration_count=calibration_count, seed=seed, licence=licence,
-        )  # fmt: skip
+            run,
+            kind,
+            judge,
+            ExportTrialLog(folder / TRIALS, settings),
+            folder,
+            timed=limits.max_cpu_ratio is not None,
+            reporter=reporter,
+            calibration=photos,
+            calibration_count=calibration_count,
+            seed=seed,
+            licence=licence,
+        )
         work = _Search(attempts, model, ranges, limits)
         work.layer_settings = {"schema_version": SCHEMA_VERSION, "settings": settings}
         if tune_steps:
@@ -143,11 +154,15 @@ def search_precision(
         result = attempts.deliver(chosen, out, overwrite=overwrite)
         attempts.discard()
         found = SearchedFrom(
-            run=str(attempts.run_of(chosen.tuned)), weights_digest=result.metadata.weights_digest,
-            calibration=str(photos.root if isinstance(calibration, ImageSet) else calibration), split=split,
-            calibration_count=calibration_count, seed=seed, calibration_digest=result.metadata.calibration_digest,
+            run=str(attempts.run_of(chosen.tuned)),
+            weights_digest=result.metadata.weights_digest,
+            calibration=str(photos.root if isinstance(calibration, ImageSet) else calibration),
+            split=split,
+            calibration_count=calibration_count,
+            seed=seed,
+            calibration_digest=result.metadata.calibration_digest,
             licence=licence,
-        )  # fmt: skip
+        )
         recipe = recipe_of(kind, chosen, found)
         write_recipe(folder / RECIPE, recipe)
         return SearchResult(*tried, replace(chosen, file=str(result.path)), result, recipe)
@@ -280,9 +295,7 @@ class _Search:
         folder = attempts.folder / name
         self.require_free(name)
         if (Precision.W8A8, before.how, name) not in attempts.log.known or not folder.is_dir():
-            tune(
-                attempts.run, folder, asked, judge.gallery, judge.names, before.how, self._ranges, attempts.reporter
-            )  # fmt: skip
+            tune(attempts.run, folder, asked, judge.gallery, judge.names, before.how, self._ranges, attempts.reporter)
         after = attempts.attempt(Precision.W8A8, before.how, name)
         if after is None:
             return before

@@ -37,9 +37,14 @@ class LayerCost:
 
 
 def layer_costs(
-    deploy: DeployModel, calibration: NDArray[np.uint8], held_out: HeldOut, percentile: float, reporter: Reporter,
-    log: Path, header: dict[str, Any],
-) -> list[LayerCost]:  # fmt: skip
+    deploy: DeployModel,
+    calibration: NDArray[np.uint8],
+    held_out: HeldOut,
+    percentile: float,
+    reporter: Reporter,
+    log: Path,
+    header: dict[str, Any],
+) -> list[LayerCost]:
     """The cost of each convolution, a bottleneck's behind the backbone included, in the order of execution.
 
     The gates of squeeze-and-excite, which see a single pixel, stay float in every w8a8 file: they are left out.
@@ -61,9 +66,12 @@ def layer_costs(
             if place not in known:
                 vectors = _with_one_rounded(deploy, layer, ranges[layer], held_out.pixels)
                 known[place] = LayerCost(
-                    place, names[layer], layer.weight.numel(), float(held_out.lost(vectors).mean()),
+                    place,
+                    names[layer],
+                    layer.weight.numel(),
+                    float(held_out.lost(vectors).mean()),
                     held_out.cosine(vectors),
-                )  # fmt: skip
+                )
                 kept.add(known[place].as_dict())
             costs.append(known[place])
     return costs

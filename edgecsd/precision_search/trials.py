@@ -82,14 +82,23 @@ class ExportTrial:
 
 def measure(
     held_out: HeldOut, vectors: Floats, precision: Precision, how: EightBit, size: int, file: str, tuned: str = ""
-) -> ExportTrial:  # fmt: skip
+) -> ExportTrial:
     """The trial of a recipe whose file gave these embeddings (n, D) for the held-out photos."""
     values = held_out.lost(vectors)
     interval = bootstrap_intervals({"": values})[""]
     return ExportTrial(
-        precision, how, size, interval.mean, interval.low, interval.high, held_out.cosine(vectors), file,
-        float(np.std(values, ddof=1)), tuned, losses=tuple(values.tolist()),
-    )  # fmt: skip
+        precision,
+        how,
+        size,
+        interval.mean,
+        interval.low,
+        interval.high,
+        held_out.cosine(vectors),
+        file,
+        float(np.std(values, ddof=1)),
+        tuned,
+        losses=tuple(values.tolist()),
+    )
 
 
 class ExportTrialLog:

@@ -55,9 +55,15 @@ class Tune:
 
 
 def tune(
-    run: Path, folder: Path, asked: Tune, gallery: FeatureStore, held_out: frozenset[str], how: EightBit,
-    calibration: NDArray[np.uint8], reporter: Reporter,
-) -> Path:  # fmt: skip
+    run: Path,
+    folder: Path,
+    asked: Tune,
+    gallery: FeatureStore,
+    held_out: frozenset[str],
+    how: EightBit,
+    calibration: NDArray[np.uint8],
+    reporter: Reporter,
+) -> Path:
     """Distil the run's query model on, with the layers of `how` rounded to 8 bit; the folder of the tuned model.
 
     held_out     ids of photos in `gallery` that must not be trained on, nor copies of theirs
@@ -73,11 +79,16 @@ def tune(
         equalise(equal, calibration)
         model.load_state_dict(equal.query_model.state_dict())
     made_of = {
-        "kind": "edgecsd tuned run", "weights": model.config.weights_digest, "how": [how.percentile, how.changes],
-        "config": config.model_dump(mode="json"), "steps": asked.steps,
-        "images": digest_of([list(data.images.ids), list(data.digests)]), "features": data.store.digest,
-        "gallery": gallery.digest, "calibration": pixels_digest(calibration),
-    }  # fmt: skip
+        "kind": "edgecsd tuned run",
+        "weights": model.config.weights_digest,
+        "how": [how.percentile, how.changes],
+        "config": config.model_dump(mode="json"),
+        "steps": asked.steps,
+        "images": digest_of([list(data.images.ids), list(data.digests)]),
+        "features": data.store.digest,
+        "gallery": gallery.digest,
+        "calibration": pixels_digest(calibration),
+    }
     if (folder / SETTINGS).is_file() and read_json(folder / SETTINGS) != made_of:
         remove(folder)
     if (folder / "query_model.json").is_file():
@@ -99,9 +110,14 @@ class _RoundedTraining(NetworkTraining):
     """The distillation's own training of the whole network, in rounds of `ROUND` steps, of rounded layers."""
 
     def __init__(
-        self, model: QueryModel, data: TrainingSet, objective: Objective, folder: Path, rounded: RoundedLayers,
+        self,
+        model: QueryModel,
+        data: TrainingSet,
+        objective: Objective,
+        folder: Path,
+        rounded: RoundedLayers,
         steps: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._rounded = rounded
         super().__init__(model, data, objective, folder, workers=2)
         self.steps_per_epoch, rounds = rounds_of(steps, self.steps_per_epoch)
@@ -134,11 +150,15 @@ def _settings(run: Path, steps: int) -> DistillConfig:
         raise BadInputError(f"--tune goes on with a distillation, and {run}/run.json, which tells its loss, is missing")
     config = DistillConfig.model_validate(read_json(run / "run.json")["config"])
     changes: dict[str, Any] = {
-        "backbone_lr": RATE * config.backbone_lr, "projection_lr": RATE * config.projection_lr, "freeze_norm": True,
-        "ema": 0.0, "precision": TrainPrecision.FP32, "learn_gem_p": False,
+        "backbone_lr": RATE * config.backbone_lr,
+        "projection_lr": RATE * config.projection_lr,
+        "freeze_norm": True,
+        "ema": 0.0,
+        "precision": TrainPrecision.FP32,
+        "learn_gem_p": False,
         "interpolate": False,  # what was tuned is kept whole or not at all
         "anchor_views": config.anchor_views and None,  # how many views there are is another store's matter now
-    }  # fmt: skip
+    }
     return config.model_copy(update=changes)
 
 
@@ -154,7 +174,12 @@ def _training_set(asked: Tune, gallery: FeatureStore, held_out: frozenset[str], 
         if item not in held_out and not copy:
             left.append(position)
     return make_training_set(
-        asked.images.subset(left), gallery, asked.features, share=config.held_out, limit=config.held_out_limit,
-        overlap_k=config.overlap_k, by=config.held_out_by,
+        asked.images.subset(left),
+        gallery,
+        asked.features,
+        share=config.held_out,
+        limit=config.held_out_limit,
+        overlap_k=config.overlap_k,
+        by=config.held_out_by,
         views=views if config.views is None else min(config.views, views),
-    )  # fmt: skip
+    )

@@ -23,10 +23,20 @@ from edgecsd.quantisation.bias_correction import hooked
 BALANCE = 0.5  # 1: only the value's channels are made alike; 0: only the columns of the weights that read them
 NARROWEST = 1e-3  # of the widest channel: what is narrower is taken for that wide
 # What a factor passes through, by the names of torch's operators: scaled channels give scaled channels.
-PASSES = frozenset({
-    "add.Tensor", "add_.Tensor", "relu.default", "relu_.default", "max_pool2d.default", "avg_pool2d.default",
-    "dropout.default", "clone.default", "contiguous.default", "alias.default",
-})  # fmt: skip
+PASSES = frozenset(
+    {
+        "add.Tensor",
+        "add_.Tensor",
+        "relu.default",
+        "relu_.default",
+        "max_pool2d.default",
+        "avg_pool2d.default",
+        "dropout.default",
+        "clone.default",
+        "contiguous.default",
+        "alias.default",
+    }
+)
 
 
 @dataclass

@@ -63,9 +63,14 @@ def pareto_figure(points: Sequence[tuple[str, str, float, float]], found: str) -
         axes.set_ylim(low, high)
         for place, level in enumerate(_levels([(point[2], (point[3] - low) / (high - low)) for point in points])):
             axes.annotate(
-                str(place + 1), points[place][2:], (0, -11 - 9 * level), textcoords="offset points", fontsize=7,
-                color=INK, ha="center",
-            )  # fmt: skip
+                str(place + 1),
+                points[place][2:],
+                (0, -11 - 9 * level),
+                textcoords="offset points",
+                fontsize=7,
+                color=INK,
+                ha="center",
+            )
         names = "\n".join(f"{place + 1}  {name}" for place, (name, *_) in enumerate(points))
         axes.annotate(names, (1.03, 1), xycoords="axes fraction", va="top", fontsize=7, color=INK)
         axes.set_xlabel("milliseconds an inference, median")
@@ -80,9 +85,10 @@ def _levels(points: Sequence[tuple[float, float]]) -> list[int]:
     taken: list[tuple[float, float, int]] = []
     for milliseconds, height in points:
         near = {
-            level for time, other, level in taken
+            level
+            for time, other, level in taken
             if np.log(milliseconds / time) < NUMBER_WIDTH * width and abs(height - other) < NUMBER_HEIGHT
-        }  # fmt: skip
+        }
         taken.append((milliseconds, height, next(level for level in range(len(points)) if level not in near)))
     return [level for _, _, level in taken]
 

@@ -30,9 +30,12 @@ class Point:
 
 
 def pareto_figure(
-    points: Sequence[Point], chosen: str | None, most_lost: float, most_megabytes: float | None = None,
+    points: Sequence[Point],
+    chosen: str | None,
+    most_lost: float,
+    most_megabytes: float | None = None,
     most_cpu: float | None = None,
-) -> Figure:  # fmt: skip
+) -> Figure:
     """Size against loss and, where it was measured, CPU time against loss, with the limits."""
     timed = any(point.cpu_ratio is not None for point in points)
     with look():
@@ -50,9 +53,13 @@ def pareto_figure(
 
 
 def _panel(
-    axes: Axes, points: Sequence[Point], places: Sequence[float], chosen: str | None, most_lost: float,
+    axes: Axes,
+    points: Sequence[Point],
+    places: Sequence[float],
+    chosen: str | None,
+    most_lost: float,
     most: float | None,
-) -> None:  # fmt: skip
+) -> None:
     """The trials at `places` along x, and both limits."""
     for number, precision in enumerate(dict.fromkeys(point.precision for point in points)):
         mine = [(x, point) for x, point in zip(places, points, strict=True) if point.precision == precision]
@@ -67,10 +74,15 @@ def _panel(
         if point.name == chosen:
             left = x > 0.7 * max(places)  # of the point, where there is no room on its right
             axes.annotate(
-                "chosen", (x, 100 * point.loss), (-8 if left else 8, 8), textcoords="offset points", fontsize=8,
-                color=INK, ha="right" if left else "left",
+                "chosen",
+                (x, 100 * point.loss),
+                (-8 if left else 8, 8),
+                textcoords="offset points",
+                fontsize=8,
+                color=INK,
+                ha="right" if left else "left",
                 arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.7},
-            )  # fmt: skip
+            )
     axes.set_xlim(left=0)
 
 
@@ -104,15 +116,25 @@ def tuning_figure(points: Sequence[Candidate], target: float, chosen: Candidate 
             times = [point[1] for point in own]
             axes.plot(times, [point[2] for point in own], marker=marker, color=colour, label=name)
             axes.plot(
-                times, [point[3] for point in own], marker=marker, color=colour, linestyle=(0, (1, 2)), alpha=0.6,
+                times,
+                [point[3] for point in own],
+                marker=marker,
+                color=colour,
+                linestyle=(0, (1, 2)),
+                alpha=0.6,
                 markerfacecolor="none",
-            )  # fmt: skip
+            )
         axes.axhline(target, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.1)
         if chosen is not None:
             axes.annotate(
-                "chosen", (chosen[1], chosen[2]), (10, -16), textcoords="offset points", fontsize=8, color=INK,
+                "chosen",
+                (chosen[1], chosen[2]),
+                (10, -16),
+                textcoords="offset points",
+                fontsize=8,
+                color=INK,
                 arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.7},
-            )  # fmt: skip
+            )
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -35,10 +35,27 @@ from edgecsd.serve.reports import PhoneReport, describe
 from edgecsd.serve.wire import Codebook
 
 LONG_LIVED = ("/runtime/", "/model/")  # their names or the page's version change with their contents
-ROUTES = frozenset({
-    "/", "/search", "/photos", "/golden", "/bench", "/about", "/health", "/ready", "/metrics", "/openapi.json",
-    "/docs", "/static", "/runtime", "/model", "/runner", "/service-worker.js", "/app.webmanifest",
-})  # fmt: skip
+ROUTES = frozenset(
+    {
+        "/",
+        "/search",
+        "/photos",
+        "/golden",
+        "/bench",
+        "/about",
+        "/health",
+        "/ready",
+        "/metrics",
+        "/openapi.json",
+        "/docs",
+        "/static",
+        "/runtime",
+        "/model",
+        "/runner",
+        "/service-worker.js",
+        "/app.webmanifest",
+    }
+)
 
 
 @dataclass

@@ -39,9 +39,14 @@ class Batcher:
     """
 
     def __init__(
-        self, find: Search, *, waiting: int = 1024, max_batch: int = MAX_BATCH, max_wait: float = MAX_WAIT,
+        self,
+        find: Search,
+        *,
+        waiting: int = 1024,
+        max_batch: int = MAX_BATCH,
+        max_wait: float = MAX_WAIT,
         observe: Callable[[int], None] = lambda vectors: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._find, self._limit, self._observe = find, waiting, observe
         self._max_batch, self._max_wait = max_batch, max_wait
         self._jobs: deque[_Job] = deque()

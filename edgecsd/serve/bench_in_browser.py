@@ -156,9 +156,7 @@ def bench_in_browser(
     for file in files:
         with served_page(file, images, out, reporter, neighbours) as page:
             for count in threads:
-                wanted = {
-                    "backend": "wasm", "threads": count, "runs": chosen.min_runs, "seconds": chosen.min_seconds,
-                }  # fmt: skip
+                wanted = {"backend": "wasm", "threads": count, "runs": chosen.min_runs, "seconds": chosen.min_seconds}
                 try:
                     with Chromium() as browser:
                         browser.open(page.url())

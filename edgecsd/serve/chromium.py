@@ -19,9 +19,16 @@ from edgecsd.errors import MissingBackendError
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
-    "--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--mute-audio", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe",
-)  # fmt: skip
+    "--headless=new",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--mute-audio",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--remote-debugging-pipe",
+)
 START_SECONDS = 60.0
 # The browser reads commands from descriptor 3 and writes to 4, each message ended by a zero byte.
 START = """
@@ -50,9 +57,13 @@ class Chromium:
         command = [program, *FLAGS, *sandbox, f"--user-data-dir={self._profile.name}", "about:blank"]
         start = [sys.executable, "-c", START, str(reads), str(writes), *command]
         self._process = subprocess.Popen(
-            start, pass_fds=(reads, writes), start_new_session=True, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            start,
+            pass_fds=(reads, writes),
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         os.close(reads)
         os.close(writes)
         self._buffer, self._sent, self._session = b"", 0, ""

@@ -74,10 +74,12 @@ def photos_of_pack(folder: Path, model: Path) -> GoldenPhotos:
         raise BadInputError(f"{folder}: has no photo that a browser can show ({', '.join(sorted(BROWSER_SUFFIXES))})")
     files = tuple(MemoryFile((folder / each.photo).read_bytes(), media_type_of(each.photo.lower())) for each in items)
     return GoldenPhotos(
-        kind="photos", files=files, embeddings=np.stack([read_embedding(folder, pack, item) for item in items]),
+        kind="photos",
+        files=files,
+        embeddings=np.stack([read_embedding(folder, pack, item) for item in items]),
         digest=hashlib.sha256("".join(file.sha256 for file in files).encode()).hexdigest(),
         reference=f"golden pack {folder.name}",
-    )  # fmt: skip
+    )
 
 
 def _chosen(images: ImageSet, positions: list[int]) -> list[MemoryFile]:

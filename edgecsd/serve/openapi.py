@@ -46,7 +46,8 @@ def description(index: GalleryIndex, limits: Limits, codes: Sequence[Code], *, p
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "edgecsd gallery search", "version": __version__,
+            "title": "edgecsd gallery search",
+            "version": __version__,
             "description": f"{len(index.ids)} items, embedding space {index.space.fingerprint}.",
         },
         "paths": paths,
@@ -55,14 +56,17 @@ def description(index: GalleryIndex, limits: Limits, codes: Sequence[Code], *, p
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": {"Refusal": _refusal()},
         },
-    }  # fmt: skip
+    }
 
 
 def _search(index: GalleryIndex, limits: Limits, codes: Sequence[Code]) -> dict[str, Any]:
     vector = {
-        "type": "array", "items": {"type": "number"}, "minItems": index.space.dim, "maxItems": index.space.dim,
+        "type": "array",
+        "items": {"type": "number"},
+        "minItems": index.space.dim,
+        "maxItems": index.space.dim,
         "description": "Of length 1, as the model file gives it.",
-    }  # fmt: skip
+    }
     k = {"type": "integer", "minimum": 1, "maximum": limits.k, "default": K}
     body = {
         "type": "object",
@@ -92,7 +96,10 @@ def _search(index: GalleryIndex, limits: Limits, codes: Sequence[Code]) -> dict[
         "summary": "The gallery's best items for one embedding or several.",
         "parameters": [
             {
-                "name": HEADER, "in": "header", "required": True, "schema": {"const": index.space.fingerprint},
+                "name": HEADER,
+                "in": "header",
+                "required": True,
+                "schema": {"const": index.space.fingerprint},
                 "description": "Fingerprint of the embedding space, from the model file's metadata.",
             },
             {"name": "k", "in": "query", "schema": k, "description": "Of raw bodies; JSON has it inside."},
@@ -102,7 +109,7 @@ def _search(index: GalleryIndex, limits: Limits, codes: Sequence[Code]) -> dict[
             "200": {"description": "One list a query, best first.", "content": {JSON: {"schema": answer}}},
             **_refusals(["400", "401", "408", "409", "413", "415", "422", "429", "503"]),
         },
-    }  # fmt: skip
+    }
 
 
 def _bench() -> dict[str, Any]:

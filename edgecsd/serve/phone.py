@@ -47,9 +47,16 @@ class PhonePage:
 
 
 def make_phone_page(
-    model: Path, metadata: ArtifactMetadata, index: GalleryIndex, runtime: Mapping[str, Path], images: ImageSet | None,
-    out: Path | None, pack: Path | None = None, *, neighbours: NeighbourIndex | None = None,
-) -> PhonePage:  # fmt: skip
+    model: Path,
+    metadata: ArtifactMetadata,
+    index: GalleryIndex,
+    runtime: Mapping[str, Path],
+    images: ImageSet | None,
+    out: Path | None,
+    pack: Path | None = None,
+    *,
+    neighbours: NeighbourIndex | None = None,
+) -> PhonePage:
     """The page for an artifact; `images` are the gallery's photos, `out` takes the rows of its benchmarks.
 
     pack        a golden pack of this artifact, whose photos are measured with; else the gallery's or made-up ones
@@ -72,17 +79,24 @@ def make_phone_page(
     offline = sorted(path for path in files if path not in ("/runner", "/docs") and not WEBGPU.search(path))
     version = hashlib.sha256("".join(f"{path}{files[path].sha256}" for path in sorted(files)).encode()).hexdigest()
     about = {
-        "version": version[:16], "runtime": runtime_name(metadata.target),
+        "version": version[:16],
+        "runtime": runtime_name(metadata.target),
         "model": {
-            "name": model.name, "path": model_path, "bytes": reports.size, "sha256": reports.sha256,
-            "target": metadata.target, "precision": metadata.precision, "dim": metadata.dim,
-            "fingerprint": metadata.fingerprint, "contract": metadata.preprocess.model_dump(mode="json"),
+            "name": model.name,
+            "path": model_path,
+            "bytes": reports.size,
+            "sha256": reports.sha256,
+            "target": metadata.target,
+            "precision": metadata.precision,
+            "dim": metadata.dim,
+            "fingerprint": metadata.fingerprint,
+            "contract": metadata.preprocess.model_dump(mode="json"),
             "session_options": session_options(metadata, here=False),
         },
         "gallery": {"name": index.path.name, "count": len(index.ids), "photos": len(thumbnails) if thumbnails else 0},
         "golden": [f"/golden/{number}" for number in range(len(golden.files))],
         "offline": offline,
-    }  # fmt: skip
+    }
     return PhonePage(files, about, golden, thumbnails, reports)
 
 

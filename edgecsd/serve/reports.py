@@ -28,7 +28,7 @@ from edgecsd.bench.schema import (
     Parity,
     Repeat,
     Status,
-)  # fmt: skip
+)
 from edgecsd.files.whole import sha256_file, size_bytes
 from edgecsd.serve.golden_photos import GoldenPhotos
 from edgecsd.targets.metadata import ArtifactMetadata
@@ -73,9 +73,13 @@ class ReportBook:
     """
 
     def __init__(
-        self, model: Path, metadata: ArtifactMetadata, golden: GoldenPhotos, out: Path | None,
+        self,
+        model: Path,
+        metadata: ArtifactMetadata,
+        golden: GoldenPhotos,
+        out: Path | None,
         neighbours: NeighbourIndex | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._model, self._metadata, self._golden, self._neighbours = model, metadata, golden, neighbours
         self.sha256, self.size = sha256_file(model), size_bytes(model)
         self.rows: list[BenchRow] = []
@@ -95,17 +99,32 @@ class ReportBook:
         if figures is not None and self._neighbours is not None:
             neighbours = self._neighbours.compare(_vectors(report), self._golden.embeddings)
         return BenchRow(
-            tool=PAGE, backend=report.backend, file=self._model.name, sha256=self.sha256, size_bytes=self.size,
-            target=self._metadata.target, precision=self._metadata.precision,
-            status=Status.FAILED if problem else Status.OK, reason=problem,
-            provenance=f"{PROVENANCES['measured']}{report.user_agent}", label=LABEL,
-            protocol=_protocol(len(report.wall_ms), sum(report.wall_ms) / 1000), threads=report.threads,
-            input=self._golden.kind, input_count=len(self._golden.files), input_digest=self._golden.digest,
-            decode=_decode(report), figures=figures, repeats=_repeats(report, figures),
-            reference=self._golden.reference, parity=parity, neighbours=neighbours,
-            index=self._neighbours.name if self._neighbours else "", environment=_environment(report),
+            tool=PAGE,
+            backend=report.backend,
+            file=self._model.name,
+            sha256=self.sha256,
+            size_bytes=self.size,
+            target=self._metadata.target,
+            precision=self._metadata.precision,
+            status=Status.FAILED if problem else Status.OK,
+            reason=problem,
+            provenance=f"{PROVENANCES['measured']}{report.user_agent}",
+            label=LABEL,
+            protocol=_protocol(len(report.wall_ms), sum(report.wall_ms) / 1000),
+            threads=report.threads,
+            input=self._golden.kind,
+            input_count=len(self._golden.files),
+            input_digest=self._golden.digest,
+            decode=_decode(report),
+            figures=figures,
+            repeats=_repeats(report, figures),
+            reference=self._golden.reference,
+            parity=parity,
+            neighbours=neighbours,
+            index=self._neighbours.name if self._neighbours else "",
+            environment=_environment(report),
             measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        )  # fmt: skip
+        )
 
     def _parity(self, report: PhoneReport) -> tuple[Parity | None, str]:
         """The parity, and why the row failed or ""."""
@@ -144,11 +163,20 @@ def _figures(report: PhoneReport) -> LatencyFigures:
     times = np.array(report.wall_ms)
     p50, p90, p95, p99 = (float(value) for value in np.percentile(times, [50, 90, 95, 99]))
     return LatencyFigures(
-        import_ms=report.import_ms, load_ms=report.load_ms, first_ms=report.first_ms, cold_ms=report.cold_ms,
-        cold_from=COLD_FROM, runs=len(times), seconds=float(times.sum()) / 1000, p50_ms=p50, p90_ms=p90, p95_ms=p95,
+        import_ms=report.import_ms,
+        load_ms=report.load_ms,
+        first_ms=report.first_ms,
+        cold_ms=report.cold_ms,
+        cold_from=COLD_FROM,
+        runs=len(times),
+        seconds=float(times.sum()) / 1000,
+        p50_ms=p50,
+        p90_ms=p90,
+        p95_ms=p95,
         p99_ms=p99 if len(times) >= 1000 else None,
-        min_ms=float(times.min()), mean_ms=float(times.mean()),
-    )  # fmt: skip
+        min_ms=float(times.min()),
+        mean_ms=float(times.mean()),
+    )
 
 
 def _repeats(report: PhoneReport, figures: LatencyFigures | None) -> tuple[Repeat, ...]:
@@ -157,10 +185,13 @@ def _repeats(report: PhoneReport, figures: LatencyFigures | None) -> tuple[Repea
     series = tuple(round(ms * 1e6) for ms in report.wall_ms)
     return (
         Repeat(
-            runtime=report.runtime, warmup_runs=report.warmup_runs, warmup_settled=report.warmup_settled,
-            figures=figures, wall_ns=series,
+            runtime=report.runtime,
+            warmup_runs=report.warmup_runs,
+            warmup_settled=report.warmup_settled,
+            figures=figures,
+            wall_ns=series,
         ),
-    )  # fmt: skip
+    )
 
 
 def _decode(report: PhoneReport) -> DecodeFigures | None:
@@ -181,8 +212,14 @@ def _protocol(runs: int, seconds: float) -> BenchProtocol:
 
 def _environment(report: PhoneReport) -> dict[str, str]:
     known = {
-        "runtime": report.runtime, "user agent": report.user_agent, "edgecsd": __version__,
-        "cores": report.cores, "memory_gb": report.memory_gb, "isolated": report.isolated, "secure": report.secure,
-        "clock_us": report.clock_us, "gpu": report.gpu or None,
-    }  # fmt: skip
+        "runtime": report.runtime,
+        "user agent": report.user_agent,
+        "edgecsd": __version__,
+        "cores": report.cores,
+        "memory_gb": report.memory_gb,
+        "isolated": report.isolated,
+        "secure": report.secure,
+        "clock_us": report.clock_us,
+        "gpu": report.gpu or None,
+    }
     return {name: str(value) for name, value in known.items() if value is not None}

@@ -112,11 +112,20 @@ def serve(
 def make_server(application: ASGIApp, certificate: Certificate | None = None) -> uvicorn.Server:
     """A uvicorn server that leaves signals to its caller."""
     config = uvicorn.Config(
-        application, http=TimedProtocol, ws="none", lifespan="on", log_level="warning", access_log=False,
-        server_header=False, proxy_headers=False, backlog=256, timeout_keep_alive=20,
+        application,
+        http=TimedProtocol,
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=256,
+        timeout_keep_alive=20,
         timeout_graceful_shutdown=STOP_SECONDS,
-        ssl_certfile=certificate.cert if certificate else None, ssl_keyfile=certificate.key if certificate else None,
-    )  # fmt: skip
+        ssl_certfile=certificate.cert if certificate else None,
+        ssl_keyfile=certificate.key if certificate else None,
+    )
     return _Server(config)
 
 

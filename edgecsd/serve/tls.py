@@ -47,10 +47,25 @@ def self_signed(host: str, folder: Path) -> Certificate:
     made = Certificate(folder / "cert.pem", folder / "key.pem")
     names = {_alternative(host), "DNS:localhost", "IP:127.0.0.1"}
     command = [
-        openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", str(DAYS),
-        "-subj", "/CN=edgecsd serve", "-addext", f"subjectAltName={','.join(sorted(names))}",
-        "-keyout", str(made.key), "-out", str(made.cert),
-    ]  # fmt: skip
+        openssl,
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        str(DAYS),
+        "-subj",
+        "/CN=edgecsd serve",
+        "-addext",
+        f"subjectAltName={','.join(sorted(names))}",
+        "-keyout",
+        str(made.key),
+        "-out",
+        str(made.cert),
+    ]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

@@ -47,8 +47,10 @@ class Code(StrEnum):
 
 
 NUMBERS: dict[Code, np.dtype[Any]] = {
-    Code.FLOAT32: np.dtype("<f4"), Code.FLOAT16: np.dtype("<f2"), Code.INT8: np.dtype("i1"),
-}  # fmt: skip
+    Code.FLOAT32: np.dtype("<f4"),
+    Code.FLOAT16: np.dtype("<f2"),
+    Code.INT8: np.dtype("i1"),
+}
 
 
 @dataclass(frozen=True)

@@ -78,9 +78,18 @@ def measure_codes(
 
 
 def _cost(
-    store: FeatureStore, queries: QueryVectors, k: int, name: str, code: Code, codebook: Codebook | None, plain: Rows,
-    right: Rows, uncoded: Any, *, on_wire: bool,
-) -> CodeCost:  # fmt: skip
+    store: FeatureStore,
+    queries: QueryVectors,
+    k: int,
+    name: str,
+    code: Code,
+    codebook: Codebook | None,
+    plain: Rows,
+    right: Rows,
+    uncoded: Any,
+    *,
+    on_wire: bool,
+) -> CodeCost:
     def there_and_back(vectors: Floats) -> Floats:
         return decode(encode(vectors, code, codebook), code, codebook)
 
@@ -96,9 +105,14 @@ def _cost(
     difference = paired_difference(uncoded, overlaps)
     size = codebook.bytes if codebook is not None else encode(queries.query_model[:1], code).shape[1]
     return CodeCost(
-        name, on_wire, size, min(least), float(overlap_at(found, plain, k).mean()), bootstrap_interval(overlaps),
+        name,
+        on_wire,
+        size,
+        min(least),
+        float(overlap_at(found, plain, k).mean()),
+        bootstrap_interval(overlaps),
         Interval(difference.mean, difference.low, difference.high),
-    )  # fmt: skip
+    )
 
 
 def _coded_blocks(store: FeatureStore, there_and_back: Callable[[Floats], Floats], least: list[float]) -> Blocks:

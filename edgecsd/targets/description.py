@@ -83,9 +83,16 @@ def by_count(counted: Counter[str]) -> dict[str, int]:
 
 
 BITS = {
-    "float": 32, "float32": 32, "fp32": 32, "float16": 16, "fp16": 16, "bfloat16": 16, "bf16": 16,
-    "int8": 8, "uint8": 8,
-}  # fmt: skip
+    "float": 32,
+    "float32": 32,
+    "fp32": 32,
+    "float16": 16,
+    "fp16": 16,
+    "bfloat16": 16,
+    "bf16": 16,
+    "int8": 8,
+    "uint8": 8,
+}
 _PRECISIONS = {32: Precision.FP32, 16: Precision.FP16, 8: Precision.W8A32}
 
 

@@ -101,12 +101,16 @@ def adapt(
         write_json(
             folder / MANIFEST,
             {
-                "kind": KIND, "schema_version": SCHEMA_VERSION, "run": str(run), "run_weights_digest": before,
+                "kind": KIND,
+                "schema_version": SCHEMA_VERSION,
+                "run": str(run),
+                "run_weights_digest": before,
                 "weights_digest": config.weights_digest,
-                "gallery": {"path": str(gallery), "count": store.count, "digest": store.digest}, "error": ratio,
+                "gallery": {"path": str(gallery), "count": store.count, "digest": store.digest},
+                "error": ratio,
                 "dimensions": kept,
             },
-        )  # fmt: skip
+        )
     return Adapted(out, store.count, ratio, kept, dim)
 
 

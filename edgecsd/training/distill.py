@@ -80,10 +80,15 @@ def distill(
     if settings.loss is Loss.SSP:
         require_sub_spaces(settings.sub_spaces, store.space.dim)  # now, and not once every photo has been looked at
     data = make_training_set(
-        image_set, store, FeatureStore.open(features, verify=everyone.first) if features else None,
-        share=settings.held_out, limit=settings.held_out_limit, overlap_k=settings.overlap_k,
-        by=settings.held_out_by, views=settings.views,
-    )  # fmt: skip
+        image_set,
+        store,
+        FeatureStore.open(features, verify=everyone.first) if features else None,
+        share=settings.held_out,
+        limit=settings.held_out_limit,
+        overlap_k=settings.overlap_k,
+        by=settings.held_out_by,
+        views=settings.views,
+    )
     missing = len(image_set) - len(data.images)
     if missing:
         reporter.message(f"{missing} of {len(image_set)} images have no cached features and are left out")
@@ -134,16 +139,28 @@ class _Distillation:
         self.stages: list[Stage] = []
         torch.manual_seed(config.seed)
         self.model = create_query_model(
-            config.query_model, data.store.space, weights=config.weights, pretrained=config.pretrained,
-            pooling=config.pooling, gem_p=config.gem_p, learn_power=config.learn_gem_p,
-            projection=ProjectionKind(config.projection), size=config.size, resize=config.resize,
-        )  # fmt: skip
+            config.query_model,
+            data.store.space,
+            weights=config.weights,
+            pretrained=config.pretrained,
+            pooling=config.pooling,
+            gem_p=config.gem_p,
+            learn_power=config.learn_gem_p,
+            projection=ProjectionKind(config.projection),
+            size=config.size,
+            resize=config.resize,
+        )
 
     def run(self) -> DistillResult:
         pooled = frozen_features(
-            self.model, self.data, self.cache, workers=self.workers, part_items=PART_ITEMS,
-            everyone=self.everyone, reporter=self.reporter,
-        )  # fmt: skip
+            self.model,
+            self.data,
+            self.cache,
+            workers=self.workers,
+            part_items=PART_ITEMS,
+            everyone=self.everyone,
+            reporter=self.reporter,
+        )
         head = HeadStage(self.model, self.data, self.config, pooled, self.out, self.everyone, self.reporter)
         if self.config.starts_closed:
             start = head.begin_closed()
@@ -170,9 +187,10 @@ class _Distillation:
             self._stage("network", training.embed_held_out())
         self._tell_if_in_vain()
         result = {
-            "overlap_k": self.config.overlap_k, "stages": [vars(stage) for stage in self.stages],
+            "overlap_k": self.config.overlap_k,
+            "stages": [vars(stage) for stage in self.stages],
             "refit": head.refit(self._objective, before) if head.worth_refitting() else None,
-        }  # fmt: skip
+        }
         if self.everyone.first:
             write_json(self.out / "result.json", result)
             save_query_model(self.model, self.out)

@@ -89,10 +89,18 @@ def frozen_features(
             parts = Parts(file, {**settings, "part_items": part_items})
         embedder = _FrozenEmbedder(model, shape, len(data.images) * (1 + views.count), reporter)
         embed_parts(
-            data.images, embedder, parts, recipe=views, part_items=part_items,
-            workers=workers, strict=True, advice="it could be read when its features were extracted",
-            name="pooled features", everyone=everyone, reporter=reporter,
-        )  # fmt: skip
+            data.images,
+            embedder,
+            parts,
+            recipe=views,
+            part_items=part_items,
+            workers=workers,
+            strict=True,
+            advice="it could be read when its features were extracted",
+            name="pooled features",
+            everyone=everyone,
+            reporter=reporter,
+        )
         if everyone.first:
             _keep(file, parts, math.ceil(len(data.images) / part_items), data)
         everyone.meet()

@@ -52,9 +52,15 @@ class HeadStage:
     """
 
     def __init__(
-        self, model: QueryModel, data: TrainingSet, config: DistillConfig, pooled: Array, out: Path, everyone: Ranks,
+        self,
+        model: QueryModel,
+        data: TrainingSet,
+        config: DistillConfig,
+        pooled: Array,
+        out: Path,
+        everyone: Ranks,
         reporter: Reporter,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """pooled: (all images, 1 + V, ...) cached features; of `model` as it is, its head untrained."""
         self.model, self.data, self.config, self.pooled = model, data, config, pooled
         self.out, self.everyone, self.reporter = out, everyone, reporter

@@ -270,9 +270,13 @@ class NetworkTraining:
             return
         assert self.selection.best is not None  # there is a validation before the first step
         state = {
-            "step": self.step, "model": self.model.state_dict(), "optimizer": self._optimizer.state_dict(),
-            "kept": self.kept, "best": torch.from_numpy(self.selection.best), "torch_rng": torch.get_rng_state(),
-        }  # fmt: skip
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "kept": self.kept,
+            "best": torch.from_numpy(self.selection.best),
+            "torch_rng": torch.get_rng_state(),
+        }
         if self.average is not None:
             state["average"] = self.average.state_dict()
         with replace_whole(self._checkpoint) as temporary:

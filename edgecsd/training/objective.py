@@ -115,8 +115,15 @@ def make_objective(
     whose = hashlib.sha256(data.train.tobytes()).hexdigest()  # runs that hold out others share the cache
     made_of = digest_of([config.anchors, k, config.mining, config.seed, features.shape, pool.views, whose])
     anchors = make_anchors(
-        FlatViews(features, np.arange(len(features))), pool.vectors, k, kind=config.anchors, seed=config.seed,
-        own_rows=pool.own_rows, out=cache / f"anchors-{made_of[:16]}", mining=config.mining, everyone=everyone,
+        FlatViews(features, np.arange(len(features))),
+        pool.vectors,
+        k,
+        kind=config.anchors,
+        seed=config.seed,
+        own_rows=pool.own_rows,
+        out=cache / f"anchors-{made_of[:16]}",
+        mining=config.mining,
+        everyone=everyone,
         reporter=reporter,
-    )  # fmt: skip
+    )
     return Objective(features, config, anchors)

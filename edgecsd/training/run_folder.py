@@ -49,7 +49,8 @@ def describe_run(config: DistillConfig, data: TrainingSet, gallery: FeatureStore
     shards = [shard for key in ("shards", "view_shards") for shard in data.store.manifest[key]]
     weights = config.weights
     return {
-        "kind": KIND, "schema_version": SCHEMA_VERSION,
+        "kind": KIND,
+        "schema_version": SCHEMA_VERSION,
         "config": config.model_dump(mode="json"),
         "weights_file": sha256_file(weights) if weights and weights.is_file() else None,
         "space": data.store.space.model_dump(mode="json"),
@@ -57,7 +58,7 @@ def describe_run(config: DistillConfig, data: TrainingSet, gallery: FeatureStore
         "gallery": {"count": gallery.count, "shards": [shard["sha256"] for shard in gallery.manifest["shards"]]},
         "features": {"count": data.store.count, "shards": [shard["sha256"] for shard in shards]},
         "versions": {"edgecsd": __version__, "torch": torch.__version__, "python": platform.python_version()},
-    }  # fmt: skip
+    }
 
 
 def check_run(out: Path, description: dict[str, Any], *, resume: bool, overwrite: bool) -> None:

@@ -31,10 +31,18 @@ def save_artifact(run: Path, model: QueryModel, out: Path) -> Path:
     target = next(t for t in Target if t.suffix == out.suffix)
     space = config.space
     metadata = ArtifactMetadata(
-        target=target, precision=Precision.FP32, recipe="float32", space=space, fingerprint=space.fingerprint,
-        dim=space.dim, metric=space.metric, preprocess=config.preprocess, backbone=config.backbone,
-        weights_digest=config.weights_digest, versions={},
-    )  # fmt: skip
+        target=target,
+        precision=Precision.FP32,
+        recipe="float32",
+        space=space,
+        fingerprint=space.fingerprint,
+        dim=space.dim,
+        metric=space.metric,
+        preprocess=config.preprocess,
+        backbone=config.backbone,
+        weights_digest=config.weights_digest,
+        versions={},
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     target_module(target).convert(DeployModel(model), out, Precision.FP32, None, metadata)
     return out

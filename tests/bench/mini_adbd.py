@@ -140,10 +140,16 @@ class Connection:
         for folder in ANDROID:
             command = command.replace(folder, str(self.root) + folder)
         process = await asyncio.create_subprocess_exec(
-            "/bin/sh", "-c", command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE, cwd=self.root, start_new_session=True,
+            "/bin/sh",
+            "-c",
+            command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=self.root,
+            start_new_session=True,
             env={**os.environ, "PATH": f"{self.programs}:/usr/bin:/bin"},
-        )  # fmt: skip
+        )
 
         async def copy(pipe: asyncio.StreamReader | None, number: int) -> None:
             assert pipe is not None

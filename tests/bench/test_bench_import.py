@@ -55,11 +55,13 @@ P99 Latency: 0.049022 s
 """
 AI_HUB = {
     "execution_summary": {
-        "estimated_inference_time": 127, "estimated_inference_peak_memory": 14_450_688, "warm_load_time": 198_597,
+        "estimated_inference_time": 127,
+        "estimated_inference_peak_memory": 14_450_688,
+        "warm_load_time": 198_597,
         "all_inference_times": [127, 129, 1087],
     },
     "execution_detail": [{"compute_unit": "NPU"}, {"compute_unit": "NPU"}, {"compute_unit": "CPU"}],
-}  # fmt: skip
+}
 
 
 def imported(tmp_path: Path, content: str | bytes, **more: object) -> LatencyFigures:
@@ -75,9 +77,16 @@ def imported(tmp_path: Path, content: str | bytes, **more: object) -> LatencyFig
 def test_the_log_of_a_new_benchmark_model(tmp_path: Path) -> None:
     figures = imported(tmp_path, NEW_LOG)
     assert figures == LatencyFigures(
-        runs=50, load_ms=5.579, first_ms=1357.602, mean_ms=1240.27, p50_ms=1239.807, p95_ms=1247.415, min_ms=1238.588,
-        max_ms=1252.566, growth_kb=int(109.832 * 1024),
-    )  # fmt: skip
+        runs=50,
+        load_ms=5.579,
+        first_ms=1357.602,
+        mean_ms=1240.27,
+        p50_ms=1239.807,
+        p95_ms=1247.415,
+        min_ms=1238.588,
+        max_ms=1252.566,
+        growth_kb=int(109.832 * 1024),
+    )
     (row,) = import_rows(tmp_path / "result", device="Pixel 8")
     assert (row.threads, row.file, row.tool) == (4, "model.tflite", "benchmark_model")
 
@@ -95,19 +104,32 @@ def test_benchmark_models_protobuf(tmp_path: Path) -> None:
     file = descriptor_pb2.FileDescriptorProto(name="result.proto", package="p", syntax="proto2")
     kinds = {"f": 2, "i64": 3, "i32": 5, "s": 9, "m": 11}
     messages = {
-        "Latency": [("avg", "f", 1), ("min", "f", 2), ("max", "f", 3), ("std", "f", 4), ("median", "f", 5),
-                    ("p5", "f", 6), ("p95", "f", 7), ("init", "f", 8), ("first", "f", 9), ("warm", "f", 10)],
+        "Latency": [
+            ("avg", "f", 1),
+            ("min", "f", 2),
+            ("max", "f", 3),
+            ("std", "f", 4),
+            ("median", "f", 5),
+            ("p5", "f", 6),
+            ("p95", "f", 7),
+            ("init", "f", 8),
+            ("first", "f", 9),
+            ("warm", "f", 10),
+        ],
         "Memory": [("init", "i64", 1), ("overall", "i64", 2), ("peak", "f", 3)],
         "Misc": [("size", "f", 1), ("runs", "i32", 2), ("warmups", "i32", 3), ("throughput", "f", 4)],
         "Result": [("name", "s", 1), ("latency", "Latency", 2), ("memory", "Memory", 3), ("misc", "Misc", 4)],
-    }  # fmt: skip
+    }
     for name, fields in messages.items():
         made = file.message_type.add(name=name)
         for field, kind, number in fields:
             made.field.add(
-                name=field, number=number, label=1, type=kinds.get(kind, 11),
+                name=field,
+                number=number,
+                label=1,
+                type=kinds.get(kind, 11),
                 type_name=f".p.{kind}" if kind in messages else None,
-            )  # fmt: skip
+            )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     result = message_factory.GetMessageClass(pool.FindMessageTypeByName("p.Result"))()
@@ -117,9 +139,8 @@ def test_benchmark_models_protobuf(tmp_path: Path) -> None:
     result.memory.overall, result.memory.peak, result.misc.runs = 3_000, 50.5, 300
     figures = imported(tmp_path, result.SerializeToString())
     assert figures == LatencyFigures(
-        runs=300, load_ms=4, mean_ms=9.5, min_ms=9.25, max_ms=12, p50_ms=9.375, p95_ms=11, peak_kb=51712,
-        growth_kb=3000,
-    )  # fmt: skip
+        runs=300, load_ms=4, mean_ms=9.5, min_ms=9.25, max_ms=12, p50_ms=9.375, p95_ms=11, peak_kb=51712, growth_kb=3000
+    )
 
 
 def test_onnxruntime_perf_test(tmp_path: Path) -> None:

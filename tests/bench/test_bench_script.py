@@ -72,8 +72,21 @@ def test_the_swift_file_reads_and_writes_the_same_names(folder: Path, coreml_fil
     swift, python = (folder / "BenchCoreML.swift").read_text(), (folder / "bench_coreml.py").read_text()
     about = json.loads((folder / "bench.json").read_text())
     assert set(re.findall(r"        let (\w+): (?:String|Int)\n", swift)) - {"text"} <= set(about)
-    for name in ("kind", "schema_version", "tool", "device", "system", "model", "sha256", "compute_units", "expected",
-                 "load_ms", "first_ms", "wall_ns", "embeddings"):  # fmt: skip
+    for name in (
+        "kind",
+        "schema_version",
+        "tool",
+        "device",
+        "system",
+        "model",
+        "sha256",
+        "compute_units",
+        "expected",
+        "load_ms",
+        "first_ms",
+        "wall_ns",
+        "embeddings",
+    ):
         assert f'"{name}"' in swift and f'"{name}"' in python
     code = re.sub(r'//.*|"(?:\\.|[^"\\])*"', "", swift)
     assert all(code.count(opening) == code.count(closing) for opening, closing in ("{}", "()", "[]"))

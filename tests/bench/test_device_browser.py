@@ -71,9 +71,10 @@ def test_what_a_browser_cannot_do(onnx_file: Path, coreml_file: Path) -> None:
     with pytest.raises(BadInputError, match="no browser runs Core ML"):
         bench_in_browser([coreml_file])
     for options, message in (
-        (["browser", "--keep"], "--keep cannot be honoured"), (["browser:1"], "has no serial number"),
+        (["browser", "--keep"], "--keep cannot be honoured"),
+        (["browser:1"], "has no serial number"),
         (["adb-browser", "--threads", "1"], "chosen on the phone's page"),
-    ):  # fmt: skip
+    ):
         told = CliRunner().invoke(app, ["bench", str(onnx_file), "--device", *options])
         assert isinstance(told.exception, BadInputError) and message in str(told.exception)
 

@@ -140,10 +140,16 @@ def test_a_device_that_cannot_be_reached(ssh: LoopbackSsh, tmp_path: Path) -> No
             pass
 
 
-@pytest.mark.parametrize(("address", "message"), [
-    ("ssh://", "is no ssh address"), ("ssh://-oProxyCommand=x", "is no ssh address"), ("ssh://h:x", "Port"),
-    ("ssh://u:secret@h", "no password"), ("telnet://h", "is not known"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("ssh://", "is no ssh address"),
+        ("ssh://-oProxyCommand=x", "is no ssh address"),
+        ("ssh://h:x", "Port"),
+        ("ssh://u:secret@h", "no password"),
+        ("telnet://h", "is not known"),
+    ],
+)
 def test_addresses_that_are_refused(address: str, message: str) -> None:
     with pytest.raises(BadInputError, match=message):  # noqa: SIM117
         with open_device(address):

@@ -60,12 +60,7 @@ def test_the_figures_of_a_row() -> None:
     [
         (Precision.FP32, 1.0, 1.0, ""),
         (Precision.FP32, 0.999, 1.0, "wrong embeddings: mean cosine 0.99975 to the torch query model"),
-        (
-            Precision.FP32,
-            1.0,
-            0.9998,
-            "lowest cosine to the host's runtime 0.999800, at least 0.9999 is expected",
-        ),
+        (Precision.FP32, 1.0, 0.9998, "lowest cosine to the host's runtime 0.999800, at least 0.9999 is expected"),
         (Precision.W8A8, 0.95, 0.99, ""),
         (Precision.W8A8, 0.95, 0.97, "lowest cosine to the host's runtime 0.970000, at least 0.98 is expected of w8a8"),
         (Precision.W8A8, 0.5, 1.0, "wrong embeddings"),
@@ -115,8 +110,12 @@ def test_rows_that_were_not_asked_for_stay() -> None:
     new = [row("a", "tflite", "fp32", "host"), row("a", "tflite", "fp32", "old"), row("a", "tflite", "fp32", "arm")]
     found = [" ".join(each[name] for name in NAMES) for each in joined(earlier, new)]
     assert found == [
-        "a tflite fp32 host", "a tflite fp32 old", "a tflite fp32 arm", "a tflite w8a8 host", "b tflite fp32 host",
-    ]  # fmt: skip
+        "a tflite fp32 host",
+        "a tflite fp32 old",
+        "a tflite fp32 arm",
+        "a tflite w8a8 host",
+        "b tflite fp32 host",
+    ]
     assert all(each["problem"] == "" for each in joined(earlier, new))
     new = [row("a", "tflite", "fp32", "host", file="another")]
     found = [" ".join(each[name] for name in NAMES) for each in joined(earlier, new)]

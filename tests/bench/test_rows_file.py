@@ -99,10 +99,16 @@ def test_rows_are_added_beside_those_of_another_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"schema_version": 3}, {"kind": "guessed"}, {"surprise": 1}, {"provenance": "imported: on a Mac"},
-        {"figures": None}, {"status": "failed", "figures": None}, {"parity": None}, {"schema_version": None},
+        {"schema_version": 3},
+        {"kind": "guessed"},
+        {"surprise": 1},
+        {"provenance": "imported: on a Mac"},
+        {"figures": None},
+        {"status": "failed", "figures": None},
+        {"parity": None},
+        {"schema_version": None},
     ],
-)  # fmt: skip
+)
 def test_what_is_no_row(changes: dict[str, object], tmp_path: Path) -> None:
     row = read_rows(OLD)[0]
     document = {**row.model_dump(mode="json"), **changes}

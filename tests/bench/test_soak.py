@@ -59,9 +59,16 @@ def row(wall_ms: np.ndarray, cpu_ms: np.ndarray, name: str = "x.onnx", cosine: f
     figures = LatencyFigures.model_construct(p50_ms=float(np.median(wall_ms)), p90_ms=float(np.percentile(wall_ms, 90)))
     repeat = Repeat.model_construct(wall_ns=ns(wall_ms), cpu_ns=ns(cpu_ms), figures=figures)
     return BenchRow.model_construct(
-        file=name, threads=1, status=Status.OK, provenance="measured on a test", figures=figures, repeats=(repeat,),
-        parity=None, neighbours=None, protocol=BenchProtocol(name="custom", min_runs=1, min_seconds=1, repeats=1),
-    )  # fmt: skip
+        file=name,
+        threads=1,
+        status=Status.OK,
+        provenance="measured on a test",
+        figures=figures,
+        repeats=(repeat,),
+        parity=None,
+        neighbours=None,
+        protocol=BenchProtocol(name="custom", min_runs=1, min_seconds=1, repeats=1),
+    )
 
 
 def test_onset_and_cause() -> None:
@@ -131,10 +138,7 @@ def test_figures_are_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [
-        (["--soak", "0"], "minutes above 0"),
-        (["--soak", "1", "--min-runs", "5"], "one long measurement"),
-    ],
+    [(["--soak", "0"], "minutes above 0"), (["--soak", "1", "--min-runs", "5"], "one long measurement")],
 )
 def test_what_a_soak_is_not(options: list[str], message: str) -> None:
     done = CliRunner().invoke(app, ["bench", "measure", "x.onnx", *options])

@@ -101,11 +101,8 @@ def test_the_program_says_what_is_asked_for(tmp_path: Path, photos: Path) -> Non
 
 @pytest.mark.parametrize(
     ("name", "trained_on"),
-    [
-        ("clothes", "others"), ("clothes-gallery", "gallery"), ("caltech101-lite0", "list"),
-        ("caltech101-lite1", "list"),
-    ],
-)  # fmt: skip
+    [("clothes", "others"), ("clothes-gallery", "gallery"), ("caltech101-lite0", "list"), ("caltech101-lite1", "list")],
+)
 def test_the_results_in_the_repository_are_of_this_program(
     name: str, trained_on: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

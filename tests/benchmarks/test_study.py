@@ -86,9 +86,12 @@ print(json.dumps({{
 def test_an_interval_knows_that_seeds_are_a_sample() -> None:
     """One seed of three that fails makes a difference uncertain, which queries alone would call sure."""
     done = subprocess.run(
-        [sys.executable, "-c", INTERVALS.format(root=str(ROOT))], capture_output=True, text=True, check=False,
+        [sys.executable, "-c", INTERVALS.format(root=str(ROOT))],
+        capture_output=True,
+        text=True,
+        check=False,
         timeout=120,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     low, high, p_value = found["alike"]

@@ -29,9 +29,12 @@ def folder(photos: Path, pixel_store: FeatureStore, tmp_path_factory: pytest.Tem
 @pytest.fixture
 def arguments(folder: Path, photos: Path, pixel_store: FeatureStore) -> dict[str, Any]:
     return {
-        "file": folder / "run" / "exports" / "model-fp32.onnx", "index": folder / "gallery.index", "images": photos,
-        "reference": pixel_store.path, "k": 5,
-    }  # fmt: skip
+        "file": folder / "run" / "exports" / "model-fp32.onnx",
+        "index": folder / "gallery.index",
+        "images": photos,
+        "reference": pixel_store.path,
+        "k": 5,
+    }
 
 
 @pytest.fixture(scope="session")

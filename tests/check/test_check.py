@@ -72,8 +72,12 @@ def test_a_healthy_fp16_passes_beside_its_fp32(arguments: dict[str, Any], folder
     result = check(**{**arguments, "file": folder / "run" / "exports" / "model-fp16.onnx"})
     assert result.passed and not of_kind(result, Verdict.FAILED), result.as_dict()
     assert [str(link.name) for link in result.judgement.links] == [
-        "gallery model", "query model", "fp32 export", "this file", "index",
-    ]  # fmt: skip
+        "gallery model",
+        "query model",
+        "fp32 export",
+        "this file",
+        "index",
+    ]
     assert result.evidence.facts.artifact.fp32 == str((folder / "run/exports/model-fp32.onnx").resolve())
     assert not result.evidence.facts.notes
 

@@ -96,9 +96,13 @@ def test_evaluate_scores_what_the_index_finds(
     kept: dict[str, list[Any]] = {}
     for place in (address, folder / "gallery.index"):
         found = evaluate(
-            pixel_store.path, pixel_store.path, images=photos, index=place, relevance_k=3,
+            pixel_store.path,
+            pixel_store.path,
+            images=photos,
+            index=place,
+            relevance_k=3,
             artifact=folder / "run" / "exports" / "model-fp32.onnx",
-        )  # fmt: skip
+        )
         assert len(found.rows) == 4
         for exact, through in zip(found.rows[::2], found.rows[1::2], strict=True):
             assert through.name == f"{exact.name} through gallery (flat)"
@@ -147,9 +151,11 @@ def test_the_service_answers_the_same(address: MilvusAddress, folder: Path, pixe
             assert answer.status_code == 200, answer.text
             answers.append(answer.json()["results"])
             refused = httpx.post(
-                f"{root}/search", json={"embeddings": queries.tolist()}, trust_env=False,
+                f"{root}/search",
+                json={"embeddings": queries.tolist()},
+                trust_env=False,
                 headers={"authorization": asking.headers["authorization"], "x-edgecsd-space": "es1-other"},
-            )  # fmt: skip
+            )
             assert refused.status_code == 409
     for mine, theirs in zip(*answers, strict=True):
         assert [(item["row"], item["id"]) for item in mine] == [(item["row"], item["id"]) for item in theirs]

@@ -127,13 +127,23 @@ class Project:
         """Exit code and both outputs of a step."""
         path = f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
         environment = {
-            **os.environ, **self.environment, **{name: str(value) for name, value in changes.items()}, "PATH": path,
-            "OMP_NUM_THREADS": "1", "COLUMNS": "200", "GITHUB_STEP_SUMMARY": str(self.folder / "summary.md"),
-        }  # fmt: skip
+            **os.environ,
+            **self.environment,
+            **{name: str(value) for name, value in changes.items()},
+            "PATH": path,
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "200",
+            "GITHUB_STEP_SUMMARY": str(self.folder / "summary.md"),
+        }
         done = subprocess.run(
-            ["bash", "-e", "-o", "pipefail", "-c", text], cwd=self.folder, env=environment, capture_output=True,
-            text=True, timeout=300, check=False,
-        )  # fmt: skip
+            ["bash", "-e", "-o", "pipefail", "-c", text],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
         assert "Traceback" not in done.stderr, done.stderr
         return done.returncode, done.stdout + done.stderr
 
@@ -145,9 +155,13 @@ def given(
     exports = folder / "run" / "exports"
     coming = build_index(pixel_store, tmp_path_factory.mktemp("ci") / "coming.index", type="hnsw")
     return {
-        "FILE": exports / "model-fp32.onnx", "EARLIER": exports / "model-fp16.onnx", "INDEX": folder / "gallery.index",
-        "COMING": coming.path, "PHOTOS": photos, "REFERENCE": pixel_store.path,
-    }  # fmt: skip
+        "FILE": exports / "model-fp32.onnx",
+        "EARLIER": exports / "model-fp16.onnx",
+        "INDEX": folder / "gallery.index",
+        "COMING": coming.path,
+        "PHOTOS": photos,
+        "REFERENCE": pixel_store.path,
+    }
 
 
 @pytest.fixture(scope="module")

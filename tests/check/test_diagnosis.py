@@ -90,9 +90,13 @@ def test_a_device_as_it_should_be(
     ],
 )
 def test_devices_that_answer_wrong(
-    name: str, words: str, change: Callable[[np.ndarray], np.ndarray], arguments: dict[str, Any],
-    embedded: tuple[tuple[str, ...], np.ndarray], tmp_path: Path,
-) -> None:  # fmt: skip
+    name: str,
+    words: str,
+    change: Callable[[np.ndarray], np.ndarray],
+    arguments: dict[str, Any],
+    embedded: tuple[tuple[str, ...], np.ndarray],
+    tmp_path: Path,
+) -> None:
     ids, pixels = embedded
     answers = change(ArtifactEmbedder(arguments["file"]).embed(pixels))
     assert words in said(checked_with(arguments, ids, answers, tmp_path))[name]

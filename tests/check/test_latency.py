@@ -79,15 +79,18 @@ def test_none_is_told_with_what_to_do(rows: Path, file: Path, tmp_path: Path) ->
 
 
 def test_what_was_not_measured_says_so(rows: Path, file: Path, tmp_path: Path) -> None:
-    copied(
-        rows, tmp_path / "bench.jsonl", sha256=sha256_file(file), kind="emulated", provenance="emulated on Pixel 8"
-    )  # fmt: skip
+    copied(rows, tmp_path / "bench.jsonl", sha256=sha256_file(file), kind="emulated", provenance="emulated on Pixel 8")
     found, note = find_latency(file, sha256_file(file), tmp_path, tmp_path / "bench.jsonl")
     assert [(each.kind, each.device) for each in found] == [("emulated", "Pixel 8")] * 2 and note == ""
     copied(
-        rows, tmp_path / "failed.jsonl", sha256=sha256_file(file), provenance="not measured: a phone", status="failed",
-        figures=None, reason="it ended",
-    )  # fmt: skip
+        rows,
+        tmp_path / "failed.jsonl",
+        sha256=sha256_file(file),
+        provenance="not measured: a phone",
+        status="failed",
+        figures=None,
+        reason="it ended",
+    )
     failed = find_latency(file, sha256_file(file), tmp_path, tmp_path / "failed.jsonl")[0][0]
     assert (failed.kind, failed.device, failed.p90_ms) == ("not measured", "not measured: a phone", None)
     assert (failed.status, failed.reason) == ("failed", "it ended")

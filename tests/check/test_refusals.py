@@ -165,9 +165,13 @@ def test_the_gallery_model_is_run_as_the_index_was_made(photos: Path, tmp_path: 
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     (tmp_path / "contract.json").write_text('{"size": 48, "resize": "squash", "interpolation": "bicubic"}')
     store = extract(
-        photos, "timm:test_efficientnet", tmp_path / "store", weights=tmp_path / "weights.pth",
-        preprocess=tmp_path / "contract.json", scales=(1.0, 2**0.5),
-    )  # fmt: skip
+        photos,
+        "timm:test_efficientnet",
+        tmp_path / "store",
+        weights=tmp_path / "weights.pth",
+        preprocess=tmp_path / "contract.json",
+        scales=(1.0, 2**0.5),
+    )
     index = build_index(store, tmp_path / "index")
     images = find_images(photos)
     queries = gallery_features(images, index, None, tmp_path / "weights.pth", SILENT)

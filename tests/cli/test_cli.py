@@ -91,18 +91,53 @@ def pipeline(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline
     made.do("extract", photos, "--gallery-model", "doubles:make_function_double", "--views", 1, "--out", made.store)
     made.do("index", made.store, "--out", made.index)
     made.do(
-        "distill", photos, "--gallery", made.store, "--query-model", "test_efficientnet", "--config", settings,
-        "--k", 20, "--held-out-by", "photos", "--out", made.run,
-    )  # fmt: skip
+        "distill",
+        photos,
+        "--gallery",
+        made.store,
+        "--query-model",
+        "test_efficientnet",
+        "--config",
+        settings,
+        "--k",
+        20,
+        "--held-out-by",
+        "photos",
+        "--out",
+        made.run,
+    )
     made.do("export", made.run, "--target", "onnx")
     made.do(
-        "check", made.artifact, "--index", made.index, "--images", photos, "--reference", made.store,
-        "--k", 5, "--min-overlap", 0,
-    )  # fmt: skip
+        "check",
+        made.artifact,
+        "--index",
+        made.index,
+        "--images",
+        photos,
+        "--reference",
+        made.store,
+        "--k",
+        5,
+        "--min-overlap",
+        0,
+    )
     made.do(
-        "evaluate", "--gallery", made.store, "--queries", made.store, "--images", photos, "--run", made.run,
-        "--query-scales", "1.25,1", "--artifact", made.artifact, "--gallery-images", photos,
-    )  # fmt: skip
+        "evaluate",
+        "--gallery",
+        made.store,
+        "--queries",
+        made.store,
+        "--images",
+        photos,
+        "--run",
+        made.run,
+        "--query-scales",
+        "1.25,1",
+        "--artifact",
+        made.artifact,
+        "--gallery-images",
+        photos,
+    )
     made.do(
         "bench", made.artifact, "--threads", 1, "--min-runs", 3, "--min-seconds", 0, "--out", made.folder / "b.jsonl"
     )
@@ -117,8 +152,13 @@ def pipeline(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline
 def test_every_command_gives_one_json_document(pipeline: Pipeline) -> None:
     fingerprint = pipeline.json["extract"]["fingerprint"]
     assert pipeline.json["extract"] == {
-        "store": str(pipeline.store), "count": 24, "dim": 16, "fingerprint": fingerprint, "views": 1, "unreadable": 0,
-    }  # fmt: skip
+        "store": str(pipeline.store),
+        "count": 24,
+        "dim": 16,
+        "fingerprint": fingerprint,
+        "views": 1,
+        "unreadable": 0,
+    }
     assert pipeline.json["index"]["fingerprint"] == fingerprint and pipeline.json["index"]["count"] == 24
     assert [stage["name"] for stage in pipeline.json["distill"]["stages"]] == ["closed-form start", "head"]
     exported = pipeline.json["export"]
@@ -130,9 +170,12 @@ def test_every_command_gives_one_json_document(pipeline: Pipeline) -> None:
     }
     names = [row["name"] for row in pipeline.json["evaluate"]["rows"]]
     assert names == [
-        "gallery model, symmetric", "query model, asymmetric", "query model, symmetric",
-        "query model at 1+1.25, asymmetric", "test_efficientnet-fp32.onnx, asymmetric",
-    ]  # fmt: skip
+        "gallery model, symmetric",
+        "query model, asymmetric",
+        "query model, symmetric",
+        "query model at 1+1.25, asymmetric",
+        "test_efficientnet-fp32.onnx, asymmetric",
+    ]
     assert pipeline.json["evaluate"]["rows"][0]["mean_average_precision"] == 1.0
     (row,) = pipeline.json["bench"]["rows"]
     assert row["status"] == "ok" and row["threads"] == 1 and row["label"] == "host CPU, not a phone"
@@ -156,9 +199,17 @@ def test_text_says_what_was_written_and_what_comes_next(pipeline: Pipeline) -> N
         f"next: edgecsd check FILE --index {out} --images PHOTOS",
     ]
     measured = edgecsd(
-        "bench", pipeline.artifact, "--threads", 1, "--min-runs", 3, "--min-seconds", 0,
-        "--out", pipeline.folder / "b.jsonl",
-    )  # fmt: skip
+        "bench",
+        pipeline.artifact,
+        "--threads",
+        1,
+        "--min-runs",
+        3,
+        "--min-seconds",
+        0,
+        "--out",
+        pipeline.folder / "b.jsonl",
+    )
     lines = measured.stdout.splitlines()
     assert lines[0].split()[:5] == ["file", "threads", "status", "p90", "ms"] and "measured before" in measured.stderr
     assert re.match(r"test_efficientnet-fp32\.onnx +1 +ok +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+ +1\.00000$", lines[2])
@@ -169,9 +220,21 @@ def test_text_says_what_was_written_and_what_comes_next(pipeline: Pipeline) -> N
 
 def test_a_failed_gate_is_exit_code_1(pipeline: Pipeline) -> None:
     arguments = (
-        "check", pipeline.artifact, "--index", pipeline.index, "--images", pipeline.photos,
-        "--reference", pipeline.store, "--limit", 6, "--min-cosine", 1, "--min-overlap", 1,
-    )  # fmt: skip
+        "check",
+        pipeline.artifact,
+        "--index",
+        pipeline.index,
+        "--images",
+        pipeline.photos,
+        "--reference",
+        pipeline.store,
+        "--limit",
+        6,
+        "--min-cosine",
+        1,
+        "--min-overlap",
+        1,
+    )
     done = edgecsd(*arguments)
     assert done.returncode == 1, done.stderr
     assert done.stdout.splitlines()[0].startswith("FAIL: must not ship against this index")
@@ -207,9 +270,16 @@ def test_unknown_names_are_answered_with_known_ones(pipeline: Pipeline, tmp_path
 def test_another_space_is_exit_code_3(pipeline: Pipeline, tmp_path: Path) -> None:
     edgecsd("index", pipeline.folder / "acme.store", "--out", tmp_path / "acme.index")
     text = refused(
-        3, "check", pipeline.artifact, "--index", tmp_path / "acme.index", "--images", pipeline.photos,
-        "--reference", pipeline.store,
-    )  # fmt: skip
+        3,
+        "check",
+        pipeline.artifact,
+        "--index",
+        tmp_path / "acme.index",
+        "--images",
+        pipeline.photos,
+        "--reference",
+        pipeline.store,
+    )
     assert "different embedding spaces" in text and "acme-embedder-v7 against acme-v7" in text
 
 

@@ -37,8 +37,9 @@ def test_the_verdict_is_the_first_line_and_the_cause_the_next(folders: dict[str,
     assert lines[1].startswith("  FAIL: overlap@10 lost by the index: ") and "needed <= 0.1" in lines[1]
     assert "raise nprobe" in lines[2]
     assert [line.split("  ")[0] for line in lines if line.startswith(("gallery model ", "index "))] == [
-        "gallery model", "index",
-    ]  # fmt: skip
+        "gallery model",
+        "index",
+    ]
 
 
 def test_one_query_has_no_interval(tmp_path: Path) -> None:

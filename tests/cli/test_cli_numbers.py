@@ -10,9 +10,13 @@ from edgecsd.errors import BadInputError
 
 def test_sizes_and_shares_of_a_file() -> None:
     known = {
-        "6MB": (6_000_000, None), "900 kB": (900_000, None), "1.5MiB": (1_572_864, None), "2KiB": (2048, None),
-        "512B": (512, None), "30%": (None, 0.3),
-    }  # fmt: skip
+        "6MB": (6_000_000, None),
+        "900 kB": (900_000, None),
+        "1.5MiB": (1_572_864, None),
+        "2KiB": (2048, None),
+        "512B": (512, None),
+        "30%": (None, 0.3),
+    }
     assert {text: size_from_text(text, "--max-size") for text in known} == known
     for wrong in ("6", "0.3", "MB", "-6MB", "0MB", "6 Mb s", "6GB", "nan%", ""):
         with pytest.raises(BadInputError, match=r"--max-size .*: a size such as 6MB"):

@@ -23,8 +23,17 @@ COMMANDS = sorted(each.name or "" for each in [*cli.app.registered_commands, *cl
 
 def test_the_commands() -> None:
     assert set(COMMANDS) >= {
-        "bench", "check", "demo", "distill", "doctor", "evaluate", "export", "extract", "import-features", "index",
-    }  # fmt: skip
+        "bench",
+        "check",
+        "demo",
+        "distill",
+        "doctor",
+        "evaluate",
+        "export",
+        "extract",
+        "import-features",
+        "index",
+    }
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -81,11 +90,25 @@ def test_what_comes_after_distill_can_be_pasted(
 
 def bench_row(status: Status) -> BenchRow:
     return BenchRow(
-        file="run/exports/x.tflite", sha256="0", size_bytes=4_900_000, target="tflite", precision="w8a8", status=status,
-        reason="it ran out of memory", provenance="measured on a test", label="host CPU, not a phone", threads=4,
-        protocol=BenchProtocol(name="quick", min_runs=1, min_seconds=0, repeats=1), oversubscribed=False,
-        input="synthetic", input_count=4, input_digest="0", reference="none", environment={}, measured_at="now",
-    )  # fmt: skip
+        file="run/exports/x.tflite",
+        sha256="0",
+        size_bytes=4_900_000,
+        target="tflite",
+        precision="w8a8",
+        status=status,
+        reason="it ran out of memory",
+        provenance="measured on a test",
+        label="host CPU, not a phone",
+        threads=4,
+        protocol=BenchProtocol(name="quick", min_runs=1, min_seconds=0, repeats=1),
+        oversubscribed=False,
+        input="synthetic",
+        input_count=4,
+        input_digest="0",
+        reference="none",
+        environment={},
+        measured_at="now",
+    )
 
 
 @pytest.mark.parametrize(("status", "code"), [(Status.FAILED, 1), (Status.NOT_MEASURABLE, 4)])

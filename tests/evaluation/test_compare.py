@@ -79,8 +79,11 @@ def test_verdicts() -> None:
         },
     )
     assert [(row.setting, row.figure) for row in rows] == [
-        ("easy", "mAP"), ("easy", "mP@5"), ("hard", "mAP"), ("hard", "mP@5"),
-    ]  # fmt: skip
+        ("easy", "mAP"),
+        ("easy", "mP@5"),
+        ("hard", "mAP"),
+        ("hard", "mP@5"),
+    ]
     clear, same, unclear, _ = rows
     assert clear.shown and clear.verdict == "A better"
     assert clear.difference.mean == pytest.approx(clear.mean_a - clear.mean_b)
@@ -179,9 +182,13 @@ def command(
 
 
 def test_the_command_on_runs_and_files(
-    runs: tuple[Path, Path], pixel_store: FeatureStore, photos: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    runs: tuple[Path, Path],
+    pixel_store: FeatureStore,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def run(*arguments: object) -> tuple[int, str, str]:
         return command(monkeypatch, capsys, *arguments)
 
@@ -204,9 +211,12 @@ def test_the_command_on_runs_and_files(
 
 
 def test_the_commands_refusals(
-    base: PerQuery, stores: tuple[Path, Path], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    base: PerQuery,
+    stores: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     a = written(tmp_path / "a.parquet", with_model(base, "m"))
     other = base.header.queries.model_copy(update={"digest": "0"})
     queries = written(tmp_path / "queries.parquet", changed(with_model(base, "m"), queries=other))

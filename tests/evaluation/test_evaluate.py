@@ -160,8 +160,10 @@ def test_every_row_carries_intervals_and_every_query(tmp_path: Path) -> None:
     result = evaluate(gallery.path, queries.path)
     (row,) = result.rows
     assert set(row.intervals) == {
-        "mAP", "RBO", *(f"{name}@{k}" for name in ("mP", "recall", "overlap") for k in (1, 5, 10))
-    }  # fmt: skip
+        "mAP",
+        "RBO",
+        *(f"{name}@{k}" for name in ("mP", "recall", "overlap") for k in (1, 5, 10)),
+    }
     for name, interval in row.intervals.items():
         assert interval.low <= interval.mean <= interval.high, name
     (scores,) = result.per_query.scores

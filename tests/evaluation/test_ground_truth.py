@@ -59,8 +59,10 @@ def test_random_judgements_agree_with_lists_without_junk() -> None:
         ranked = [f"g_{n:03d}" for n in ranking]
         row_of = {item: row for row, item in enumerate(gallery)}
         for setting, ok, ignored in (
-            (Setting.EASY, easy, junk | hard), (Setting.MEDIUM, easy | hard, junk), (Setting.HARD, hard, junk | easy),
-        ):  # fmt: skip
+            (Setting.EASY, easy, junk | hard),
+            (Setting.MEDIUM, easy | hard, junk),
+            (Setting.HARD, hard, junk | easy),
+        ):
             (relevance,) = truth(easy, hard, junk).relevance(setting, row_of)
             wanted = naive_average_precision(ranked, ok, ignored)
             assert average_precision(ranking, relevance) == pytest.approx(wanted, abs=1e-12)
@@ -79,9 +81,12 @@ def test_query_photos_that_are_not_in_the_listed_gallery_are_taken_out_of_it() -
     store = {"jpg/a.jpg": 0, "jpg/q1.jpg": 1, "jpg/b.jpg": 2, "jpg/q2.jpg": 3}
     two = {"query_ids": ("q1", "q2"), "boxes": (None, None)}
     given = GroundTruth(
-        gallery_ids=("a", "b"), easy=(frozenset({"b"}), frozenset({"a"})), hard=(frozenset(),) * 2,
-        junk=(frozenset(),) * 2, **two,
-    )  # fmt: skip
+        gallery_ids=("a", "b"),
+        easy=(frozenset({"b"}), frozenset({"a"})),
+        hard=(frozenset(),) * 2,
+        junk=(frozenset(),) * 2,
+        **two,
+    )
     first, second = given.relevance(Setting.EASY, store)
     assert (first.ok, first.junk) == ({2}, {1, 3})
     assert (second.ok, second.junk) == ({0}, {1, 3})
@@ -112,9 +117,19 @@ STORE = {"jpg/a_1.jpg": 0, "jpg/a_2.JPEG": 1, "plain": 2, "x/v1.5": 3, "l/d.jpg"
 
 @pytest.mark.parametrize(
     ("name", "row"),
-    [("jpg/a_1.jpg", 0), ("a_1", 0), ("a_1.jpg", 0), ("jpg/a_1", 0), ("a_2", 1), ("plain", 2), ("v1.5", 3), ("l/d", 4),
-     ("d.png", 5), ("d.tif", 6)],
-)  # fmt: skip
+    [
+        ("jpg/a_1.jpg", 0),
+        ("a_1", 0),
+        ("a_1.jpg", 0),
+        ("jpg/a_1", 0),
+        ("a_2", 1),
+        ("plain", 2),
+        ("v1.5", 3),
+        ("l/d", 4),
+        ("d.png", 5),
+        ("d.tif", 6),
+    ],
+)
 def test_ids_are_found_without_folder_or_suffix(name: str, row: int) -> None:
     assert match_ids([name], STORE, "items") == (row,)
 

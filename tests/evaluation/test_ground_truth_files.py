@@ -125,11 +125,16 @@ def test_a_hostile_or_cut_pickle_is_refused(tmp_path: Path) -> None:
 JSON = {
     "gallery": list(WANTED.gallery_ids or ()),
     "queries": [
-        {"id": "q_0", "box": [136.5, 34.1, 648.5, 955.7], "easy": ["a_000", "a_002"], "hard": ["a_001"],
-         "junk": ["b_001"]},
+        {
+            "id": "q_0",
+            "box": [136.5, 34.1, 648.5, 955.7],
+            "easy": ["a_000", "a_002"],
+            "hard": ["a_001"],
+            "junk": ["b_001"],
+        },
         {"id": "q_1", "box": [0, 1, 2, 3], "hard": ["b_000"]},
     ],
-}  # fmt: skip
+}
 
 
 def write(tmp_path: Path, name: str, text: str) -> Path:
@@ -198,7 +203,7 @@ def test_csv_is_read(tmp_path: Path) -> None:
         (CSV.replace("0,1,2,3", "0,1,2,nan"), "row 3 .*must be finite"),
         (CSV.replace("b_001,junk,,,,", "b_001,junk,1,2,3,4"), "row 6 .*another box than in an earlier row"),
     ],
-)  # fmt: skip
+)
 def test_bad_csv_says_what_is_wrong(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(BadInputError, match=message) as caught:
         read_ground_truth(write(tmp_path, "t.csv", text))

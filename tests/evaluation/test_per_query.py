@@ -33,21 +33,32 @@ def scores(model: str, setting: str, seed: int) -> QueryScores:
     average_precision = random.random(3)
     average_precision[1] = np.nan
     return QueryScores(
-        model, setting, ("a.jpg", "b/ö.jpg", "c.jpg"), np.array([4, 0, 2]),
+        model,
+        setting,
+        ("a.jpg", "b/ö.jpg", "c.jpg"),
+        np.array([4, 0, 2]),
         {"AP": average_precision, "P@5": random.random(3), "RBO": random.random(3)},
         (("x", "y"), (), ("z",)),
-    )  # fmt: skip
+    )
 
 
 def results(store: FeatureStore) -> PerQuery:
     identity = StoreIdentity.of(store)
     header = PerQueryHeader(
-        protocol=PROTOCOL, gallery=identity, queries=identity, distractors=(identity,), ground_truth="0" * 64,
-        models={"gallery": "", "query": "f" * 64}, thresholds={"level": 0.95},
-    )  # fmt: skip
-    return PerQuery(header, tuple(scores(m, s, n) for n, (m, s) in enumerate(
-        (m, s) for m in ("gallery", "query") for s in ("easy", "hard")
-    )))  # fmt: skip
+        protocol=PROTOCOL,
+        gallery=identity,
+        queries=identity,
+        distractors=(identity,),
+        ground_truth="0" * 64,
+        models={"gallery": "", "query": "f" * 64},
+        thresholds={"level": 0.95},
+    )
+    return PerQuery(
+        header,
+        tuple(
+            scores(m, s, n) for n, (m, s) in enumerate((m, s) for m in ("gallery", "query") for s in ("easy", "hard"))
+        ),
+    )
 
 
 def test_written_and_read_again(pixel_store: FeatureStore, tmp_path: Path) -> None:
@@ -57,8 +68,11 @@ def test_written_and_read_again(pixel_store: FeatureStore, tmp_path: Path) -> No
     assert again.header == whole.header and len(again.scores) == 4
     for ours, theirs in zip(whole.scores, again.scores, strict=True):
         assert (ours.model, ours.setting, ours.queries, ours.found) == (
-            theirs.model, theirs.setting, theirs.queries, theirs.found,
-        )  # fmt: skip
+            theirs.model,
+            theirs.setting,
+            theirs.queries,
+            theirs.found,
+        )
         np.testing.assert_array_equal(ours.relevant, theirs.relevant)
         for name, column in ours.values.items():
             np.testing.assert_array_equal(theirs.values[name], column)

@@ -25,11 +25,15 @@ def read(tmp_path: Path, data: bytes) -> object:
 
 
 PLAIN = {
-    "imlist": ["all_souls_000000", "café", "x" * 300], "gnd": [{"bbx": (136.5, 34.1, -1e300, 0.0), "easy": []}],
-    "none": None, "flags": [True, False], "bytes": [b"", b"ab\xff\0", b"y" * 300],
+    "imlist": ["all_souls_000000", "café", "x" * 300],
+    "gnd": [{"bbx": (136.5, 34.1, -1e300, 0.0), "easy": []}],
+    "none": None,
+    "flags": [True, False],
+    "bytes": [b"", b"ab\xff\0", b"y" * 300],
     "tuples": ((), (1,), (1, 2), (1, 2, 3, 4)),
-    "ints": [0, 1, -1, 255, 256, 65536, 2**31, -(2**31), 2**70, -(2**70)], "nested": {"a": {"b": [[["c"]]]}},
-}  # fmt: skip
+    "ints": [0, 1, -1, 255, 256, 65536, 2**31, -(2**31), 2**70, -(2**70)],
+    "nested": {"a": {"b": [[["c"]]]}},
+}
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])
@@ -44,11 +48,24 @@ def test_what_stands_twice_is_the_same(tmp_path: Path) -> None:
 
 
 ARRAYS = [
-    np.arange(5), np.array([]), np.arange(7, dtype=">i4"), np.arange(6, dtype=np.uint8).reshape(2, 3),
-    np.asfortranarray(np.arange(6.0).reshape(2, 3)), np.array([1.5, -2], np.float16), np.array([True, False]),
-    np.array(["b", "longer", "é"]), np.array([b"b", b"lo"]), np.array(3), np.zeros((0, 4), np.int32),
-    np.int64(7), np.float32(0.1), np.str_("name"), np.bytes_(b"name"), np.bool_(True), np.uint16(65535),
-]  # fmt: skip
+    np.arange(5),
+    np.array([]),
+    np.arange(7, dtype=">i4"),
+    np.arange(6, dtype=np.uint8).reshape(2, 3),
+    np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    np.array([1.5, -2], np.float16),
+    np.array([True, False]),
+    np.array(["b", "longer", "é"]),
+    np.array([b"b", b"lo"]),
+    np.array(3),
+    np.zeros((0, 4), np.int32),
+    np.int64(7),
+    np.float32(0.1),
+    np.str_("name"),
+    np.bytes_(b"name"),
+    np.bool_(True),
+    np.uint16(65535),
+]
 
 
 @pytest.mark.parametrize("array", ARRAYS, ids=repr)
@@ -66,17 +83,26 @@ def python2_array(values: np.ndarray, code: str) -> bytes:
     raw = values.tobytes()
     return (
         b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R("
-        + b"K\x01\x8a\x01" + bytes([len(values)]) + b"\x85cnumpy\ndtype\nU" + bytes([len(code)]) + code.encode()
+        + b"K\x01\x8a\x01"
+        + bytes([len(values)])
+        + b"\x85cnumpy\ndtype\nU"
+        + bytes([len(code)])
+        + code.encode()
         + b"K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T"
-        + struct.pack("<i", len(raw)) + raw + b"tb"
-    )  # fmt: skip
+        + struct.pack("<i", len(raw))
+        + raw
+        + b"tb"
+    )
 
 
 def test_what_python_2_wrote_is_read(tmp_path: Path) -> None:
     data = (
-        b"\x80\x02}q\x00(U\x06imlistq\x01]q\x02(U\x04a_\xe9bU\x02c_eU\x04easy" + python2_array(np.array([3, 200]), "i8")
-        + b"U\x03bbx" + python2_array(np.array([136.5, 34.1]), "f8") + b"u."
-    )  # fmt: skip
+        b"\x80\x02}q\x00(U\x06imlistq\x01]q\x02(U\x04a_\xe9bU\x02c_eU\x04easy"
+        + python2_array(np.array([3, 200]), "i8")
+        + b"U\x03bbx"
+        + python2_array(np.array([136.5, 34.1]), "f8")
+        + b"u."
+    )
     assert read(tmp_path, data) == {"imlist": ["a_\xe9b", "c_"], "easy": [3, 200], "bbx": [136.5, 34.1]}
     assert pickle.loads(data, encoding="latin1")["easy"].tolist() == [3, 200]  # the hand-made bytes are a real pickle
 
@@ -148,7 +174,7 @@ def test_nothing_is_imported(tmp_path: Path) -> None:
         (b"cnumpy.core.multiarray\nload\n.", "names"),
         (b"c__builtin__\nbytearray\n.", "names"),
     ],
-)  # fmt: skip
+)
 def test_instructions_that_make_objects_are_refused(tmp_path: Path, data: bytes, message: str) -> None:
     with pytest.raises(BadInputError, match=message):
         read(tmp_path, data)
@@ -157,11 +183,14 @@ def test_instructions_that_make_objects_are_refused(tmp_path: Path, data: bytes,
 @pytest.mark.parametrize(
     "array",
     [
-        np.array([None, os.system], object), np.array([(1, 2.0)], [("a", int), ("b", float)]),
-        np.array(["2020-01-01"], "M8[D]"), np.array([b"x"], "V1"), np.array([1j]),
+        np.array([None, os.system], object),
+        np.array([(1, 2.0)], [("a", int), ("b", float)]),
+        np.array(["2020-01-01"], "M8[D]"),
+        np.array([b"x"], "V1"),
+        np.array([1j]),
     ],
     ids=["objects", "records", "dates", "void", "complex"],
-)  # fmt: skip
+)
 def test_arrays_of_anything_but_numbers_and_text_are_refused(tmp_path: Path, array: np.ndarray) -> None:
     with pytest.raises(BadInputError, match=r"has a numpy array of|names '(nt|posix)"):
         read(tmp_path, pickle.dumps(array, protocol=2))
@@ -194,12 +223,29 @@ def state(shape: bytes, dtype: bytes, content: bytes) -> bytes:
         b"cnumpy\nndarray\n}b.",  # a state for a class
         b"]q\x00}h\x00U\x01as.",  # a list for a key
         b"}((tttU\x01as.",
-        b"h\x05.", b".", b"", b"]", b"e.", b"(e.", b"](K\x01", b"K\x01K\x02s.", b"}(K\x01u.",
-        b"(U\x01au.", b"\x86.", b"R.", b"b.", b"R", b"no pickle", b"I1\xff\n.",
-        b"\x8e" + b"\xff" * 8 + b"x.", b"T\xff\xff\xff\x7fx.", b"T\xff\xff\xff\xffx.",
-        b"\x93.", b"U\x02os\x93.",
+        b"h\x05.",
+        b".",
+        b"",
+        b"]",
+        b"e.",
+        b"(e.",
+        b"](K\x01",
+        b"K\x01K\x02s.",
+        b"}(K\x01u.",
+        b"(U\x01au.",
+        b"\x86.",
+        b"R.",
+        b"b.",
+        b"R",
+        b"no pickle",
+        b"I1\xff\n.",
+        b"\x8e" + b"\xff" * 8 + b"x.",
+        b"T\xff\xff\xff\x7fx.",
+        b"T\xff\xff\xff\xffx.",
+        b"\x93.",
+        b"U\x02os\x93.",
     ],
-)  # fmt: skip
+)
 def test_forged_and_damaged_files_are_named(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(DamagedFileError, match=r"x\.pkl: damaged, or not a pickle: \S"):
         read(tmp_path, data)

@@ -30,13 +30,23 @@ def test_every_named_recipe_is_one_that_its_target_has(name: str) -> None:
 
 def test_a_written_recipe_reads_back(tmp_path: Path) -> None:
     chosen = Recipe(
-        target=Target.TFLITE, precision=Precision.W8A8, percentile=99.9, float_convolutions=(2, 7),
-        bias_correction=False, equalisation=True, float_weights=True,
+        target=Target.TFLITE,
+        precision=Precision.W8A8,
+        percentile=99.9,
+        float_convolutions=(2, 7),
+        bias_correction=False,
+        equalisation=True,
+        float_weights=True,
         found=SearchedFrom(
-            run='a "run"', weights_digest="0" * 64, calibration="photos/é.csv", split="train", calibration_count=32,
-            seed=3, calibration_digest="1" * 64,
+            run='a "run"',
+            weights_digest="0" * 64,
+            calibration="photos/é.csv",
+            split="train",
+            calibration_count=32,
+            seed=3,
+            calibration_digest="1" * 64,
         ),
-    )  # fmt: skip
+    )
     for number, recipe in enumerate((chosen, *RECIPES.values())):
         write_recipe(tmp_path / f"{number}.toml", recipe)
         assert find_recipe(str(tmp_path / f"{number}.toml")) == recipe

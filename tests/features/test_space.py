@@ -51,8 +51,9 @@ def test_scales_and_parts_are_read_back() -> None:
     assert space.scales == (1.0, 1.4142)  # one order, or one space would have two fingerprints
     assert EmbeddingSpace.model_validate_json(space.model_dump_json()) == space
     assert SPACE.differences(space) == [
-        "scales: [1.0] against [1.0, 1.4142]", "parts: [] against [{'fingerprint': 'es1-0', 'weight': 0.25}]",
-    ]  # fmt: skip
+        "scales: [1.0] against [1.0, 1.4142]",
+        "parts: [] against [{'fingerprint': 'es1-0', 'weight': 0.25}]",
+    ]
 
 
 def test_another_process_finds_the_same_fingerprint() -> None:

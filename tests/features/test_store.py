@@ -36,9 +36,15 @@ def stored_as(vectors: np.ndarray, dtype: str) -> np.ndarray:
 def test_what_was_written_is_read(tmp_path: Path, dtype: str) -> None:
     vectors, views = unit(10), unit(20, seed=1)
     write_store(
-        tmp_path / "s", SPACE, items(10, labels=True), vectors, views=ViewRecipe(count=2), view_vectors=views,
-        dtype=dtype, provenance={"why": "test"},
-    )  # fmt: skip
+        tmp_path / "s",
+        SPACE,
+        items(10, labels=True),
+        vectors,
+        views=ViewRecipe(count=2),
+        view_vectors=views,
+        dtype=dtype,
+        provenance={"why": "test"},
+    )
     opened = FeatureStore.open(tmp_path / "s", verify=True)
     assert opened.items == items(10, labels=True)
     assert opened.space == SPACE

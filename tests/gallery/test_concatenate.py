@@ -27,18 +27,30 @@ IDS = tuple("abcdefgh")
 
 
 def store(
-    path: Path, dim: int = 4, *, ids: tuple[str, ...] = IDS, digests: tuple[str, ...] | None = None, views: int = 0,
-    seed: int | None = None, labels: tuple[str, ...] | None = None, dtype: str = "float32", model: str | None = None,
-) -> Path:  # fmt: skip
+    path: Path,
+    dim: int = 4,
+    *,
+    ids: tuple[str, ...] = IDS,
+    digests: tuple[str, ...] | None = None,
+    views: int = 0,
+    seed: int | None = None,
+    labels: tuple[str, ...] | None = None,
+    dtype: str = "float32",
+    model: str | None = None,
+) -> Path:
     """The vectors of an item depend on `dim` and its id alone, not on its row."""
     rows = [np.random.default_rng([dim, ord(item)]).normal(size=(1 + views, dim)) for item in ids]
     unit = np.stack([row / np.linalg.norm(row, axis=1, keepdims=True) for row in rows])
     space = EmbeddingSpace(gallery_model=model or f"acme-{dim}", preprocess=Preprocess(size=16 * dim), dim=dim)
     write_store(
-        path, space, Items(ids, digests or ("",) * len(ids), labels), unit[:, 0],
+        path,
+        space,
+        Items(ids, digests or ("",) * len(ids), labels),
+        unit[:, 0],
         views=ViewRecipe(count=views, seed=views if seed is None else seed),
-        view_vectors=unit[:, 1:].reshape(-1, dim), dtype=dtype,
-    )  # fmt: skip
+        view_vectors=unit[:, 1:].reshape(-1, dim),
+        dtype=dtype,
+    )
     return path
 
 
@@ -199,8 +211,9 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     lines = capsys.readouterr()[0].splitlines()
     assert lines[0].startswith("8 items, 10-d, weights 0.25, 0.75; embedding space es1-")
     assert lines[1:] == [
-        f"wrote {out}", f"next: edgecsd index {out} --out gallery.index, or edgecsd whiten {out} --out {out}.whitened"
-    ]  # fmt: skip
+        f"wrote {out}",
+        f"next: edgecsd index {out} --out gallery.index, or edgecsd whiten {out} --out {out}.whitened",
+    ]
     assert command(monkeypatch, "concatenate", first, second, "--out", out, "--overwrite", "--json") == 0
     document = json.loads(capsys.readouterr()[0])
     assert document["count"] == 8 and [part["weight"] for part in document["parts"]] == [0.5, 0.5]

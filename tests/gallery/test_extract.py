@@ -57,9 +57,14 @@ def test_cached_views_are_those_that_training_makes_again(photos: Path, pixel_st
 
 @pytest.mark.parametrize(("batch_size", "workers", "part_items"), [(1, 1, 128), (7, 3, 5), (64, 8, 1)])
 def test_batches_workers_and_parts_change_no_byte(
-    photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    batch_size: int, workers: int, part_items: int,
-) -> None:  # fmt: skip
+    photos: Path,
+    pixel_store: FeatureStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_size: int,
+    workers: int,
+    part_items: int,
+) -> None:
     monkeypatch.setattr(edgecsd.gallery.extract, "PART_ITEMS", part_items)
     out = tmp_path / "s"
     extract(photos, PixelGallery(), out, views=2, seed=3, batch_size=batch_size, workers=workers)

@@ -41,9 +41,7 @@ def torchrun(processes: int, photos: Path, out: Path, dies: int | None = None) -
     program = out.parent / "program.py"
     program.write_text(PROGRAM)
     tests = str(Path(__file__).parents[1])
-    environment = {
-        **os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1", "DIES": "" if dies is None else str(dies),
-    }  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1", "DIES": "" if dies is None else str(dies)}
     given = [
         str(photos),
         "--gallery-model",

@@ -34,9 +34,10 @@ def store(path: Path, rows: np.ndarray, *, views: int = 0, dtype: str = "float32
     space = EmbeddingSpace(gallery_model=model, dim=rows.shape[1])
     count = len(rows) // (1 + views)
     items = Items(
-        tuple(f"{n}.jpg" for n in range(count)), tuple(f"{n:064x}" for n in range(count)),
+        tuple(f"{n}.jpg" for n in range(count)),
+        tuple(f"{n:064x}" for n in range(count)),
         tuple(f"label {n % 3}" for n in range(count)),
-    )  # fmt: skip
+    )
     write_store(path, space, items, rows[:count], views=ViewRecipe(count=views), view_vectors=rows[count:], dtype=dtype)
     return path
 

@@ -82,11 +82,19 @@ def test_the_pack_wrote_what_is_rendered(golden: Path, pack: GoldenPack, name: s
 def test_kotlin_and_swift_hold_the_numbers(pack: GoldenPack, name: str) -> None:
     text, limits = render(name, pack), pack.tolerances
     held = {
-        "fingerprint": pack.fingerprint, "size": 48, "grid": pack.grid, "k": 5, "tensormean": limits.tensor_mean,
-        "tensormax": limits.tensor_max, "cosine": limits.cosine, "endtoendcosine": limits.end_to_end_cosine,
-        "decodedmean": limits.decoded_mean, "normerror": limits.norm_error, "maxdifference": limits.max_difference,
+        "fingerprint": pack.fingerprint,
+        "size": 48,
+        "grid": pack.grid,
+        "k": 5,
+        "tensormean": limits.tensor_mean,
+        "tensormax": limits.tensor_max,
+        "cosine": limits.cosine,
+        "endtoendcosine": limits.end_to_end_cosine,
+        "decodedmean": limits.decoded_mean,
+        "normerror": limits.norm_error,
+        "maxdifference": limits.max_difference,
         "overlap": limits.overlap,
-    }  # fmt: skip
+    }
     constants = {
         found[1].replace("_", "").lower(): found[2].strip('"')
         for found in re.finditer(r"(?:const val|static let) (\w+)(?:: \w+)? = ([^\s\[]+)", text)
@@ -119,8 +127,11 @@ def test_the_kotlin_self_test_compiles_and_finds_mistakes(golden: Path, pack: Go
     done = subprocess.run(["java", "-jar", jar, golden / "pack"], capture_output=True, text=True, check=False)
     right, channels, not_numbers = done.stdout.split("== ")[1:]
     assert right.splitlines() == [
-        " true", "pass  preprocessing: 8 of 8", "pass  runtime: 8 of 8", "pass  end to end: 8 of 8",
-    ]  # fmt: skip
+        " true",
+        "pass  preprocessing: 8 of 8",
+        "pass  runtime: 8 of 8",
+        "pass  end to end: 8 of 8",
+    ]
     assert channels.startswith("channels false") and "this looks like: channels swapped (BGR for RGB)" in channels
     assert "pass  runtime" in channels and "FAIL  end to end" in channels
     assert not_numbers.startswith("NaN false") and "FAIL  runtime: 0 of 8" in not_numbers

@@ -112,9 +112,15 @@ def test_check_takes_a_pack_into_its_evidence_and_gate_judges_it_again(
     golden: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path
 ) -> None:
     result = check(
-        golden / "model.onnx", golden / "gallery.index", photos, reference=pixel_store.path, run=golden / "run", k=5,
-        options=CheckOptions(golden=golden / "pack"), out=tmp_path / "evidence",
-    )  # fmt: skip
+        golden / "model.onnx",
+        golden / "gallery.index",
+        photos,
+        reference=pixel_store.path,
+        run=golden / "run",
+        k=5,
+        options=CheckOptions(golden=golden / "pack"),
+        out=tmp_path / "evidence",
+    )
     shown = [each for each in result.gates if each.name.startswith("golden pack: ")]
     assert len(shown) == 6 and all(each.passed for each in shown)
     saved = read_evidence(tmp_path / "evidence")

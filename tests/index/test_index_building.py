@@ -26,11 +26,18 @@ COUNT = 900
 IVF = {"type": "ivf", "nlist": 12, "nprobe": 12}
 CODES = {"type": "ivfpq", "nlist": 6, "nprobe": 6, "pq_bytes": 8}
 KINDS: dict[str, dict[str, Any]] = {
-    "flat": {}, "flat 16": {"bits": 16}, "flat 8": {"bits": 8},
-    "ivf": IVF, "ivf 8": {**IVF, "bits": 8}, "ivfpq": CODES, "opq": {**CODES, "opq": 1},
-    "refined": {**CODES, "refine": 8}, "opq, refined": {**CODES, "opq": 1, "refine": 16, "refine_factor": 8},
-    "hnsw": {"type": "hnsw"}, "hnsw 8": {"type": "hnsw", "bits": 8},
-}  # fmt: skip
+    "flat": {},
+    "flat 16": {"bits": 16},
+    "flat 8": {"bits": 8},
+    "ivf": IVF,
+    "ivf 8": {**IVF, "bits": 8},
+    "ivfpq": CODES,
+    "opq": {**CODES, "opq": 1},
+    "refined": {**CODES, "refine": 8},
+    "opq, refined": {**CODES, "opq": 1, "refine": 16, "refine_factor": 8},
+    "hnsw": {"type": "hnsw"},
+    "hnsw 8": {"type": "hnsw", "bits": 8},
+}
 LEAST = {
     "flat 8": 0.97,
     "ivf 8": 0.97,
@@ -210,9 +217,13 @@ def halves(store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> tup
 @pytest.mark.parametrize("name", [name for name in KINDS if "hnsw" not in name])
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_merged_indexes_are_one(
-    name: str, on_disk: bool, store: FeatureStore, halves: tuple[FeatureStore, FeatureStore], queries: np.ndarray,
+    name: str,
+    on_disk: bool,
+    store: FeatureStore,
+    halves: tuple[FeatureStore, FeatureStore],
+    queries: np.ndarray,
     tmp_path: Path,
-) -> None:  # fmt: skip
+) -> None:
     if on_disk and name not in LISTED:
         with pytest.raises(BadInputError, match="on-disk"):
             build_index(store, tmp_path / "x", **KINDS[name], on_disk=1)

@@ -79,9 +79,7 @@ def test_the_chosen_index_reaches_the_recall_on_held_out_queries(
     assert result.query_model.mean >= 0.9 - 2 * result.query_model.error
     naive = result.naive
     assert naive is not None and naive.gallery_model.mean > naive.query_model.mean  # it promises more than it keeps
-    assert {path.name for path in (tmp_path / "tuned").iterdir()} == {
-        "trials.jsonl", "tune.json", "gallery.index",
-    }  # fmt: skip
+    assert {path.name for path in (tmp_path / "tuned").iterdir()} == {"trials.jsonl", "tune.json", "gallery.index"}
     written = json.loads((tmp_path / "tuned" / "tune.json").read_text())
     assert written["chosen"]["candidate"] == result.chosen.candidate and written["reached"] is True
 
@@ -143,9 +141,18 @@ def test_nothing_reaches_the_recall(store: FeatureStore, queries: QueryVectors, 
     make_store(tmp_path / "queries", queries.gallery_model)
     np.save(tmp_path / "given.npy", queries.query_model)
     arguments = [
-        "index", "tune", str(store.path), "--queries", str(tmp_path / "queries"), "--embeddings",
-        str(tmp_path / "given.npy"), "--types", "ivf", "--out", str(tmp_path / "tuned"),
-    ]  # fmt: skip
+        "index",
+        "tune",
+        str(store.path),
+        "--queries",
+        str(tmp_path / "queries"),
+        "--embeddings",
+        str(tmp_path / "given.npy"),
+        "--types",
+        "ivf",
+        "--out",
+        str(tmp_path / "tuned"),
+    ]
     done = CliRunner().invoke(app, [*arguments, "--recall", "0.999", "--max-ms", "0.0001"])
     assert isinstance(done.exception, GateFailedError)
     assert "nothing that was tried reaches recall@10 0.999 within 0.0001 ms" in str(done.exception)

@@ -120,8 +120,15 @@ def test_images_of_different_shapes_come_back_in_order(batch_size: int, shapes: 
     alone = [AnyShape(48).embed(embedder.preprocess.pixels(images.read(p).image)[None])[0] for p in range(8)]
     np.testing.assert_allclose(embedded.vectors[:, 0], alone, rtol=1e-5)
     assert embedded.vectors[:, 0, :2].tolist() == [
-        [32, 48], [32, 48], [32, 48], [48, 32], [32, 48], [48, 48], [48, 48], [20, 30]
-    ]  # fmt: skip
+        [32, 48],
+        [32, 48],
+        [32, 48],
+        [48, 32],
+        [32, 48],
+        [48, 48],
+        [48, 48],
+        [20, 30],
+    ]
     assert all(shape[0] <= batch_size for shape in embedder.batches)
     if batch_size == 16:
         assert [shape[0] for shape in embedder.batches] == [3, 1, 1, 2, 1]

@@ -146,11 +146,17 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_both_engines_extract_the_same_features(photos: Path, weights: Path, tmp_path: Path) -> None:
     stores = [
         extract(
-            photos, "timm:mobilenetv3_small_050", tmp_path / kind, weights=weights, gallery_size=64, views=1,
-            dtype="float32", engine=kind,
+            photos,
+            "timm:mobilenetv3_small_050",
+            tmp_path / kind,
+            weights=weights,
+            gallery_size=64,
+            views=1,
+            dtype="float32",
+            engine=kind,
         )
         for kind in (Engine.TORCH, Engine.ONNXRUNTIME)
-    ]  # fmt: skip
+    ]
     torch_vectors, other = (store.view_vectors() for store in stores)
     assert not np.array_equal(torch_vectors, other)  # two engines, indeed
     np.testing.assert_allclose(other, torch_vectors, atol=2e-5)

@@ -47,9 +47,11 @@ def resized(image: np.ndarray, scale: float) -> np.ndarray:
             high = [min(index + 1, image.shape[1] - 1) for index in low]
             down, right = (place - index for place, index in zip(places, low, strict=True))
             out[:, row, column] = (
-                (1 - down) * (1 - right) * image[:, low[0], low[1]] + (1 - down) * right * image[:, low[0], high[1]]
-                + down * (1 - right) * image[:, high[0], low[1]] + down * right * image[:, high[0], high[1]]
-            )  # fmt: skip
+                (1 - down) * (1 - right) * image[:, low[0], low[1]]
+                + (1 - down) * right * image[:, low[0], high[1]]
+                + down * (1 - right) * image[:, high[0], low[1]]
+                + down * right * image[:, high[0], high[1]]
+            )
     return out
 
 
@@ -176,9 +178,7 @@ def test_models_of_one_size_refuse_scales(tmp_path: Path, photos: Path) -> None:
 
 def test_a_store_of_several_scales_goes_on_and_differs(weights: Path, photos: Path, tmp_path: Path) -> None:
     def run(name: str, **options: Any) -> Any:
-        return extract(
-            photos, "timm:test_efficientnet", tmp_path / name, weights=weights, gallery_size=64, **options
-        )  # fmt: skip
+        return extract(photos, "timm:test_efficientnet", tmp_path / name, weights=weights, gallery_size=64, **options)
 
     several, single = run("several", scales=SCALES), run("single")
     assert several.space.scales == (0.7071, 1.0, 1.4142)

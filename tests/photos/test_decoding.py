@@ -249,8 +249,9 @@ def test_the_fast_decoder_gives_pillows_bits(
     exif[0x0112] = orientation
     data = [
         encoded(photo.convert(kind), "JPEG", exif=exif, quality=quality, subsampling=s, progressive=s == 2)
-        for s in range(3) for quality in (40, 95)
-    ]  # fmt: skip
+        for s in range(3)
+        for quality in (40, 95)
+    ]
     fast = [decode_image(each, "photo") for each in data]
     monkeypatch.setattr(decoding, "simplejpeg_is_exact", lambda: False)
     assert all(same(one, decode_image(each, "photo")) for one, each in zip(fast, data, strict=True))

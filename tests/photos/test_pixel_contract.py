@@ -170,11 +170,16 @@ def test_boxes_crop_as_pillow_crops_by_floats(photo: Image.Image, box: tuple[flo
 @pytest.mark.parametrize(
     ("box", "words"),
     [
-        ((10, 10, 10, 20), "empty"), ((10, 10, 20, 5), "empty"), ((10.1, 10, 10.4, 20), "empty"),
-        ((512, 0, 600, 50), "outside the image of 512 x 600"), ((-9, -9, -1, -1), "outside"),
-        ((0, 0, 1024, 1200), "outside"), ((0, 0, 524, 600), "outside"), ((-1e300, 0, 5, 5), "outside"),
+        ((10, 10, 10, 20), "empty"),
+        ((10, 10, 20, 5), "empty"),
+        ((10.1, 10, 10.4, 20), "empty"),
+        ((512, 0, 600, 50), "outside the image of 512 x 600"),
+        ((-9, -9, -1, -1), "outside"),
+        ((0, 0, 1024, 1200), "outside"),
+        ((0, 0, 524, 600), "outside"),
+        ((-1e300, 0, 5, 5), "outside"),
     ],
-)  # fmt: skip
+)
 def test_boxes_that_cannot_be_cut_out(box: tuple[float, float, float, float], words: str) -> None:
     assert words in Box(*box).problem(512, 600)
 

@@ -100,9 +100,18 @@ def test_tiny_images_have_views_too(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"count": -1}, {"count": 65}, {"min_area": 0}, {"min_area": float("nan")}, {"max_aspect": 0.9},
-     {"max_aspect": float("inf")}, {"flip": 1.1}, {"colour": 1.0}, {"rotate": 3}],
-)  # fmt: skip
+    [
+        {"count": -1},
+        {"count": 65},
+        {"min_area": 0},
+        {"min_area": float("nan")},
+        {"max_aspect": 0.9},
+        {"max_aspect": float("inf")},
+        {"flip": 1.1},
+        {"colour": 1.0},
+        {"rotate": 3},
+    ],
+)
 def test_impossible_recipes_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         ViewRecipe(**values)
@@ -111,8 +120,13 @@ def test_impossible_recipes_are_refused(values: dict[str, float]) -> None:
 def test_named_strengths() -> None:
     strong, mild = view_recipe(3, 7), view_recipe(3, 7, ViewStrength.MILD)
     assert strong.model_dump() == {
-        "count": 3, "seed": 7, "min_area": 0.1, "max_aspect": 1.33, "flip": 0.5, "colour": 0.4,
-    }  # fmt: skip
+        "count": 3,
+        "seed": 7,
+        "min_area": 0.1,
+        "max_aspect": 1.33,
+        "flip": 0.5,
+        "colour": 0.4,
+    }
     assert (mild.min_area, mild.colour) == (0.5, 0.2)
     assert parse_strength("mild") is ViewStrength.MILD
     with pytest.raises(BadInputError, match="--view-strength weak: give mild or strong"):

@@ -45,9 +45,12 @@ def test_copies_of_a_photo_in_the_gallery_are_left_out_with_it(
     items, vectors = pixel_store.items, unit(pixel_store.vectors())
     digests = [*items.digests, items.digests[3], items.digests[3] + "[1,2,30,40]"]
     twice = write_store(
-        tmp_path / "twice", pixel_store.space, Items([*items.ids, "copy.jpg", "crop.jpg"], digests),
-        np.concatenate([vectors, vectors[[3, 3]]]), dtype="float32",
-    )  # fmt: skip
+        tmp_path / "twice",
+        pixel_store.space,
+        Items([*items.ids, "copy.jpg", "crop.jpg"], digests),
+        np.concatenate([vectors, vectors[[3, 3]]]),
+        dtype="float32",
+    )
     judge = HeldOut(held_out.pixels, vectors[:16], np.arange(16), twice)
     plain = HeldOut(held_out.pixels, vectors[:16], np.arange(16), pixel_store)
     assert judge._wanted[3].tolist() == plain._wanted[3].tolist() and not {3, 24, 25} & {*judge._wanted[3].tolist()}
@@ -77,7 +80,7 @@ def test_photos_that_calibrate_are_not_searched_with(made: Path, photos: Path, t
         patch.setattr(search, "Attempts", remember)
         search_precision(
             made, "onnx", own, store.path, calibration_count=8, objectives=Objectives(0.95), overwrite=True
-        )  # fmt: skip
+        )
     ranges = calibration_split(images, model.config.preprocess, 8)[0]
     assert len(seen[0]) == 32 - 3 - 8 - 1
     assert not {each.tobytes() for each in ranges} & {each.tobytes() for each in seen[0]}

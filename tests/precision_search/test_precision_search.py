@@ -128,9 +128,7 @@ def test_one_search_at_a_time_holds_its_folder_and_its_out(
 
     def search_to_out() -> search.SearchResult:
         limits = Objectives(0.9)
-        return search_precision(
-            made, "onnx", photos, pixel_store.path, calibration_count=8, objectives=limits, out=out
-        )  # fmt: skip
+        return search_precision(made, "onnx", photos, pixel_store.path, calibration_count=8, objectives=limits, out=out)
 
     with holding(made / "exports" / "auto-onnx"), pytest.raises(BadInputError, match=r"auto-onnx: .*; wait for it$"):
         search_to_out()

@@ -100,7 +100,7 @@ def test_a_bottleneck_is_rounded_as_in_its_file(
     assert rounded.names[-1] == "bottleneck" and model.projection.weight.equal(made.projection.weight)
     file = export(
         tmp_path / "run", "onnx", "w8a8", out=tmp_path / "a.onnx", calibration=photos, calibration_count=8
-    ).path  # fmt: skip
+    ).path
     nodes = onnx.load(str(file)).graph.node
     maker = {name: node.op_type for node in nodes for name in node.output}
     read = [maker[node.input[0]] for node in nodes if node.op_type == "Conv"]
@@ -113,8 +113,10 @@ def test_a_bottleneck_is_rounded_as_in_its_file(
     judge.start_from(made)
     costs = layer_costs(DeployModel(made), calibration, judge, 99.99, SILENT, tmp_path / "layers.jsonl", {})
     assert (costs[-1].name, costs[-1].place, costs[-1].weights) == (
-        "bottleneck", len(read) - 1, made.bottleneck.weight.numel()
-    ) and costs[-1].cosine < 1  # fmt: skip
+        "bottleneck",
+        len(read) - 1,
+        made.bottleneck.weight.numel(),
+    ) and costs[-1].cosine < 1
     assert [cost.name for cost in costs] == [name.removeprefix("backbone.") for name in rounded.names], "no gates"
     floats = EightBit(float_convolutions=frozenset({costs[-1].place}), float_weights=True)
     assert "bottleneck" not in with_rounded(tmp_path / "run", calibration, floats)[1].names

@@ -41,9 +41,13 @@ def tuned(made: Path, folder: Path, photos: Path, store: FeatureStore, calibrati
 
 
 def test_a_killed_tuning_ends_with_the_same_weights(
-    made: Path, photos: Path, pixel_store: FeatureStore, calibration: np.ndarray, tmp_path: Path,
+    made: Path,
+    photos: Path,
+    pixel_store: FeatureStore,
+    calibration: np.ndarray,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     def take(self: Selection, overlaps: np.ndarray) -> bool:  # the latest: 4 steps of a net of noise need not help
         self.best = overlaps
         return True
@@ -83,9 +87,14 @@ def test_what_was_tuned_with_other_vectors_or_ranges_is_begun_anew(
 
     whole = tuned(made, tmp_path / "whole", photos, pixel_store, calibration, 1)
     other = write_store(
-        tmp_path / "other", pixel_store.space, pixel_store.items, unit(pixel_store.vectors()[:, ::-1]),
-        views=pixel_store.views, view_vectors=unit(pixel_store.view_vectors()[:, 1:].reshape(48, -1)), dtype="float32",
-    )  # fmt: skip
+        tmp_path / "other",
+        pixel_store.space,
+        pixel_store.items,
+        unit(pixel_store.vectors()[:, ::-1]),
+        views=pixel_store.views,
+        view_vectors=unit(pixel_store.view_vectors()[:, 1:].reshape(48, -1)),
+        dtype="float32",
+    )
     assert not trained(calibration, pixel_store, pixel_store)
     assert trained(255 - calibration, pixel_store, pixel_store)
     assert trained(calibration, other, pixel_store)
@@ -128,9 +137,14 @@ def test_a_gain_is_one_that_the_photos_show_or_that_keeps_the_limits() -> None:
 
 @pytest.mark.parametrize(("helps", "kept"), [(True, True), (False, False)])
 def test_what_was_tuned_is_kept_only_if_less_is_lost(
-    made: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    helps: bool, kept: bool,
-) -> None:  # fmt: skip
+    made: Path,
+    photos: Path,
+    pixel_store: FeatureStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    helps: bool,
+    kept: bool,
+) -> None:
     """The tuned file is a real one; what it is said to lose is set, for a net of noise may learn or not."""
     own = tmp_path / "run"
     shutil.copytree(made, own)
@@ -154,9 +168,16 @@ def test_what_was_tuned_is_kept_only_if_less_is_lost(
 
     monkeypatch.setattr(attempts, "measure", told)
     result = search_precision(
-        own, "onnx", photos, pixel_store.path, calibration_count=8, objectives=Objectives(0.9), tune_steps=2,
-        tune_images=more, tune_features=features.path,
-    )  # fmt: skip
+        own,
+        "onnx",
+        photos,
+        pixel_store.path,
+        calibration_count=8,
+        objectives=Objectives(0.9),
+        tune_steps=2,
+        tune_images=more,
+        tune_features=features.path,
+    )
     assert [bool(trial.tuned) for trial in result.trials] == [False, True]
     assert bool(result.chosen.tuned) is kept
     lines = [json.loads(line) for line in (result.folder / search.TRIALS).read_text().splitlines()]
@@ -170,10 +191,28 @@ def test_what_was_tuned_is_kept_only_if_less_is_lost(
     assert sha256_file(tmp_path / "again.onnx") == result.export.sha256
     if helps:  # the command's golden pack is compared with the tuned weights
         searched = [
-            "export", own, "--target", "onnx", "--precision", "auto", "--calibration", photos, "--gallery",
-            pixel_store.path, "--calibration-count", 8, "--max-loss", "90%", "--tune", 2, "--tune-images", more,
-            "--tune-features", features.path, "--overwrite",
-        ]  # fmt: skip
+            "export",
+            own,
+            "--target",
+            "onnx",
+            "--precision",
+            "auto",
+            "--calibration",
+            photos,
+            "--gallery",
+            pixel_store.path,
+            "--calibration-count",
+            8,
+            "--max-loss",
+            "90%",
+            "--tune",
+            2,
+            "--tune-images",
+            more,
+            "--tune-features",
+            features.path,
+            "--overwrite",
+        ]
         made_again = CliRunner().invoke(app, list(map(str, searched)))
         assert made_again.exit_code == 0 and f"wrote {result.export.path}" in made_again.output
         assert result.export.path.with_name(f"{result.export.path.name}.golden").is_dir()
@@ -198,9 +237,21 @@ def test_the_option(
 
     monkeypatch.setattr(search, "tune", remember)
     base = [
-        "export", str(own), "--target", "onnx", "--precision", "auto", "--calibration", str(photos), "--gallery",
-        str(pixel_store.path), "--calibration-count", "8", "--max-loss", "90%",
-    ]  # fmt: skip
+        "export",
+        str(own),
+        "--target",
+        "onnx",
+        "--precision",
+        "auto",
+        "--calibration",
+        str(photos),
+        "--gallery",
+        str(pixel_store.path),
+        "--calibration-count",
+        "8",
+        "--max-loss",
+        "90%",
+    ]
     more = ["--tune-images", str(photos), "--tune-features", str(pixel_store.path)]
     done = CliRunner().invoke(app, [*base, "--tune", "3", *more, "--json"])
     assert done.exit_code == 0, done.output
@@ -228,5 +279,8 @@ def test_errors(made: Path, photos: Path, pixel_store: FeatureStore, calibration
 
 def test_rounds() -> None:
     assert [rounds_of(*given) for given in ((300, 90), (300, 20), (7, 90), (51, 90))] == [
-        (50, 6), (20, 15), (7, 1), (26, 2),
-    ]  # fmt: skip
+        (50, 6),
+        (20, 15),
+        (7, 1),
+        (26, 2),
+    ]

@@ -172,8 +172,11 @@ def test_recipes_are_named_and_refused_where_they_do_not_apply(run: Path, photos
         == "equalised-float-convolutions-7-float-weights"
     )
     for wrong in (
-        {"percentile": 50.0}, {"percentile": 100.5}, {"float_convolutions": frozenset({-1})}, {"float_weights": True},
-    ):  # fmt: skip
+        {"percentile": 50.0},
+        {"percentile": 100.5},
+        {"float_convolutions": frozenset({-1})},
+        {"float_weights": True},
+    ):
         with pytest.raises(BadInputError):
             EightBit(**wrong)
     with pytest.raises(BadInputError, match=r"fp16 has one recipe; percentile-100 goes with w8a8"):

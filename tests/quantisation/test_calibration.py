@@ -48,8 +48,15 @@ def test_copies_of_what_calibrates_are_not_compared_on(photos: Path, tmp_path: P
     known = set(others.ids)
     shutil.copy(folder / next(item for item in find_images(folder).ids if item not in known), folder / "copy.jpg")
     found = first_pixels(find_images(folder), PREPROCESS, 100, but=pixels)
-    np.testing.assert_array_equal(found, first_pixels(find_images(photos).subset(sorted(
-        find_images(photos).ids.index(item) for item in others.ids)), PREPROCESS, 100, but=pixels[:0]))  # fmt: skip
+    np.testing.assert_array_equal(
+        found,
+        first_pixels(
+            find_images(photos).subset(sorted(find_images(photos).ids.index(item) for item in others.ids)),
+            PREPROCESS,
+            100,
+            but=pixels[:0],
+        ),
+    )
 
 
 def test_a_small_set_gives_all_it_has(photos: Path) -> None:

@@ -11,9 +11,14 @@ from edgecsd.quantisation.precisions import CLOSENESS, Precision
 
 def parity(mean: float, least: float, norm: float = 1.0) -> Parity:
     return Parity(
-        reference="right ones", images=3, cosine_mean=mean, cosine_min=least, max_difference=0.1, norm_min=norm,
+        reference="right ones",
+        images=3,
+        cosine_mean=mean,
+        cosine_min=least,
+        max_difference=0.1,
+        norm_min=norm,
         norm_max=norm,
-    )  # fmt: skip
+    )
 
 
 def test_every_precision_has_limits_and_the_same_file_is_nearer_than_torch() -> None:

@@ -115,9 +115,16 @@ def test_relu_lets_factors_through_and_what_is_not_homogeneous_does_not() -> Non
 
     assert between(torch.relu) == [Tied(["a"], ["c"])]
     for activation in (
-        nn.functional.relu6, nn.functional.silu, nn.functional.hardswish, torch.sigmoid, lambda x: x + 1,
-        lambda x: x * x, lambda x: x.flip(1), lambda x: x.clamp(0, 3), lambda x: x + x.mean(dim=(2, 3), keepdim=True),
-    ):  # fmt: skip
+        nn.functional.relu6,
+        nn.functional.silu,
+        nn.functional.hardswish,
+        torch.sigmoid,
+        lambda x: x + 1,
+        lambda x: x * x,
+        lambda x: x.flip(1),
+        lambda x: x.clamp(0, 3),
+        lambda x: x + x.mean(dim=(2, 3), keepdim=True),
+    ):
         assert between(activation) == [], activation
 
 
@@ -137,8 +144,10 @@ def test_groups() -> None:
     torch.manual_seed(0)
     made = network(
         lambda m, image: m.c(m.b(m.a(image)).relu()).mean(dim=(2, 3)),
-        a=nn.Conv2d(3, 8, 3), b=nn.Conv2d(8, 12, 3, groups=4), c=nn.Conv2d(12, 12, 3, groups=12),
-    )  # fmt: skip
+        a=nn.Conv2d(3, 8, 3),
+        b=nn.Conv2d(8, 12, 3, groups=4),
+        c=nn.Conv2d(12, 12, 3, groups=12),
+    )
     made.a.weight.data *= torch.exp2(torch.arange(8.0)).view(-1, 1, 1, 1)
     before, weight = made(torch.from_numpy(PIXELS)), made.b.weight.clone()
     assert equalise(made, PIXELS) == 2

@@ -135,17 +135,30 @@ def test_the_map_joins_the_two_embeddings_of_each_query(evidence: Evidence, judg
 
 def test_latency_says_what_it_is(evidence: Evidence, judgement: Judgement, photos: Path) -> None:
     row = LatencyFacts(
-        device="Pixel 8a", kind="emulated", label="a label", threads=4, status="ok", p50_ms=4.256, p90_ms=5.5,
-        peak_mb=99.6, contended=True, cosine_mean=0.9912345, cosine_min=0.98, protocol="report", source="b.jsonl",
+        device="Pixel 8a",
+        kind="emulated",
+        label="a label",
+        threads=4,
+        status="ok",
+        p50_ms=4.256,
+        p90_ms=5.5,
+        peak_mb=99.6,
+        contended=True,
+        cosine_mean=0.9912345,
+        cosine_min=0.98,
+        protocol="report",
+        source="b.jsonl",
         measured_at="2026-11-24T00:00:00+00:00",
-    )  # fmt: skip
+    )
     host = row.model_copy(update={"kind": "measured", "device": "host", "contended": False})
     failed = row.model_copy(update={"status": "failed", "reason": HOSTILE, "p50_ms": None, "p90_ms": None})
     facts = evidence.facts.model_copy(update={"latency": (failed, row, host), "latency_note": "3 others"})
     page = make_page(replace(evidence, facts=facts), judgement, Thumbnails(find_images(photos), {}), None)
     assert [(each.device, each.about.split(",")[0]) for each in page.latency] == [
-        ("host", "measured"), ("Pixel 8a", "emulated"), ("Pixel 8a", "emulated"),
-    ]  # fmt: skip
+        ("host", "measured"),
+        ("Pixel 8a", "emulated"),
+        ("Pixel 8a", "emulated"),
+    ]
     assert page.latency[0].cells == ("4", "4.26", "5.50", "100", "0.99123 [lowest 0.98000]")
     assert "the machine was busy" in page.latency[1].about and "the machine was busy" not in page.latency[0].about
     read = PageReader(render_check(page))

@@ -43,8 +43,9 @@ def test_dots_stand_in_the_order_given_from_the_top() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["KL", "L2"]
     assert axes.get_ylim()[0] > axes.get_ylim()[1]
     assert [segment.tolist() for segment in axes.collections[0].get_segments()] == [
-        [[0.6, 0], [0.8, 0]], [[0.5, 1], [0.65, 1]],
-    ]  # fmt: skip
+        [[0.6, 0], [0.8, 0]],
+        [[0.5, 1], [0.65, 1]],
+    ]
     assert [text.get_text() for text in axes.texts] == ["0.700", "0.600"]
 
 

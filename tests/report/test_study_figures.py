@@ -13,12 +13,17 @@ from edgecsd.report.run_page.study_figures import read_study, study_figure
 
 DOTS = {"kind": "dots", "title": "Loss", "points": [{"name": "KL", "mean": 0.7, "low": 0.6, "high": 0.8}]}
 LINE = {
-    "kind": "line", "title": "Anchors", "log_x": True, "reference": 0.5, "reference_name": "ridge",
+    "kind": "line",
+    "title": "Anchors",
+    "log_x": True,
+    "reference": 0.5,
+    "reference_name": "ridge",
     "points": [
-        {"series": "KL", "x": 64, "mean": 0.6}, {"series": "L2", "x": 64, "mean": 0.4},
+        {"series": "KL", "x": 64, "mean": 0.6},
+        {"series": "L2", "x": 64, "mean": 0.4},
         {"series": "KL", "x": 512, "mean": 0.7},
     ],
-}  # fmt: skip
+}
 
 
 def study(folder: Path, *plots: dict[str, Any], **changes: Any) -> Path:

@@ -63,9 +63,18 @@ def page(folder: Path, index: GalleryIndex) -> PhonePage:
     model = folder / "app.onnx"
     model.write_bytes(b"a model")
     metadata = ArtifactMetadata(
-        target="onnx", precision="fp32", recipe="float32", space=SPACE, fingerprint=SPACE.fingerprint, dim=DIM,
-        metric=SPACE.metric, preprocess=Preprocess(size=32), backbone="b", weights_digest="0" * 64, versions={},
-    )  # fmt: skip
+        target="onnx",
+        precision="fp32",
+        recipe="float32",
+        space=SPACE,
+        fingerprint=SPACE.fingerprint,
+        dim=DIM,
+        metric=SPACE.metric,
+        preprocess=Preprocess(size=32),
+        backbone="b",
+        weights_digest="0" * 64,
+        versions={},
+    )
     files = tuple(MemoryFile((folder / "photos" / f"0{n}.jpg").read_bytes(), "image/jpeg") for n in range(GOLDEN))
     golden = GoldenPhotos("photos", files, EMBEDDINGS, "d" * 64, "same file app.onnx, run in the host process")
     images = find_images(folder / "photos")
@@ -90,10 +99,17 @@ def document(http: httpx.Client) -> dict[str, Any]:
 def report(page: PhonePage) -> dict[str, Any]:
     """One that becomes a row."""
     return {
-        "runtime": "onnxruntime-web", "backend": "wasm", "threads": 2, "user_agent": "Phone/1.0", "isolated": True,
-        "secure": True, "clock_us": 5.0, "model_sha256": page.reports.sha256, "wall_ms": [3.0, 4.0, 5.0],
+        "runtime": "onnxruntime-web",
+        "backend": "wasm",
+        "threads": 2,
+        "user_agent": "Phone/1.0",
+        "isolated": True,
+        "secure": True,
+        "clock_us": 5.0,
+        "model_sha256": page.reports.sha256,
+        "wall_ms": [3.0, 4.0, 5.0],
         "embeddings": EMBEDDINGS.tolist(),
-    }  # fmt: skip
+    }
 
 
 def post(http: httpx.Client, content: bytes, content_type: bytes = b"application/json") -> httpx.Response:
@@ -163,8 +179,9 @@ def test_photos_of_any_number(http: httpx.Client, document: dict[str, Any], numb
     path=st.sampled_from(["/bench", "/about", "/photos/1", "/golden/1", "/", "/static/app.js"]),
     method=st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]),
     name=st.sampled_from(["if-none-match", "range", "accept", "accept-encoding", "content-type", "cookie", "expect"]),
-    value=HEADER_TEXT, query=TEXT,
-)  # fmt: skip
+    value=HEADER_TEXT,
+    query=TEXT,
+)
 @BOUNDED
 def test_methods_headers_and_parameters_of_any_kind(
     http: httpx.Client, path: str, method: str, name: str, value: str, query: str

@@ -29,9 +29,18 @@ def book(tmp_path: Path) -> ReportBook:
     model.write_bytes(b"a model")
     space = EmbeddingSpace(gallery_model="acme-v7", dim=DIM)
     metadata = ArtifactMetadata(
-        target="onnx", precision="fp32", recipe="float32", space=space, fingerprint=space.fingerprint, dim=DIM,
-        metric=space.metric, preprocess=Preprocess(size=32), backbone="b", weights_digest="0" * 64, versions={},
-    )  # fmt: skip
+        target="onnx",
+        precision="fp32",
+        recipe="float32",
+        space=space,
+        fingerprint=space.fingerprint,
+        dim=DIM,
+        metric=space.metric,
+        preprocess=Preprocess(size=32),
+        backbone="b",
+        weights_digest="0" * 64,
+        versions={},
+    )
     files = tuple(MemoryFile(name.encode(), "image/png") for name in "ab")
     golden = GoldenPhotos("synthetic", files, EMBEDDINGS, "d" * 64, "same file app.onnx, run in the host process")
     return ReportBook(model, metadata, golden, tmp_path / "bench.jsonl")
@@ -49,11 +58,25 @@ def nearly(vectors: np.ndarray) -> np.ndarray:
 
 def report(**changes: object) -> PhoneReport:
     given = {
-        "runtime": "onnxruntime-web 1.30.0", "backend": "wasm", "threads": 2, "user_agent": "Phone/1.0", "cores": 8,
-        "isolated": True, "secure": True, "clock_us": 5.0, "model_sha256": hashlib.sha256(b"a model").hexdigest(),
-        "import_ms": 10.0, "load_ms": 20.0, "first_ms": 30.0, "cold_ms": 60.0, "warmup_runs": 20, "wall_ms": TIMES,
-        "decode_ms": [4.0, 8.0, 6.0], "embeddings": EMBEDDINGS.tolist(), **changes,
-    }  # fmt: skip
+        "runtime": "onnxruntime-web 1.30.0",
+        "backend": "wasm",
+        "threads": 2,
+        "user_agent": "Phone/1.0",
+        "cores": 8,
+        "isolated": True,
+        "secure": True,
+        "clock_us": 5.0,
+        "model_sha256": hashlib.sha256(b"a model").hexdigest(),
+        "import_ms": 10.0,
+        "load_ms": 20.0,
+        "first_ms": 30.0,
+        "cold_ms": 60.0,
+        "warmup_runs": 20,
+        "wall_ms": TIMES,
+        "decode_ms": [4.0, 8.0, 6.0],
+        "embeddings": EMBEDDINGS.tolist(),
+        **changes,
+    }
     return PhoneReport.model_validate_json(json.dumps(given))
 
 
@@ -107,10 +130,16 @@ def test_a_fast_row_with_wrong_embeddings_is_a_failed_row(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"threads": 0}, {"backend": "cuda"}, {"wall_ms": [1.0] * 5001}, {"wall_ms": [float("nan")]}, {"cold_ms": -1},
-        {"model_sha256": "x"}, {"user_agent": "x" * 401}, {"unknown": 1},
+        {"threads": 0},
+        {"backend": "cuda"},
+        {"wall_ms": [1.0] * 5001},
+        {"wall_ms": [float("nan")]},
+        {"cold_ms": -1},
+        {"model_sha256": "x"},
+        {"user_agent": "x" * 401},
+        {"unknown": 1},
     ],
-)  # fmt: skip
+)
 def test_a_report_beyond_its_limits_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         report(**changes)

@@ -119,9 +119,17 @@ def test_the_command(store: FeatureStore, tmp_path: Path) -> None:
     asked = make_store(tmp_path / "queries.store", unit(queries.gallery_model))
     np.save(tmp_path / "given.npy", queries.query_model)
     arguments = [
-        "wire", str(store.path), "--queries", str(asked.path), "--embeddings", str(tmp_path / "given.npy"),
-        "--pq-bytes", "8,4", "--out", str(tmp_path / "codes"),
-    ]  # fmt: skip
+        "wire",
+        str(store.path),
+        "--queries",
+        str(asked.path),
+        "--embeddings",
+        str(tmp_path / "given.npy"),
+        "--pq-bytes",
+        "8,4",
+        "--out",
+        str(tmp_path / "codes"),
+    ]
     done = CliRunner().invoke(app, [*arguments, "--json"])
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)

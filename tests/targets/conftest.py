@@ -59,9 +59,14 @@ def artifact(run: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) 
         key = (target, precision)
         if key not in made:
             made[key] = export(
-                run, target, precision, out=folder / f"{precision}{Target(target).suffix}", calibration=photos,
-                calibration_count=PHOTOS, licence="CC0-1.0",
-            )  # fmt: skip
+                run,
+                target,
+                precision,
+                out=folder / f"{precision}{Target(target).suffix}",
+                calibration=photos,
+                calibration_count=PHOTOS,
+                licence="CC0-1.0",
+            )
         return made[key]
 
     return make

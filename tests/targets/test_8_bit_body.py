@@ -88,13 +88,15 @@ def onnx_steps(path: Path) -> list[Step]:
     quantisers = {"QuantizeLinear", "DequantizeLinear"}
     return [
         Step(
-            node.op_type, tuple(node.input), tuple(node.output),
+            node.op_type,
+            tuple(node.input),
+            tuple(node.output),
             any(v in rounded for v in node.output) and any(v in rounded for v in node.input),
             _one_a_channel(shapes.get(node.output[0])),
         )
         for node in nodes
         if node.op_type not in quantisers
-    ]  # fmt: skip
+    ]
 
 
 def tflite_steps(path: Path) -> list[Step]:
@@ -108,13 +110,15 @@ def tflite_steps(path: Path) -> list[Step]:
 
     return [
         Step(
-            operator["op_name"], tuple(map(str, operator["inputs"])), tuple(map(str, operator["outputs"])),
+            operator["op_name"],
+            tuple(map(str, operator["inputs"])),
+            tuple(map(str, operator["outputs"])),
             integer([*operator["inputs"], *operator["outputs"]]),
             _one_a_channel(list(tensors[operator["outputs"][0]]["shape"])),
         )
         for operator in interpreter._get_ops_details()
         if operator["op_name"] not in ("QUANTIZE", "DEQUANTIZE")
-    ]  # fmt: skip
+    ]
 
 
 def _one_a_channel(shape: list[int] | None) -> bool:

@@ -23,9 +23,18 @@ SPACE = EmbeddingSpace(gallery_model="g", dim=16)
 def metadata(**changes: Any) -> dict[str, Any]:
     """Valid metadata of an ONNX artifact as parsed JSON, with changes."""
     whole = ArtifactMetadata(
-        target=Target.ONNX, precision="fp32", recipe="float32", space=SPACE, fingerprint=SPACE.fingerprint, dim=16,
-        metric="cosine", preprocess=Preprocess(size=32), backbone="b", weights_digest="w", versions={"edgecsd": "0"},
-    )  # fmt: skip
+        target=Target.ONNX,
+        precision="fp32",
+        recipe="float32",
+        space=SPACE,
+        fingerprint=SPACE.fingerprint,
+        dim=16,
+        metric="cosine",
+        preprocess=Preprocess(size=32),
+        backbone="b",
+        weights_digest="w",
+        versions={"edgecsd": "0"},
+    )
     return {**whole.model_dump(mode="json"), **changes}
 
 

@@ -102,11 +102,19 @@ def test_every_step_from_encoded_photo_to_network_stands_in_the_file(
     found = json.loads(text)
     assert found["schema_version"] == 2
     assert found["pixels"] == {
-        "frame": "first", "orientation": "applied", "colour_profile": "ignored", "transparency": "over white",
-        "channels": "RGB", "bits": 8, "grey_16_divisor": 257,
+        "frame": "first",
+        "orientation": "applied",
+        "colour_profile": "ignored",
+        "transparency": "over white",
+        "channels": "RGB",
+        "bits": 8,
+        "grey_16_divisor": 257,
         "crop": "none for squash; centre square of crop_pct x shorter side for shorter-side",
-        "antialias": True, "resized": "uint8", "scale": 1 / 255, "normalised": "(value * scale - mean) / std",
-    }  # fmt: skip
+        "antialias": True,
+        "resized": "uint8",
+        "scale": 1 / 255,
+        "normalised": "(value * scale - mean) / std",
+    }
     assert set(found["preprocess"]) == {"size", "resize", "crop_pct", "interpolation", "mean", "std"}
 
 

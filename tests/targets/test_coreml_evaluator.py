@@ -36,14 +36,50 @@ SPACE = EmbeddingSpace(gallery_model="test-gallery", dim=32)
 FEW = ("mobilenetv3_small_050", "ghostnet_050", "convnext_atto", "edgenext_xx_small", "rexnet_100")
 # Convolutional networks of timm that coremltools converts; every operator that they produce has to be known
 ALL = (
-    "mobilenetv2_100", "mobilenetv3_large_100", "mobilenetv3_small_050", "mobilenetv4_conv_small", "efficientnet_b0",
-    "tf_efficientnet_lite0", "efficientnet_es", "fastvit_t8", "repvit_m1", "repghostnet_050", "ghostnet_050",
-    "ghostnetv2_100", "mobileone_s0", "regnety_002", "resnet18", "convnext_atto", "convnextv2_atto",
-    "edgenext_xx_small", "mobilevitv2_050", "hardcorenas_a", "mnasnet_small", "lcnet_050", "tinynet_a", "starnet_s1",
-    "efficientvit_b0", "mobilenetv4_hybrid_medium", "shvit_s1", "swiftformer_xs", "efficientvit_m0", "densenet121",
-    "inception_next_atto", "fbnetv3_b", "hrnet_w18_small", "eca_nfnet_l0", "resnest14d", "mixnet_s", "mobilevit_xxs",
-    "poolformer_s12", "hgnetv2_b0", "rexnet_100", "tf_efficientnetv2_b0", "nextvit_small", "pvt_v2_b0",
-)  # fmt: skip
+    "mobilenetv2_100",
+    "mobilenetv3_large_100",
+    "mobilenetv3_small_050",
+    "mobilenetv4_conv_small",
+    "efficientnet_b0",
+    "tf_efficientnet_lite0",
+    "efficientnet_es",
+    "fastvit_t8",
+    "repvit_m1",
+    "repghostnet_050",
+    "ghostnet_050",
+    "ghostnetv2_100",
+    "mobileone_s0",
+    "regnety_002",
+    "resnet18",
+    "convnext_atto",
+    "convnextv2_atto",
+    "edgenext_xx_small",
+    "mobilevitv2_050",
+    "hardcorenas_a",
+    "mnasnet_small",
+    "lcnet_050",
+    "tinynet_a",
+    "starnet_s1",
+    "efficientvit_b0",
+    "mobilenetv4_hybrid_medium",
+    "shvit_s1",
+    "swiftformer_xs",
+    "efficientvit_m0",
+    "densenet121",
+    "inception_next_atto",
+    "fbnetv3_b",
+    "hrnet_w18_small",
+    "eca_nfnet_l0",
+    "resnest14d",
+    "mixnet_s",
+    "mobilevit_xxs",
+    "poolformer_s12",
+    "hgnetv2_b0",
+    "rexnet_100",
+    "tf_efficientnetv2_b0",
+    "nextvit_small",
+    "pvt_v2_b0",
+)
 
 
 def settled(name: str, pixels: Pixels) -> QueryModel:
@@ -65,10 +101,18 @@ def settled(name: str, pixels: Pixels) -> QueryModel:
 def written(model: QueryModel, path: Path, precision: Precision = Precision.FP32) -> Path:
     config = model.config
     metadata = ArtifactMetadata(
-        target=Target.COREML, precision=precision, recipe="test", space=config.space, dim=config.dim,
-        fingerprint=config.space.fingerprint, metric=config.space.metric, preprocess=config.preprocess,
-        backbone=config.backbone, weights_digest="", versions={},
-    )  # fmt: skip
+        target=Target.COREML,
+        precision=precision,
+        recipe="test",
+        space=config.space,
+        dim=config.dim,
+        fingerprint=config.space.fingerprint,
+        metric=config.space.metric,
+        preprocess=config.preprocess,
+        backbone=config.backbone,
+        weights_digest="",
+        versions={},
+    )
     convert(DeployModel(model), path, precision, None, metadata)
     return path
 
@@ -132,9 +176,12 @@ def program_of(build: Any, path: Path, shape: tuple[int, ...] = (1, 3, 8, 8)) ->
 
     with quiet_conversion("the conversion"):
         package = coremltools.convert(
-            main, convert_to="mlprogram", minimum_deployment_target=coremltools.target.iOS17, skip_model_load=True,
+            main,
+            convert_to="mlprogram",
+            minimum_deployment_target=coremltools.target.iOS17,
+            skip_model_load=True,
             compute_precision=coremltools.precision.FLOAT32,
-        )  # fmt: skip
+        )
         package.save(str(path))
     return path
 

@@ -22,17 +22,52 @@ Z = np.abs(X) + 0.5
 INDICES = RANDOM.integers(-5, 5, (2, 4, 3, 6)).astype(np.int32)
 PER_CHANNEL = RANDOM.uniform(0.05, 0.2, 4).astype(np.float32)
 BINARY = [
-    "add", "sub", "mul", "real_div", "floor_div", "mod", "maximum", "minimum", "equal", "not_equal", "greater",
-    "greater_equal", "less", "less_equal",
-]  # fmt: skip
+    "add",
+    "sub",
+    "mul",
+    "real_div",
+    "floor_div",
+    "mod",
+    "maximum",
+    "minimum",
+    "equal",
+    "not_equal",
+    "greater",
+    "greater_equal",
+    "less",
+    "less_equal",
+]
 UNARY = [
-    "abs", "ceil", "cos", "erf", "exp", "exp2", "floor", "round", "sign", "sin", "square", "relu", "relu6", "sigmoid",
-    "softplus", "softsign", "tanh", "gelu",
-]  # fmt: skip
+    "abs",
+    "ceil",
+    "cos",
+    "erf",
+    "exp",
+    "exp2",
+    "floor",
+    "round",
+    "sign",
+    "sin",
+    "square",
+    "relu",
+    "relu6",
+    "sigmoid",
+    "softplus",
+    "softsign",
+    "tanh",
+    "gelu",
+]
 REDUCTIONS = [
-    "reduce_max", "reduce_mean", "reduce_min", "reduce_prod", "reduce_sum", "reduce_l1_norm", "reduce_l2_norm",
-    "reduce_log_sum_exp", "reduce_sum_square",
-]  # fmt: skip
+    "reduce_max",
+    "reduce_mean",
+    "reduce_min",
+    "reduce_prod",
+    "reduce_sum",
+    "reduce_l1_norm",
+    "reduce_l2_norm",
+    "reduce_log_sum_exp",
+    "reduce_sum_square",
+]
 # What coremltools can compute by itself when all inputs are constants
 INFERRED: list[tuple[str, dict[str, Any]]] = [
     *((name, {"x": X, "y": Y}) for name in BINARY),
@@ -71,8 +106,14 @@ INFERRED: list[tuple[str, dict[str, Any]]] = [
     ("slice_by_index", {"x": X, "begin": [0, 1, 0, 5], "end": [2, 4, 3, 0], "stride": [1, 2, 1, -2]}),
     (
         "slice_by_index",
-        {"x": X, "begin": [1, 0, -2, 3], "end": [0, 2, 0, 0], "end_mask": [False, False, True, True],
-         "begin_mask": [False, True, False, False], "squeeze_mask": [True, False, False, False]},
+        {
+            "x": X,
+            "begin": [1, 0, -2, 3],
+            "end": [0, 2, 0, 0],
+            "end_mask": [False, False, True, True],
+            "begin_mask": [False, True, False, False],
+            "squeeze_mask": [True, False, False, False],
+        },
     ),
     ("slice_by_size", {"x": X, "begin": [0, 1, 2, 2], "size": [2, 2, 1, -1]}),
     ("split", {"x": X, "num_splits": 3, "axis": -1}),
@@ -89,7 +130,7 @@ INFERRED: list[tuple[str, dict[str, Any]]] = [
     ("matmul", {"x": X, "y": Y, "transpose_x": True}),
     ("linear", {"x": X, "weight": np.ones((5, 6), np.float32) * 0.3, "bias": np.arange(5, dtype=np.float32)}),
     ("einsum", {"values": (X, Y.transpose(0, 3, 2, 1).copy()), "equation": "nchw,nwhu->nchu"}),
-]  # fmt: skip
+]
 
 
 def inferred(name: str, given: dict[str, Any]) -> tuple[NDArray[Any], ...]:

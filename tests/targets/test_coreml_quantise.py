@@ -124,9 +124,10 @@ def test_only_the_body_reads_8_bit_values(artifact: Make) -> None:
     kinds = [each.operator for each in program.steps]
     rounded = {each.outputs[0].name for each in program.steps if each.operator == "dequantize"}
     reading = [
-        number for number, each in enumerate(program.steps)
+        number
+        for number, each in enumerate(program.steps)
         if each.operator != "quantize" and rounded & {name for name in each.values.values() if isinstance(name, str)}
-    ]  # fmt: skip
+    ]
     convolutions = [number for number, kind in enumerate(kinds) if kind == "conv"]
     assert convolutions[0] in reading and convolutions[-1] in reading
     assert max(reading) == convolutions[-1]

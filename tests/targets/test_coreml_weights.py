@@ -33,9 +33,12 @@ def packages() -> dict[str, Model]:
         for name in ("iOS16", "iOS18"):
             program = torch.export.export(network, (torch.zeros(SHAPE),)).run_decompositions({})
             made[name] = coremltools.convert(
-                program, inputs=[coremltools.TensorType("x", SHAPE)], convert_to="mlprogram", skip_model_load=True,
+                program,
+                inputs=[coremltools.TensorType("x", SHAPE)],
+                convert_to="mlprogram",
+                skip_model_load=True,
                 minimum_deployment_target=getattr(coremltools.target, name),
-            )  # fmt: skip
+            )
     return made
 
 
@@ -79,16 +82,24 @@ CASES: list[tuple[str, str, Compress, str]] = [
     ("affine, unsigned", "iOS16", linear(mode="linear", dtype="uint8"), "constexpr_affine_dequantize"),
     ("palette of 6 bits", "iOS16", palette(mode="uniform", nbits=6), "constexpr_lut_to_dense"),
     ("sparse", "iOS16", pruned, "constexpr_sparse_to_dense"),
-    ("blockwise, 4 bits", "iOS18", linear(mode="linear", dtype="int4", granularity="per_block", block_size=8),
-     "constexpr_blockwise_shift_scale"),
+    (
+        "blockwise, 4 bits",
+        "iOS18",
+        linear(mode="linear", dtype="int4", granularity="per_block", block_size=8),
+        "constexpr_blockwise_shift_scale",
+    ),
     ("blockwise, 8 bits", "iOS18", linear(mode="linear_symmetric"), "constexpr_blockwise_shift_scale"),
-    ("palettes by group", "iOS18",
-     palette(mode="uniform", nbits=3, granularity="per_grouped_channel", group_size=8), "constexpr_lut_to_dense"),
+    (
+        "palettes by group",
+        "iOS18",
+        palette(mode="uniform", nbits=3, granularity="per_grouped_channel", group_size=8),
+        "constexpr_lut_to_dense",
+    ),
     ("sparse", "iOS18", pruned, "constexpr_sparse_to_dense"),
     ("sparse palette", "iOS18", pruned_palette, "constexpr_lut_to_sparse"),
     ("sparse integers", "iOS18", pruned_integers, "constexpr_sparse_blockwise_shift_scale"),
     ("palette of integers", "iOS18", palette_of_integers, "constexpr_lut_to_dense"),
-]  # fmt: skip
+]
 
 
 def saved(model: Model, path: Path) -> CoremlProgram:
@@ -109,8 +120,12 @@ def test_weights_are_those_that_coremltools_expands(
         mine = saved(compressed, tmp_path / "compressed.mlpackage")
         theirs = saved(optimize.decompress_weights(compressed), tmp_path / "expanded.mlpackage")
     spec = compressed.get_spec()
-    used = {op.type for f in spec.mlProgram.functions.values() for b in f.block_specializations.values()
-            for op in b.operations}  # fmt: skip
+    used = {
+        op.type
+        for f in spec.mlProgram.functions.values()
+        for b in f.block_specializations.values()
+        for op in b.operations
+    }
     assert operator in used
     assert len(weights(mine)) == 2
     for ours, other in zip(weights(mine), weights(theirs), strict=True):

@@ -102,9 +102,7 @@ def test_onnx_weights_are_its_initializers(precision: str, artifact: Make) -> No
     graph = onnx.load(str(path)).graph
     assert sum(each.size_bytes for each in description.weights) == sum(
         numpy_helper.to_array(tensor).nbytes for tensor in graph.initializer
-    ) + sum(
-        numpy_helper.to_array(a.t).nbytes for n in graph.node if n.op_type == "Constant" for a in n.attribute
-    )  # fmt: skip
+    ) + sum(numpy_helper.to_array(a.t).nbytes for n in graph.node if n.op_type == "Constant" for a in n.attribute)
     assert description.operators == dict(Counter(n.op_type for n in graph.node if n.op_type != "Constant"))
 
 
@@ -137,9 +135,11 @@ def test_coreml_weights_behind_two_expansions_belong_to_the_convolution(tmp_path
     with quiet_conversion("the conversion"):
         program = torch.export.export(torch.nn.Conv2d(16, 64, 3).eval(), (torch.zeros(1, 16, 6, 6),))
         package = coremltools.convert(
-            program.run_decompositions({}), convert_to="mlprogram", skip_model_load=True,
+            program.run_decompositions({}),
+            convert_to="mlprogram",
+            skip_model_load=True,
             minimum_deployment_target=coremltools.target.iOS18,
-        )  # fmt: skip
+        )
         palette_of_integers(package).save(str(tmp_path / "a.mlpackage"))
     found = {(each.operator, each.dtype): each for each in coreml_describe.describe(tmp_path / "a.mlpackage").weights}
     assert found["conv", "uint4"].size_bytes == 64 * 16 * 9 // 2
@@ -151,8 +151,12 @@ def quantised_graph() -> onnx.ModelProto:
     def stored(name: str, array: Any) -> TensorProto:
         return numpy_helper.from_array(np.asarray(array), name)
 
-    scales = [stored("s", np.float32(0.1)), stored("z", np.uint8(0)), stored("sw", np.float32(0.1)),
-              stored("zw", np.int8(0))]  # fmt: skip
+    scales = [
+        stored("s", np.float32(0.1)),
+        stored("z", np.uint8(0)),
+        stored("sw", np.float32(0.1)),
+        stored("zw", np.int8(0)),
+    ]
     weight = stored("w", np.ones((2, 2, 1, 1), np.int8))
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),

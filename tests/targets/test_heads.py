@@ -24,9 +24,14 @@ def bottlenecked(model: QueryModel, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("bottleneck")
     torch.manual_seed(7)
     head = create_query_model(
-        "test_efficientnet", model.config.space, preprocess=model.config.preprocess, pretrained=False,
-        projection=ProjectionKind.BOTTLENECK, pooling=Pooling.GEM_AVERAGE, gem_p=2.4,
-    )  # fmt: skip
+        "test_efficientnet",
+        model.config.space,
+        preprocess=model.config.preprocess,
+        pretrained=False,
+        projection=ProjectionKind.BOTTLENECK,
+        pooling=Pooling.GEM_AVERAGE,
+        gem_p=2.4,
+    )
     head.backbone.load_state_dict(model.backbone.state_dict())
     save_query_model(head, folder)
     return folder

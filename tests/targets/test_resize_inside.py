@@ -75,9 +75,14 @@ def baked(run: Path, photos: Path, folder: Path) -> Make:
         key = (target, precision)
         if key not in made:
             made[key] = export(
-                run, target, precision, out=folder / f"{precision}.{target}", calibration=photos,
-                calibration_count=PHOTOS, baked=ANY_SIZE if target == "onnx" else FIXED,
-            )  # fmt: skip
+                run,
+                target,
+                precision,
+                out=folder / f"{precision}.{target}",
+                calibration=photos,
+                calibration_count=PHOTOS,
+                baked=ANY_SIZE if target == "onnx" else FIXED,
+            )
         return made[key]
 
     return make

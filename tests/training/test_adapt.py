@@ -101,10 +101,7 @@ def test_what_cannot_be_adapted_is_refused(
     with pytest.raises(BadInputError, match="--overwrite replaces a gallery adaptation only"):
         adapt(made, gallery.path, tmp_path, overwrite=True)
     few = write_store(
-        tmp_path / "few",
-        pixel_store.space,
-        Items(list("abcdefg"), [""] * 7),
-        unit(np.eye(7, 16, dtype=np.float32)),
+        tmp_path / "few", pixel_store.space, Items(list("abcdefg"), [""] * 7), unit(np.eye(7, 16, dtype=np.float32))
     )
     with pytest.raises(BadInputError, match="7 vectors tell too little of 16 dimensions: 8 or more are needed, and 16"):
         adapt(made, few.path, tmp_path / "o")
@@ -124,9 +121,12 @@ def test_what_cannot_be_adapted_is_refused(
     ):
         adapt(old, gallery.path, tmp_path / "o")
     none = create_query_model(
-        "test_efficientnet", pixel_store.space.model_copy(update={"dim": 256}), pretrained=False, size=48,
+        "test_efficientnet",
+        pixel_store.space.model_copy(update={"dim": 256}),
+        pretrained=False,
+        size=48,
         projection="none",
-    )  # fmt: skip
+    )
     save_query_model(none, tmp_path / "none")
     with pytest.raises(BadInputError, match="has no projection"):
         adapt(tmp_path / "none", gallery.path, tmp_path / "o", error=0.1)

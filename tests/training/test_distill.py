@@ -78,11 +78,18 @@ def test_the_run_folder_is_complete(whole: DistillResult, pixel_store: FeatureSt
     names = {re.sub(r"-[0-9a-f]{16}", "-KEY", name) for name in found}
     events = {name for name in names if name.startswith("tensorboard/")}
     assert names - events == {
-        "run.json", "metrics.jsonl", "result.json", "query_model.safetensors", "query_model.json",
-        "checkpoints/last.pt", "cache/pooled-KEY-2.npy", "cache/head.safetensors",
+        "run.json",
+        "metrics.jsonl",
+        "result.json",
+        "query_model.safetensors",
+        "query_model.json",
+        "checkpoints/last.pt",
+        "cache/pooled-KEY-2.npy",
+        "cache/head.safetensors",
         *(f"cache/anchors-KEY/{name}" for name in ("anchors.json", "ids.npy", "similarities.npy")),
-        "closed_form/query_model.safetensors", "closed_form/query_model.json",
-    }  # fmt: skip
+        "closed_form/query_model.safetensors",
+        "closed_form/query_model.json",
+    }
     assert {Path(name).parent.name for name in events} == {"head", "network"}
     started = json.loads((whole.path / "run.json").read_text())
     assert started["config"] == config().model_dump(mode="json") and started["schema_version"] == 1
@@ -253,9 +260,12 @@ def test_the_network_is_shown_the_views_whose_features_are_cached(
     pooled = torch.from_numpy(np.load(file))
     model, features = load_query_model(out), chosen_views(data.features, data.train)
     anchors = make_anchors(
-        FlatViews(features, np.arange(len(features))), data.gallery, 12, out=tmp_path / "anchors",
+        FlatViews(features, np.arange(len(features))),
+        data.gallery,
+        12,
+        out=tmp_path / "anchors",
         own_rows=[data.own_rows[t] for t in data.train for _ in range(3)],
-    )  # fmt: skip
+    )
     objective = Objective(features, settings, anchors)
     training = NetworkTraining(model, data, objective, tmp_path, workers=1)
     expected, shown = [], set()

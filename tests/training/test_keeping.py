@@ -211,8 +211,10 @@ def test_single_photos_choose_between_two_lines(
         return Kept(0.2, named, float(named == wanted), 0.0, 0.0)
 
     others: dict[str, dict[str, Any]] = {
-        "kept": {}, "end": {"select": False}, STAGE_START: {"select": False, "head_lr": 1e-12}
-    }  # fmt: skip
+        "kept": {},
+        "end": {"select": False},
+        STAGE_START: {"select": False, "head_lr": 1e-12},
+    }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edgecsd.training.head_training.best_between", chosen)
         rising = count()  # the last that is asked for is the best: a ridge

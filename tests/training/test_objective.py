@@ -68,9 +68,11 @@ def test_each_loss_sees_its_images_and_views(loss: Loss, order: Order) -> None:
     config = DistillConfig(loss=loss, order=order, tau_q=0.2, tau_g=0.05, first_order=0.7)
     anchored = loss in (Loss.CSD_KL, Loss.CSD_L2, Loss.CSD_L1, Loss.ROP, Loss.D3STILL)
     objective = Objective(
-        FEATURES, config, Anchors(GALLERY, IDS, SIMILARITIES, None) if anchored else None,
+        FEATURES,
+        config,
+        Anchors(GALLERY, IDS, SIMILARITIES, None) if anchored else None,
         CODEBOOKS if loss is Loss.SSP else None,
-    )  # fmt: skip
+    )
     found, wanted = objective.loss(QUERIES, IMAGES, SHOWN), by_hand(config)
     assert torch.allclose(found, wanted, rtol=5e-3, atol=1e-3)  # similarities are kept in float16
     other = objective.loss(QUERIES, IMAGES, np.array([0, 1, 2]))

@@ -139,9 +139,12 @@ def test_few_held_out_photos_are_not_worth_it(
 
 
 def test_an_interrupted_one_begins_again_and_ends_alike(
-    runs: dict[bool, DistillResult], photos: Path, pixel_store: FeatureStore, tmp_path: Path,
+    runs: dict[bool, DistillResult],
+    photos: Path,
+    pixel_store: FeatureStore,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     settings = config(**HEAD_ONLY, refit=True)
 
     def interrupted(*arguments: object, **named: object) -> None:

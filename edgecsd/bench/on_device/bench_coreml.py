@@ -56,9 +56,11 @@ def measure_units(coremltools: Any, package: Path, units: str, images: list[Any]
         wall_ns.append(time.perf_counter_ns() - before)
     embeddings = [np.asarray(embed(number), np.float64).ravel().tolist() for number in range(len(images))]
     return {
-        "load_ms": (loaded - start) / 1e6, "first_ms": (first - loaded) / 1e6, "wall_ns": wall_ns,
+        "load_ms": (loaded - start) / 1e6,
+        "first_ms": (first - loaded) / 1e6,
+        "wall_ns": wall_ns,
         "embeddings": embeddings,
-    }  # fmt: skip
+    }
 
 
 def measure(folder: Path, coremltools: Any, units: list[str], runs: int, seconds: float) -> dict[str, Any]:
@@ -72,10 +74,17 @@ def measure(folder: Path, coremltools: Any, units: list[str], runs: int, seconds
         print(f"measuring with compute units {name}", file=sys.stderr)
         measured[name] = measure_units(coremltools, folder / about["model"], name, images, runs, seconds)
     return {
-        "kind": KIND, "schema_version": 1, "tool": f"coremltools {coremltools.__version__}", "device": device_name(),
-        "system": f"macOS {platform.mac_ver()[0]}", "model": about["model"], "sha256": about["sha256"],
-        "compute_units": measured, "expected": expected.tolist(), "peak_kb": peak_kb(),
-    }  # fmt: skip
+        "kind": KIND,
+        "schema_version": 1,
+        "tool": f"coremltools {coremltools.__version__}",
+        "device": device_name(),
+        "system": f"macOS {platform.mac_ver()[0]}",
+        "model": about["model"],
+        "sha256": about["sha256"],
+        "compute_units": measured,
+        "expected": expected.tolist(),
+        "peak_kb": peak_kb(),
+    }
 
 
 def device_name() -> str:

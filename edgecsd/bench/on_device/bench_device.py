@@ -122,10 +122,15 @@ def process_age_ns() -> tuple[int, str]:
 def describe_machine() -> dict[str, Any]:
     """Processor, cores, system, this process."""
     return {
-        "machine": platform.machine(), "system": platform.platform(), "cpu": cpu_model(), "cpu_count": os.cpu_count(),
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "cpu": cpu_model(),
+        "cpu_count": os.cpu_count(),
         "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "python": platform.python_version(), "numpy": np.__version__, "pid": os.getpid(),
-    }  # fmt: skip
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "pid": os.getpid(),
+    }
 
 
 def cpu_model() -> str:
@@ -227,17 +232,30 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
     result = measure(runs, options.min_runs, options.min_seconds)
     outputs.update({i: model.embed(images[i]) for i in range(len(images)) if i not in outputs})  # after few runs
     memory = {
-        "peak_kb": read_kilobytes("VmHWM"), "rss_before_kb": rss_before, "rss_loaded_kb": rss_loaded,
-        "rss_after_kb": read_kilobytes("VmRSS"), "input_kb": sum(image.nbytes for image in images) // 1024,
-    }  # fmt: skip
+        "peak_kb": read_kilobytes("VmHWM"),
+        "rss_before_kb": rss_before,
+        "rss_loaded_kb": rss_loaded,
+        "rss_after_kb": read_kilobytes("VmRSS"),
+        "input_kb": sum(image.nbytes for image in images) // 1024,
+    }
     embeddings = store(np.stack([check_output(outputs[i]) for i in range(len(images))]), options.embeddings)
     return {
-        "schema_version": SCHEMA_VERSION, "model": options.model, "runtime": model.runtime, "threads": options.threads,
-        **describe_machine(), "import_ms": (model.imported_ns - before) / 1e6,
-        "load_ms": (loaded - model.imported_ns) / 1e6, "first_ms": first_ns / 1e6, "cold_ms": cold_ns / 1e6,
-        "cold_from": cold_from, "warmup": warmup, **result, "memory": memory,
-        "frequency_khz": [frequency, _frequency_khz()], "embeddings": embeddings,
-    }  # fmt: skip
+        "schema_version": SCHEMA_VERSION,
+        "model": options.model,
+        "runtime": model.runtime,
+        "threads": options.threads,
+        **describe_machine(),
+        "import_ms": (model.imported_ns - before) / 1e6,
+        "load_ms": (loaded - model.imported_ns) / 1e6,
+        "first_ms": first_ns / 1e6,
+        "cold_ms": cold_ns / 1e6,
+        "cold_from": cold_from,
+        "warmup": warmup,
+        **result,
+        "memory": memory,
+        "frequency_khz": [frequency, _frequency_khz()],
+        "embeddings": embeddings,
+    }
 
 
 def store(embeddings: Any, path: str | None) -> dict[str, Any]:

@@ -27,12 +27,29 @@ MODULES = {  # package -> what is imported of it
     "tflite-runtime": "tflite_runtime.interpreter",
 }
 ARM_PARTS = {  # "CPU part" of /proc/cpuinfo where the implementer is ARM (0x41)
-    "0xd03": "Cortex-A53", "0xd04": "Cortex-A35", "0xd05": "Cortex-A55", "0xd07": "Cortex-A57", "0xd08": "Cortex-A72",
-    "0xd09": "Cortex-A73", "0xd0a": "Cortex-A75", "0xd0b": "Cortex-A76", "0xd0c": "Neoverse-N1", "0xd0d": "Cortex-A77",
-    "0xd40": "Neoverse-V1", "0xd41": "Cortex-A78", "0xd44": "Cortex-X1", "0xd46": "Cortex-A510",
-    "0xd47": "Cortex-A710", "0xd48": "Cortex-X2", "0xd49": "Neoverse-N2", "0xd4d": "Cortex-A715",
-    "0xd4e": "Cortex-X3", "0xd80": "Cortex-A520", "0xd81": "Cortex-A720", "0xd82": "Cortex-X4",
-}  # fmt: skip
+    "0xd03": "Cortex-A53",
+    "0xd04": "Cortex-A35",
+    "0xd05": "Cortex-A55",
+    "0xd07": "Cortex-A57",
+    "0xd08": "Cortex-A72",
+    "0xd09": "Cortex-A73",
+    "0xd0a": "Cortex-A75",
+    "0xd0b": "Cortex-A76",
+    "0xd0c": "Neoverse-N1",
+    "0xd0d": "Cortex-A77",
+    "0xd40": "Neoverse-V1",
+    "0xd41": "Cortex-A78",
+    "0xd44": "Cortex-X1",
+    "0xd46": "Cortex-A510",
+    "0xd47": "Cortex-A710",
+    "0xd48": "Cortex-X2",
+    "0xd49": "Neoverse-N2",
+    "0xd4d": "Cortex-A715",
+    "0xd4e": "Cortex-X3",
+    "0xd80": "Cortex-A520",
+    "0xd81": "Cortex-A720",
+    "0xd82": "Cortex-X4",
+}
 PROPERTIES = ("ro.product.manufacturer", "ro.product.model", "ro.build.version.release", "ro.kernel.qemu")
 EMULATED = ("qemu", "dummy-virt", "goldfish", "ranchu")  # what emulators call their boards and processors
 
@@ -108,12 +125,19 @@ def describe() -> dict[str, Any]:
     cpu = processor()
     telling = f"{board} {cpu}".lower()
     return {
-        "board": board, "cpu": cpu, "cpu_count": os.cpu_count(), "machine": platform.machine(),
-        "system": platform.platform(), "android": properties.get("ro.build.version.release", ""),
+        "board": board,
+        "cpu": cpu,
+        "cpu_count": os.cpu_count(),
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "android": properties.get("ro.build.version.release", ""),
         "emulated": properties.get("ro.kernel.qemu") == "1" or any(name in telling for name in EMULATED),
-        "python": platform.python_version(), "executable": sys.executable, "packages": packages(), "state": state(),
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "packages": packages(),
+        "state": state(),
         "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

@@ -53,9 +53,14 @@ class NativeBench:
         self._emulated = qemu == "1"
 
     def measure(
-        self, file: Path, images: BenchInput, threads: int, protocol: BenchProtocol, timeout_seconds: float,
+        self,
+        file: Path,
+        images: BenchInput,
+        threads: int,
+        protocol: BenchProtocol,
+        timeout_seconds: float,
         references: References,
-    ) -> BenchRow:  # fmt: skip
+    ) -> BenchRow:
         """One process. Its input is the first image in every run: benchmark_model takes no more."""
         metadata = read_metadata(file)
         if metadata.target is not Target.TFLITE:
@@ -64,12 +69,19 @@ class NativeBench:
         expected = references.embeddings(reference, images)[:1]
         kind = "emulated" if self._emulated else "measured"
         frame: dict[str, Any] = {
-            **artifact_fields(file, metadata), "kind": kind, "protocol": protocol,
-            "tool": "benchmark_model", "threads": threads, "measured_at": now(), "reference": reference.name,
-            "provenance": f"{PROVENANCES[kind]}{self.name}", "input": images.kind, "input_count": 1,
+            **artifact_fields(file, metadata),
+            "kind": kind,
+            "protocol": protocol,
+            "tool": "benchmark_model",
+            "threads": threads,
+            "measured_at": now(),
+            "reference": reference.name,
+            "provenance": f"{PROVENANCES[kind]}{self.name}",
+            "input": images.kind,
+            "input_count": 1,
             "input_digest": images.digest,
             "environment": {"device": self._transport.address, "android": self._release},
-        }  # fmt: skip
+        }
         label = LABEL.format(way=self._transport.way)
         with tempfile.TemporaryDirectory(prefix="edgecsd-native-") as scratch:
             done = self._timed(file, metadata, images, threads, protocol, timeout_seconds, Path(scratch))
@@ -81,26 +93,43 @@ class NativeBench:
             problem = problem or f"benchmark_model ended with code {done.code} and no result: {done.said}"
         unchecked = UNCHECKED if parity is None and not problem else ""
         return BenchRow(
-            **frame, label=label + unchecked, status=Status.FAILED if problem else Status.OK, reason=problem,
-            figures=None if problem or reading is None else reading.figures, parity=parity,
+            **frame,
+            label=label + unchecked,
+            status=Status.FAILED if problem else Status.OK,
+            reason=problem,
+            figures=None if problem or reading is None else reading.figures,
+            parity=parity,
             backend=reading.backend if reading else "",
-        )  # fmt: skip
+        )
 
     def _timed(
-        self, file: Path, metadata: ArtifactMetadata, images: BenchInput, threads: int, protocol: BenchProtocol,
-        timeout_seconds: float, scratch: Path,
-    ) -> Finished | str:  # fmt: skip
+        self,
+        file: Path,
+        metadata: ArtifactMetadata,
+        images: BenchInput,
+        threads: int,
+        protocol: BenchProtocol,
+        timeout_seconds: float,
+        scratch: Path,
+    ) -> Finished | str:
         """The process that ended, with its result files in `scratch`; or why there is none."""
         (scratch / INPUT).write_bytes(images.pixels[0].tobytes())
         for each, name in ((file, "model.tflite"), (scratch / INPUT, INPUT)):
             self._transport.send(each, f"{self._folder}/{name}")
         wanted = {
-            "graph": "model.tflite", "num_threads": threads, "num_runs": protocol.min_runs,
-            "min_secs": protocol.min_seconds, "max_secs": timeout_seconds, "warmup_runs": 10,
-            "warmup_min_secs": min(1.0, protocol.min_seconds), "input_layer": "image",
+            "graph": "model.tflite",
+            "num_threads": threads,
+            "num_runs": protocol.min_runs,
+            "min_secs": protocol.min_seconds,
+            "max_secs": timeout_seconds,
+            "warmup_runs": 10,
+            "warmup_min_secs": min(1.0, protocol.min_seconds),
+            "input_layer": "image",
             "input_layer_shape": ",".join(map(str, images.pixels[:1].shape)),
-            "input_layer_value_files": f"image:{INPUT}", "output_filepath": OUTPUT, "result_file_path": RESULT,
-        }  # fmt: skip
+            "input_layer_value_files": f"image:{INPUT}",
+            "output_filepath": OUTPUT,
+            "result_file_path": RESULT,
+        }
         flags = [f"--{name}={value}" for name, value in wanted.items() if f"--{name}" in self._flags]
         tidy = f"rm -f {OUTPUT} {RESULT}"
         line = f"{tidy}; ./{PROGRAM} {shlex.join(flags)} & echo $! > pid; wait $!; code=$?; rm pid; exit $code"

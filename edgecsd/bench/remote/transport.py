@@ -68,9 +68,13 @@ def run_program(
     """Run a program of the host's. It hears no Ctrl-C: that goes to this process, which tidies up on the device."""
     try:
         done = subprocess.run(
-            command, stdin=stdin or subprocess.DEVNULL, capture_output=True, timeout=timeout_seconds, check=False,
+            command,
+            stdin=stdin or subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout_seconds,
+            check=False,
             start_new_session=True,
-        )  # fmt: skip
+        )
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"no answer after {timeout_seconds:.0f} s: {shlex.join(command)[:200]}") from None
     except FileNotFoundError:

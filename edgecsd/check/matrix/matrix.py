@@ -90,9 +90,16 @@ def matrix(
                 pairings.append(measure(places[i], names[a], vectors, judged[i], k))
     updates = tuple(_updates(pairings, places, photos.ids))
     return MatrixResult(
-        names, places, tuple(pairings), updates, rollout(names, places, pairings, updates), len(photos),
-        found - len(photos), k, _described(known is not None),
-    )  # fmt: skip
+        names,
+        places,
+        tuple(pairings),
+        updates,
+        rollout(names, places, pairings, updates),
+        len(photos),
+        found - len(photos),
+        k,
+        _described(known is not None),
+    )
 
 
 def _described(labelled: bool) -> str:

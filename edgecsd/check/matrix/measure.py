@@ -97,6 +97,14 @@ def update_between(old: Pairing, new: Pairing, ids: Sequence[str]) -> Update:
     pair = new.values[figure], old.values[figure]
     flipped = [ids[query] for query in np.flatnonzero(lost == 1).tolist()]
     return Update(
-        old.index, old.artifact, new.artifact, bootstrap_interval(lost), bootstrap_interval(won), len(flipped),
-        tuple(flipped[:NAMED]), figure, paired_difference(*pair), queries_needed(*pair),
-    )  # fmt: skip
+        old.index,
+        old.artifact,
+        new.artifact,
+        bootstrap_interval(lost),
+        bootstrap_interval(won),
+        len(flipped),
+        tuple(flipped[:NAMED]),
+        figure,
+        paired_difference(*pair),
+        queries_needed(*pair),
+    )

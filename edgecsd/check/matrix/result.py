@@ -39,8 +39,12 @@ class Pairing:
         figures = {"overlap": self.overlap, "right": self.right, "average_precision": self.average_precision}
         told = {name: figure and asdict(figure) for name, figure in figures.items()}
         return {
-            "artifact": self.artifact, "index": self.index, "compatible": self.compatible, "reason": self.reason, **told
-        }  # fmt: skip
+            "artifact": self.artifact,
+            "index": self.index,
+            "compatible": self.compatible,
+            "reason": self.reason,
+            **told,
+        }
 
 
 @dataclass(frozen=True)
@@ -116,10 +120,16 @@ class MatrixResult:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
-            "schema_version": SCHEMA_VERSION, "passed": self.passed,
-            "artifacts": list(self.artifacts), "indexes": list(self.indexes),
+            "schema_version": SCHEMA_VERSION,
+            "passed": self.passed,
+            "artifacts": list(self.artifacts),
+            "indexes": list(self.indexes),
             "pairings": [pairing.as_dict() for pairing in self.pairings],
             "updates": [update.as_dict() for update in self.updates],
-            "unsearchable": list(self.unsearchable), "rollout": list(self.rollout),
-            "queries": self.queries, "left_out": self.left_out, "k": self.k, "relevance": self.relevance,
-        }  # fmt: skip
+            "unsearchable": list(self.unsearchable),
+            "rollout": list(self.rollout),
+            "queries": self.queries,
+            "left_out": self.left_out,
+            "k": self.k,
+            "relevance": self.relevance,
+        }

@@ -78,10 +78,11 @@ def _metric(stored: StoredVectors) -> Probe:
     found = known.get(stored.index.metric, f"faiss metric {stored.index.metric}")
     passed = stored.index.metric == INNER_PRODUCT
     message = f"the index compares by {found}" + (
-        "" if passed else
-        ": its scores are no cosines, so that thresholds and the order of results are wrong; build it by inner product "
-        "(edgecsd index)"
-    )  # fmt: skip
+        ""
+        if passed
+        else ": its scores are no cosines, so that thresholds and the order of results are wrong; build it by inner "
+        "product (edgecsd index)"
+    )
     return Probe("metric", passed, float(stored.index.metric), f"{INNER_PRODUCT} (inner product)", message)
 
 

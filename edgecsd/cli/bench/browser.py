@@ -17,9 +17,13 @@ def is_browser(device: str | None) -> bool:
 
 
 def measure_in_browser(
-    device: str, files: Sequence[Path], given: Mapping[str, Any], refused: Mapping[str, Any], out: Path | None,
+    device: str,
+    files: Sequence[Path],
+    given: Mapping[str, Any],
+    refused: Mapping[str, Any],
+    out: Path | None,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """given: arguments of bench_in_browser; refused: options that a browser cannot honour, by their names."""
     from edgecsd.serve.bench_in_browser import BROWSER, bench_in_browser, bench_in_phone_browser
 

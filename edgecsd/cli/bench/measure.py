@@ -73,8 +73,7 @@ def measure(
     ] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Neighbours, of --index.")] = 10,
     soak: Annotated[
-        float | None,
-        typer.Option(help="Measure for so many minutes, and say when it became slower."),
+        float | None, typer.Option(help="Measure for so many minutes, and say when it became slower.")
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Folder for figures: distribution, latency against what is found, minutes.")
@@ -111,10 +110,14 @@ def measure(
         here = device == "browser"
         counts = tuple(threads or ((1, 4) if here else ()))
         refused = {
-            "--run": run, "--overwrite": overwrite, "--device-python": device_python,
-            "--benchmark-model": benchmark_model, "--ssh-config": ssh_config, "--keep": keep,
+            "--run": run,
+            "--overwrite": overwrite,
+            "--device-python": device_python,
+            "--benchmark-model": benchmark_model,
+            "--ssh-config": ssh_config,
+            "--keep": keep,
             "--protocol": "" if here or protocol == "quick" else protocol,
-        }  # fmt: skip
+        }
         given = {"images": photos, "threads": counts, "protocol": protocol, "index": index, "k": k, **measures}
         measure_in_browser(device, files, given, refused, out, as_json)
         return
@@ -197,11 +200,15 @@ def _soak_protocol(
 def _compared(comparison: Comparison) -> str:
     rows = [
         (
-            change.name, f"{change.before:.4g}", f"{change.after:.4g}", change.unit, f"{change.ratio:.3f}",
+            change.name,
+            f"{change.before:.4g}",
+            f"{change.after:.4g}",
+            change.unit,
+            f"{change.ratio:.3f}",
             "" if change.low is None else f"{change.low:.3f}-{change.high:.3f}",
             "-" if change.limit is None else "yes" if change.passed else f"NO, at most {change.limit:.2f}",
         )
         for change in comparison.changes
-    ]  # fmt: skip
+    ]
     header = (f"{Path(comparison.after).name} beside {Path(comparison.before).name}", "before", "after", "", "ratio")
     return table((*header, "10-90 %", "passed"), rows)

@@ -84,9 +84,12 @@ def build(
 def index_document(index: GalleryIndex) -> dict[str, Any]:
     """An index in JSON."""
     return {
-        "index": str(index.path), "type": index.type.value, "parameters": index.parameters, "count": len(index.ids),
+        "index": str(index.path),
+        "type": index.type.value,
+        "parameters": index.parameters,
+        "count": len(index.ids),
         "fingerprint": index.space.fingerprint,
-    }  # fmt: skip
+    }
 
 
 def index_text(index: GalleryIndex) -> str:

@@ -43,14 +43,29 @@ def command(
     from edgecsd.index.engines.milvus.push import push
 
     result = push(
-        store, address, type=type, nlist=nlist, nprobe=nprobe, pq_bytes=pq_bytes, links=links,
-        ef_construction=ef_construction, ef_search=ef_search, overwrite=overwrite, reporter=ConsoleReporter(),
-    )  # fmt: skip
+        store,
+        address,
+        type=type,
+        nlist=nlist,
+        nprobe=nprobe,
+        pq_bytes=pq_bytes,
+        links=links,
+        ef_construction=ef_construction,
+        ef_search=ef_search,
+        overwrite=overwrite,
+        reporter=ConsoleReporter(),
+    )
     index = result.index
     document = {
-        "index": str(address), "type": index.type.value, "parameters": index.parameters, "count": len(index.ids),
-        "sent": result.sent, "kept": result.kept, "verified": result.verified, "fingerprint": index.space.fingerprint,
-    }  # fmt: skip
+        "index": str(address),
+        "type": index.type.value,
+        "parameters": index.parameters,
+        "count": len(index.ids),
+        "sent": result.sent,
+        "kept": result.kept,
+        "verified": result.verified,
+        "fingerprint": index.space.fingerprint,
+    }
     parameters = ", ".join(f"{name} {value}" for name, value in index.parameters.items()) or "exact"
     text = (
         f"{len(index.ids)} vectors, type {index.type.value} ({parameters}); {result.sent} sent, {result.kept} were "

@@ -58,13 +58,30 @@ def command(
         raise BadInputError(f"--prefer {prefer}: there are {', '.join(Prefer)}")
     reporter, gallery = ConsoleReporter(), FeatureStore.open(store, verify=True)
     vectors = load_query_vectors(
-        gallery, FeatureStore.open(queries, verify=True), images=images, split=split, run=run, artifact=artifact,
-        embeddings=embeddings, workers=workers, reporter=reporter,
-    )  # fmt: skip
+        gallery,
+        FeatureStore.open(queries, verify=True),
+        images=images,
+        split=split,
+        run=run,
+        artifact=artifact,
+        embeddings=embeddings,
+        workers=workers,
+        reporter=reporter,
+    )
     result = tune_index(
-        gallery, vectors, out, recall=recall, k=k, max_ms=max_ms, types=[name.strip() for name in types.split(",")],
-        prefer=prefer, mix=mix, on_disk=on_disk, overwrite=overwrite, reporter=reporter,
-    )  # fmt: skip
+        gallery,
+        vectors,
+        out,
+        recall=recall,
+        k=k,
+        max_ms=max_ms,
+        types=[name.strip() for name in types.split(",")],
+        prefer=prefer,
+        mix=mix,
+        on_disk=on_disk,
+        overwrite=overwrite,
+        reporter=reporter,
+    )
     points = [(t.candidate, t.p50_ms, t.query_model.mean, t.gallery_model.mean) for t in result.trials]
     chosen = None if result.chosen is None else points[result.trials.index(result.chosen)]
     save(tuning_figure(points, recall, chosen), out / "recall")
@@ -90,11 +107,16 @@ def _recall(found: Recall | None) -> str:
 def _text(result: TuneResult) -> str:
     rows = [
         (
-            trial.name, f"{trial.query_model.mean:.4f}", f"{trial.gallery_model.mean:.4f}", f"{trial.p50_ms:.2f}",
-            f"{trial.p90_ms:.2f}", f"{trial.bytes / 1e6:.1f}", f"{trial.build_seconds:.1f}",
+            trial.name,
+            f"{trial.query_model.mean:.4f}",
+            f"{trial.gallery_model.mean:.4f}",
+            f"{trial.p50_ms:.2f}",
+            f"{trial.p90_ms:.2f}",
+            f"{trial.bytes / 1e6:.1f}",
+            f"{trial.build_seconds:.1f}",
         )
         for trial in result.trials
-    ]  # fmt: skip
+    ]
     header = ("index; searched", "query model", "gallery model", "p50 ms", "p90 ms", "MB", "build s")
     lines = [f"recall@{result.k} on {result.tuned_on} queries, by whose vectors:", table(header, rows)]
     if result.chosen is not None:

@@ -57,11 +57,12 @@ def page_figures(evidence: Evidence, judgement: Judgement) -> tuple[PageFigure, 
     links, k = judgement.links, evidence.facts.k
     said = "; ".join(f"{link.name} {link.figures[OVERLAP].mean:.3f}" for link in links)
     waterfall = PageFigure(
-        "What each link loses", _svg(waterfall_figure(links, k)),
+        "What each link loses",
+        _svg(waterfall_figure(links, k)),
         "Each bar exchanges one thing against the bar above it; the line is the 95 % interval of that change, over the "
         "same queries.",
         f"Waterfall of overlap@{k}: {said}",
-    )  # fmt: skip
+    )
     drawn = (_cosine(evidence), _overlap(links[-1], k), _map(evidence))
     return waterfall, tuple(figure for figure in drawn if figure is not None)
 
@@ -74,10 +75,11 @@ def _cosine(evidence: Evidence) -> PageFigure:
     broken = len(evidence.queries) - len(cosine)
     extra = f" {broken} embeddings are not finite and stand nowhere here." if broken else ""
     return PageFigure(
-        "Cosine of the exported embedding to torch's", _svg(histogram(shown, edges=edges, x_label="cosine")),
+        "Cosine of the exported embedding to torch's",
+        _svg(histogram(shown, edges=edges, x_label="cosine")),
         f"{len(cosine)} queries: mean {shown.mean():.5f}, lowest {shown.min():.5f}.{extra}",
         f"Histogram of cosines to torch, mean {shown.mean():.5f}",
-    )  # fmt: skip
+    )
 
 
 def _overlap(last: LinkFigures, k: int) -> PageFigure:
@@ -85,10 +87,11 @@ def _overlap(last: LinkFigures, k: int) -> PageFigure:
     none, everything = int((overlap == 0).sum()), int((overlap == 1).sum())
     edges = (np.arange(12) - 0.5) / 10
     return PageFigure(
-        f"overlap@{k} of what the app gets", _svg(histogram(overlap, edges=edges, x_label=f"overlap@{k}")),
+        f"overlap@{k} of what the app gets",
+        _svg(histogram(overlap, edges=edges, x_label=f"overlap@{k}")),
         f"Of {len(overlap)} queries {everything} find all of what the gallery model finds, {none} nothing of it.",
         f"Histogram of overlap@{k}, mean {overlap.mean():.3f}",
-    )  # fmt: skip
+    )
 
 
 def _map(evidence: Evidence) -> PageFigure | None:
@@ -108,12 +111,13 @@ def _map(evidence: Evidence) -> PageFigure | None:
         f"other gallery image is {distances.nearest_other:.3f} from the gallery model's (Euclidean, unit vectors)."
     )
     return PageFigure(
-        "Embedding map", _svg(map_figure(points, flat, other_name="this file")),
+        "Embedding map",
+        _svg(map_figure(points, flat, other_name="this file")),
         f"{len(places.queries)} of {len(evidence.queries)} queries, a line from the gallery model's embedding to this "
         f"file's, over {len(places.gallery)} of {evidence.facts.index.count} gallery items. The two principal axes "
         f"hold {places.share:.0%} of the gallery model's variance, so the map is a shadow. {truth}",
         f"Scatter plot of two principal axes; lines join the two embeddings of each query. {truth}",
-    )  # fmt: skip
+    )
 
 
 def _svg(figure: Figure) -> str:

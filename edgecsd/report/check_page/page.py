@@ -74,12 +74,21 @@ def make_page(evidence: Evidence, judgement: Judgement, queries: Thumbnails, gal
     return CheckPage(
         title=f"{Path(facts.artifact.path).name} in {Path(facts.index.path).name}",
         verdict=str(Verdict.FAILED if refused else judgement.verdict),
-        words=words, told=tuple(told), waterfall=waterfall, links=links_table(links, facts.k, evidence.depth),
-        link_texts=tuple((str(link.name), link.text) for link in links), notes=tuple(notes),
-        findings=findings(evidence), gates=judgement.gates, figures=figures,
-        groups=card_groups(evidence, links, Photos(queries, gallery)), cards_note=cards_note(evidence, links),
-        latency=latency_rows(evidence), latency_note=facts.latency_note, facts=checked_facts(evidence),
-    )  # fmt: skip
+        words=words,
+        told=tuple(told),
+        waterfall=waterfall,
+        links=links_table(links, facts.k, evidence.depth),
+        link_texts=tuple((str(link.name), link.text) for link in links),
+        notes=tuple(notes),
+        findings=findings(evidence),
+        gates=judgement.gates,
+        figures=figures,
+        groups=card_groups(evidence, links, Photos(queries, gallery)),
+        cards_note=cards_note(evidence, links),
+        latency=latency_rows(evidence),
+        latency_note=facts.latency_note,
+        facts=checked_facts(evidence),
+    )
 
 
 def render_check(page: CheckPage) -> str:

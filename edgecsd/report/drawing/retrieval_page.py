@@ -151,6 +151,12 @@ def _place(axes: Axes, shown: Shown, left: float, top: float, side: float) -> No
     axes.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor=colour, linestyle=style, linewidth=1.8))
     if shown.mark is not None:
         axes.text(
-            left + 0.03, top + 0.03, shown.mark.sign, fontsize=8, color=PAPER, fontweight="bold", va="top",
+            left + 0.03,
+            top + 0.03,
+            shown.mark.sign,
+            fontsize=8,
+            color=PAPER,
+            fontweight="bold",
+            va="top",
             bbox={"boxstyle": "square,pad=0.12", "facecolor": colour, "edgecolor": "none"},
-        )  # fmt: skip
+        )

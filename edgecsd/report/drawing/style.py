@@ -25,22 +25,43 @@ PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 GALLERY_MODEL, QUERY_MODEL = BLUE, VERMILLION
 RIGHT, WRONG = GREEN, VERMILLION
 MARKERS = ("o", "s", "^", "D", "v", "P")  # beside the colours, for those who see none
-DARK_OF = {
-    INK: "#e6edf3", MUTED: "#9ea7b3", RULE: "#343b44", PAPER: "#14181d", BLUE: "#4c9fe0", SKY: "#a3d4f5",
-}  # fmt: skip
+DARK_OF = {INK: "#e6edf3", MUTED: "#9ea7b3", RULE: "#343b44", PAPER: "#14181d", BLUE: "#4c9fe0", SKY: "#a3d4f5"}
 WIDTH = 5.0  # inches: about as wide as a phone shows, so that 9 point text stays readable there
 DOTS_PER_INCH = 150
 
 _SETTINGS: dict[Any, Any] = {
-    "font.family": "sans-serif", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold",
-    "axes.titlelocation": "left", "axes.labelsize": 9, "legend.fontsize": 8, "legend.frameon": False,
-    "text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "axes.edgecolor": MUTED, "xtick.color": MUTED,
-    "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.color": RULE, "grid.linewidth": 0.7,
-    "axes.linewidth": 0.7, "lines.linewidth": 1.6, "lines.markersize": 4.5, "figure.facecolor": PAPER,
-    "axes.facecolor": PAPER, "savefig.facecolor": PAPER, "text.parse_math": False, "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.edgecolor": MUTED,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.7,
+    "axes.linewidth": 0.7,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "text.parse_math": False,
+    "svg.fonttype": "none",
     "svg.hashsalt": "edgecsd",
-}  # fmt: skip
+}
 
 
 def look() -> AbstractContextManager[None]:

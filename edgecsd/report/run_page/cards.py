@@ -67,9 +67,10 @@ def cards_note(evidence: ComparedModels, *, depth: int, seed: int, photos: bool)
         f"A third of the shown queries lost most {lost} by the smaller model, a third lost least, and the others were "
         f"drawn evenly from those between (seed {seed}). Of each: the first {depth} of both models, best first; the "
         "query's own photo in the gallery is left out.",
-        "Right: of the query's label." if evidence.by_label
+        "Right: of the query's label."
+        if evidence.by_label
         else f"There are no labels: marked is what both models have among their first {depth}.",
-    ]  # fmt: skip
+    ]
     if not photos:
         parts.append("Ids only, for the gallery's photos were not given (--gallery-images).")
     return " ".join(parts)

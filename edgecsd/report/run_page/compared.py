@@ -118,10 +118,7 @@ def _with_interval(values: Values) -> str:
 
 def means(evidence: ComparedModels) -> dict[str, float]:
     """The table's means as numbers."""
-    found: dict[str, Sequence[float] | Values] = {
-        f"overlap@{OVERLAP_K}": evidence.overlap,
-        "cosine": evidence.cosine,
-    }
+    found: dict[str, Sequence[float] | Values] = {f"overlap@{OVERLAP_K}": evidence.overlap, "cosine": evidence.cosine}
     if evidence.by_label:
         found["mAP of the gallery model"] = evidence.gallery_found.average_precision
         found["mAP of the query model"] = evidence.query_found.average_precision

@@ -49,18 +49,22 @@ def maps(evidence: ComparedModels, *, seed: int, reporter: Reporter) -> Iterator
     )
     places, share = pca_places(points)
     yield DrawnFigure(
-        MAPS, "embedding-pca", "PCA",
+        MAPS,
+        "embedding-pca",
+        "PCA",
         f"{drawn} The axes are fitted to the gallery model's vectors and hold {share:.0%} of their variance. {truth}",
         f"Scatter plot of two principal axes; lines join the two embeddings of each query. {truth}",
         map_figure(points, places),
-    )  # fmt: skip
+    )
     reporter.message(f"t-SNE of {len(places)} points")
     yield DrawnFigure(
-        MAPS, "embedding-tsne", "t-SNE",
+        MAPS,
+        "embedding-tsne",
+        "t-SNE",
         f"{drawn} Distances, sizes and gaps mean nothing in a t-SNE map, only who is beside whom. {truth}",
         f"t-SNE map; lines join the two embeddings of each query. {truth}",
         map_figure(points, tsne_places(points, seed=seed)),
-    )  # fmt: skip
+    )
 
 
 def distributions(evidence: ComparedModels) -> Iterator[DrawnFigure]:
@@ -68,20 +72,24 @@ def distributions(evidence: ComparedModels) -> Iterator[DrawnFigure]:
     cosine, overlap = evidence.cosine, evidence.overlap[~np.isnan(evidence.overlap)]
     bottom = min(0.0, float(np.floor(cosine.min() * 10) / 10))
     yield DrawnFigure(
-        DISTRIBUTIONS, "cosine", "Cosine between an image's two embeddings",
+        DISTRIBUTIONS,
+        "cosine",
+        "Cosine between an image's two embeddings",
         f"{len(cosine)} queries: mean {cosine.mean():.3f}, lowest {cosine.min():.3f}. A higher cosine is not by itself "
         "a better search.",
         f"Histogram of cosines, mean {cosine.mean():.3f}",
         histogram(cosine, edges=np.linspace(bottom, 1, round((1 - bottom) * 25) + 1), x_label="cosine(q, g)"),
-    )  # fmt: skip
+    )
     middle = (np.arange(OVERLAP_K + 2) - 0.5) / OVERLAP_K
     none, everything = int((overlap == 0).sum()), int((overlap == 1).sum())
     yield DrawnFigure(
-        DISTRIBUTIONS, "overlap", f"overlap@{OVERLAP_K} with the gallery model's results",
+        DISTRIBUTIONS,
+        "overlap",
+        f"overlap@{OVERLAP_K} with the gallery model's results",
         f"Of {len(overlap)} queries {everything} find all of what the gallery model finds, {none} nothing of it.",
         f"Histogram of overlap@{OVERLAP_K}, mean {overlap.mean():.3f}",
         histogram(overlap, edges=middle, x_label=f"overlap@{OVERLAP_K}"),
-    )  # fmt: skip
+    )
 
 
 def of_run(result: DistillResult, records: Sequence[dict[str, Any]]) -> Iterator[DrawnFigure]:
@@ -90,21 +98,25 @@ def of_run(result: DistillResult, records: Sequence[dict[str, Any]]) -> Iterator
     if stages:
         said = "; ".join(f"{name} {overlap:.3f}" for name, overlap, _ in stages)
         yield DrawnFigure(
-            RUN, "stages", "Stages",
+            RUN,
+            "stages",
+            "Stages",
             "On images held out of the training set. Stages are chosen by overlap; the cosine is told alone, and a "
             "lower one is not worse. The closed form is the best of several, and training may begin at another.",
             f"Overlap@{result.overlap_k} after each stage: {said}",
             stages_figure(stages, result.overlap_k),
-        )  # fmt: skip
+        )
     figure = steps_figure(records)
     if figure is not None:
         yield DrawnFigure(
-            RUN, "steps", "Training",
+            RUN,
+            "steps",
+            "Training",
             "Loss of the training steps and overlap on held-out images, at each validation. Losses of different stages "
             "need not be comparable.",
             "Curves of training loss and of held-out overlap over the steps",
             figure,
-        )  # fmt: skip
+        )
 
 
 def of_study(study: Study) -> Iterator[DrawnFigure]:
@@ -113,8 +125,10 @@ def of_study(study: Study) -> Iterator[DrawnFigure]:
         values = "; ".join(f"{point.series} {point.name or point.x}: {point.mean:.3f}".strip() for point in plot.points)
         interval = any(point.low is not None for point in plot.points)
         yield DrawnFigure(
-            study.title, f"study-{number:02d}", plot.title,
+            study.title,
+            f"study-{number:02d}",
+            plot.title,
             "Means with their intervals." if interval else "Means.",
             f"{plot.title}: {values}",
             study_figure(plot),
-        )  # fmt: skip
+        )

@@ -112,9 +112,13 @@ def report(
         folder.mkdir()
         names = _write(folder, evidence, cards, drawn, _facts(result, plots, facts), options, photos)
     return ReportResult(
-        out, out / PAGE, tuple(out / name for name in names), tuple(card.query.item for card in cards),
-        means(evidence), problems,
-    )  # fmt: skip
+        out,
+        out / PAGE,
+        tuple(out / name for name in names),
+        tuple(card.query.item for card in cards),
+        means(evidence),
+        problems,
+    )
 
 
 def _find(source: Path | ImageSet, split: str | None) -> ImageSet:
@@ -127,9 +131,14 @@ def _records(run: Path) -> list[dict[str, object]]:
 
 
 def _gather(
-    run: Path, gallery: Path, queries: Path, photos: ImageSet, options: ReportOptions, workers: int | None,
+    run: Path,
+    gallery: Path,
+    queries: Path,
+    photos: ImageSet,
+    options: ReportOptions,
+    workers: int | None,
     reporter: Reporter,
-) -> tuple[ComparedModels, list[tuple[str, str]]]:  # fmt: skip
+) -> tuple[ComparedModels, list[tuple[str, str]]]:
     """Both models' embeddings of the queries and what they find; and facts about where they come from."""
     gallery_store, query_store = (FeatureStore.open(path, verify=True) for path in (gallery, queries))
     model = load_query_model(run)
@@ -141,9 +150,14 @@ def _gather(
         photos, query_store, QueryModelEmbedder(model), name="query model: queries", workers=workers, reporter=reporter
     )
     evidence = gather(
-        gallery_store, query_store, benchmark.gallery, embedded, tuple(benchmark.relevance),
-        by_label=have and options.labels is not False, depth=options.depth,
-    )  # fmt: skip
+        gallery_store,
+        query_store,
+        benchmark.gallery,
+        embedded,
+        tuple(benchmark.relevance),
+        by_label=have and options.labels is not False,
+        depth=options.depth,
+    )
     facts = [
         ("Query model", f"{model.config.backbone}, {model.config.preprocess.size} px, {run.name}"),
         ("Gallery model", space.gallery_model),
@@ -189,9 +203,14 @@ def _thumbnails(images: ImageSet, store: FeatureStore) -> Thumbnails:
 
 
 def _write(
-    folder: Path, evidence: ComparedModels, cards: tuple[Card, ...], drawn: Iterator[DrawnFigure],
-    facts: Sequence[tuple[str, str]], options: ReportOptions, photos: _Photos,
-) -> list[str]:  # fmt: skip
+    folder: Path,
+    evidence: ComparedModels,
+    cards: tuple[Card, ...],
+    drawn: Iterator[DrawnFigure],
+    facts: Sequence[tuple[str, str]],
+    options: ReportOptions,
+    photos: _Photos,
+) -> list[str]:
     """Write everything into `folder`; the names of the files."""
     files = list(save(retrieval_figure(cards), folder / "retrieval"))
     shown: list[tuple[str, PageFigure]] = []
@@ -206,14 +225,21 @@ def _write(
         "What the query model finds",
         f"{evidence.queries.count} queries searched among {evidence.gallery.count} gallery images, with the gallery "
         "model's embedding of each query and with the query model's.",
-        table(evidence), table_note(evidence), cards,
+        table(evidence),
+        table_note(evidence),
+        cards,
         cards_note(evidence, depth=options.depth, seed=options.seed, photos=photos.gallery is not None),
-        sections, tuple(facts),
-    )  # fmt: skip
+        sections,
+        tuple(facts),
+    )
     (folder / PAGE).write_text(render(page), encoding="utf-8")
     manifest = {
-        "kind": KIND, "schema_version": SCHEMA_VERSION, "edgecsd": __version__, "figures": means(evidence),
-        "shown": [card.query.item for card in cards], "facts": dict(facts),
-    }  # fmt: skip
+        "kind": KIND,
+        "schema_version": SCHEMA_VERSION,
+        "edgecsd": __version__,
+        "figures": means(evidence),
+        "shown": [card.query.item for card in cards],
+        "facts": dict(facts),
+    }
     write_json(folder / MANIFEST, manifest)
     return [PAGE, *(file.name for file in files), MANIFEST]

@@ -74,18 +74,29 @@ def study_figure(plot: StudyPlot) -> Figure:
             raise BadInputError(f"plot {plot.title!r}: log_x belongs to kind 'line'")
         mean, low, high = _columns(plot, plot.points)
         return dots_with_intervals(
-            [point.name for point in plot.points], mean, low, high, x_label=plot.x_label,
-            reference=plot.reference, reference_name=plot.reference_name,
-        )  # fmt: skip
+            [point.name for point in plot.points],
+            mean,
+            low,
+            high,
+            x_label=plot.x_label,
+            reference=plot.reference,
+            reference_name=plot.reference_name,
+        )
     figure: Figure | None = None
     for series in dict.fromkeys(point.series for point in plot.points):
         points = [point for point in plot.points if point.series == series]
         last = series == plot.points[-1].series
         figure = line_with_band(
-            _places(plot, points), *_columns(plot, points), x_label=plot.x_label, y_label=plot.y_label,
-            log_x=plot.log_x, name=series, onto=figure,
-            reference=plot.reference if last else None, reference_name=plot.reference_name,
-        )  # fmt: skip
+            _places(plot, points),
+            *_columns(plot, points),
+            x_label=plot.x_label,
+            y_label=plot.y_label,
+            log_x=plot.log_x,
+            name=series,
+            onto=figure,
+            reference=plot.reference if last else None,
+            reference_name=plot.reference_name,
+        )
     assert figure is not None  # a plot has at least one point
     return figure
 

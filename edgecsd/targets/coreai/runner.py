@@ -35,8 +35,10 @@ class RuntimeProcess:
         # -P: the folder of the script is full of modules that somebody else's `import` must not find
         self.process = subprocess.Popen(
             [sys.executable, "-P", str(WORKER), str(path)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+        )
         weakref.finalize(self, _end, self.process, self._log)
 
     def hello(self) -> tuple[int, int]:

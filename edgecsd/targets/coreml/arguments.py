@@ -11,9 +11,15 @@ from torch import Tensor
 
 # Types of values; weights in fewer bits than 8 are numpy arrays in coreml_weights and are gone after decompression.
 TYPES = {
-    "fp16": torch.float16, "fp32": torch.float32, "int8": torch.int8, "uint8": torch.uint8, "int16": torch.int16,
-    "uint16": torch.uint16, "int32": torch.int32, "bool": torch.bool,
-}  # fmt: skip
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+    "int8": torch.int8,
+    "uint8": torch.uint8,
+    "int16": torch.int16,
+    "uint16": torch.uint16,
+    "int32": torch.int32,
+    "bool": torch.bool,
+}
 
 
 class Arguments:

@@ -70,9 +70,7 @@ def _beyond(name: str, length: int, needed: int) -> str:
 
 
 WEIGHTS = "Data/com.apple.CoreML/weights"  # where coremltools puts them
-_TYPES = {
-    "float64": "fp64", "float32": "fp32", "float16": "fp16", "bfloat16": "bf16",
-}  # fmt: skip
+_TYPES = {"float64": "fp64", "float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 _BITS = {"fp64": 64, "fp32": 32, "fp16": 16, "bf16": 16, "bool": 8}
 
 

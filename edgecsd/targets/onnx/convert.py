@@ -74,9 +74,14 @@ def _float_file(model: DeployModel) -> bytes:
     example = model.example()
     with tempfile.TemporaryDirectory() as folder:
         torch.onnx.export(
-            folded(whole, example), (example,), f"{folder}/float.onnx", dynamo=True, external_data=False,
-            input_names=[INPUT_NAME], output_names=[OUTPUT_NAME],
-        )  # fmt: skip
+            folded(whole, example),
+            (example,),
+            f"{folder}/float.onnx",
+            dynamo=True,
+            external_data=False,
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+        )
         return Path(folder, "float.onnx").read_bytes()
 
 

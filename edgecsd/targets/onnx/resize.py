@@ -182,11 +182,13 @@ def resize_model(contract: Preprocess, photo: PhotoSize, opset: int, ir_version:
     """photo (1, h, w, 3) uint8, RGB, upright -> pixels (1, S, S, 3) uint8: what the contract makes of it by Pillow."""
     height, width = photo.sides or ("height", "width")
     text = _MAIN.format(
-        height=height, width=width, size=contract.size,
+        height=height,
+        width=width,
+        size=contract.size,
         box=_CENTRE if contract.resize is Resize.SHORTER_SIDE else _WHOLE,
         tall=_pass("tb", 0, "planes", contract.interpolation) + _pass("ta", 1, "tb_cut", contract.interpolation),
         wide=_pass("wb", 1, "planes", contract.interpolation) + _pass("wd", 0, "wb_cut", contract.interpolation),
-    )  # fmt: skip
+    )
     graph = parser.parse_graph("\n".join(line.partition("#")[0] for line in text.splitlines()))
     graph.initializer.extend(_constants(contract))
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
@@ -202,17 +204,39 @@ def _pass(prefix: str, axis: int, source: str, interpolation: Interpolation) -> 
 def _constants(contract: Preprocess) -> list[TensorProto]:
     blocks = -(-contract.size // BLOCK)
     doubles = {
-        "half": 0.5, "double_zero": 0.0, "double_one": 1.0, "double_two": 2.0, "brightest": 255.0,
-        "fixed_point": 2.0**PRECISION_BITS, "size_as_double": contract.size, "crop": contract.crop_pct,
-        "radius": SUPPORT[contract.interpolation], "cubic_near_2": 1.5, "cubic_near_1": 2.5, "cubic_far_2": 5.0,
-        "cubic_far_1": 8.0, "cubic_far_0": 4.0, "cubic_a": -0.5,
-    }  # fmt: skip
+        "half": 0.5,
+        "double_zero": 0.0,
+        "double_one": 1.0,
+        "double_two": 2.0,
+        "brightest": 255.0,
+        "fixed_point": 2.0**PRECISION_BITS,
+        "size_as_double": contract.size,
+        "crop": contract.crop_pct,
+        "radius": SUPPORT[contract.interpolation],
+        "cubic_near_2": 1.5,
+        "cubic_near_1": 2.5,
+        "cubic_far_2": 5.0,
+        "cubic_far_1": 8.0,
+        "cubic_far_0": 4.0,
+        "cubic_a": -0.5,
+    }
     integers: dict[str, int | list[int]] = {
-        "index_0": 0, "index_1": 1, "block": BLOCK, "last_in_block": BLOCK - 1, "last_output": contract.size - 1,
-        "block_count": blocks, "axis_0": [0], "axis_1": [1], "image_axis_0": [2], "image_axis_1": [3],
-        "within_block": list(range(BLOCK)), "first_output": [0], "output_count": [contract.size],
-        "joined_down": [1, 3, blocks * BLOCK, -1], "joined_across": [1, 3, -1, blocks * BLOCK],
-    }  # fmt: skip
+        "index_0": 0,
+        "index_1": 1,
+        "block": BLOCK,
+        "last_in_block": BLOCK - 1,
+        "last_output": contract.size - 1,
+        "block_count": blocks,
+        "axis_0": [0],
+        "axis_1": [1],
+        "image_axis_0": [2],
+        "image_axis_1": [3],
+        "within_block": list(range(BLOCK)),
+        "first_output": [0],
+        "output_count": [contract.size],
+        "joined_down": [1, 3, blocks * BLOCK, -1],
+        "joined_across": [1, 3, -1, blocks * BLOCK],
+    }
     return [
         *(numpy_helper.from_array(np.array(value, np.float64), name) for name, value in doubles.items()),
         *(numpy_helper.from_array(np.array(value, np.int64), name) for name, value in integers.items()),

@@ -167,9 +167,12 @@ class MeansInSteps(TorchFunctionMode):
     """While it is entered, a mean over both sides of a large (B, C, h, w) map is taken over w, then over h."""
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (),
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         given = dict(kwargs or {})
         if func in (torch.mean, Tensor.mean) and _is_over_a_large_map(args, given):
             maps, keep = args[0], args[2] if len(args) > 2 else given.get("keepdim", False)

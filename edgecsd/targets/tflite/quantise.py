@@ -27,12 +27,22 @@ WORDS = Words(
     convolutions=CONVOLUTIONS,
     eight_bit=CONVOLUTIONS
     | {
-        "ADD", "PAD", "PADV2", "MUL", "LOGISTIC", "RELU", "AVERAGE_POOL_2D", "MAX_POOL_2D",
-        "CONCATENATION", "RESHAPE", "TRANSPOSE", "SPLIT",
+        "ADD",
+        "PAD",
+        "PADV2",
+        "MUL",
+        "LOGISTIC",
+        "RELU",
+        "AVERAGE_POOL_2D",
+        "MAX_POOL_2D",
+        "CONCATENATION",
+        "RESHAPE",
+        "TRANSPOSE",
+        "SPLIT",
     },
     clamps=frozenset(),  # litert-torch merges them into the convolutions; what is left belongs to the pooling
     pads=frozenset({"PAD", "PADV2"}),
-)  # fmt: skip
+)
 
 
 def quantise(

@@ -98,9 +98,15 @@ class _Graph:
         return self._constants[name]
 
     def operator(
-        self, name: str, kind: int, inputs: list[int], shape: tuple[int, ...], options: Any = None,
-        options_type: int = schema.BuiltinOptions.NONE, result: int | None = None,
-    ) -> int:  # fmt: skip
+        self,
+        name: str,
+        kind: int,
+        inputs: list[int],
+        shape: tuple[int, ...],
+        options: Any = None,
+        options_type: int = schema.BuiltinOptions.NONE,
+        result: int | None = None,
+    ) -> int:
         """The index of the operator's float result, or of the `result` given."""
         operator = schema.OperatorT()
         operator.opcodeIndex = self._code(kind)
@@ -116,9 +122,13 @@ class _Graph:
         shape = tuple(old[axis] for axis in order)
         axes = self.constant(f"{name}/order", np.array(order, np.int32))
         return self.operator(
-            name, _OPERATOR.TRANSPOSE, [value, axes], shape, schema.TransposeOptionsT(),
+            name,
+            _OPERATOR.TRANSPOSE,
+            [value, axes],
+            shape,
+            schema.TransposeOptionsT(),
             schema.BuiltinOptions.TransposeOptions,
-        )  # fmt: skip
+        )
 
     def part(self, name: str, value: int, shape: tuple[int, ...], low: int) -> int:
         """`shape` of a value, from `low` on along its last axis."""
@@ -138,9 +148,13 @@ class _Graph:
             self.constant(f"bias/{bias[0]}/{len(bias)}", bias.astype(np.float32)),
         ]
         return self.operator(
-            name, _OPERATOR.FULLY_CONNECTED, [value, *constants], shape, options,
+            name,
+            _OPERATOR.FULLY_CONNECTED,
+            [value, *constants],
+            shape,
+            options,
             schema.BuiltinOptions.FullyConnectedOptions,
-        )  # fmt: skip
+        )
 
     def combined(self, name: str, kind: int, first: int, second: int, shape: tuple[int, ...]) -> int:
         """The sum or the difference of two values of one shape."""

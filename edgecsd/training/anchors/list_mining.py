@@ -59,8 +59,13 @@ class ListMining:
         """As `mining.mine`."""
         return in_blocks(
             lambda block: named(self._search(np.arange(block.start, block.stop))),
-            len(self.vectors), self._rows, self.parts, "mining anchors", reporter, everyone,
-        )  # fmt: skip
+            len(self.vectors),
+            self._rows,
+            self.parts,
+            "mining anchors",
+            reporter,
+            everyone,
+        )
 
     @property
     def _rows(self) -> int:

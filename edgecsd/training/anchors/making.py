@@ -54,10 +54,13 @@ def make_anchors(
     if not 1 <= k <= most:
         raise BadInputError(f"--k {k}: the gallery offers 1 to {most} anchors an image")
     settings: dict[str, Any] = {
-        "kind": kind.value, "k": k, "vectors": digest(vectors), "gallery": digest(gallery),
+        "kind": kind.value,
+        "k": k,
+        "vectors": digest(vectors),
+        "gallery": digest(gallery),
         **({"mining": mining.value} if kind is AnchorKind.TOPK else {"seed": seed}),
         **({} if kind is AnchorKind.CODEBOOK else {"own": digest_of([rows.tolist() for rows in own])}),
-    }  # fmt: skip
+    }
     key = digest_of(settings)
     kept = read_anchors(out, key, gallery, len(vectors)) if everyone.count == 1 else None
     if kept is not None:

@@ -11,12 +11,7 @@ from edgecsd.training.losses.similarities import at_least_float32, full_precisio
 
 
 def raml(
-    embeddings: Tensor,
-    features: Tensor,
-    *,
-    absolute: float = 1.0,
-    cross: float = 0.7482,
-    relational: float = 0.6778,
+    embeddings: Tensor, features: Tensor, *, absolute: float = 1.0, cross: float = 0.7482, relational: float = 0.6778
 ) -> Tensor:
     """absolute x mean (1 - q_i.g_i)^2 + cross x mean (q_i.g_j - g_i.g_j)^2 + relational x mean (q_i.q_j - g_i.g_j)^2.
 

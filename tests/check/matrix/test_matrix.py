@@ -143,7 +143,7 @@ def table(*able: str) -> list[Pairing]:
         (("a1", "b1"), ["1: every", "2: no artifact may be searched in it; distil"]),
         (("a1",), ["1: only a", "2: no artifact", "b may be searched in none of these indexes: don't release"]),
     ],
-)  # fmt: skip
+)
 def test_the_order_of_a_roll_out(able: tuple[str, ...], expected: list[str]) -> None:
     lines = rollout("ab", "12", table(*able), ())
     assert len(lines) == len(expected)
@@ -184,9 +184,12 @@ def folder(photos: Path, pixel_store: FeatureStore, tmp_path_factory: pytest.Tem
 @pytest.fixture(scope="module")
 def result(folder: Path, photos: Path, pixel_store: FeatureStore) -> MatrixResult:
     return matrix(
-        [folder / f"{name}.onnx" for name in ("v1", "v2", "v3")], [folder / "old.index", folder / "new.index"], photos,
-        references=[pixel_store.path, folder / "other.store"], k=5,
-    )  # fmt: skip
+        [folder / f"{name}.onnx" for name in ("v1", "v2", "v3")],
+        [folder / "old.index", folder / "new.index"],
+        photos,
+        references=[pixel_store.path, folder / "other.store"],
+        k=5,
+    )
 
 
 def test_who_may_talk_to_whom(result: MatrixResult) -> None:
@@ -245,9 +248,12 @@ def test_what_is_refused(folder: Path, photos: Path, pixel_store: FeatureStore, 
 
 
 def test_the_command(
-    folder: Path, photos: Path, pixel_store: FeatureStore, monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    photos: Path,
+    pixel_store: FeatureStore,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     def run(*arguments: object) -> int:
         base = ["edgecsd", "matrix", "--images", photos, "--reference", pixel_store.path, "--limit", 6, "--k", 5]
         monkeypatch.setattr(sys, "argv", [str(each) for each in (*base, *arguments)])

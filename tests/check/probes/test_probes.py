@@ -39,9 +39,18 @@ def failed(result: ProbeResult) -> dict[str, str]:
 
 
 EXACT_NAMES = [
-    "metric", "count", "finite", "length", "duplicates", "constant dimensions", "items", "row order", "self-retrieval",
-    "recall, gallery vectors", "recall, distant queries",
-]  # fmt: skip
+    "metric",
+    "count",
+    "finite",
+    "length",
+    "duplicates",
+    "constant dimensions",
+    "items",
+    "row order",
+    "self-retrieval",
+    "recall, gallery vectors",
+    "recall, distant queries",
+]
 
 
 @pytest.mark.parametrize(

@@ -236,10 +236,14 @@ def test_addresses(place: str, uri: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("uri", "name", "message"),
     [
-        ("localhost", "g", "neither a server"), ("", "g", "neither"), ("http://root:secret@h:1", "g", "MILVUS_TOKEN"),
-        ("http://h:1", "1st", "letters"), ("http://h:1", "", "milvus:URI#COLLECTION"), ("x.db", "a-b", "letters"),
+        ("localhost", "g", "neither a server"),
+        ("", "g", "neither"),
+        ("http://root:secret@h:1", "g", "MILVUS_TOKEN"),
+        ("http://h:1", "1st", "letters"),
+        ("http://h:1", "", "milvus:URI#COLLECTION"),
+        ("x.db", "a-b", "letters"),
     ],
-)  # fmt: skip
+)
 def test_addresses_that_are_none(uri: str, name: str, message: str) -> None:
     with pytest.raises(BadInputError, match=message) as refusal:
         MilvusAddress(uri, name)

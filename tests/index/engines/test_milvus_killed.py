@@ -68,10 +68,7 @@ def test_a_push_killed_at_any_moment_goes_on(tmp_path: Path, store: FeatureStore
         command = [sys.executable, "-c", KILLING, str(store.path), str(tmp_path / "gallery.db"), moment]
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
-    moments = (
-        "after create_collection 1", "before upsert 3", "after upsert 2", "before flush 1",
-        "after flush 1",
-    )  # fmt: skip
+    moments = ("after create_collection 1", "before upsert 3", "after upsert 2", "before flush 1", "after flush 1")
     for moment in moments:
         assert run(moment).returncode == KILLED, moment
     done = run("never")

@@ -206,11 +206,14 @@ def test_a_healthy_gallery_re_embeds(gallery: ImageSet, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "channels swapped (BGR for RGB)", "EXIF orientation ignored", "normalisation doubled",
-        "resized with another filter: bicubic", "resized without antialias, bilinear",
+        "channels swapped (BGR for RGB)",
+        "EXIF orientation ignored",
+        "normalisation doubled",
+        "resized with another filter: bicubic",
+        "resized without antialias, bilinear",
         "squashed to a square instead of cropped",
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("with_store", [True, False])
 def test_a_gallery_of_other_pixels_is_named(name: str, with_store: bool, gallery: ImageSet, tmp_path: Path) -> None:
     (mistake,) = [each for each in MISTAKES if each.name == name]

@@ -182,9 +182,22 @@ def test_the_command(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = [
-        "edgecsd", "report", place.run, "--gallery", place.gallery.path, "--queries", place.queries.path,
-        "--images", place.photos, "--split", "query", "--show", 2, "--out", tmp_path / "report",
-    ]  # fmt: skip
+        "edgecsd",
+        "report",
+        place.run,
+        "--gallery",
+        place.gallery.path,
+        "--queries",
+        place.queries.path,
+        "--images",
+        place.photos,
+        "--split",
+        "query",
+        "--show",
+        2,
+        "--out",
+        tmp_path / "report",
+    ]
 
     def run(*more: str) -> tuple[object, str, str]:
         monkeypatch.setattr(sys, "argv", [*map(str, command), *more])

@@ -22,10 +22,21 @@ from edgecsd.report.drawing.retrieval_page import Thumbnails
 PHONE, DESK = 390, 1280
 LONG = "a_name_without_any_place_where_a_line_could_end_" * 3 + ".jpg"
 LATENCY = LatencyFacts(
-    device=f"Pixel 8a {LONG}", kind="measured", label="phone", threads=4, status="ok", p50_ms=12.345, p90_ms=1234.5678,
-    peak_mb=123.4, contended=True, cosine_mean=0.99321, cosine_min=0.98111, protocol="report", source="bench.jsonl",
+    device=f"Pixel 8a {LONG}",
+    kind="measured",
+    label="phone",
+    threads=4,
+    status="ok",
+    p50_ms=12.345,
+    p90_ms=1234.5678,
+    peak_mb=123.4,
+    contended=True,
+    cosine_mean=0.99321,
+    cosine_min=0.98111,
+    protocol="report",
+    source="bench.jsonl",
     measured_at="2026-11-24T00:00:00+00:00",
-)  # fmt: skip
+)
 FAILED_ROW = LATENCY.model_copy(
     update={"status": "failed", "reason": f"the runtime ended: {LONG}", "p50_ms": None, "p90_ms": None}
 )
@@ -37,23 +48,35 @@ SWAPPED = Diagnosis(link=LinkName.DEVICE, mistake="channels swapped (BGR for RGB
 def page(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything that a page can show, over real photos: 240 queries, every link at a loss, labels, a long name."""
     made = make_evidence(
-        {LinkName.FP32: 0.3, LinkName.FILE: 0.5, LinkName.INDEX: 1.0}, queries=240, threshold=0.5,
-        notes=(f"a note on {LONG}",), latency=(LATENCY, FAILED_ROW), latency_note="2 rows of others are not shown",
-        device=DEVICE, diagnoses=(SWAPPED,),
-    )  # fmt: skip
+        {LinkName.FP32: 0.3, LinkName.FILE: 0.5, LinkName.INDEX: 1.0},
+        queries=240,
+        threshold=0.5,
+        notes=(f"a note on {LONG}",),
+        latency=(LATENCY, FAILED_ROW),
+        latency_note="2 rows of others are not shown",
+        device=DEVICE,
+        diagnoses=(SWAPPED,),
+    )
     ids = find_images(photos).ids
     gallery = {row: ids[row % 24] if row % 9 else LONG for row in made.gallery}
     labels = tuple("abcde"[query % 5] for query in range(240))
     evidence = replace(
-        made, queries=tuple(ids[query % 24] for query in range(240)), gallery=gallery, query_labels=labels,
-        gallery_labels={row: "abcde"[row % 5] for row in gallery}, relevant=made.links[0].rows[:, 0] * 0 + 80,
-    )  # fmt: skip
+        made,
+        queries=tuple(ids[query % 24] for query in range(240)),
+        gallery=gallery,
+        query_labels=labels,
+        gallery_labels={row: "abcde"[row % 5] for row in gallery},
+        relevant=made.links[0].rows[:, 0] * 0 + 80,
+    )
     file = tmp_path_factory.mktemp("page") / "check.html"
     images = find_images(photos)
     write_page(
-        file, evidence, judge(evidence, DEFAULT_THRESHOLDS[Precision.W8A8]), Thumbnails(images, {}),
+        file,
+        evidence,
+        judge(evidence, DEFAULT_THRESHOLDS[Precision.W8A8]),
         Thumbnails(images, {}),
-    )  # fmt: skip
+        Thumbnails(images, {}),
+    )
     return file
 
 

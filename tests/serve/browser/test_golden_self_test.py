@@ -130,8 +130,12 @@ def test_the_right_app_passes_every_stage(page: Chromium) -> None:
     found = result(page, "")
     assert found["passed"] and found["failed"] == []
     assert [line.split(":")[0] for line in found["lines"]] == [
-        "pass  decoding", "pass  preprocessing", "pass  runtime", "pass  end to end", "pass  results",
-    ]  # fmt: skip
+        "pass  decoding",
+        "pass  preprocessing",
+        "pass  runtime",
+        "pass  end to end",
+        "pass  results",
+    ]
     assert found["lines"][1].endswith("8 of 8")
 
 

@@ -118,11 +118,15 @@ def test_what_is_no_contract_is_refused(page: Chromium) -> None:
 @pytest.mark.parametrize(
     ("format", "options"),
     [
-        ("JPEG", {"quality": 90}), ("JPEG", {"quality": 90, "subsampling": 0}), ("JPEG", {"progressive": True}),
-        ("PNG", {}), ("WEBP", {"lossless": True}), ("WEBP", {"quality": 90}),
+        ("JPEG", {"quality": 90}),
+        ("JPEG", {"quality": 90, "subsampling": 0}),
+        ("JPEG", {"progressive": True}),
+        ("PNG", {}),
+        ("WEBP", {"lossless": True}),
+        ("WEBP", {"quality": 90}),
     ],
     ids=["jpeg", "jpeg-444", "progressive", "png", "webp-lossless", "webp"],
-)  # fmt: skip
+)
 def test_chromium_decodes_as_pillow_does(
     page: Chromium, photo: Image.Image, format: str, options: dict[str, Any]
 ) -> None:

@@ -58,18 +58,21 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "ort": ("ort", lambda path: cut(path, 50_000), r"\.ort file: ORT model verification failed"),
     "manifest": ("coreml", lambda path: (path / "Manifest.json").unlink(), r"\.mlpackage: Manifest\.json is missing"),
     "listed": (
-        "coreml", lambda path: (path / "Manifest.json").write_text("{}"),
+        "coreml",
+        lambda path: (path / "Manifest.json").write_text("{}"),
         r"\.mlpackage: Manifest\.json does not list the package's parts",
     ),
     "part": (
-        "coreml", lambda path: shutil.rmtree(path / "Data" / "com.apple.CoreML" / "weights"),
+        "coreml",
+        lambda path: shutil.rmtree(path / "Data" / "com.apple.CoreML" / "weights"),
         r"\.mlpackage: Data/com\.apple\.CoreML/weights, which Manifest\.json names, is missing",
     ),
     "program": (
-        "coreml", lambda path: cut(path / "Data" / "com.apple.CoreML" / "model.mlmodel", 3000),
+        "coreml",
+        lambda path: cut(path / "Data" / "com.apple.CoreML" / "model.mlmodel", 3000),
         r"\.mlpackage: its program cannot be read",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

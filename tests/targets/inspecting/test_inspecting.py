@@ -25,10 +25,25 @@ from edgecsd.targets.metadata import METADATA_KEY
 
 FILES = [*TARGETS, "ort"]
 KEYS = [
-    "schema_version", "kind", "file", "target", "format", "size_bytes", "sha256", "written_by_edgecsd", "metadata",
-    "inputs", "outputs", "operators", "quantised_operators", "quantised_operator_count", "weights", "parts", "checks",
+    "schema_version",
+    "kind",
+    "file",
+    "target",
+    "format",
+    "size_bytes",
+    "sha256",
+    "written_by_edgecsd",
+    "metadata",
+    "inputs",
+    "outputs",
+    "operators",
+    "quantised_operators",
+    "quantised_operator_count",
+    "weights",
+    "parts",
+    "checks",
     "holds",
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -179,11 +194,16 @@ def test_the_command(run: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == inspect(path).as_dict() | {"file": str(path)}
     text = command(path).stdout
-    for words in ("query model test_efficientnet, fp32, recipe float32", "input image: uint8 (1, 48, 48, 3)",
-                  f"SHA-256 {sha256_file(path)}", "fingerprint: ok", "0 of them on 8-bit activations",
-                  "pixels, in this order: 8-bit RGB, EXIF orientation applied, colour profile ignored, transparency "
-                  "over white; resize with antialias to uint8; in the file (value * scale - mean) / std, scale "
-                  "0.00392157"):  # fmt: skip
+    for words in (
+        "query model test_efficientnet, fp32, recipe float32",
+        "input image: uint8 (1, 48, 48, 3)",
+        f"SHA-256 {sha256_file(path)}",
+        "fingerprint: ok",
+        "0 of them on 8-bit activations",
+        "pixels, in this order: 8-bit RGB, EXIF orientation applied, colour profile ignored, transparency "
+        "over white; resize with antialias to uint8; in the file (value * scale - mean) / std, scale "
+        "0.00392157",
+    ):
         assert words in text
     assert not re.search(r" 0\.0+$", text, re.MULTILINE)  # every part has a size that can be seen
     theirs = command(foreign(tmp_path / "theirs.onnx"))

@@ -15,9 +15,15 @@ from edgecsd.training.losses.d3still import d3still
 @pytest.mark.parametrize(("alpha", "beta", "gamma"), [(3.125, 2.0, 1.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)])
 def test_value_and_gradient(alpha: float, beta: float, gamma: float, neighbours: int) -> None:
     slow.assert_is_formula(
-        d3still, slow.d3still, similarities(1), gallery_similarities(2),
-        alpha=alpha, beta=beta, gamma=gamma, neighbours=neighbours,
-    )  # fmt: skip
+        d3still,
+        slow.d3still,
+        similarities(1),
+        gallery_similarities(2),
+        alpha=alpha,
+        beta=beta,
+        gamma=gamma,
+        neighbours=neighbours,
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

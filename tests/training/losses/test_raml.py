@@ -20,9 +20,14 @@ COUNT, DIM = 200, 16
 )
 def test_value_and_gradient(absolute: float, cross: float, relational: float) -> None:
     slow.assert_is_formula(
-        raml, slow.raml, unit_vectors(1, 4, 8), unit_vectors(2, 4, 8),
-        absolute=absolute, cross=cross, relational=relational,
-    )  # fmt: skip
+        raml,
+        slow.raml,
+        unit_vectors(1, 4, 8),
+        unit_vectors(2, 4, 8),
+        absolute=absolute,
+        cross=cross,
+        relational=relational,
+    )
 
 
 def test_zero_where_the_query_is_the_gallery_feature() -> None:

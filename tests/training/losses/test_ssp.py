@@ -20,9 +20,15 @@ def codebooks(seed: int = 0, parts: int = 2, centroids: int = 5, width: int = 4)
 @pytest.mark.parametrize(("tau_q", "tau_g", "first_order"), [(0.1, 0.1, 0.0), (0.5, 0.1, 0.0), (0.1, 0.2, 3.0)])
 def test_value_and_gradient(tau_q: float, tau_g: float, first_order: float) -> None:
     slow.assert_is_formula(
-        ssp, slow.ssp, unit_vectors(1, 3, 8), unit_vectors(2, 3, 8), codebooks(),
-        tau_q=tau_q, tau_g=tau_g, first_order=first_order,
-    )  # fmt: skip
+        ssp,
+        slow.ssp,
+        unit_vectors(1, 3, 8),
+        unit_vectors(2, 3, 8),
+        codebooks(),
+        tau_q=tau_q,
+        tau_g=tau_g,
+        first_order=first_order,
+    )
 
 
 def test_zero_exactly_where_the_query_is_the_gallery_feature() -> None:

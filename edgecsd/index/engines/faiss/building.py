@@ -102,17 +102,30 @@ class _Building:
     """One build, step by step; what is done is kept in OUT.partial."""
 
     def __init__(
-        self, store: FeatureStore, out: Path, kind: IndexType, parameters: dict[str, int], like: Path | None,
-        training_queries: Floats | None, reporter: Reporter,
-    ) -> None:  # fmt: skip
+        self,
+        store: FeatureStore,
+        out: Path,
+        kind: IndexType,
+        parameters: dict[str, int],
+        like: Path | None,
+        training_queries: Floats | None,
+        reporter: Reporter,
+    ) -> None:
         self.store, self.out, self.kind, self.parameters = store, out, kind, parameters
         self.like, self.queries, self.reporter = like, training_queries, reporter
         shards = [shard["sha256"] for shard in store.manifest["shards"]]
-        self.parts = Parts(out, {
-            "type": kind.value, "parameters": parameters, "faiss": VERSION, "shards": shards,
-            "items": store.manifest["items_sha256"], "like": like and sha256_file(like / "manifest.json"),
-            "queries": None if training_queries is None else _digest(training_queries),
-        })  # fmt: skip
+        self.parts = Parts(
+            out,
+            {
+                "type": kind.value,
+                "parameters": parameters,
+                "faiss": VERSION,
+                "shards": shards,
+                "items": store.manifest["items_sha256"],
+                "like": like and sha256_file(like / "manifest.json"),
+                "queries": None if training_queries is None else _digest(training_queries),
+            },
+        )
 
     def run(self) -> GalleryIndex:
         folder = self.parts.folder

@@ -80,9 +80,13 @@ def _faiss_seed(seed: int) -> int:
 def _centroids(vectors: Floats, count: int, *, spherical: bool, seed: int, iterations: int) -> Floats:
     """(count, D) k-means centroids. faiss gives the same bits for any number of threads [measured with 1, 2 and 4]."""
     means = faiss.Kmeans(
-        vectors.shape[1], count, niter=iterations, spherical=spherical, seed=seed,
+        vectors.shape[1],
+        count,
+        niter=iterations,
+        spherical=spherical,
+        seed=seed,
         min_points_per_centroid=1,  # no warning on stderr for small galleries
         max_points_per_centroid=_points_of_each(count),
-    )  # fmt: skip
+    )
     means.train(np.ascontiguousarray(vectors, np.float32))
     return np.array(means.centroids, np.float32).reshape(count, -1)

@@ -104,12 +104,19 @@ def write_manifest(
     """The manifest of an index folder, written when all other files are there."""
     files = sorted(file.name for file in folder.iterdir())
     manifest = {
-        "kind": KIND, "schema_version": 2 if set(parameters) & set(LATER_DEFAULTS) else SCHEMA_VERSION,
-        "edgecsd": __version__, "faiss": VERSION, "type": kind.value, "parameters": dict(parameters), "count": count,
-        "dim": space.dim, "fingerprint": space.fingerprint, "space": space.model_dump(mode="json"),
+        "kind": KIND,
+        "schema_version": 2 if set(parameters) & set(LATER_DEFAULTS) else SCHEMA_VERSION,
+        "edgecsd": __version__,
+        "faiss": VERSION,
+        "type": kind.value,
+        "parameters": dict(parameters),
+        "count": count,
+        "dim": space.dim,
+        "fingerprint": space.fingerprint,
+        "space": space.model_dump(mode="json"),
         "sha256": {name: sha256_file(folder / name) for name in files},
         "bytes": {name: (folder / name).stat().st_size for name in files},
-    }  # fmt: skip
+    }
     write_json(folder / "manifest.json", manifest)
 
 

@@ -101,9 +101,13 @@ class CollectionVectors:
             value = {"ef": max(value[name], depth)}  # Milvus refuses less
         with asking(self.address):
             found = self.client.search(
-                self.address.collection, list(queries), anns_field="vector", limit=depth, output_fields=["id"],
+                self.address.collection,
+                list(queries),
+                anns_field="vector",
+                limit=depth,
+                output_fields=["id"],
                 search_params={"metric_type": "IP", "params": value},
-            )  # fmt: skip
+            )
         self.ids.learn({int(hit["row"]): str(hit["entity"]["id"]) for hits in found for hit in hits})
         return found
 

@@ -74,9 +74,13 @@ def push(
     """
     opened = store if isinstance(store, FeatureStore) else FeatureStore.open(store, verify=True)
     options = {
-        "nlist": nlist, "nprobe": nprobe, "pq_bytes": pq_bytes,
-        "links": links, "ef_construction": ef_construction, "ef_search": ef_search,
-    }  # fmt: skip
+        "nlist": nlist,
+        "nprobe": nprobe,
+        "pq_bytes": pq_bytes,
+        "links": links,
+        "ef_construction": ef_construction,
+        "ef_search": ef_search,
+    }
     manifest = _manifest(opened, type, {name: value for name, value in options.items() if value is not None})
     too_long = next((item for item in opened.items.ids if len(item.encode()) > LONGEST), None)
     if too_long is not None:
@@ -105,10 +109,13 @@ def _manifest(store: FeatureStore, type: str | IndexType | None, given: dict[str
     segment = min(store.count, SEGMENT_BYTES // (4 * store.space.dim))
     shards = [shard["sha256"] for shard in store.manifest["shards"]]
     return Manifest(
-        fingerprint=store.space.fingerprint, space=store.space, count=store.count, type=kind,
+        fingerprint=store.space.fingerprint,
+        space=store.space,
+        count=store.count,
+        type=kind,
         parameters=index_parameters(kind, given, segment, store.space.dim),
         store=digest_of([store.manifest["items_sha256"], shards]),
-    )  # fmt: skip
+    )
 
 
 def _prepare(client: Any, address: MilvusAddress, wanted: Manifest, store: str, *, overwrite: bool) -> None:

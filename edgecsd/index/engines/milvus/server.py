@@ -41,9 +41,7 @@ KIND = "gallery collection"
 SCHEMA_VERSION = 1
 PROPERTY = "edgecsd"
 TOKEN = "MILVUS_TOKEN"  # the environment variable; never printed, never an argument that a process list shows
-NAMES = {
-    IndexType.FLAT: "FLAT", IndexType.IVF: "IVF_FLAT", IndexType.IVFPQ: "IVF_PQ", IndexType.HNSW: "HNSW",
-}  # fmt: skip
+NAMES = {IndexType.FLAT: "FLAT", IndexType.IVF: "IVF_FLAT", IndexType.IVFPQ: "IVF_PQ", IndexType.HNSW: "HNSW"}
 LONGEST = 65_535  # bytes of an id, Milvus' limit
 CONNECT_SECONDS = 10.0
 CONNECTION_CODES = {2, 14}  # pymilvus' "fail connecting" and gRPC's "unavailable"
