@@ -87,7 +87,7 @@ def run_check(work: Path, index: Path, store: Path | None) -> dict[str, Any]:
         result = check(
             work / "run" / "exports" / "tiny-fp32.onnx",
             index,
-            work / "photos",
+            find_images(work / "photos"),
             reference=work / "query.store",
             options=CheckOptions(gallery=store),
             out=Path(folder) / "evidence",

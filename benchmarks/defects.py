@@ -26,11 +26,12 @@ from seeded.case import Case
 from seeded.workshop import Workshop
 
 from edgecsd.check.check import check
-from edgecsd.cli.console import ConsoleReporter, table
+from edgecsd.cli.console import table
 from edgecsd.errors import EdgecsdError
 from edgecsd.files.whole import write_json
 from edgecsd.gate.gates import Gate, Verdict
 from edgecsd.gate.verdict import CheckResult
+from edgecsd.progress import ConsoleReporter
 
 CASES = (*broken_files.CASES, *broken_indexes.CASES, *broken_devices.CASES, *healthy.CASES)
 MESSAGE = 300  # characters of a message in the table

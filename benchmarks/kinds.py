@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import numpy as np
 from environment import environment
 
-from edgecsd.cli.console import ConsoleReporter, table
+from edgecsd.cli.console import table
 from edgecsd.errors import BadInputError
 from edgecsd.evaluation.evaluate import OWN_ROW, evaluate
 from edgecsd.evaluation.per_query import QueryScores
@@ -36,6 +36,7 @@ from edgecsd.models.query import create_query_model, save_query_model
 from edgecsd.models.query_config import Pooling, ProjectionKind
 from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
+from edgecsd.progress import ConsoleReporter
 from edgecsd.training.adapt import adapt
 from edgecsd.training.distill import distill
 from edgecsd.training.settings import make_config
@@ -103,7 +104,14 @@ def main() -> None:
         run = given.work / f"run-{'-'.join(options) or 'default'}{options.get('seed', '')}"
         backbone = {"query_model": given.query_model, "weights": given.weights}
         config = make_config(None, {**backbone, "epochs": given.epochs, **options})
-        distill(parts["train"], given.work / "train", run, config=config, cache=given.work / "cache", reporter=REPORTER)
+        distill(
+            find_images(parts["train"]),
+            given.work / "train",
+            run,
+            config=config,
+            cache=given.work / "cache",
+            reporter=REPORTER,
+        )
         both = scores(given.work, parts["query"], "", run)
         found[GALLERY] = both.pop(OWN_ROW)
         (found[name],) = both.values()
@@ -167,7 +175,7 @@ def own_stores(parts: dict[str, ImageSet], given: argparse.Namespace) -> Path:
         )
     for name in ("query", "gallery"):
         extract(
-            parts[name],
+            find_images(parts[name]),
             f"timm:{given.query_model}",
             given.work / f"own-{name}",
             weights=given.weights,
@@ -207,7 +215,7 @@ def scores(
     result = evaluate(
         work / f"{prefix}gallery",
         work / f"{prefix}query",
-        images=queries if run else None,
+        images=find_images(queries if run else None),
         run=run,
         gallery_images=gallery,
         reporter=REPORTER,

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from environment import environment
 
 from edgecsd.bench.ratio import interleaved_ratio
-from edgecsd.cli.console import ConsoleReporter, table
+from edgecsd.cli.console import table
 from edgecsd.evaluation.relevance import make_benchmark
 from edgecsd.exporting.export import export
 from edgecsd.features.store import FeatureStore
@@ -25,6 +25,7 @@ from edgecsd.gallery.extract import extract
 from edgecsd.models.embedding import embed_images, embed_store_items
 from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.finding import find_images
+from edgecsd.progress import ConsoleReporter
 from edgecsd.targets.artifact import ArtifactEmbedder, read_metadata
 from edgecsd.training.distill import distill
 from edgecsd.training.settings import make_config
@@ -54,17 +55,18 @@ def main() -> None:
     stores = {}
     for split, views in (("train", given.views), ("gallery", 0), ("query", 0)):
         stores[split] = extract(
-            given.photos,
+            find_images(given.photos, split=split),
             given.gallery_model,
             given.work / split,
-            split=split,
             views=views,
             seed=given.view_seed if views else 0,
             preprocess=given.preprocess,
             reporter=REPORTER,
         )
     run, config = given.work / given.run, make_config(given.config, {})
-    stages = distill(given.photos, given.work / "train", run, split="train", config=config, reporter=REPORTER)
+    stages = distill(
+        find_images(given.photos, split="train"), given.work / "train", run, config=config, reporter=REPORTER
+    )
     rows = model_rows(given.photos, stores, run)
     rows += artifact_rows(given.photos, stores, run, baseline=rows[-1]["mAP"])
     reference = rows[0]["mAP"]

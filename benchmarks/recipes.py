@@ -22,10 +22,12 @@ from environment import environment
 from seeded.workshop import CALIBRATION, Workshop
 from subjects import Subject, chosen_subjects
 
-from edgecsd.cli.console import ConsoleReporter, table
+from edgecsd.cli.console import table
 from edgecsd.exporting.export import export
 from edgecsd.files.whole import read_json, write_json
 from edgecsd.models.query import QueryModelEmbedder, load_query_model
+from edgecsd.photos.finding import find_images
+from edgecsd.progress import ConsoleReporter
 from edgecsd.quantisation.precisions import EightBit
 from edgecsd.targets.artifact import ArtifactEmbedder, parse_target
 from edgecsd.targets.metadata import Target
@@ -84,7 +86,7 @@ def measured(workshop: Workshop, subject: Subject, target: Target, asked: Asked)
                 target,
                 "w8a8",
                 out=file,
-                calibration=workshop.calibration_photos(count),
+                calibration=find_images(workshop.calibration_photos(count)),
                 calibration_count=count,
                 how=how,
                 overwrite=True,

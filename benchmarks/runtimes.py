@@ -38,9 +38,9 @@ from edgecsd.bench.remote.python import RemotePython, remote_folder
 from edgecsd.bench.run import Inputs
 from edgecsd.bench.schema import BenchProtocol
 from edgecsd.bench.this_machine import Host
-from edgecsd.cli.console import ConsoleReporter
 from edgecsd.errors import EdgecsdError
 from edgecsd.files.whole import read_json, save_array, sha256_file, write_json
+from edgecsd.progress import ConsoleReporter
 from edgecsd.targets.artifact import read_metadata
 from edgecsd.targets.metadata import Target
 

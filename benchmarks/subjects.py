@@ -12,6 +12,7 @@ from seeded.workshop import Workshop
 
 from edgecsd.exporting.export import export
 from edgecsd.models.query import create_query_model, save_query_model
+from edgecsd.photos.finding import find_images
 from edgecsd.targets.metadata import Target
 
 PRECISIONS = ("fp32", "fp16", "w8a32", "w8a8")
@@ -39,7 +40,7 @@ class Subject:
             target,
             precision,
             out=out,
-            calibration=photos,
+            calibration=find_images(photos),
             overwrite=True,
             reporter=workshop.reporter,
         )

@@ -152,7 +152,7 @@ def compare_extract(images: ImageSet, model: GalleryModel, options: argparse.Nam
 
         def ours() -> None:
             out = Path(folder) / "features"
-            extract(readable, model, out, batch_size=batch, workers=options.workers, overwrite=True)
+            extract(find_images(readable), model, out, batch_size=batch, workers=options.workers, overwrite=True)
 
         return compare("extract", ours, bare, len(readable), options.repeats)
 

@@ -7,17 +7,31 @@ EdgecsdError                     2
 ├── GateFailedError              1   a measured figure is on the wrong side of its threshold
 ├── IncompatibleError            3   two parts that must not be used together (space, dimension, pixel contract)
 └── MissingBackendError          4   an optional library, runtime, device or download that is not there
+
+A message names a parameter in backticks, as the library spells it: "`k` 500: the gallery offers 1 to 99 anchors".
+The command line prints the option in its place (edgecsd/cli/options.py).
 """
 
 from __future__ import annotations
 
-from pydantic import ValidationError
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+PARAMETER = re.compile(r"`([a-z][a-z0-9_]*)(=False)?`")
 
 
 class EdgecsdError(Exception):
     """Base of every error that edgecsd raises for something a user can cause."""
 
     exit_code = 2
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The parameters that the message names, the one that is wrong first."""
+        return tuple(match[1] for match in PARAMETER.finditer(str(self)))
 
 
 class BadInputError(EdgecsdError):

@@ -1,4 +1,4 @@
-"""Keeps converters off stdout and stderr: `--json` promises one document, and their logs mislead."""
+"""Keeps converters off stdout and stderr: `json` promises one document, and their logs mislead."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""From a run folder to the folder that the team of an Android phone takes.
+"""From a run folder to the folder that the team of an Android phone takes: edgecsd deliver, for that device.
 
 python export/android.py RUN --index INDEX --images PHOTOS --out FOLDER
 """
 
-from edgecsd.cli.delivery_program import delivery_program
+import sys
 
-HOW_TO = "Load it with LiteRT (CompiledModel or Interpreter); feed the uint8 bitmap bytes, R G B, without alpha."
+from edgecsd.cli import main
 
 if __name__ == "__main__":
-    delivery_program(__doc__, recipe="android", how_to=HOW_TO)
+    main(["deliver", "--device", "android", *sys.argv[1:]])

@@ -1,11 +1,11 @@
-"""From a run folder to the folder that the team of an iPhone or iPad takes.
+"""From a run folder to the folder that the team of an iPhone or iPad takes: edgecsd deliver, for that device.
 
 python export/ios.py RUN --index INDEX --images PHOTOS --out FOLDER
 """
 
-from edgecsd.cli.delivery_program import delivery_program
+import sys
 
-HOW_TO = "Add the .mlpackage to the Xcode project; feed an RGB CVPixelBuffer of that size through the generated class."
+from edgecsd.cli import main
 
 if __name__ == "__main__":
-    delivery_program(__doc__, recipe="ios", how_to=HOW_TO)
+    main(["deliver", "--device", "ios", *sys.argv[1:]])

@@ -17,6 +17,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from edgecsd.features.store import FeatureStore
 from edgecsd.gallery.extract import extract
+from edgecsd.photos.finding import find_images
 
 gc.set_threshold(50_000, 20, 100)  # a conversion makes millions of objects; collecting as usual is a tenth of its time
 
@@ -112,4 +113,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory, photo: Image.Image) -> Path
 @pytest.fixture(scope="session")
 def pixel_store(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     """The photos' features with two cached views, by the numpy gallery model. Read only: copy it to change it."""
-    return extract(photos, PixelGallery(), tmp_path_factory.mktemp("stores") / "pixels.features", views=2, seed=3)
+    return extract(
+        find_images(photos), PixelGallery(), tmp_path_factory.mktemp("stores") / "pixels.features", views=2, seed=3
+    )

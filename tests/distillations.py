@@ -49,7 +49,7 @@ def run(photos: Path, store: Path, out: Path, **options: Any) -> DistillResult:
     torch.set_num_threads(1)
     distill_module.PART_ITEMS = 6
     options.setdefault("config", config())
-    return distill(photos, store, out, workers=2, **options)
+    return distill(find_images(photos), store, out, workers=2, **options)
 
 
 def training_set(photos: Path, store: FeatureStore, by: str = "kinds") -> TrainingSet:

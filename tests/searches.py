@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from edgecsd.features.store import FeatureStore
+from edgecsd.photos.finding import find_images
 from edgecsd.precision_search import search
 from edgecsd.precision_search.objectives import Objectives
 from edgecsd.precision_search.search import search_precision
@@ -17,7 +18,13 @@ CALIBRATION = 8  # of 24 photos; the other 16 are searched with
 
 def searched(made: Path, photos: Path, store: FeatureStore, **limits: Any) -> search.SearchResult:
     return search_precision(
-        made, "onnx", photos, store.path, calibration_count=CALIBRATION, overwrite=True, objectives=Objectives(**limits)
+        made,
+        "onnx",
+        find_images(photos),
+        store.path,
+        calibration_count=CALIBRATION,
+        overwrite=True,
+        objectives=Objectives(**limits),
     )
 
 

@@ -191,7 +191,7 @@ class Workshop:
     def pair(self, file: Path | None = None, index: Path | None = None, **changes: Any) -> Pair:
         """The pair that a team would check, with what a defect exchanges; options of CheckOptions by their names."""
         known = {name: changes.pop(name) for name in list(changes) if name in Pair.__dataclass_fields__}
-        options = CheckOptions(**{"gallery_images": self.gallery_photos.root, "gallery": self.gallery.path, **changes})
+        options = CheckOptions(**{"gallery_images": self.gallery_photos, "gallery": self.gallery.path, **changes})
         made = Pair(
             file=file or self.file("onnx", "fp32"),
             index=index or self.sound_index,

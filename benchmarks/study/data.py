@@ -66,7 +66,7 @@ def make_data(
         gallery, query = split_photos(food_photos())
         train, name = gallery, ""
     stores = {
-        split: extract(photos, GALLERY_MODEL, work / split, preprocess=preprocess, reporter=reporter)
+        split: extract(find_images(photos), GALLERY_MODEL, work / split, preprocess=preprocess, reporter=reporter)
         for split, photos in (("gallery", gallery), ("query", query))
     }
     store = extract(train, GALLERY_MODEL, work / "train", views=VIEWS, seed=1, preprocess=preprocess, reporter=reporter)

@@ -24,6 +24,7 @@ from edgecsd.metrics.retrieval import average_precision, overlap_at
 from edgecsd.models.backbones import to_input
 from edgecsd.models.embedding import embed_images, embed_store_items
 from edgecsd.models.query import QueryModel, QueryModelEmbedder, load_query_model
+from edgecsd.photos.finding import find_images
 from edgecsd.training.distill import distill
 from edgecsd.training.head_training import project_all
 from edgecsd.training.settings import DistillConfig
@@ -60,7 +61,7 @@ class Runner:
         photos, store = self.data.training[variant.data]
         out, started = self.work / "runs" / f"{variant.key}-{seed}", time.monotonic()
         config = DistillConfig.model_validate({**variant.whole, "seed": seed})
-        result = distill(photos, store, out, config=config, cache=self.work / "cache")
+        result = distill(find_images(photos), store, out, config=config, cache=self.work / "cache")
         model = load_query_model(out)
         if config.epochs:
             vectors = embed_store_items(

@@ -21,12 +21,12 @@ from plan import BATCH, HEAD, STEPS, Question, Variant, questions
 from runs import Frozen, Runner
 from write import write_study
 
-from edgecsd.cli.console import ConsoleReporter
 from edgecsd.features.store import FeatureStore
 from edgecsd.models.embedding import embed_images
 from edgecsd.models.gallery.model import normalise
 from edgecsd.models.query import create_query_model
 from edgecsd.models.query_config import Pooling
+from edgecsd.progress import ConsoleReporter
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 REPORTER = ConsoleReporter()

@@ -76,9 +76,9 @@ def _row(
 ) -> BenchRow:
     where = reading.device or device
     if not where:
-        raise BadInputError(f"{source}: does not tell what it was measured on: say it with --on 'Pixel 8, Android 15'")
+        raise BadInputError(f"{source}: does not tell what it was measured on: say it with `on` 'Pixel 8, Android 15'")
     if reading.device and device:
-        raise BadInputError(f"{source}: says that it was measured on {reading.device}: leave --on out")
+        raise BadInputError(f"{source}: says that it was measured on {reading.device}: leave `on` out")
     _require_same_file(reading, source, artifact)
     parity, problem = _parity(reading, metadata)
     found, expected = (np.array(each, np.float32) for each in (reading.embeddings, reading.expected))

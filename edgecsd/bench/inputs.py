@@ -63,7 +63,7 @@ def prepare_input(images: ImageSet | None, preprocess: Preprocess) -> BenchInput
         wall.append(wall_ms)
         cpu.append(cpu_ms)
     if not chosen:
-        raise BadInputError(f"{images.root}: none of the chosen images can be read; try another folder with --images")
+        raise BadInputError(f"{images.root}: none of the chosen images can be read; try another folder with `images`")
     pixels = np.stack(chosen)
     return BenchInput("photos", pixels, _digest(pixels), np.array(wall), _decode_figures(wall, cpu))
 

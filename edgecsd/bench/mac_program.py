@@ -31,7 +31,7 @@ def write_program(
             "systems only: measure this one with edgecsd bench FILE --device ssh://USER@HOST"
         )
     if out.exists() and not overwrite:
-        raise BadInputError(f"{out}: exists already; give another --out or --overwrite")
+        raise BadInputError(f"{out}: exists already; give another `out` or `overwrite`")
     prepared, references = prepare_input(images, metadata.preprocess), References(run)
     reference = references.find(file, metadata)
     expected = references.embeddings(reference, prepared)

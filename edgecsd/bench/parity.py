@@ -99,7 +99,7 @@ class References:
         if config.weights_digest != metadata.weights_digest:
             raise IncompatibleError(
                 f"{file} was not exported from {run}: its weights are {metadata.weights_digest[:12]}, the run's are "
-                f"{config.weights_digest[:12]}; give the run it came from with --run, or leave --run out"
+                f"{config.weights_digest[:12]}; give the run it came from with `run`, or leave `run` out"
             )
 
 
@@ -159,7 +159,7 @@ class NeighbourIndex:
         self._index, self._place, self._k = index, place, k
         self.name = f"{index_name(place)}, k {k}, {len(index.ids)} items"
         if not 1 <= k <= len(index.ids):
-            raise BadInputError(f"--k {k}: the index {place} holds {len(index.ids)} items; give 1 to that many")
+            raise BadInputError(f"`k` {k}: the index {place} holds {len(index.ids)} items; give 1 to that many")
 
     @staticmethod
     def open(place: Path | str, k: int) -> NeighbourIndex:

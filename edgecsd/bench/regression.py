@@ -91,7 +91,7 @@ def compare_artifacts(
 def _pair(result: BenchResult) -> tuple[BenchRow, BenchRow]:
     files = list(dict.fromkeys(row.file for row in result.rows))
     if len(files) != 2:
-        raise BadInputError(f"--interleave compares two artifacts, the new one last; {len(files)} were given")
+        raise BadInputError(f"`interleave` compares two artifacts, the new one last; {len(files)} were given")
     threads = result.rows[0].threads
     before, after = (next(row for row in result.rows if (row.file, row.threads) == (file, threads)) for file in files)
     for row in (before, after):

@@ -104,7 +104,7 @@ def _earlier(path: Path) -> list[BenchRow]:
     try:
         return read_rows(path)
     except DamagedFileError as error:
-        raise DamagedFileError(f"{error}; choose another --out, or add --overwrite to start anew") from None
+        raise DamagedFileError(f"{error}; choose another `out`, or add `overwrite` to start anew") from None
 
 
 def _ends_with_a_line(path: Path) -> bool:

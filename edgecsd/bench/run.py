@@ -17,7 +17,6 @@ from edgecsd.errors import BadInputError
 from edgecsd.files.places import holding_out
 from edgecsd.files.whole import save_array
 from edgecsd.photos.contract import Preprocess
-from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.targets.artifact import read_metadata
@@ -28,8 +27,7 @@ from edgecsd.targets.metadata import ArtifactMetadata
 def bench(
     files: Sequence[Path],
     *,
-    images: Path | ImageSet | None = None,
-    split: str | None = None,
+    images: ImageSet | None = None,
     run: Path | None = None,
     threads: Sequence[int] = (1, 4),
     protocol: str = "quick",
@@ -60,14 +58,13 @@ def bench(
     chosen = choose_protocol(protocol, min_runs, min_seconds)
     _require_work(files, threads, timeout_seconds)
     artifacts = [(file, read_metadata(file)) for file in files]
-    image_set = images if isinstance(images, ImageSet) or images is None else find_images(images, split=split)
     neighbours = None if index is None else NeighbourIndex.open(index, k)
     if neighbours is not None:
         for file, metadata in artifacts:
             neighbours.require_space(metadata, file)
     rows, references = RowsFile(out, overwrite=overwrite), References(run)
     with tempfile.TemporaryDirectory(prefix="edgecsd-bench-") as folder:
-        inputs, seconds = Inputs(image_set, Path(folder)), timeout_seconds or chosen.timeout_seconds
+        inputs, seconds = Inputs(images, Path(folder)), timeout_seconds or chosen.timeout_seconds
         place = device or Host()
         jobs = list(_jobs(artifacts, threads, chosen, inputs, references, seconds, place, neighbours))
         with reporter.task("measuring", len(jobs)) as advance:
@@ -82,9 +79,9 @@ def _require_work(files: Sequence[Path], threads: Sequence[int], timeout_seconds
     if not files:
         raise BadInputError("no artifact to measure: give one or more .onnx, .tflite or .mlpackage files")
     if not threads or min(threads) < 1 or len(set(threads)) != len(threads):
-        raise BadInputError(f"--threads {','.join(map(str, threads))}: give one or more different counts of 1 or more")
+        raise BadInputError(f"`threads` {','.join(map(str, threads))}: give one or more different counts of 1 or more")
     if timeout_seconds is not None and timeout_seconds <= 0:
-        raise BadInputError(f"--timeout-seconds {timeout_seconds}: must be above 0")
+        raise BadInputError(f"`timeout_seconds` {timeout_seconds}: must be above 0")
 
 
 class Inputs:

@@ -55,14 +55,14 @@ PROTOCOLS = {
 def choose_protocol(name: str, min_runs: int | None = None, min_seconds: float | None = None) -> BenchProtocol:
     """The protocol called `name`. Minima below its own make it "custom": a row must not claim what was not run."""
     if name not in PROTOCOLS:
-        raise BadInputError(f"--protocol {name} is not known; choose one of: {', '.join(PROTOCOLS)}")
+        raise BadInputError(f"`protocol` {name} is not known; choose one of: {', '.join(PROTOCOLS)}")
     base = PROTOCOLS[name]
     runs = base.min_runs if min_runs is None else min_runs
     seconds = base.min_seconds if min_seconds is None else min_seconds
     if runs < 1:
-        raise BadInputError(f"--min-runs {runs}: 1 or more are needed")
+        raise BadInputError(f"`min_runs` {runs}: 1 or more are needed")
     if not 0 <= seconds < 86400:
-        raise BadInputError(f"--min-seconds {seconds}: give 0 or more, below a day")
+        raise BadInputError(f"`min_seconds` {seconds}: give 0 or more, below a day")
     named = base.name if runs >= base.min_runs and seconds >= base.min_seconds else "custom"
     return BenchProtocol(name=named, min_runs=runs, min_seconds=seconds, repeats=base.repeats)
 

@@ -119,7 +119,7 @@ def _deviation(levels: Values) -> float:
     return float(np.abs(levels - np.median(levels)).sum())
 
 
-def told(soaks: Sequence[tuple[str, Soak]]) -> list[str]:
+def in_words(soaks: Sequence[tuple[str, Soak]]) -> list[str]:
     """A line a file, for people."""
     lines = []
     for name, soak in soaks:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-import numpy as np
-
 from edgecsd.check.gather import gather
 from edgecsd.check.pairing import CheckOptions, gallery_features, open_pair, run_of
 from edgecsd.files.whole import write_json
@@ -21,7 +19,6 @@ from edgecsd.gate.thresholds import choose_thresholds, read_thresholds
 from edgecsd.gate.verdict import CheckResult
 from edgecsd.index.addresses import MilvusAddress, index_name
 from edgecsd.metrics.retrieval import require_depth
-from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 
@@ -29,9 +26,8 @@ from edgecsd.progress import SILENT, Reporter
 def check(
     file: Path,
     index: Path | MilvusAddress,
-    images: Path | ImageSet,
+    images: ImageSet,
     *,
-    split: str | None = None,
     run: Path | None = None,
     reference: Path | None = None,
     weights: Path | None = None,
@@ -61,9 +57,7 @@ def check(
     pair = open_pair(file, index, run, reference, chosen, threads)
     require_depth(k, len(pair.index.ids))
     limits = choose_thresholds(pair.artifact.metadata.precision, sections, thresholds)
-    photos = images if isinstance(images, ImageSet) else find_images(images, split=split)
-    if limit is not None and limit < len(photos):
-        photos = photos.subset(np.linspace(0, len(photos) - 1, limit).round().astype(int).tolist())
+    photos = images.spread(limit)
     queries = gallery_features(photos, pair.index, reference, weights, reporter)
     evidence = gather(pair, queries, k, chosen, threads, reporter)
     result = CheckResult(evidence, judge(evidence, limits, strict=chosen.strict), out)
@@ -96,7 +90,7 @@ def _add(
     from edgecsd.report.check_page.page import write_page
     from edgecsd.report.drawing.retrieval_page import Thumbnails
 
-    gallery = find_images(chosen.gallery_images) if chosen.gallery_images is not None else photos
+    gallery = chosen.gallery_images or photos
     known = digests if chosen.gallery_images is None else {}
     shown = (Thumbnails(photos, {}), Thumbnails(gallery, known))
     write_page(folder / PAGE, result.evidence, result.judgement, *shown)

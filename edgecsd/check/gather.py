@@ -27,7 +27,6 @@ from edgecsd.metrics.retrieval import cosines
 from edgecsd.models.embedding import embed_images
 from edgecsd.models.query import QueryModelEmbedder
 from edgecsd.photos.decoding import photo_digest
-from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import Reporter
 from edgecsd.quantisation.precisions import Precision
@@ -113,7 +112,7 @@ def _probes(
     pair: Pair, queries: CheckQueries, chosen: CheckOptions, reporter: Reporter
 ) -> tuple[tuple[ProbeFacts, ...], tuple[str, ...]]:
     """What the index holds, probed; the probes that could not run. Its recall is judged by the waterfall, not here."""
-    photos = _gallery_photos(pair, queries) if chosen.gallery_images is None else find_images(chosen.gallery_images)
+    photos = chosen.gallery_images or _gallery_photos(pair, queries)
     result = run_probes(pair.index, store=pair.store, model=queries.model, photos=photos, reporter=reporter)
     told = tuple(
         ProbeFacts(
@@ -145,7 +144,7 @@ def _notes(pair: Pair) -> Iterator[str]:
     """What a reader must know about the links."""
     if pair.fp32 is None:
         yield (
-            f"no fp32 {pair.artifact.metadata.target} file of the same weights beside {pair.file.name} or by --fp32: "
+            f"no fp32 {pair.artifact.metadata.target} file of the same weights beside {pair.file.name} or by `fp32`: "
             "what the conversion costs and what the precision costs are told as one"
         )
     if pair.store is None:

@@ -38,13 +38,13 @@ def find_latency(file: Path, sha256: str, run: Path, given: Path | None) -> tupl
     if others:
         notes.insert(0, f"rows not shown, of files with another SHA-256 than {sha256[:12]}: {others}")
     if not found:
-        searched = f"--bench {given}" if given is not None else "the run and the file's folder"
+        searched = f"`bench` {given}" if given is not None else "the run and the file's folder"
         notes.insert(0, f"no bench result of this very file in {searched}: measure it with edgecsd bench {file.name}")
     return tuple(found), "; ".join(notes)
 
 
 def _beside(file: Path, run: Path) -> Iterator[Path]:
-    """Where `bench --out` is told to write: the run, the file's folder, and what the run lies in; each file once."""
+    """Where `bench `out`` is told to write: the run, the file's folder, and what the run lies in; each file once."""
     folders = dict.fromkeys(path.resolve() for path in (run, run / "exports", file.parent, run.resolve().parent))
     for folder in folders:
         yield from sorted(path for path in folder.glob(ROWS_FILES) if path.is_file())

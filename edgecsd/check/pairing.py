@@ -46,7 +46,7 @@ class CheckOptions:
 
     fp32: Path | None = None
     gallery: Path | None = None
-    gallery_images: Path | None = None
+    gallery_images: ImageSet | None = None
     device: Path | None = None
     threshold: float | None = None
     thresholds_file: Path | None = None
@@ -66,30 +66,30 @@ class DeviceEmbeddings:
     @staticmethod
     def open(file: Path, dim: int) -> DeviceEmbeddings:
         """Read the .npz of a device. Raises BadInputError for anything else than ids and vectors of this dimension."""
-        wanted = f"--device takes an .npz that holds `ids` (n,) and `embeddings` (n, {dim}) of all the photos"
+        wanted = f"`device` takes an .npz that holds `ids` (n,) and `embeddings` (n, {dim}) of all the photos"
         if not file.is_file():
-            raise BadInputError(f"--device {file}: no such file")
+            raise BadInputError(f"`device` {file}: no such file")
         if not zipfile.is_zipfile(file):
-            raise BadInputError(f"--device {file}: is no .npz; {wanted}")
+            raise BadInputError(f"`device` {file}: is no .npz; {wanted}")
         try:
             with np.load(file, allow_pickle=False) as stored:
                 if absent := [name for name in ("ids", "embeddings") if name not in stored.files]:
                     held = ", ".join(stored.files) or "nothing"
-                    raise BadInputError(f"--device {file}: has no `{absent[0]}`, but {held}; {wanted}")
+                    raise BadInputError(f"`device` {file}: has no `{absent[0]}`, but {held}; {wanted}")
                 ids, vectors = stored["ids"], stored["embeddings"]
         except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             why = "Python objects, which are not read" if "allow_pickle" in str(error) else first_line(error)
-            raise BadInputError(f"--device {file}: cannot be read: {why}; {wanted}") from None
+            raise BadInputError(f"`device` {file}: cannot be read: {why}; {wanted}") from None
         if ids.ndim != 1 or vectors.shape != (len(ids), dim) or vectors.dtype.kind != "f":
             shapes = f"ids {ids.shape}, embeddings {vectors.shape} {vectors.dtype}"
-            raise BadInputError(f"--device {file}: holds {shapes}; {wanted}, as floats")
+            raise BadInputError(f"`device` {file}: holds {shapes}; {wanted}, as floats")
         return DeviceEmbeddings(file, {str(item): row for row, item in enumerate(ids)}, vectors.astype(np.float32))
 
     def of(self, photos: ImageSet) -> Floats:
         """(n, dim) of the photos, in their order."""
         if absent := [item for item in photos.ids if item not in self.row_of]:
             raise BadInputError(
-                f"--device {self.file}: has no embedding of {absent[0]} ({len(absent)} of {len(photos)} photos); "
+                f"`device` {self.file}: has no embedding of {absent[0]} ({len(absent)} of {len(photos)} photos); "
                 "it must hold `ids` and `embeddings` of all the photos"
             )
         return self.vectors[[self.row_of[item] for item in photos.ids]]
@@ -144,7 +144,7 @@ def open_pair(
     if model.config.weights_digest != artifact.metadata.weights_digest:
         raise IncompatibleError(
             f"{file} was not exported from the query model in {folder}: their weights differ; "
-            f"give its own run with --run"
+            f"give its own run with `run`"
         )
     if len(opened.ids) < 2:
         raise BadInputError(
@@ -174,7 +174,7 @@ def run_of(file: Path, run: Path | None) -> Path:
     found = run or file.resolve().parent.parent
     if not (found / "query_model.json").is_file():
         raise BadInputError(
-            f"{found}: no query model there to compare {file.name} with; give the run it was exported from with --run"
+            f"{found}: no query model there to compare {file.name} with; give the run it was exported from with `run`"
         )
     return found
 
@@ -201,7 +201,7 @@ def find_answers(
     if derived or not name.startswith(("timm:", "onnx:")):
         raise BadInputError(
             f"the gallery model {name!r} cannot be run from here: "
-            f"give its features of the images with --reference STORE"
+            f"give its features of the images with `reference` STORE"
         )
     return None
 
@@ -241,12 +241,12 @@ def _fp32_beside(file: Path, mine: ArtifactMetadata, run: Path, given: Path | No
     """The fp32 artifact of the same weights and target: the file, the one given, or one beside it or in the run."""
     if mine.precision is Precision.FP32:
         if given is not None:
-            raise BadInputError(f"--fp32 {given}: {file} is fp32 itself, and is compared with torch; leave it out")
+            raise BadInputError(f"`fp32` {given}: {file} is fp32 itself, and is compared with torch; leave it out")
         return file
     if given is not None:
         other = read_metadata(given)
         if (other.precision, other.weights_digest) != (Precision.FP32, mine.weights_digest):
-            raise BadInputError(f"--fp32 {given}: is {other.precision} or of other weights than {file}")
+            raise BadInputError(f"`fp32` {given}: is {other.precision} or of other weights than {file}")
         return given
     folders = dict.fromkeys(folder.resolve() for folder in (file.resolve().parent, run / "exports"))
     for path in [each for folder in folders for each in sorted(folder.glob(f"*{file.suffix}"))]:

@@ -45,7 +45,7 @@ class IndexVectors:
         if not index.exact:
             raise BadInputError(
                 f"{index.path}: an index of type {index.type} holds compressed vectors, so what compression costs "
-                "cannot be seen from it; give the store that it was built from with --gallery STORE"
+                "cannot be seen from it; give the store that it was built from with `gallery` STORE"
             )
         self.ids, self._index = Column.of(index.ids), index
 

@@ -1,42 +1,101 @@
-"""The command line: one file a command; each parses, calls one library function and prints."""
+"""The command line: one file a command; each parses, calls one library function and prints.
+
+A command's module is loaded when the command is called: `edgecsd --help` reads COMMANDS alone.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from edgecsd import __version__
-from edgecsd.cli import (
-    adapt,
-    check,
-    concatenate,
-    demo,
-    distill,
-    doctor,
-    evaluate,
-    export,
-    extract,
-    gate,
-    golden,
-    import_features,
-    inspect,
-    matrix,
-    report,
-    serve,
-    whiten,
-    wire,
-)
-from edgecsd.cli.bench import imported as bench_import
-from edgecsd.cli.bench import measure as bench
-from edgecsd.cli.bench import script as bench_script
-from edgecsd.cli.bench import show as bench_show
 from edgecsd.cli.console import end_with
-from edgecsd.cli.index import build as index
-from edgecsd.cli.index import merge as index_merge
-from edgecsd.cli.index import push as index_push
-from edgecsd.cli.index import tune as index_tune
+from edgecsd.cli.options import arrange, remember
+
+
+class Entry(NamedTuple):
+    """Where a command stands, what it does in one line, and its panel in `edgecsd --help`."""
+
+    module: str
+    summary: str
+    panel: str
+
+
+GALLERY, QUERY, FILE, PROOF, START = (
+    "The gallery: vectors and index",
+    "The query model: train and compare",
+    "The file for the phone",
+    "Before shipping, and in service",
+    "Start here",
+)
+COMMANDS = {  # in the order in which one uses them
+    "demo": Entry("demo", "Run the whole job on real photos: extract, distil, export, check, measure.", START),
+    "doctor": Entry("doctor", "Show what is installed, what works here, and what to install for the rest.", START),
+    "extract": Entry("extract", "Embed photos with the gallery model into a feature store.", GALLERY),
+    "import-features": Entry("import_features", "Make a feature store from vectors that already exist.", GALLERY),
+    "whiten": Entry("whiten", "PCA-whiten a feature store.", GALLERY),
+    "concatenate": Entry("concatenate", "Join the features of several gallery models in one store.", GALLERY),
+    "index": Entry("index", "Build a gallery index; merge, push and tune indexes.", GALLERY),
+    "distill": Entry("distill", "Distil a query model against cached gallery features; no labels.", QUERY),
+    "adapt": Entry("adapt", "Adapt a query model to a gallery of other kinds of photos.", QUERY),
+    "evaluate": Entry("evaluate", "Measure mAP, mP@k, recall@k and overlap@k; compare two models.", QUERY),
+    "report": Entry("report", "Write a page: queries with what both models find, maps, curves.", QUERY),
+    "export": Entry("export", "Export to one file for ONNX, TFLite or Core ML, quantised or not.", FILE),
+    "precision": Entry("precision", "Find the smallest file that keeps retrieval, and export it.", FILE),
+    "inspect": Entry("inspect", "Show what is in a file: metadata, sizes, operators.", FILE),
+    "golden": Entry("golden", "Write a golden pack: photos and results by which an app tests itself.", FILE),
+    "deliver": Entry("deliver", "Export, check, measure and pack for one kind of device.", FILE),
+    "check": Entry("check", "Does this file find in this index what the gallery model would find?", PROOF),
+    "gate": Entry("gate", "Judge saved evidence again by other thresholds; runs no model.", PROOF),
+    "bench": Entry("bench", "Measure latency, memory and parity, here and on devices.", PROOF),
+    "matrix": Entry("matrix", "Which app version may talk to which index; the order of a roll-out.", PROOF),
+    "wire": Entry("wire", "Measure what compressed vectors cost in retrieval.", PROOF),
+    "serve": Entry("serve", "Serve the gallery's search, and a page that makes a phone the query device.", PROOF),
+}
+
+
+def load(name: str) -> Any:
+    """The command of that name, ready to be called; its module is imported."""
+    module = import_module(f"edgecsd.cli.{COMMANDS[name].module}")
+    app = getattr(module, "app", None)
+    if app is None:
+        app = typer.Typer(add_completion=False)
+        app.command(name)(module.command)
+    command: Any = typer.main.get_command(app)
+    command.name = name
+    for each in getattr(command, "commands", {"": command}).values():
+        arrange(each, getattr(sys.modules[each.callback.__module__], "PANELS", {}))
+    return command
+
+
+class LoadedWhenCalled(TyperGroup):
+    """The commands of COMMANDS: help shows their summaries, a call loads the one that is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in self.commands or cmd_name not in COMMANDS:
+            return self.commands.get(cmd_name)
+        entry = COMMANDS[cmd_name]
+        return TyperCommand(cmd_name, help=entry.summary, rich_help_panel=entry.panel)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] in COMMANDS:
+            self.commands[args[0]] = load(args[0])
+        found = super().resolve_command(ctx, args)
+        remember(found[1])
+        return found
+
 
 app = typer.Typer(
     name="edgecsd",
+    cls=LoadedWhenCalled,
     help="Small query models for a gallery that a large model embedded: distil, export, check, measure.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -44,35 +103,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 ok, 1 a gate failed, 2 usage or bad input, 3 incompatible pair, 4 missing back end, "
     "130 interrupted.",
 )
-for name, command in (
-    ("extract", extract.command),
-    ("import-features", import_features.command),
-    ("whiten", whiten.command),
-    ("concatenate", concatenate.command),
-    ("distill", distill.command),
-    ("adapt", adapt.command),
-    ("evaluate", evaluate.command),
-    ("export", export.command),
-    ("golden", golden.command),
-    ("check", check.command),
-    ("gate", gate.command),
-    ("matrix", matrix.command),
-    ("serve", serve.command),
-    ("inspect", inspect.command),
-    ("report", report.command),
-    ("doctor", doctor.command),
-    ("wire", wire.command),
-    ("demo", demo.command),
-):
-    app.command(name)(command)
-index.app.command("merge")(index_merge.command)
-index.app.command("push")(index_push.command)
-index.app.command("tune")(index_tune.command)
-app.add_typer(index.app, name="index")
-bench.app.command("import")(bench_import.command)
-bench.app.command("script")(bench_script.command)
-bench.app.command("show")(bench_show.command)
-app.add_typer(bench.app, name="bench")
 
 
 def _version(asked: bool) -> None:
@@ -88,8 +118,10 @@ def _root(
     del version
 
 
-def main() -> None:
-    """Run a command; every error becomes one clear line on stderr and its exit code."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; every error becomes one clear line on stderr and its exit code. arguments: by default sys.argv."""
     end_with(
-        lambda: app(standalone_mode=False), "edgecsd", "finished parts are kept: the same command goes on from there"
+        lambda: app(arguments, standalone_mode=False),
+        "edgecsd",
+        "finished parts are kept: the same command goes on from there",
     )

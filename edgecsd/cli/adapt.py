@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, finish, quoted, require_there
+from edgecsd.cli.console import console_reporter, finish, quoted
+from edgecsd.cli.options import Json, Overwrite, require_there
 
 
 def command(
@@ -37,7 +38,7 @@ def command(
     require_there(run, gallery)
     from edgecsd.training.adapt import adapt
 
-    made = adapt(run, gallery, out, error=error, overwrite=overwrite, reporter=ConsoleReporter())
+    made = adapt(run, gallery, out, error=error, overwrite=overwrite, reporter=console_reporter())
     finish(
         as_json,
         {

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Split
+from edgecsd.cli.console import console_reporter
 from edgecsd.cli.gate import (
     Junit,
     MaxIndexLoss,
@@ -21,6 +21,32 @@ from edgecsd.cli.gate import (
     changed,
     conclude,
 )
+from edgecsd.cli.options import RUNNING, Json, Split, photos_at
+
+PANELS = {
+    "What else is known of the pair": (
+        "run",
+        "reference",
+        "weights",
+        "gallery",
+        "gallery_images",
+        "fp32",
+        "device",
+        "golden",
+        "bench",
+    ),
+    "Gates": (
+        "thresholds",
+        "threshold",
+        "min_overlap",
+        "max_overlap_loss",
+        "max_index_loss",
+        "min_cosine_mean",
+        "min_cosine",
+        "strict_decision",
+    ),
+    RUNNING: ("threads", "junit"),
+}
 
 
 def command(
@@ -84,6 +110,7 @@ def command(
     from edgecsd.check.check import check, default_folder
     from edgecsd.check.pairing import CheckOptions
     from edgecsd.files.places import require_file_place
+    from edgecsd.photos.finding import find_images
 
     if junit is not None:
         require_file_place(junit, "--junit")
@@ -91,7 +118,7 @@ def command(
     options = CheckOptions(
         fp32=fp32,
         gallery=gallery,
-        gallery_images=gallery_images,
+        gallery_images=photos_at(gallery_images),
         device=device,
         threshold=threshold,
         thresholds_file=thresholds,
@@ -109,8 +136,7 @@ def command(
     result = check(
         file,
         index,
-        images,
-        split=split,
+        find_images(images, split=split),
         run=run,
         reference=reference,
         weights=weights,
@@ -120,6 +146,6 @@ def command(
         thresholds=changes,
         options=options,
         out=folder,
-        reporter=ConsoleReporter(),
+        reporter=console_reporter(),
     )
     conclude(result, as_json=as_json, junit=junit, wrote=folder)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, finish, quoted, store_document
+from edgecsd.cli.console import console_reporter, finish, quoted, store_document
+from edgecsd.cli.options import Json, Overwrite
 
 
 def command(
@@ -44,7 +45,7 @@ def command(
         common=common,
         dtype=dtype,
         overwrite=overwrite,
-        reporter=ConsoleReporter(),
+        reporter=console_reporter(),
     )
     document = {**store_document(store), "parts": [part.model_dump(mode="json") for part in store.space.parts]}
     shares = ", ".join(f"{part.weight:.3g}" for part in store.space.parts)

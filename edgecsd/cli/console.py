@@ -11,79 +11,21 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from edgecsd.errors import INTERRUPTED_EXIT_CODE, BadInputError, EdgecsdError
-from edgecsd.progress import Advance
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")]
-Split = Annotated[
-    str | None, typer.Option("--split", help="Of a CSV list, only the rows whose 'split' column says this.")
-]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Decoding threads (default: one a core).")]
+from edgecsd.cli.options import remember, with_options
+from edgecsd.errors import INTERRUPTED_EXIT_CODE, EdgecsdError
+from edgecsd.progress import ConsoleReporter
 
 
-def require_there(*paths: Path | None) -> None:
-    """Raise BadInputError for a path without a file: before seconds of importing frameworks. URLs and {..} pass."""
-    for path in paths:
-        text = str(path)
-        elsewhere = path is None or "{" in text or ":/" in text or text.startswith("milvus:")
-        if path is not None and not elsewhere and not path.exists():
-            raise BadInputError(f"{path}: no such file or folder")
-
-
-class ConsoleReporter:
-    """Progress bars with ETA on a terminal; plain lines, at most one every tenth, elsewhere."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-
-        self._console = Console(stderr=True)
-
-    def message(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    @contextmanager
-    def task(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:
-        if self._console.is_terminal:
-            with self._bar() as bar:
-                task = bar.add_task(name, total=total, completed=done)
-                yield lambda units: bar.advance(task, units)
-        else:
-            yield _PlainProgress(self, name, total, done)
-
-    def _bar(self) -> Any:
-        from rich import progress
-
-        return progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TimeElapsedColumn(),
-            progress.TextColumn("ETA"),
-            progress.TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-        )
-
-
-class _PlainProgress:
-    """One line at every tenth of the work, for logs."""
-
-    def __init__(self, reporter: ConsoleReporter, name: str, total: int, done: int) -> None:
-        self._reporter, self._name, self._total, self._done = reporter, name, total, done
-
-    def __call__(self, units: int) -> None:
-        before, self._done = self._done, self._done + units
-        if self._total and before * 10 // self._total != self._done * 10 // self._total:
-            self._reporter.message(f"{self._name}: {self._done} of {self._total}")
+def console_reporter() -> ConsoleReporter:
+    """Progress and messages on stderr, with this command's options in the place of the library's parameters."""
+    return ConsoleReporter(with_options)
 
 
 def finish(
@@ -94,7 +36,7 @@ def finish(
         print(json.dumps(_plain(document), indent=2, allow_nan=False))
         return
     if text:
-        print(text)
+        print(with_options(text))
     if wrote is not None:
         print(f"wrote {wrote}")
     if following:
@@ -163,6 +105,11 @@ class DefaultCommandGroup(TyperGroup):
         known = {*self.commands, *ctx.help_option_names}
         return super().parse_args(ctx, args if args and args[0] in known else [self.default, *args])
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        found = super().resolve_command(ctx, args)
+        remember(found[1])
+        return found
+
 
 class DefaultsToBuild(DefaultCommandGroup):
     default = "build"
@@ -179,7 +126,7 @@ def end_with(act: Callable[[], object], program: str, kept: str) -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED_EXIT_CODE
     except EdgecsdError as error:
-        _fail(program, str(error), error.exit_code)
+        _fail(program, with_options(str(error)), error.exit_code)
     except OSError as error:
         full = error.errno == errno.ENOSPC
         advice = "; free some space and run the same command again: finished parts are kept" if full else ""

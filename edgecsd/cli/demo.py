@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, finish, table
+from edgecsd.cli.console import console_reporter, finish, table
+from edgecsd.cli.options import Json, photos_at
 
 if TYPE_CHECKING:
     from edgecsd.demo.demo import DemoResult
@@ -29,7 +30,7 @@ def command(
     """
     from edgecsd.demo.demo import demo
 
-    result = demo(out, images=images, query_model=query_model, reporter=ConsoleReporter())
+    result = demo(out, images=photos_at(images), query_model=query_model, reporter=console_reporter())
     finish(
         as_json,
         result.as_dict(),

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, finish, table
+from edgecsd.cli.console import console_reporter, finish, table
+from edgecsd.cli.options import Json
 
 if TYPE_CHECKING:
     from edgecsd.doctor import DoctorReport
@@ -22,7 +23,7 @@ def command(
     """
     from edgecsd.doctor import doctor
 
-    report = doctor(probe=probe, reporter=ConsoleReporter())
+    report = doctor(probe=probe, reporter=console_reporter())
     finish(as_json, report.model_dump(mode="json"), text=_text(report), following=_following(report))
 
 

@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Split, Workers, finish, quoted, table
+from edgecsd.cli.console import console_reporter, finish, quoted, table
+from edgecsd.cli.options import Json, Split, Workers, photos_at
 
 if TYPE_CHECKING:
     from edgecsd.evaluation.benchmark import RetrievalFigures
     from edgecsd.evaluation.compare import ComparisonResult
     from edgecsd.evaluation.evaluate import EvaluateResult
     from edgecsd.evaluation.per_query import EvaluationProtocol
+
+PANELS = {
+    "What is scored": ("run", "query_scales", "artifact", "gallery_images", "gallery_split", "index"),
+    "What is right": ("labels", "relevance_k", "ground_truth", "distractors"),
+    "Comparison of two models": ("compare", "model", "per_query"),
+}
 
 
 def command(
@@ -96,14 +103,13 @@ def command(
             models=model or (),
             gallery=gallery,
             queries=queries,
-            images=images,
-            split=split,
+            images=photos_at(images, split),
             labels=labels,
             relevance_k=relevance_k,
             ground_truth=ground_truth,
             distractors=distractors or (),
             workers=workers,
-            reporter=ConsoleReporter(),
+            reporter=console_reporter(),
         )
         finish(as_json, compared.as_dict(), text=_comparison_text(compared))
         return
@@ -125,20 +131,18 @@ def command(
     result = evaluate(
         gallery,
         queries,
-        images=images,
-        split=split,
+        images=photos_at(images, split),
         run=run,
         query_scales=scales,
         artifact=artifact,
-        gallery_images=gallery_images,
-        gallery_split=gallery_split,
+        gallery_images=photos_at(gallery_images, gallery_split),
         labels=labels,
         relevance_k=relevance_k,
         ground_truth=ground_truth,
         distractors=distractors or (),
         index=index,
         workers=workers,
-        reporter=ConsoleReporter(),
+        reporter=console_reporter(),
     )
     if per_query is not None:
         write_per_query(per_query, result.per_query)

@@ -7,17 +7,18 @@ from typing import Annotated
 
 import typer
 
-from edgecsd.cli.console import (
-    ConsoleReporter,
-    Json,
-    Overwrite,
-    Split,
-    Workers,
-    finish,
-    quoted,
-    quoted_photos,
-    store_document,
-)
+from edgecsd.cli.console import console_reporter, finish, quoted, quoted_photos, store_document
+from edgecsd.cli.options import RUNNING, Json, Overwrite, Split, Workers, choices
+from edgecsd.features.shards import DTYPES
+from edgecsd.models.frozen_forward import Engine, parse_engine
+from edgecsd.photos.views import ViewStrength, parse_strength
+
+PANELS = {
+    "Gallery model": ("weights", "gallery_size", "preprocess", "scales", "whitening"),
+    "Augmented views, for distillation": ("views", "view_strength", "seed"),
+    "Photos": ("split", "ground_truth", "strict"),
+    RUNNING: ("dtype", "engine", "batch_size"),
+}
 
 
 def command(
@@ -51,12 +52,13 @@ def command(
         int, typer.Option(min=0, max=64, help="Also cache the features of this many augmented views of each image.")
     ] = 0,
     view_strength: Annotated[
-        str, typer.Option(help="strong (crops from a tenth of the photo) or mild (from half of it).")
+        str,
+        typer.Option(help="strong: crops from a tenth of the photo; mild: from half of it.", **choices(ViewStrength)),
     ] = "strong",
     seed: Annotated[int, typer.Option(help="Seed of the views.")] = 0,
-    dtype: Annotated[str, typer.Option(help="float16, float32, or int8 (half of float16; docs/wire.md).")] = "float16",
+    dtype: Annotated[str, typer.Option(help="int8 is half of float16 (docs/wire.md).", **choices(DTYPES))] = "float16",
     engine: Annotated[
-        str, typer.Option(help="What runs timm:NAME: auto (onnxruntime for 1,000 images or more), torch, onnxruntime.")
+        str, typer.Option(help="What runs timm:NAME; auto: onnxruntime for 1,000 images or more.", **choices(Engine))
     ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     ground_truth: Annotated[
@@ -78,10 +80,9 @@ def command(
     from edgecsd.distributed import ranks
     from edgecsd.evaluation.ground_truth import read_ground_truth
     from edgecsd.gallery.extract import extract
-    from edgecsd.models.frozen_forward import parse_engine
     from edgecsd.photos.finding import find_images
-    from edgecsd.photos.views import parse_strength
 
+    averaged, strength, runs = numbers(scales, "--scales"), parse_strength(view_strength), parse_engine(engine)
     photos = find_images(images, split=split)
     if ground_truth is not None:
         photos = read_ground_truth(ground_truth).query_images(photos)
@@ -92,18 +93,18 @@ def command(
         weights=weights,
         gallery_size=gallery_size,
         preprocess=preprocess,
-        scales=numbers(scales, "--scales"),
+        scales=averaged,
         whitening=whitening,
         views=views,
-        view_strength=parse_strength(view_strength),
+        view_strength=strength,
         seed=seed,
         dtype=dtype,
-        engine=parse_engine(engine),
+        engine=runs,
         batch_size=batch_size,
         workers=workers,
         strict=strict,
         overwrite=overwrite,
-        reporter=ConsoleReporter(),
+        reporter=console_reporter(),
     )
     if not ranks().first:  # one of torchrun's processes speaks for all
         return

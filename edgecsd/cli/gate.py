@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import Json, finish, quoted, table
+from edgecsd.cli.console import finish, quoted, table
+from edgecsd.cli.options import RUNNING, Json
 
 if TYPE_CHECKING:
     from edgecsd.gate.verdict import CheckResult
@@ -47,6 +48,21 @@ MinCosine = Annotated[
 def changed(**given: float | None) -> dict[str, float]:
     """The thresholds that were given."""
     return {name: value for name, value in given.items() if value is not None}
+
+
+PANELS = {
+    "Gates": (
+        "thresholds",
+        "threshold",
+        "min_overlap",
+        "max_overlap_loss",
+        "max_index_loss",
+        "min_cosine_mean",
+        "min_cosine",
+        "strict_decision",
+    ),
+    RUNNING: ("junit",),
+}
 
 
 def command(

@@ -7,17 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import (
-    ConsoleReporter,
-    Json,
-    Split,
-    finish,
-    quoted,
-    quoted_photos,
-    require_there,
-    run_option,
-    table,
-)
+from edgecsd.cli.console import console_reporter, finish, quoted, quoted_photos, run_option, table
+from edgecsd.cli.options import Json, Split, require_there
 
 if TYPE_CHECKING:
     from edgecsd.golden.pack import GoldenPack
@@ -60,7 +51,7 @@ def command(
         k=k,
         cost_images=cost_images,
         threads=threads,
-        reporter=ConsoleReporter(),
+        reporter=console_reporter(),
     )
     searched = f"--index {quoted(index or 'gallery.index')} --images {quoted_photos(images, split)}"
     following = f"edgecsd check {quoted(file)} --golden {quoted(out)} {searched}{run_option(file, run)}"

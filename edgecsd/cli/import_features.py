@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, finish, quoted, store_document
+from edgecsd.cli.console import console_reporter, finish, quoted, store_document
+from edgecsd.cli.options import Json, Overwrite, choices
+from edgecsd.features.shards import DTYPES
+
+PANELS = {"Rows that are not as they should be": ("normalise", "drop_invalid", "drop_duplicates")}
 
 
 def command(
@@ -31,7 +35,7 @@ def command(
     drop_duplicates: Annotated[
         bool, typer.Option("--drop-duplicates", help="Of a repeated id keep the first row instead of refusing.")
     ] = False,
-    dtype: Annotated[str, typer.Option(help="float16, float32, or int8 (half of float16; docs/wire.md).")] = "float16",
+    dtype: Annotated[str, typer.Option(help="int8 is half of float16 (docs/wire.md).", **choices(DTYPES))] = "float16",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -52,7 +56,7 @@ def command(
         drop_duplicates=drop_duplicates,
         dtype=dtype,
         overwrite=overwrite,
-        reporter=ConsoleReporter(),
+        reporter=console_reporter(),
     )
     text = f"{store.count} vectors, {store.space.dim}-d; embedding space {store.space.fingerprint}"
     following = f"edgecsd index {quoted(out)} --out gallery.index"

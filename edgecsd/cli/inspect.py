@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import Json, finish, quoted, run_option, table
+from edgecsd.cli.console import finish, quoted, run_option, table
+from edgecsd.cli.options import Json
 
 if TYPE_CHECKING:
     from edgecsd.photos.contract import PixelSteps

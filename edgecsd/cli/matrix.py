@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Split, finish, table
+from edgecsd.cli.console import console_reporter, finish, table
+from edgecsd.cli.options import Json, Split
 
 if TYPE_CHECKING:
     from edgecsd.check.matrix.result import MatrixResult, Pairing
@@ -43,19 +44,19 @@ def command(
     Example: edgecsd matrix --artifact v1.onnx --artifact v2.onnx --index old.index --index new.index --images photos
     """
     from edgecsd.check.matrix.matrix import matrix
+    from edgecsd.photos.finding import find_images
 
     result = matrix(
         artifact,
         index,
-        images,
+        find_images(images, split=split),
         references=reference or (),
         labels=labels,
-        split=split,
         weights=weights,
         k=k,
         limit=limit,
         threads=threads,
-        reporter=ConsoleReporter(),
+        reporter=console_reporter(),
     )
     finish(as_json, result.as_dict(), text=_text(result))
     if not result.passed:

@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, Workers, finish
+from edgecsd.cli.console import console_reporter, finish
+from edgecsd.cli.options import Json, Overwrite, Split, Workers, photos_at
+
+PANELS = {
+    "The gallery's photos": ("gallery_images", "gallery_split"),
+    "What is shown": ("show", "depth", "labels", "study", "seed"),
+}
 
 
 def command(
@@ -40,22 +46,21 @@ def command(
 
     Example: edgecsd report run --gallery gallery.store --queries queries.store --images query-photos --out report
     """
+    from edgecsd.photos.finding import find_images
     from edgecsd.report.run_page.report import ReportOptions, report
 
     result = report(
         run,
         gallery,
         queries,
-        images,
+        find_images(images, split=split),
         out,
-        split=split,
-        gallery_images=gallery_images,
-        gallery_split=gallery_split,
+        gallery_images=photos_at(gallery_images, gallery_split),
         study=study,
         options=ReportOptions(show, depth, seed, labels),
         overwrite=overwrite,
         workers=workers,
-        reporter=ConsoleReporter(),
+        reporter=console_reporter(),
     )
     document = {
         "report": str(result.page),

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Split, require_there
+from edgecsd.cli.console import console_reporter
+from edgecsd.cli.options import Json, Split, photos_at, require_there
 
 if TYPE_CHECKING:
     from edgecsd.serve.server import Address
+
+PANELS = {
+    "The phone's page": ("model", "photos", "split", "golden", "out"),
+    "Network and access": ("host", "port", "tls", "cert", "key", "token", "rate"),
+}
 
 
 def command(
@@ -57,8 +63,7 @@ def command(
     serve(
         index,
         model=model,
-        photos=photos,
-        split=split,
+        photos=photos_at(photos, split),
         host=host,
         port=port,
         tls=tls,
@@ -69,7 +74,7 @@ def command(
         codebook=codebook,
         golden=golden,
         out=out if out or model is None else Path("bench.jsonl"),
-        reporter=ConsoleReporter(),
+        reporter=console_reporter(),
         announce=_print_json if as_json else _print,
     )
 

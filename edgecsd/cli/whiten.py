@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, finish, quoted, store_document
+from edgecsd.cli.console import console_reporter, finish, quoted, store_document
+from edgecsd.cli.options import Json, Overwrite, choices
+from edgecsd.features.shards import DTYPES
 
 
 def command(
@@ -24,7 +26,7 @@ def command(
         Path | None,
         typer.Option(help="Apply the transform in this whitened store instead of learning one, e.g. to queries."),
     ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float16, float32 or int8 (default: as the store).")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Default: as the store.", **choices(DTYPES))] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -46,7 +48,7 @@ def command(
         learnt_on=learnt_on,
         dtype=dtype,
         overwrite=overwrite,
-        reporter=ConsoleReporter(),
+        reporter=console_reporter(),
     )
     text = f"{made.count} vectors, {made.space.dim}-d; embedding space {made.space.fingerprint}"
     document = {**store_document(made), "whitening": made.space.whitening}

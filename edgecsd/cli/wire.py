@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, Workers, finish, quoted, require_there, table
+from edgecsd.cli.console import console_reporter, finish, quoted, table
 from edgecsd.cli.numbers import whole_numbers
+from edgecsd.cli.options import Json, Overwrite, Split, Workers, photos_at, require_there
 
 if TYPE_CHECKING:
     from edgecsd.serve.wire_costs import WireCosts
+
+PANELS = {"What the query model gives": ("run", "artifact", "embeddings", "images", "split")}
 
 
 def command(
@@ -52,12 +55,11 @@ def command(
     there = [file for file in files.values() if file.exists()]
     if there and not overwrite:
         raise BadInputError(f"{there[0]}: already there; choose another --out or add --overwrite")
-    reporter, gallery = ConsoleReporter(), FeatureStore.open(store, verify=True)
+    reporter, gallery = console_reporter(), FeatureStore.open(store, verify=True)
     vectors = load_query_vectors(
         gallery,
         FeatureStore.open(queries, verify=True),
-        images=images,
-        split=split,
+        images=photos_at(images, split),
         run=run,
         artifact=artifact,
         embeddings=embeddings,

@@ -30,8 +30,8 @@ class Beside:
     pack: Path | None
 
     @property
-    def told(self) -> str:
-        """A line of their names, to stand behind what is told of the file."""
+    def in_words(self) -> str:
+        """A line of their names, to stand behind the description of the file."""
         return f"\nbeside it: {self.card.name}{'' if self.pack is None else f' and {self.pack.name}, the golden pack'}"
 
     def as_dict(self) -> dict[str, str | None]:
@@ -47,8 +47,8 @@ def require_beside(run: Path, file: Path, *, index: Path | None, baked: bool) ->
     """
     if baked:
         raise BadInputError(
-            f"--bake: its golden pack would hold whole photos; leave out {'--golden' if index is None else '--index'}, "
-            "and make the pack of the file without --bake"
+            f"`bake`: its golden pack would hold whole photos; leave out {'`golden`' if index is None else '`index`'}, "
+            "and make the pack of the file without `bake`"
         )
     from edgecsd.golden.writing import require_free_for_pack
 
@@ -120,10 +120,10 @@ def _remove_stale(pack: Path, exported: ExportResult, reporter: Reporter) -> Non
 def _in_the_way(exported: ExportResult) -> str:
     """Why no pack is made unless it is asked for, or ""."""
     if exported.metadata.baked is not None:
-        return "its tensors would be whole photos; make one of the file without --bake"
+        return "its tensors would be whole photos; make one of the file without `bake`"
     if not latency_measurable(exported.target):
         return (
-            f"{exported.target} is evaluated operator by operator here, which takes minutes; ask with --golden PHOTOS"
+            f"{exported.target} is evaluated operator by operator here, which takes minutes; ask with `golden` PHOTOS"
         )
     return ""
 

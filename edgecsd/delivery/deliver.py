@@ -34,7 +34,6 @@ from edgecsd.index.opening import open_index
 from edgecsd.models.query_config import read_config
 from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.decoding import photo_digest
-from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet, load_in_order
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantisation.calibration import calibration_split
@@ -59,11 +58,11 @@ class Delivery:
 def deliver(
     run: Path,
     index: Path,
-    images: Path,
+    images: ImageSet,
     out: Path,
     *,
     recipe: Recipe,
-    calibration: Path | None = None,
+    calibration: ImageSet | None = None,
     reference: Path | None = None,
     bench_seconds: float | None = None,
     licence: str | None = None,
@@ -86,14 +85,14 @@ def deliver(
         raise BadInputError(f"{out}: already there; choose another folder")
     require_writable(out)
     config = read_config(run)
-    opened, given = open_index(index), find_images(images)
+    opened = open_index(index)
     require_same_space(config.space, opened.space, str(run), str(index))
-    count, photos = CALIBRATION, given
+    count, photos = CALIBRATION, images
     if recipe.precision is Precision.W8A8:
         if calibration is None:
-            count, photos = _split(given, config.preprocess, reporter)
+            count, photos = _split(images, config.preprocess, reporter)
         else:
-            photos = _without(given, find_images(calibration), config.preprocess, reporter)
+            photos = _without(images, calibration, config.preprocess, reporter)
     find_answers(photos, opened, reference)
     with replace_whole(out) as folder:
         folder.mkdir()
@@ -103,7 +102,7 @@ def deliver(
             recipe.target,
             recipe.precision,
             out=folder / f"{config.backbone}-{recipe.precision}{suffix}",
-            calibration=calibration or given,
+            calibration=calibration or images,
             calibration_count=count,
             ort_format=recipe.ort_format,
             how=recipe.how,
@@ -154,12 +153,12 @@ def _split(images: ImageSet, preprocess: Preprocess, reporter: Reporter) -> tupl
     if len(images) - count < FEWEST_CHECKED:
         raise BadInputError(
             f"{images.root}: {len(images)} photos are too few to measure the ranges of w8a8 and to check it on others: "
-            f"give {FEWEST + FEWEST_CHECKED} or more, or photos for the ranges with --calibration"
+            f"give {FEWEST + FEWEST_CHECKED} or more, or photos for the ranges with `calibration`"
         )
     others = calibration_split(images, preprocess, count)[2]
     reporter.message(
         f"{count} of the {len(images)} photos measure the ranges of w8a8, and it is checked on the other "
-        f"{len(others)}; to check it on all, give photos for the ranges with --calibration"
+        f"{len(others)}; to check it on all, give photos for the ranges with `calibration`"
     )
     return count, others
 
@@ -173,12 +172,12 @@ def _without(images: ImageSet, calibration: ImageSet, preprocess: Preprocess, re
     ranges = len(images) - len(kept)
     if len(kept) < min(FEWEST_CHECKED, len(images)):
         raise BadInputError(
-            f"--calibration {calibration.root}: {ranges} of the {len(images)} photos of {images.root} measure the "
+            f"`calibration` {calibration.root}: {ranges} of the {len(images)} photos of {images.root} measure the "
             f"ranges of w8a8; {FEWEST_CHECKED} others or more are needed to check it on: give other photos"
         )
     if ranges:
         reporter.message(
-            f"{ranges} of the {len(images)} photos measure the ranges of w8a8 (--calibration); it is checked on the "
+            f"{ranges} of the {len(images)} photos measure the ranges of w8a8 (`calibration`); it is checked on the "
             f"other {len(kept)}"
         )
     return images.subset(kept)

@@ -30,7 +30,6 @@ from edgecsd.models.backbones import create_backbone, to_input
 from edgecsd.models.embedding import embed_store_items
 from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.contract import Preprocess
-from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.report.drawing.picture import Retrieved, retrieval_picture
@@ -86,16 +85,16 @@ class DemoResult:
 
 
 def demo(
-    out: Path, *, images: Path | None = None, query_model: str = QUERY_MODELS[0], reporter: Reporter = SILENT
+    out: Path, *, images: ImageSet | None = None, query_model: str = QUERY_MODELS[0], reporter: Reporter = SILENT
 ) -> DemoResult:
     """Extract, distil, export, check and measure; everything lands under `out`. Run again, it goes on."""
     if query_model not in QUERY_MODELS:
         raise BadInputError(
-            f"--query-model {query_model}: the demo has weights for {' and '.join(QUERY_MODELS)}; "
+            f"`query_model` {query_model}: the demo has weights for {' and '.join(QUERY_MODELS)}; "
             "use edgecsd distill for others"
         )
     weights = mobilenet_weights() if query_model == "mobilenetv2_100" else None
-    photos = food_photos() if images is None else find_images(images)
+    photos = images or food_photos()
     gallery_photos, query_photos = split_photos(photos)
     folder = out / query_model
     reporter.message(f"{len(gallery_photos)} gallery photos, {len(query_photos)} query photos in {photos.root}")

@@ -13,7 +13,6 @@ from edgecsd.evaluation.evaluate import OWN_ROW, evaluate
 from edgecsd.evaluation.per_query import EvaluationProtocol, PerQuery, QueryScores, read_per_query
 from edgecsd.metrics.bootstrap import LEVEL, PairedDifference, paired_difference, queries_needed
 from edgecsd.metrics.retrieval import mean_of
-from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 
@@ -78,8 +77,7 @@ def compare(
     models: Sequence[str] = (),
     gallery: Path | None = None,
     queries: Path | None = None,
-    images: Path | ImageSet | None = None,
-    split: str | None = None,
+    images: ImageSet | None = None,
     labels: bool | None = None,
     relevance_k: int = 10,
     ground_truth: Path | None = None,
@@ -95,10 +93,9 @@ def compare(
     embedding space, gallery or distractors, BadInputError (exit 2) for other queries or another protocol.
     """
     if len(models) > 2:
-        raise BadInputError(f"--model: {len(models)} names; give one for both, or one for A and one for B")
-    given = {"--gallery": gallery, "--queries": queries, "--images": images, "--split": split, "--labels": labels}
-    _check_options(a, b, given | {"--ground-truth": ground_truth, "--distractors": distractors or None})
-    photos = images if images is None or isinstance(images, ImageSet) else find_images(images, split=split)
+        raise BadInputError(f"`model`: {len(models)} names; give one for both, or one for A and one for B")
+    given = {"`gallery`": gallery, "`queries`": queries, "`images`": images, "`labels`": labels}
+    _check_options(a, b, given | {"`ground_truth`": ground_truth, "`distractors`": distractors or None})
 
     def results(path: Path) -> PerQuery:
         if _is_per_query(path):
@@ -108,7 +105,7 @@ def compare(
         return evaluate(
             gallery,
             queries,
-            images=photos,
+            images=images,
             run=path if is_run else None,
             artifact=None if is_run else path,
             labels=labels,
@@ -189,10 +186,10 @@ def require_comparable(a: PerQuery, b: PerQuery, a_name: str, b_name: str) -> No
 
 def _check_options(a: Path, b: Path, given: Mapping[str, object]) -> None:
     to_evaluate = [path for path in (a, b) if not _is_per_query(path)]
-    missing = [name for name in ("--gallery", "--queries", "--images") if given[name] is None]
+    missing = [name for name in ("`gallery`", "`queries`", "`images`") if given[name] is None]
     if to_evaluate and missing:
         raise BadInputError(
-            f"--compare {to_evaluate[0]}: a run or an artifact is evaluated first, which needs {', '.join(missing)} "
+            f"`compare` {to_evaluate[0]}: a run or an artifact is evaluated first, which needs {', '.join(missing)} "
             "too; files of edgecsd evaluate --per-query (.parquet) don't"
         )
     useless = [name for name, value in given.items() if value is not None]
@@ -216,7 +213,7 @@ def _choose(results: PerQuery, model: str | None, path: Path) -> str:
         return model
     others = [name for name in there if name != OWN_ROW]
     if len(others) != 1:
-        raise BadInputError(f"{path}: choose with --model which of its models to compare: {names}")
+        raise BadInputError(f"{path}: choose with `model` which of its models to compare: {names}")
     return others[0]
 
 

@@ -19,7 +19,6 @@ from edgecsd.files.whole import sha256_file
 from edgecsd.index.addresses import MilvusAddress, index_name
 from edgecsd.index.opening import open_index
 from edgecsd.models.embedding import Embedder, embed_store_items
-from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 
@@ -43,13 +42,11 @@ def evaluate(
     gallery: Path,
     queries: Path,
     *,
-    images: Path | ImageSet | None = None,
-    split: str | None = None,
+    images: ImageSet | None = None,
     run: Path | None = None,
     query_scales: tuple[float, ...] = (),
     artifact: Path | None = None,
-    gallery_images: Path | ImageSet | None = None,
-    gallery_split: str | None = None,
+    gallery_images: ImageSet | None = None,
     labels: bool | None = None,
     relevance_k: int = 10,
     ground_truth: Path | None = None,
@@ -78,17 +75,16 @@ def evaluate(
     scored = score_settings(task.benchmarks, OWN_ROW, own_queries)
     through = _through(index, task, models)
     scored += through(OWN_ROW, "", own_queries)
-    photos, gallery_photos = _photos(images, split), _photos(gallery_images, gallery_split)
     for name, embedder, space, digest in _embedders(run, query_scales, artifact):
         require_same_space(space, task.gallery.space, name, str(gallery))
-        assert photos is not None
+        assert images is not None
         embed = partial(embed_store_items, embedder=embedder, workers=workers, reporter=reporter)
-        embedded = embed(task.crop(photos, reporter), task.queries, name=f"{name}: queries")[rows]
+        embedded = embed(task.crop(images, reporter), task.queries, name=f"{name}: queries")[rows]
         models[f"{name}, asymmetric"] = digest
         scored += score_settings(task.benchmarks, f"{name}, asymmetric", embedded)
         scored += through(f"{name}, asymmetric", digest, embedded)
-        if gallery_photos is not None and name == "query model":
-            own = embed(gallery_photos, task.gallery, name=f"{name}: gallery")
+        if gallery_images is not None and name == "query model":
+            own = embed(gallery_images, task.gallery, name=f"{name}: gallery")
             models[f"{name}, symmetric"] = digest
             scored += score_settings(task.benchmarks, f"{name}, symmetric", embedded, own)
     per_query = task.per_query(scored, models, relevance_k)
@@ -110,20 +106,20 @@ def _check_options(
     index: object,
 ) -> None:
     if (run or artifact) and images is None:
-        raise BadInputError("--images is needed: the photos of the query store, for the query model to embed")
+        raise BadInputError("`images` is needed: the photos of the query store, for the query model to embed")
     if query_scales and run is None:
-        raise BadInputError("--query-scales needs --run: an exported file takes images of one size")
+        raise BadInputError("`query_scales` needs `run`: an exported file takes images of one size")
     if gallery_images is not None and run is None:
-        raise BadInputError("--gallery-images needs --run: it measures the query model's symmetric search")
+        raise BadInputError("`gallery_images` needs `run`: it measures the query model's symmetric search")
     if gallery_images is not None and distractors:
         raise BadInputError(
-            "--gallery-images and --distractors: the query model's symmetric search would need its own vectors of the "
+            "`gallery_images` and `distractors`: the query model's symmetric search would need its own vectors of the "
             "distractors; leave one of them out"
         )
     if index is not None and distractors:
-        raise BadInputError("--index and --distractors: the index holds the gallery alone; leave one of them out")
+        raise BadInputError("`index` and `distractors`: the index holds the gallery alone; leave one of them out")
     if labels is not None and ground_truth is not None:
-        raise BadInputError("--labels and --no-labels say what is relevant, and so does --ground-truth: give one")
+        raise BadInputError("`labels` and `labels=False` say what is relevant, and so does `ground_truth`: give one")
 
 
 def _through(
@@ -146,10 +142,6 @@ def _through(
     return score
 
 
-def _photos(source: Path | ImageSet | None, split: str | None) -> ImageSet | None:
-    return source if source is None or isinstance(source, ImageSet) else find_images(source, split=split)
-
-
 def _embedders(
     run: Path | None, query_scales: tuple[float, ...], artifact: Path | None
 ) -> list[tuple[str, Embedder, EmbeddingSpace, str]]:
@@ -163,7 +155,7 @@ def _embedders(
         space, digest = model.config.space, model.config.weights_digest
         found.append(("query model", QueryModelEmbedder(model), space, digest))
         if query_scales:
-            scales = usable_scales(query_scales, "--query-scales")
+            scales = usable_scales(query_scales, "`query_scales`")
             name = f"query model at {'+'.join(f'{scale:g}' for scale in scales)}"
             found.append((name, QueryModelEmbedder(model, scales), space, digest))
     if artifact is not None:

@@ -119,7 +119,7 @@ def write_per_query(path: Path, results: PerQuery) -> None:
 def require_parquet_name(path: Path) -> None:
     """Raise BadInputError, before any work is done, where the file could not be told from a run or an artifact."""
     if path.suffix != ".parquet":
-        raise BadInputError(f"--per-query {path}: results a query are a Parquet file; call it {path.stem}.parquet")
+        raise BadInputError(f"`per_query` {path}: results a query are a Parquet file; call it {path.stem}.parquet")
 
 
 def read_per_query(path: Path) -> PerQuery:

@@ -49,7 +49,7 @@ def make_benchmark(
         return _benchmark(gallery, queries.vectors(), relevance, described, ALL, tuple(distractors))
     if distractors:
         raise BadInputError(
-            "--distractors needs labels in both stores or --ground-truth: without them whatever the gallery model "
+            "`distractors` needs labels in both stores or `ground_truth`: without them whatever the gallery model "
             "finds is relevant, distractors too"
         )
     own = _own_ranking(gallery.vectors(), (), queries.vectors(), junk, relevance_k)

@@ -137,7 +137,7 @@ def open_task(
     searched = {StoreIdentity.of(opened).digest}
     for store in behind:
         if (digest := StoreIdentity.of(store).digest) in searched:
-            raise BadInputError(f"--distractors {store.path}: is searched already; give other photos")
+            raise BadInputError(f"`distractors` {store.path}: is searched already; give other photos")
         searched.add(digest)
     if ground_truth is None:
         benchmark = make_benchmark(opened, query_store, labels=labels, relevance_k=relevance_k, distractors=behind)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import edgecsd
 from edgecsd.errors import BadInputError, EdgecsdError, GateFailedError
-from edgecsd.exporting.photos import ExportPhotos, embed_by_both, find_photos, read_photos
+from edgecsd.exporting.photos import ExportPhotos, embed_by_both, read_photos
 from edgecsd.exporting.places import default_place, require_place, suffix_of
 from edgecsd.files.places import holding_out
 from edgecsd.files.whole import replace_whole, sha256_file, size_bytes
@@ -70,8 +70,7 @@ def export(
     precision: str | Precision,
     *,
     out: Path | None = None,
-    calibration: Path | ImageSet | None = None,
-    split: str | None = None,
+    calibration: ImageSet | None = None,
     calibration_count: int = 64,
     seed: int = 0,
     licence: str | None = None,
@@ -84,7 +83,7 @@ def export(
     """Turn the query model of a run folder into one artifact for `target` in `precision`.
 
     out          by default <run>/exports/<backbone>-<precision>.<suffix>
-    calibration  images (folder, CSV list or ImageSet) like those the app will see. w8a8 needs them: its ranges come
+    calibration  images like those the app will see. w8a8 needs them: its ranges come
                  from `calibration_count` of them, chosen by `seed`, and it is compared on as many others, if there are
                  any. The other precisions only compare on them, and without them compare on eight synthetic images.
     ort_format   target onnx: write onnxruntime's own format (.ort), which its reduced builds for phones load
@@ -117,11 +116,7 @@ def export(
     path = out or default_place(run, model.config.backbone, precision, suffix, baked)
     require_place(path, target, suffix, overwrite=overwrite)
     photos = read_photos(
-        find_photos(calibration, split),
-        model.config.preprocess,
-        calibration_count,
-        seed,
-        calibrate=precision is Precision.W8A8,
+        calibration, model.config.preprocess, calibration_count, seed, calibrate=precision is Precision.W8A8
     )
     metadata = _metadata(model, module, target, precision, photos, how, licence, baked)
     deploy = DeployModel(model)
@@ -174,14 +169,14 @@ def _guard(
 
 
 def _require_precision(
-    module: TargetModule, target: Target, precision: Precision, calibration: Path | ImageSet | None
+    module: TargetModule, target: Target, precision: Precision, calibration: ImageSet | None
 ) -> None:
     if precision not in module.PRECISIONS:
         has = ", ".join(p for p in Precision if p in module.PRECISIONS)
         raise BadInputError(f"target {target} has no precision {precision}; it has: {has}")
     if precision is Precision.W8A8 and calibration is None:
         raise BadInputError(
-            "precision w8a8 takes the ranges of its activations from photos: give --calibration with a folder or a CSV "
+            "precision w8a8 takes the ranges of its activations from photos: give `calibration` with a folder or a CSV "
             "list of images like those the app will see (64 are enough)"
         )
 
@@ -272,12 +267,12 @@ def _require_retrieval(
     if kept is None:
         reporter.message(
             f"warning: fewer than {FEWEST_SEARCHED} photos to search with: what this file finds was not measured; give "
-            "more --calibration photos, or measure it with edgecsd check"
+            "more `calibration` photos, or measure it with edgecsd check"
         )
     elif kept < LEAST_OVERLAP:
         raise GateFailedError(
             f"{name}: finds {kept:.0%} of each photo's ten nearest among the others, as torch has them; nothing was "
-            f"written, for Core ML's w8a8 is offered from {LEAST_OVERLAP:.0%} up. Take --precision w8a32 or fp16"
+            f"written, for Core ML's w8a8 is offered from {LEAST_OVERLAP:.0%} up. Take `precision` w8a32 or fp16"
         )
 
 

@@ -1,13 +1,12 @@
 """The photos of an export: those that give ranges, and those that the written file is compared with torch on.
 
-With --bake resize the file takes whole photos; which targets can, and which photos it then takes, stands here too.
+With `bake` resize the file takes whole photos; which targets can, and which photos it then takes, stands here too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,6 @@ from PIL import Image
 
 from edgecsd.errors import BadInputError, ImageReadError
 from edgecsd.photos.contract import Preprocess
-from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.whole_photo import ANY_SIZE, PhotoSize, WholePhoto, photo_size
 from edgecsd.progress import Reporter
@@ -47,19 +45,6 @@ class ExportPhotos:
     compared: NDArray[np.uint8]
     whole: ImageSet | None
     words: str
-
-
-def find_photos(calibration: Path | ImageSet | None, split: str | None) -> ImageSet | None:
-    """The images that were given; BadInputError for a split of what has none."""
-    if calibration is None:
-        if split is not None:
-            raise BadInputError(f"--split {split} needs --calibration with a CSV list")
-        return None
-    if isinstance(calibration, ImageSet):
-        if split is not None:
-            raise BadInputError(f"split {split!r} goes with a CSV list; these images are chosen already")
-        return calibration
-    return find_images(calibration, split=split)
 
 
 def read_photos(
@@ -103,23 +88,23 @@ Pixels = NDArray[np.uint8]
 
 
 def baked_size(target: Target, bake: str | None, size: str | None) -> PhotoSize | None:
-    """What --bake and --bake-size ask for; None for nothing. BadInputError for what the target cannot do."""
+    """What `bake` and `bake_size` ask for; None for nothing. BadInputError for what the target cannot do."""
     if bake is None:
         if size is not None:
-            raise BadInputError(f"--bake-size {size} goes with --bake {RESIZE}")
+            raise BadInputError(f"`bake_size` {size} goes with `bake` {RESIZE}")
         return None
     if bake != RESIZE:
-        raise BadInputError(f"--bake {bake}: only {RESIZE} can be inside a file, with the crop that belongs to it")
+        raise BadInputError(f"`bake` {bake}: only {RESIZE} can be inside a file, with the crop that belongs to it")
     if target not in BAKES_ONE_SIZE:
         raise BadInputError(
-            f"--bake {RESIZE}: target {target} cannot; {_named(BAKES_ANY_SIZE)} can for photos of any size, "
-            f"{_named(BAKES_ONE_SIZE)} for those of one size (--bake-size HEIGHTxWIDTH)"
+            f"`bake` {RESIZE}: target {target} cannot; {_named(BAKES_ANY_SIZE)} can for photos of any size, "
+            f"{_named(BAKES_ONE_SIZE)} for those of one size (`bake_size` HEIGHTxWIDTH)"
         )
     if size is not None:
-        return photo_size(size, "--bake-size")
+        return photo_size(size, "`bake_size`")
     if target not in BAKES_ANY_SIZE:
         raise BadInputError(
-            f"--bake {RESIZE}: a {target} file has one input size: add --bake-size HEIGHTxWIDTH of the upright photos "
+            f"`bake` {RESIZE}: a {target} file has one input size: add `bake_size` HEIGHTxWIDTH of the upright photos "
             f"or frames that the app has, such as 640x480; {_named(BAKES_ANY_SIZE)} can for photos of any size"
         )
     return ANY_SIZE

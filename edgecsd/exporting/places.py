@@ -15,9 +15,9 @@ FOLDERS = {".mlpackage": ("Manifest.json",), ".aimodel": ("metadata.json",)}  # 
 
 
 def suffix_of(target: Target, ort_format: bool) -> str:
-    """The ending of the file's name; BadInputError for --ort-format of a target that has none."""
+    """The ending of the file's name; BadInputError for `ort_format` of a target that has none."""
     if ort_format and target is not Target.ONNX:
-        raise BadInputError(f"--ort-format is a form of target onnx; target {target} has none: leave it out")
+        raise BadInputError(f"`ort_format` is a form of target onnx; target {target} has none: leave it out")
     return ORT_SUFFIX if ort_format else target.suffix
 
 
@@ -29,15 +29,15 @@ def default_place(run: Path, backbone: str, precision: Precision | str, suffix: 
 def require_place(path: Path, target: Target, suffix: str, *, overwrite: bool) -> None:
     """BadInputError for a name that no file of the target has, for what is there already, and for a closed folder."""
     if path.suffix != suffix:
-        other = "; .ort is written with --ort-format" if path.suffix == ORT_SUFFIX else ""
-        raise BadInputError(f"--out {path}: the name of a {target} artifact ends in {suffix}{other}")
+        other = "; .ort is written with `ort_format`" if path.suffix == ORT_SUFFIX else ""
+        raise BadInputError(f"`out` {path}: the name of a {target} artifact ends in {suffix}{other}")
     require_not_taken(path, overwrite=overwrite)
     if path.is_dir() and not any((path / name).is_file() for name in FOLDERS.get(suffix, ())):
-        raise BadInputError(f"{path}: --overwrite replaces a {target} artifact only; choose another --out")
+        raise BadInputError(f"{path}: `overwrite` replaces a {target} artifact only; choose another `out`")
     require_writable(path)
 
 
 def require_not_taken(path: Path, *, overwrite: bool) -> None:
     """BadInputError for what is there already."""
     if path.exists() and not overwrite:
-        raise BadInputError(f"{path}: already there; choose another --out or add --overwrite")
+        raise BadInputError(f"{path}: already there; choose another `out` or add `overwrite`")

@@ -20,7 +20,7 @@ from edgecsd.targets.metadata import ArtifactMetadata, Target
 class SearchedFrom(BaseModel):
     """What a search made the recipe's file of: with the same, the recipe makes the same file.
 
-    run           the run folder, which is that of the tuned model where `--tune` brought something
+    run           the run folder, which is that of the tuned model where `tune` brought something
     calibration   folder or list of photos; calibration_digest is of the pixels that were chosen, None beside w8a8
     """
 
@@ -54,10 +54,10 @@ class SearchedFrom(BaseModel):
         if metadata.weights_digest != self.weights_digest:
             told.append(f"the recipe was found with other weights, those in {self.run}: export that folder")
         if metadata.calibration_digest != self.calibration_digest:
-            split = "" if self.split is None else f" --split {self.split}"
+            split = "" if self.split is None else f" `split` {self.split}"
             told.append(
-                f"the recipe was found with other photos for the ranges: --calibration {self.calibration}{split} "
-                f"--calibration-count {self.calibration_count} --seed {self.seed}"
+                f"the recipe was found with other photos for the ranges: `calibration` {self.calibration}{split} "
+                f"`calibration_count` {self.calibration_count} `seed` {self.seed}"
             )
         return tuple(told)
 
@@ -91,7 +91,7 @@ class Recipe(BaseModel):
         )
 
 
-# By device class; the programs in export/ are these with a check, a golden pack and a card.
+# By device class; edgecsd deliver is these with a check, a golden pack and a card.
 RECIPES = {
     "android": Recipe(target=Target.TFLITE, precision=Precision.W8A8),
     "android-gpu": Recipe(target=Target.TFLITE, precision=Precision.FP16),
@@ -102,6 +102,15 @@ RECIPES = {
     "server": Recipe(target=Target.ONNX, precision=Precision.FP32),
 }
 
+# What the card of a delivery says about loading the file
+HOW_TO = {
+    "android": "Load it with LiteRT (CompiledModel or Interpreter); feed the uint8 bitmap bytes, R G B, without alpha.",
+    "ios": "Add the .mlpackage to the Xcode project; feed an RGB CVPixelBuffer of that size to the generated class.",
+    "web": "Load it with onnxruntime-web; feed a Uint8Array tensor of type uint8.",
+    "raspberry-pi": "Load it with ai_edge_litert.Interpreter (or tflite_runtime with numpy < 2).",
+    "server": "Load it with onnxruntime; one session a process, threads as its cores; decode as golden/ has it.",
+}
+
 
 def find_recipe(name: str) -> Recipe:
     """The recipe of that name, or of the TOML file; BadInputError tells the names, or what is wrong in the file."""
@@ -109,7 +118,7 @@ def find_recipe(name: str) -> Recipe:
         return RECIPES[name]
     file = Path(name)
     if file.suffix != ".toml":
-        raise BadInputError(f"--recipe {name}: there are {', '.join(RECIPES)}; or give a .toml file")
+        raise BadInputError(f"`recipe` {name}: there are {', '.join(RECIPES)}; or give a .toml file")
     try:
         values = tomllib.loads(file.read_text("utf-8"))
         if isinstance(values.get("target"), str):
@@ -118,13 +127,13 @@ def find_recipe(name: str) -> Recipe:
         if recipe.how != EightBit() and recipe.precision is not Precision.W8A8:
             raise BadInputError(f"precision {recipe.precision} has one recipe; {recipe.how.changes} goes with w8a8")
     except FileNotFoundError:
-        raise BadInputError(f"--recipe {name}: no such file") from None
+        raise BadInputError(f"`recipe` {name}: no such file") from None
     except ValidationError as error:
-        raise BadInputError(f"--recipe {name}: {validation_text(error)}") from None
+        raise BadInputError(f"`recipe` {name}: {validation_text(error)}") from None
     except BadInputError as error:
-        raise BadInputError(f"--recipe {name}: {error}") from None
+        raise BadInputError(f"`recipe` {name}: {error}") from None
     except (OSError, ValueError) as error:
-        raise BadInputError(f"--recipe {name}: not readable as TOML: {error}") from None
+        raise BadInputError(f"`recipe` {name}: not readable as TOML: {error}") from None
     return recipe
 
 

@@ -111,14 +111,14 @@ _ADVICE = {
     "model, or the index built from that model's features",
     "weights_digest": "the gallery model has other weights: find out which ones embedded the gallery, and distil, "
     "extract or build again with those",
-    "whitening": "one side is whitened otherwise: extract with --whitening STORE of the one that the gallery went "
+    "whitening": "one side is whitened otherwise: extract with `whitening` STORE of the one that the gallery went "
     "through, and distil from those features",
     "dim": "the dimensions differ: one of the two was projected or cut; make it again from the other's features",
     "metric": "the vectors are compared by another metric: build the index from the store that the query model was "
     "distilled from",
     "preprocess": "the gallery model saw other pixels: extract again with the pixel contract that the gallery was made "
     "with",
-    "scales": "the features are averages over other input scales: extract again with the gallery's --scales",
+    "scales": "the features are averages over other input scales: extract again with the gallery's `scales`",
     "parts": "the features are joined of other parts or with other weights: concatenate the same stores with the same "
     "weights",
 }

@@ -133,14 +133,14 @@ def learn(found: Spectrum, *, dim: int | None = None, shrinkage: float = 0.0) ->
     Raises BadInputError for a dim beyond the rank or count - 1, where eigenvalues are zero or rounding noise.
     """
     if not 0 <= shrinkage <= 1:
-        raise BadInputError(f"--shrinkage {shrinkage:g}: a number from 0 to 1 is needed")
+        raise BadInputError(f"`shrinkage` {shrinkage:g}: a number from 0 to 1 is needed")
     size = found.rank if dim is None else dim
     if not 2 <= size <= found.rank:
-        what = f"--dim {dim}: " if dim is not None else ""
+        what = f"`dim` {dim}: " if dim is not None else ""
         raise BadInputError(
             f"{what}2 to {found.rank} dimensions can be whitened: the {found.count} vectors of dimension "
             f"{len(found.mean)} differ along {found.rank} directions only; "
-            + ("choose a smaller --dim or " if found.rank >= 2 else "")
+            + ("choose a smaller `dim` or " if found.rank >= 2 else "")
             + "learn on more and more varied vectors"
         )
     levels = (1 - shrinkage) * found.values[:size] + shrinkage * found.values.mean()

@@ -1,4 +1,4 @@
-"""Where a step may write: what --overwrite may replace, and one run at a time on one place.
+"""Where a step may write: what `overwrite` may replace, and one run at a time on one place.
 
 Only a folder of the kind that is about to be written is replaced, never somebody's photos. The lock is the kernel's
 (flock) on a file beside the place, so it ends with its process, however that ends: kill -9 leaves nothing to clear up,
@@ -38,9 +38,9 @@ def require_free(
     if not out.exists():
         return
     if any(source is not None and source.resolve() == out.resolve() for source in read):
-        raise BadInputError(f"{out}: is read for this, and would be replaced; choose another --out")
+        raise BadInputError(f"{out}: is read for this, and would be replaced; choose another `out`")
     if not overwrite:
-        raise BadInputError(f"{out}: already there; choose another --out or add --overwrite")
+        raise BadInputError(f"{out}: already there; choose another `out` or add `overwrite`")
     require_kind(out, kind, manifest=manifest)
 
 
@@ -69,14 +69,14 @@ def unwritable(out: Path, error: OSError) -> BadInputError | OSError:
         return error
     file = next((each for each in out.parents if each.exists() and not each.is_dir()), None)
     why = f"{file} is a file, not a folder" if file else f"{error.strerror or error}: {error.filename or out.parent}"
-    return BadInputError(f"{out}: cannot be written ({why}); choose another --out, in a folder that you may write to")
+    return BadInputError(f"{out}: cannot be written ({why}); choose another `out`, in a folder that you may write to")
 
 
 def require_kind(out: Path, kind: str, *, manifest: str = "manifest.json") -> None:
-    """Raise BadInputError if something other than a `kind` folder is at `out`: a mistyped --out must cost nothing."""
+    """Raise BadInputError if something other than a `kind` folder is at `out`: a mistyped `out` must cost nothing."""
     found = read_json(out / manifest) if (out / manifest).is_file() else None
     if not isinstance(found, dict) or found.get("kind") != kind:
-        raise BadInputError(f"{out}: --overwrite replaces a {kind} only, and this is none; choose another --out")
+        raise BadInputError(f"{out}: `overwrite` replaces a {kind} only, and this is none; choose another `out`")
 
 
 if sys.platform != "win32":  # Windows has no flock: there nothing is held
@@ -124,14 +124,14 @@ def holding(place: Path, *, wait: Reporter | None = None, chosen: bool = True) -
     """Hold `place`, a file or folder that need not exist yet; BadInputError names the run that holds it already.
 
     wait: wait for that run instead, and tell this reporter
-    chosen: whether a user could choose another place, by --out
+    chosen: whether a user could choose another place, by `out`
     """
     if sys.platform == "win32":
         yield
         return
     place = named(place)
     file = place.with_name(f".{place.name}.lock")
-    descriptor = _acquire(file, place, wait, ", or choose another --out" if chosen else "")
+    descriptor = _acquire(file, place, wait, ", or choose another `out`" if chosen else "")
     try:
         with suppress(OSError):  # a full disk: nobody learns who holds the place, and that is all
             os.ftruncate(descriptor, 0)

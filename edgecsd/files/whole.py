@@ -26,7 +26,7 @@ def named(path: Path) -> Path:
         return path
     resolved = path.resolve()
     if not resolved.name:
-        raise BadInputError(f"{path}: is the root of all folders, which is not written to; choose another --out")
+        raise BadInputError(f"{path}: is the root of all folders, which is not written to; choose another `out`")
     return resolved
 
 

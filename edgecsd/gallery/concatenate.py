@@ -100,7 +100,7 @@ def _require_same_views(parts: Sequence[FeatureStore]) -> None:
         if part.views != first.views and (part.views.count or first.views.count):
             raise IncompatibleError(
                 f"{first.path} and {part.path} hold different views ({first.views} against {part.views}); extract both "
-                f"with the same --views and --seed"
+                f"with the same `views` and `seed`"
             )
 
 
@@ -108,9 +108,9 @@ def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
     """Weights that add up to 1, rounded so that equal ratios give equal spaces."""
     given = list(weights) if weights is not None else [1.0] * count
     if len(given) != count:
-        raise BadInputError(f"--weights: {len(given)} numbers for {count} stores; one a store is needed")
+        raise BadInputError(f"`weights`: {len(given)} numbers for {count} stores; one a store is needed")
     if not all(math.isfinite(weight) and weight > 0 for weight in given):
-        raise BadInputError(f"--weights {','.join(f'{w:g}' for w in given)}: numbers above 0 are needed")
+        raise BadInputError(f"`weights` {','.join(f'{w:g}' for w in given)}: numbers above 0 are needed")
     return [round(weight / sum(given), 9) for weight in given]
 
 
@@ -150,7 +150,7 @@ def _report_missing(
     if changed:
         problems.append(f"of different files under the same id: {_named(changed)}")
     if not common:
-        raise BadInputError("; ".join(problems) + "; --common keeps the items that every store has")
+        raise BadInputError("; ".join(problems) + "; `common` keeps the items that every store has")
     if not kept:
         raise BadInputError("the stores have no item in common: " + "; ".join(problems))
     reporter.message(f"{kept} of {len(everything)} items are in every store: " + "; ".join(problems))
@@ -173,7 +173,7 @@ def _joint_space(parts: Sequence[FeatureStore], shares: Sequence[float]) -> Embe
             ),
         )
     except ValidationError as error:  # a weight that is nothing beside the others
-        raise BadInputError(f"--weights: {validation_text(error)}") from None
+        raise BadInputError(f"`weights`: {validation_text(error)}") from None
 
 
 def _fill(

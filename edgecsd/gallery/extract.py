@@ -19,7 +19,6 @@ from edgecsd.models.embedding import PART_ITEMS, embed_parts, join_parts
 from edgecsd.models.frozen_forward import Engine
 from edgecsd.models.gallery.loading import load_gallery_model
 from edgecsd.models.gallery.model import GalleryEmbedder, GalleryModel, WhitenedGalleryModel, prepare
-from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.views import ViewRecipe, ViewStrength, view_recipe
 from edgecsd.progress import SILENT, Reporter
@@ -27,11 +26,10 @@ from edgecsd.progress import SILENT, Reporter
 
 @holding_out
 def extract(
-    images: Path | ImageSet,
+    images: ImageSet,
     gallery_model: str | GalleryModel,
     out: Path,
     *,
-    split: str | None = None,
     weights: Path | None = None,
     gallery_size: int | None = None,
     preprocess: Path | None = None,
@@ -66,7 +64,6 @@ def extract(
     recipe = _recipe(views, seed, view_strength)
     if out.exists() and overwrite:
         require_free(out, KIND, overwrite=True, read=(whitening,))
-    image_set = images if isinstance(images, ImageSet) else find_images(images, split=split)
     if isinstance(gallery_model, str):
         model = load_gallery_model(
             gallery_model, weights=weights, size=gallery_size, preprocess=preprocess, scales=scales
@@ -75,21 +72,21 @@ def extract(
         raise BadInputError("scales: a gallery model that is handed over finished averages inside its own embed()")
     else:
         model = gallery_model
-    prepare(model, len(image_set) * (1 + views), engine, reporter)
+    prepare(model, len(images) * (1 + views), engine, reporter)
     transform = None
     if whitening is not None:
         transform, model = _whitened(model, whitening)
     settings = {
-        "ids": digest_of(list(image_set.ids)),
-        "labels": digest_of(image_set.labels),
+        "ids": digest_of(list(images.ids)),
+        "labels": digest_of(images.labels),
         "space": model.space.fingerprint,
         "views": recipe.model_dump(mode="json"),
-        "root": image_set.place,
+        "root": images.place,
         "part_items": PART_ITEMS,
         "dtype": dtype,
     }
-    if image_set.boxes is not None:
-        settings["boxes"] = digest_of([box and list(box.pixels) for box in image_set.boxes])
+    if images.boxes is not None:
+        settings["boxes"] = digest_of([box and list(box.pixels) for box in images.boxes])
     if out.exists() and not overwrite:
         return _existing(out, settings, reporter)
     if everyone.first:
@@ -97,7 +94,7 @@ def extract(
     everyone.meet()
     parts = Parts(out, settings)
     embed_parts(
-        image_set,
+        images,
         GalleryEmbedder(model),
         parts,
         recipe=recipe,
@@ -109,7 +106,7 @@ def extract(
         reporter=reporter,
     )
     if everyone.first:
-        _write(out, image_set, parts, recipe, model.space, dtype, transform, settings, reporter)
+        _write(out, images, parts, recipe, model.space, dtype, transform, settings, reporter)
         parts.discard()
     everyone.meet()
     return FeatureStore.open(out)
@@ -159,7 +156,7 @@ def _whitened(model: GalleryModel, whitened: Path) -> tuple[Whitening, GalleryMo
     store = FeatureStore.open(whitened)
     transform = store.whitening
     if transform is None:
-        raise BadInputError(f"--whitening {whitened}: its vectors are not whitened; give what edgecsd whiten wrote")
+        raise BadInputError(f"`whitening` {whitened}: its vectors are not whitened; give what edgecsd whiten wrote")
     return transform, WhitenedGalleryModel(model, transform, store.space, str(whitened))
 
 
@@ -167,14 +164,14 @@ def _recipe(views: int, seed: int, strength: ViewStrength) -> ViewRecipe:
     try:
         return view_recipe(views, seed, strength)
     except ValidationError as error:
-        raise BadInputError(f"--views {views}: {validation_text(error)}") from None
+        raise BadInputError(f"`views` {views}: {validation_text(error)}") from None
 
 
 def _existing(out: Path, settings: dict[str, Any], reporter: Reporter) -> FeatureStore:
     store = FeatureStore.open(out)
     if store.manifest.get("provenance") != settings:
         raise BadInputError(
-            f"{out}: already there, made from other images, models or settings; choose another --out or add --overwrite"
+            f"{out}: already there, made from other images, models or settings; choose another `out` or add `overwrite`"
         )
     reporter.message(f"{out} is already whole: nothing to do")
     return store

@@ -48,12 +48,12 @@ def import_features(
     drop_duplicates  of an id that stands twice keep the first row instead of refusing
     """
     if not space.strip():
-        raise BadInputError("--space is empty: name the gallery model and its version, such as acme-embedder-v7")
+        raise BadInputError("`space` is empty: name the gallery model and its version, such as acme-embedder-v7")
     require_dtype(dtype)
     require_free(out, KIND, overwrite=overwrite)
     vectors, names, labels = _read(file, ids)
     if dim is not None and vectors.shape[1] != dim:
-        raise BadInputError(f"{file}: its vectors have dimension {vectors.shape[1]}, --dim says {dim}")
+        raise BadInputError(f"{file}: its vectors have dimension {vectors.shape[1]}, `dim` says {dim}")
     if vectors.shape[1] < 2:
         raise BadInputError(f"{file}: its vectors have dimension {vectors.shape[1]}; 2 or more are needed")
     if len(names) != len(vectors):
@@ -91,14 +91,14 @@ def _unit(vectors: Floats, names: tuple[str, ...]) -> Floats:
     if not norms.all():
         row = int(np.flatnonzero(norms == 0)[0])
         raise BadInputError(
-            f"row {row} ({names[row]}) is all zeros and cannot be normalised; --drop-invalid leaves such rows out"
+            f"row {row} ({names[row]}) is all zeros and cannot be normalised; `drop_invalid` leaves such rows out"
         )
     with np.errstate(invalid="ignore"):  # infinity / infinity is NaN, which the check that follows names
         return np.asarray(vectors / norms, np.float32)
 
 
 def _check(vectors: Floats, names: tuple[str, ...]) -> None:
-    mends = {") has length ": "--normalise", ") has NaN ": "--drop-invalid", "not unique": "--drop-duplicates"}
+    mends = {") has length ": "`normalise`", ") has NaN ": "`drop_invalid`", "not unique": "`drop_duplicates`"}
     try:
         check_vectors(vectors, names, vectors.shape[1])
     except BadInputError as error:
@@ -112,10 +112,10 @@ def _read(file: Path, ids: Path | None) -> tuple[Floats, tuple[str, ...], tuple[
         raise BadInputError(f"{file}: no such file")
     if file.suffix == ".parquet":
         if ids is not None:
-            raise BadInputError("--ids: a Parquet file brings its own 'id' column; leave --ids out")
+            raise BadInputError("`ids`: a Parquet file brings its own 'id' column; leave `ids` out")
         return _read_parquet(file)
     if ids is None:
-        raise BadInputError(f"--ids is needed: {file.suffix or 'this'} files hold no item ids")
+        raise BadInputError(f"`ids` is needed: {file.suffix or 'this'} files hold no item ids")
     names, labels = _read_ids(ids)
     if file.suffix == ".npy":
         return _read_npy(file), names, labels
@@ -185,14 +185,14 @@ def _read_ids(file: Path) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInputError(f"--ids {file}: cannot be read: {error}") from None
+        raise BadInputError(f"`ids` {file}: cannot be read: {error}") from None
     if file.suffix.lower() != ".csv":
         return tuple(line for line in text.split("\n") if line), None  # splitlines() breaks at more than line ends
     rows = list(csv.DictReader(io.StringIO(text)))
     if not rows or "id" not in rows[0]:
-        raise BadInputError(f"--ids {file}: a header with an 'id' column, and rows, are needed")
+        raise BadInputError(f"`ids` {file}: a header with an 'id' column, and rows, are needed")
     columns = [name for name in ("id", "label") if name in rows[0]]
     for number, row in enumerate(rows):
         if any(row[name] is None for name in columns):
-            raise BadInputError(f"--ids {file}: row {number} after the header is too short: {row}")
+            raise BadInputError(f"`ids` {file}: row {number} after the header is too short: {row}")
     return tuple(row["id"] for row in rows), tuple(row["label"] for row in rows) if "label" in rows[0] else None

@@ -46,7 +46,7 @@ def whiten(
     dimensions than can be learnt, IncompatibleError (exit 3) where `learnt_on` was learnt in another space.
     """
     if learnt_on is not None and (dim is not None or shrinkage is not None):
-        raise BadInputError("--learnt-on brings a finished transform: leave out --dim and --shrinkage")
+        raise BadInputError("`learnt_on` brings a finished transform: leave out `dim` and `shrinkage`")
     if dtype is not None:
         require_dtype(dtype)
     require_free(out, KIND, overwrite=overwrite, read=(store, learnt_on))
@@ -83,7 +83,7 @@ def _learnt(whitened: Path, store: FeatureStore) -> Whitening:
     source = FeatureStore.open(whitened)
     transform = source.whitening
     if transform is None:
-        raise BadInputError(f"--learnt-on {whitened}: its vectors are not whitened; give what edgecsd whiten wrote")
+        raise BadInputError(f"`learnt_on` {whitened}: its vectors are not whitened; give what edgecsd whiten wrote")
     original = transform.original(source.space)
     require_same_space(store.space, original, str(store.path), f"the whitening in {whitened}")
     return transform
@@ -105,7 +105,7 @@ def _tell(found: Spectrum, transform: Whitening, reporter: Reporter) -> None:
     if found.count < 10 * transform.dim:
         reporter.message(
             f"{found.count} vectors are few for {transform.dim} dimensions (10 a dimension are better): the weak "
-            f"directions are mostly chance; a smaller --dim or --shrinkage 0.5 is safer"
+            f"directions are mostly chance; a smaller `dim` or `shrinkage` 0.5 is safer"
         )
 
 

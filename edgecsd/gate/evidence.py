@@ -128,7 +128,7 @@ def require_free_for_evidence(out: Path) -> None:
         read_manifest(out / MANIFEST, KIND, SCHEMA_VERSION)
     except BadInputError:
         raise BadInputError(
-            f"--out {out}: is there and is no {KIND} of this version, so it is not replaced; choose another --out"
+            f"`out` {out}: is there and is no {KIND} of this version, so it is not replaced; choose another `out`"
         ) from None
 
 

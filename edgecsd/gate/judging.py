@@ -131,7 +131,7 @@ def _numerics(evidence: Evidence, limits: Thresholds) -> Iterator[Gate]:
             Kind.NUMERICS,
             count,
             limits.min_calibration,
-            f"ranges from {count} photos fit no others: export again with --calibration-count 64",
+            f"ranges from {count} photos fit no others: export again with `calibration_count` 64",
             link=link,
         )
     if limits.max_difference is not None:
@@ -293,7 +293,7 @@ def _score_shift(torch: LinkFigures, file: LinkFigures, limits: Thresholds) -> I
         size,
         limits.max_score_shift,
         f"scores moved by {interval.mean:+.4f} against the torch model: a product's threshold means another thing now; "
-        "see --threshold",
+        "see `threshold`",
         at_most=True,
         link=file.name,
     )
@@ -384,7 +384,7 @@ def golden_gates(evidence: Evidence) -> Iterator[Gate]:
             facts.overlap,
             facts.overlap_tolerance,
             "the index is not the one of the pack, or its search parameters are others: make "
-            "the pack again with --index",
+            "the pack again with `index`",
             at_most=False,
         )
 

@@ -60,7 +60,7 @@ def threshold_shift(gallery: Values, file: Values, threshold: float) -> Threshol
     Raises BadInputError for a threshold that is no cosine.
     """
     if not -1 <= threshold <= 1:
-        raise BadInputError(f"--threshold {threshold}: a cosine lies between -1 and 1")
+        raise BadInputError(f"`threshold` {threshold}: a cosine lies between -1 and 1")
     before, now = gallery >= threshold, file >= threshold
     columns = {"accepted": before, "accepted_now": now, "false_accepts": now & ~before, "false_rejects": before & ~now}
     shares = bootstrap_intervals({name: column.astype(np.float64) for name, column in columns.items()})

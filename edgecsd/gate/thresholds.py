@@ -106,13 +106,13 @@ def read_thresholds(file: Path) -> dict[str, dict[str, Any]]:
     try:
         document = tomllib.loads(file.read_text("utf-8"))
     except FileNotFoundError:
-        raise BadInputError(f"--thresholds {file}: no such file") from None
+        raise BadInputError(f"`thresholds` {file}: no such file") from None
     except (OSError, ValueError) as error:
-        raise BadInputError(f"--thresholds {file}: not readable as TOML: {error}") from None
+        raise BadInputError(f"`thresholds` {file}: not readable as TOML: {error}") from None
     known = [ALL, *Precision]
     for section, values in document.items():
         if section not in known or not isinstance(values, dict):
-            raise BadInputError(f"--thresholds {file}: {section!r} is no section of it; there are: {', '.join(known)}")
+            raise BadInputError(f"`thresholds` {file}: {section!r} is no section of it; there are: {', '.join(known)}")
     for precision in Precision:  # a mistake in another precision's section must not wait for its first file
         choose_thresholds(precision, document)
     return document

@@ -54,7 +54,7 @@ def choose_photos(photos: ImageSet, contract: Preprocess, count: int) -> list[Ch
     then the finest textures of the rest.
     """
     if count < 1:
-        raise BadInputError(f"--count {count}: a pack needs 1 photo or more")
+        raise BadInputError(f"`count` {count}: a pack needs 1 photo or more")
     left = list(_candidates(photos, contract, count))
     if not left:
         raise BadInputError(f"{photos.root}: no photo in it can be read")

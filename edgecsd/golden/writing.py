@@ -25,7 +25,6 @@ from edgecsd.golden.tolerances import measure_tolerances
 from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.opening import open_index
 from edgecsd.models.query import load_query_model
-from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.pixel_mistakes.mistakes import right_pixels
 from edgecsd.progress import SILENT, Reporter
@@ -38,7 +37,7 @@ Floats = NDArray[np.float32]
 @holding_out
 def write_golden_pack(
     file: Path,
-    images: Path | ImageSet,
+    images: ImageSet,
     out: Path,
     *,
     index: Path | None = None,
@@ -61,8 +60,7 @@ def write_golden_pack(
     opened = None if index is None else open_index(index)
     if opened is not None:
         require_same_space(metadata.space, opened.space, str(file), str(index))
-    photos = images if isinstance(images, ImageSet) else find_images(images)
-    photos = replace(photos, labels=None, boxes=None)  # whole photos: no app crops to the boxes of a list
+    photos = replace(images, labels=None, boxes=None)  # whole photos: no app crops to the boxes of a list
     chosen = choose_photos(photos, contract, count)
     if len(chosen) < count:
         reporter.message(f"{count} photos were asked for; of {len(photos)} given, {len(chosen)} can be read and differ")
@@ -111,7 +109,7 @@ def require_free_for_pack(out: Path) -> None:
     try:
         read_manifest(out / MANIFEST, KIND, *READABLE_VERSIONS)
     except BadInputError:
-        raise BadInputError(f"--out {out}: is there and is no {KIND}, so it is not replaced; choose another") from None
+        raise BadInputError(f"`out` {out}: is there and is no {KIND}, so it is not replaced; choose another") from None
 
 
 def _require_usable(embeddings: Floats, file: Path) -> None:

@@ -24,10 +24,10 @@ class MilvusAddress:
     def __post_init__(self) -> None:
         if not SERVER.match(self.uri) and not self.uri.endswith(".db"):
             raise BadInputError(
-                f"--milvus {self.uri}: neither a server (http://host:19530) nor a file of Milvus Lite (gallery.db)"
+                f"`milvus` {self.uri}: neither a server (http://host:19530) nor a file of Milvus Lite (gallery.db)"
             )
         if "@" in self.uri:
-            raise BadInputError("--milvus: leave user and password out of the URI; set MILVUS_TOKEN=user:password")
+            raise BadInputError("`milvus`: leave user and password out of the URI; set MILVUS_TOKEN=user:password")
         if not NAME.fullmatch(self.collection):
             raise BadInputError(
                 f"collection {self.collection!r}: a name is letters, digits and '_', at most 255, and begins with no "

@@ -78,7 +78,7 @@ def _complete_codes(result: dict[str, int], count: int, dim: int) -> None:
     """Fill in and check what the codes of type ivfpq need."""
     result.setdefault("pq_bytes", next(m for m in (64, 48, 32, 16, 8, 4, 2, 1) if dim % m == 0))
     if dim % result["pq_bytes"]:
-        raise BadInputError(f"--pq-bytes {result['pq_bytes']}: must divide the dimension {dim}")
+        raise BadInputError(f"`pq_bytes` {result['pq_bytes']}: must divide the dimension {dim}")
     if count < 256:
         raise BadInputError(
             f"type ivfpq trains 256 centroids a sub-space and the gallery has only {count} vectors: "
@@ -88,7 +88,7 @@ def _complete_codes(result: dict[str, int], count: int, dim: int) -> None:
     if "refine" in result:
         result.setdefault("refine_factor", 4)
     elif "refine_factor" in result:
-        raise BadInputError("--refine-factor: only an index built with --refine 8, 16 or 32 ranks again")
+        raise BadInputError("`refine_factor`: only an index built with `refine` 8, 16 or 32 ranks again")
 
 
 def _require(result: Mapping[str, int], name: str, allowed: tuple[int, ...]) -> None:
@@ -99,4 +99,4 @@ def _require(result: Mapping[str, int], name: str, allowed: tuple[int, ...]) -> 
 
 
 def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+    return f"`{name}`"

@@ -13,7 +13,7 @@ from edgecsd.errors import BadInputError
 from edgecsd.features.space import EmbeddingSpace, require_same_space
 from edgecsd.features.store import FeatureStore
 from edgecsd.models.embedding import Embedder, embed_store_items
-from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 
 SPLIT_SEED = 20
@@ -50,8 +50,7 @@ def load_query_vectors(
     gallery: FeatureStore,
     queries: FeatureStore,
     *,
-    images: Path | None = None,
-    split: str | None = None,
+    images: ImageSet | None = None,
     run: Path | None = None,
     artifact: Path | None = None,
     embeddings: Path | None = None,
@@ -62,10 +61,10 @@ def load_query_vectors(
 
     Raises IncompatibleError where stores or model live in different embedding spaces.
     """
-    given = [name for name, value in (("--run", run), ("--artifact", artifact), ("--embeddings", embeddings)) if value]
+    given = [name for name, value in (("`run`", run), ("`artifact`", artifact), ("`embeddings`", embeddings)) if value]
     if len(given) != 1:
         raise BadInputError(
-            f"one of --run, --artifact and --embeddings must say what the query model gives ({len(given)} are given): "
+            f"one of `run`, `artifact` and `embeddings` must say what the query model gives ({len(given)} are given): "
             "queries to come are vectors of the query model, which lie elsewhere than the gallery model's own"
         )
     require_same_space(queries.space, gallery.space, str(queries.path), str(gallery.path))
@@ -75,11 +74,10 @@ def load_query_vectors(
         vectors = _read(embeddings, queries)
     else:
         if images is None:
-            raise BadInputError("--images is needed: the photos of the query store, for the query model to embed")
+            raise BadInputError("`images` is needed: the photos of the query store, for the query model to embed")
         embedder, space = _embedder(run, artifact)
         require_same_space(space, gallery.space, given[0], str(gallery.path))
-        photos = find_images(images, split=split)
-        vectors = embed_store_items(photos, queries, embedder, name="query photos", workers=workers, reporter=reporter)
+        vectors = embed_store_items(images, queries, embedder, name="query photos", workers=workers, reporter=reporter)
     _require_unit(vectors, queries, given[0])
     own = np.array([gallery.row_of.get(item, -1) for item in queries.items.ids], np.int64)
     return QueryVectors(np.ascontiguousarray(vectors), queries.vectors(), own)
@@ -89,11 +87,11 @@ def _read(file: Path, queries: FeatureStore) -> Floats:
     try:
         vectors = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise BadInputError(f"--embeddings {file}: cannot be read as .npy: {error}") from None
+        raise BadInputError(f"`embeddings` {file}: cannot be read as .npy: {error}") from None
     wanted = (queries.count, queries.space.dim)
     if not isinstance(vectors, np.ndarray) or vectors.shape != wanted or vectors.dtype.kind != "f":
         found = getattr(vectors, "shape", "several arrays")
-        raise BadInputError(f"--embeddings {file}: holds {found}; floats {wanted}, a row an item of {queries.path}")
+        raise BadInputError(f"`embeddings` {file}: holds {found}; floats {wanted}, a row an item of {queries.path}")
     return np.asarray(vectors, np.float32)
 
 

@@ -175,8 +175,8 @@ class IndexTrialLog:
         file, header = folder / "trials.jsonl", {"settings": settings}
         if has_other_header(file, header) and not overwrite:
             raise BadInputError(
-                f"{folder}: holds trials of another gallery, other queries or another depth; choose another --out, or "
-                "--overwrite to throw them away"
+                f"{folder}: holds trials of another gallery, other queries or another depth; choose another `out`, or "
+                "`overwrite` to throw them away"
             )
         self._log = JsonLog(file, header)
         self.trials = [_trial(line, file) for line in self._log.lines]

@@ -122,7 +122,7 @@ def tune_index(
     """
     store = gallery if isinstance(gallery, FeatureStore) else FeatureStore.open(gallery, verify=True)
     if not 0 < recall < 1:
-        raise BadInputError(f"--recall {recall}: above 0 and below 1; of type flat it is 1 anyway")
+        raise BadInputError(f"`recall` {recall}: above 0 and below 1; of type flat it is 1 anyway")
     require_depth(k, store.count)
     tried = candidates([_type(name) for name in types], store.count, on_disk=on_disk, mix=mix)
     tuning = _IndexTuning(
@@ -135,7 +135,7 @@ def _type(name: str | IndexType) -> IndexType:
     try:
         return IndexType(name)
     except ValueError:
-        raise BadInputError(f"--types {name}: there are {', '.join(t.value for t in IndexType)}") from None
+        raise BadInputError(f"`types` {name}: there are {', '.join(t.value for t in IndexType)}") from None
 
 
 def candidates(types: Sequence[IndexType], count: int, *, on_disk: bool = False, mix: bool = False) -> list[Candidate]:
@@ -153,7 +153,7 @@ def candidates(types: Sequence[IndexType], count: int, *, on_disk: bool = False,
     if IndexType.HNSW in types and count >= FEWEST_FOR_GRAPH:
         found.append(Candidate(IndexType.HNSW))
     if not found:
-        raise BadInputError(f"--types: a gallery of {count} vectors is too small for them; add flat")
+        raise BadInputError(f"`types`: a gallery of {count} vectors is too small for them; add flat")
     return found
 
 

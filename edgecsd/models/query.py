@@ -132,7 +132,7 @@ def create_query_model(
     pooled = pooling.width(backbone.width)
     if projection is ProjectionKind.NONE and pooled != space.dim:
         raise BadInputError(
-            f"--projection none: {name} gives {pooled} pooled values and the gallery has {space.dim} dimensions; "
+            f"`projection` none: {name} gives {pooled} pooled values and the gallery has {space.dim} dimensions; "
             f"use linear or bottleneck"
         )
     config = QueryModelConfig(

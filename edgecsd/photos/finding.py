@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from edgecsd.errors import BadInputError
@@ -18,6 +19,10 @@ def find_images(source: Path | str, *, split: str | None = None) -> ImageSet:
     x1, y1, x2, y2 (pixels of the upright image; four numbers or four blanks); `split` keeps the rows of that split.
     A .txt list has a path a line. Others, and URLs such as s3://bucket/photos: edgecsd.photos.elsewhere.
     """
+    return replace(_find(source, split), given=str(source), split=split)
+
+
+def _find(source: Path | str, split: str | None) -> ImageSet:
     text, source = _as_given(source), Path(source)
     suffix = source.suffix.lower()
     if "://" in text or suffix in (".tar", ".parquet"):

@@ -47,6 +47,8 @@ class ImageSet:
     labels: tuple[str, ...] | None = None
     boxes: tuple[Box | None, ...] | None = None
     source: PhotoSource | None = field(default=None, compare=False)
+    given: str = field(default="", compare=False)  # as find_images was given it
+    split: str | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -72,6 +74,12 @@ class ImageSet:
         if self.source is None:
             return read_photo(self.path(position), box)
         return photo_of(self.source.read(self.ids[position]), self.name(position), box)
+
+    def spread(self, limit: int | None) -> ImageSet:
+        """`limit` of the images, spread evenly; all where there are no more, or None."""
+        if limit is None or limit >= len(self):
+            return self
+        return self.subset(np.linspace(0, len(self) - 1, limit).round().astype(int).tolist())
 
     def subset(self, positions: Sequence[int]) -> ImageSet:
         labels = None if self.labels is None else tuple(self.labels[p] for p in positions)

@@ -23,7 +23,7 @@ def _boxes_or_none(boxes: Iterable[Box | None]) -> tuple[Box | None, ...] | None
 def require_no_split(split: str | None, source: str, what: str) -> None:
     """Raise BadInputError where `split` is asked of what has no column."""
     if split is not None:
-        raise BadInputError(f"--split {split} needs a CSV list with a 'split' column; {source} is {what}")
+        raise BadInputError(f"`split` {split} needs a CSV list with a 'split' column; {source} is {what}")
 
 
 Listed = tuple[tuple[str, ...], tuple[str, ...] | None, tuple[Box | None, ...] | None]
@@ -44,7 +44,7 @@ def of_rows(columns: list[str], rows: list[dict[str, str]], file: str, split: st
         raise BadInputError(f"{file}: the header has no 'path' column (found: {', '.join(columns) or 'nothing'})")
     if split is not None:
         if "split" not in columns:
-            raise BadInputError(f"{file}: --split {split} needs a 'split' column")
+            raise BadInputError(f"{file}: `split` {split} needs a 'split' column")
         known = sorted({row["split"] for row in rows})
         rows = [row for row in rows if row["split"] == split]
         if not rows:

@@ -74,8 +74,8 @@ def view_recipe(count: int, seed: int = 0, strength: ViewStrength = ViewStrength
 
 
 def parse_strength(text: str) -> ViewStrength:
-    """`--view-strength` as a user gives it."""
+    """`view_strength` as a user gives it."""
     try:
         return ViewStrength(text)
     except ValueError:
-        raise BadInputError(f"--view-strength {text}: give {' or '.join(ViewStrength)}") from None
+        raise BadInputError(f"`view_strength` {text}: give {' or '.join(ViewStrength)}") from None

@@ -74,7 +74,7 @@ class WholePhoto(Preprocess):
             raise BadInputError(
                 f"a photo of {found[0]} x {found[1]} pixels (height x width, upright), and this file takes "
                 f"{self.photo} alone, for its resize is inside; give photos of that size, or a file exported without "
-                "--bake or, target onnx, for any size"
+                "`bake` or, target onnx, for any size"
             )
         return np.asarray(image, np.uint8)
 
@@ -101,5 +101,5 @@ class WholePhoto(Preprocess):
         """Raise IncompatibleError: the squares are made inside the artifact."""
         raise IncompatibleError(
             f"{what} works with pixels that the contract has resized, and this file resizes inside (it takes photos of "
-            f"{self.photo}); give the file exported without --bake"
+            f"{self.photo}); give the file exported without `bake`"
         )

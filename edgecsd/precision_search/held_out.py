@@ -73,13 +73,13 @@ def require_enough(photos: ImageSet, most: int, calibration_count: int) -> None:
     """Raise BadInputError where fewer than 16 photos would be left to search with."""
     if most < FEWEST:
         raise BadInputError(
-            f"--held-out {most}: {FEWEST} photos or more are needed to measure what is lost (300 are good)"
+            f"`held_out` {most}: {FEWEST} photos or more are needed to measure what is lost (300 are good)"
         )
     if len(photos) < calibration_count + FEWEST:
         left = max(0, len(photos) - calibration_count)
         raise BadInputError(
             f"{photos.root}: of {len(photos)} photos {calibration_count} give the ranges, which leaves {left} to "
-            f"search with; {FEWEST} or more are needed (300 are good): give more, or a smaller --calibration-count"
+            f"search with; {FEWEST} or more are needed (300 are good): give more, or a smaller `calibration_count`"
         )
 
 

@@ -52,13 +52,13 @@ class Objectives:
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_loss < 1:
-            raise BadInputError(f"--max-loss {self.max_loss:g}: from 0 to 1, or in percent: 1% is 0.01")
+            raise BadInputError(f"`max_loss` {self.max_loss:g}: from 0 to 1, or in percent: 1% is 0.01")
         if self.max_bytes is not None and self.max_size_share is not None:
-            raise BadInputError("--max-size: either a size or a share of the fp32 file's")
+            raise BadInputError("`max_size`: either a size or a share of the fp32 file's")
         for option, limit in (
-            ("--max-size", self.max_bytes),
-            ("--max-size", self.max_size_share),
-            ("--max-cpu-ratio", self.max_cpu_ratio),
+            ("`max_size`", self.max_bytes),
+            ("`max_size`", self.max_size_share),
+            ("`max_cpu_ratio`", self.max_cpu_ratio),
         ):
             if limit is not None and not limit > 0:
                 raise BadInputError(f"{option} {limit:g}: above 0")

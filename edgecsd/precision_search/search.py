@@ -20,7 +20,6 @@ from edgecsd.files.places import holding, require_writable
 from edgecsd.files.whole import digest_of, remove, write_json
 from edgecsd.index.exact import store_rows
 from edgecsd.models.query import QueryModel, load_query_model
-from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.precision_search.attempts import Attempts
 from edgecsd.precision_search.held_out import HeldOut, held_out_photos, require_enough
@@ -53,16 +52,15 @@ LAYER_FIGURES = ("layers.png", "layers.svg")  # which the command draws
 def search_precision(
     run: Path,
     target: str | Target,
-    calibration: Path | ImageSet,
+    calibration: ImageSet,
     gallery: Path,
     *,
     objectives: Objectives | None = None,
     held_out: int = 300,
     layers: bool = False,
     tune_steps: int = 0,
-    tune_images: Path | ImageSet | None = None,
+    tune_images: ImageSet | None = None,
     tune_features: Path | None = None,
-    split: str | None = None,
     calibration_count: int = 64,
     seed: int = 0,
     out: Path | None = None,
@@ -92,9 +90,9 @@ def search_precision(
     """
     kind, limits = parse_target(target), objectives or Objectives()
     if limits.max_cpu_ratio is not None and not latency_measurable(kind):
-        raise BadInputError(f"--max-cpu-ratio: target {kind} runs on Apple's systems only, not on this machine")
+        raise BadInputError(f"`max_cpu_ratio`: target {kind} runs on Apple's systems only, not on this machine")
     if layers and kind not in (Target.ONNX, Target.TFLITE):
-        raise BadInputError(f"--layers: target {kind} can leave no layer of w8a8 in float; onnx and tflite can")
+        raise BadInputError(f"`layers`: target {kind} can leave no layer of w8a8 in float; onnx and tflite can")
     model, folder = load_query_model(run), run / "exports" / f"auto-{kind}"
     target_module(kind)  # MissingBackendError at once
     place = out or default_place(run, model.config.backbone, AUTO, kind.suffix, None)
@@ -105,9 +103,8 @@ def search_precision(
             held.enter_context(holding(out))
         store = FeatureStore.open(gallery, verify=True)
         require_same_space(model.config.space, store.space, str(run), str(gallery))
-        photos = calibration if isinstance(calibration, ImageSet) else find_images(calibration, split=split)
-        require_enough(photos, held_out, calibration_count)
-        ranges, digest, others = calibration_split(photos, model.config.preprocess, calibration_count, seed)
+        require_enough(calibration, held_out, calibration_count)
+        ranges, digest, others = calibration_split(calibration, model.config.preprocess, calibration_count, seed)
         asked, rows = held_out_photos(others, store, model, held_out, ranges)
         judge = HeldOut(asked, store_rows(store, rows), rows, store)
         judge.start_from(model)
@@ -128,7 +125,7 @@ def search_precision(
             folder,
             timed=limits.max_cpu_ratio is not None,
             reporter=reporter,
-            calibration=photos,
+            calibration=calibration,
             calibration_count=calibration_count,
             seed=seed,
             licence=licence,
@@ -136,7 +133,7 @@ def search_precision(
         work = _Search(attempts, model, ranges, limits)
         work.layer_settings = {"schema_version": SCHEMA_VERSION, "settings": settings}
         if tune_steps:
-            more = find_images(tune_images) if isinstance(tune_images, Path) else tune_images or photos
+            more = tune_images or calibration
             work.tune = Tune(tune_steps, more, FeatureStore.open(tune_features) if tune_features else store)
             work.require_free = lambda name: require_not_taken(attempts.place(out, name), overwrite=overwrite)
         chosen = work.choose()
@@ -156,8 +153,8 @@ def search_precision(
         found = SearchedFrom(
             run=str(attempts.run_of(chosen.tuned)),
             weights_digest=result.metadata.weights_digest,
-            calibration=str(photos.root if isinstance(calibration, ImageSet) else calibration),
-            split=split,
+            calibration=calibration.given or str(calibration.root),
+            split=calibration.split,
             calibration_count=calibration_count,
             seed=seed,
             calibration_digest=result.metadata.calibration_digest,

@@ -42,7 +42,7 @@ SETTINGS = "tuned.json"
 
 @dataclass(frozen=True)
 class Tune:
-    """What `--tune` asks for.
+    """What `tune` asks for.
 
     steps     of quantisation-aware distillation, rounded up to whole rounds
     images    photos to train on, those that are searched with left out
@@ -145,9 +145,9 @@ def rounds_of(steps: int, most: int) -> tuple[int, int]:
 
 def _settings(run: Path, steps: int) -> DistillConfig:
     if steps < 1:
-        raise BadInputError(f"--tune {steps}: 1 step or more")
+        raise BadInputError(f"`tune` {steps}: 1 step or more")
     if not (run / "run.json").is_file():
-        raise BadInputError(f"--tune goes on with a distillation, and {run}/run.json, which tells its loss, is missing")
+        raise BadInputError(f"`tune` goes on with a distillation, and {run}/run.json, which tells its loss, is missing")
     config = DistillConfig.model_validate(read_json(run / "run.json")["config"])
     changes: dict[str, Any] = {
         "backbone_lr": RATE * config.backbone_lr,

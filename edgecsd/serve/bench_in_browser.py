@@ -31,7 +31,6 @@ from edgecsd.targets.artifact import load_runner, read_metadata, target_of
 if TYPE_CHECKING:
     from edgecsd.serve.reports import ReportBook
 
-BROWSER, PHONE_BROWSER = "browser", "adb-browser"
 MOST_RUNS = 5000  # that the page takes in one series
 QUIET_SECONDS = 90.0  # after a phone's row: a series of the page is shorter
 # What the page's own benchmark tab does for one back end: a frame for the series, a report to the server.
@@ -143,13 +142,13 @@ def bench_in_browser(
 ) -> list[BenchRow]:
     """Each artifact at each thread count by WebAssembly in headless Chromium; a fresh browser for each row.
 
-    The rows are the phone page's: they have no CPU time and no memory, which browsers do not tell, and the same parity.
+    The rows are the phone page's: parity as everywhere, but no CPU time and no memory, which browsers do not report.
     """
     chosen = choose_protocol(protocol, min_runs, min_seconds)
     if chosen.repeats > 1 or chosen.min_runs > MOST_RUNS:
         raise BadInputError(
-            f"--protocol {protocol}, {chosen.min_runs} runs: the page measures one series of up to {MOST_RUNS} runs "
-            "in a browser; give --protocol quick"
+            f"`protocol` {protocol}, {chosen.min_runs} runs: the page measures one series of up to {MOST_RUNS} runs "
+            "in a browser; give `protocol` quick"
         )
     limit, rows = timeout_seconds or chosen.timeout_seconds, []
     neighbours = None if index is None else NeighbourIndex.open(index, k)
@@ -180,10 +179,10 @@ def bench_in_phone_browser(
 ) -> list[BenchRow]:
     """The page opened in a phone's browser over adb; whoever holds the phone taps Measure on its benchmark tab.
 
-    address  adb-browser[:SERIAL]
+    address  adb[:SERIAL]
     Waits until no row has come for a while after the first one; MissingBackendError if none comes at all.
     """
-    transport, limit = AdbTransport(address.replace(PHONE_BROWSER, "adb", 1)), timeout_seconds or 600.0
+    transport, limit = AdbTransport(address), timeout_seconds or 600.0
     rows: list[BenchRow] = []
     neighbours = None if index is None else NeighbourIndex.open(index, k)
     for file in files:

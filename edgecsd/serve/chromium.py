@@ -47,7 +47,7 @@ class Chromium:
         program = next((found for name in NAMES if (found := shutil.which(name))), None)
         if program is None:
             raise MissingBackendError(
-                f"--device browser needs one of {', '.join(NAMES)} on PATH (Debian: apt-get install chromium); or open "
+                f"a browser is needed, one of {', '.join(NAMES)} on PATH (Debian: apt-get install chromium); or open "
                 "the page of edgecsd serve in any browser and measure on its benchmark tab"
             )
         self._profile = tempfile.TemporaryDirectory(prefix="edgecsd-browser-", ignore_cleanup_errors=True)

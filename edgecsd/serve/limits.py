@@ -34,7 +34,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         if not 0 <= self.rate <= 1e6:
-            raise BadInputError(f"--rate {self.rate}: give the requests a second of one client, or 0 for any number")
+            raise BadInputError(f"`rate` {self.rate}: give the requests a second of one client, or 0 for any number")
 
     def search_bytes(self, dim: int) -> int:
         """The largest body of a search, in JSON."""

@@ -105,9 +105,9 @@ def require_browser_file(model: Path) -> None:
     if model.suffix == ORT_SUFFIX:
         raise BadInputError(f"{model}: the page runs .onnx and .tflite files; give the .onnx that it was made from")
     if model.suffix == Target.COREML.suffix:
-        raise BadInputError(f"{model}: no browser runs Core ML; export the same run with --target onnx or tflite")
+        raise BadInputError(f"{model}: no browser runs Core ML; export the same run with `target` onnx or tflite")
     if model.suffix == Target.COREAI.suffix:
-        raise BadInputError(f"{model}: no browser runs Core AI; export the same run with --target onnx or tflite")
+        raise BadInputError(f"{model}: no browser runs Core AI; export the same run with `target` onnx or tflite")
 
 
 def page_files() -> dict[str, MemoryFile]:

@@ -18,7 +18,7 @@ from edgecsd.errors import BadInputError, missing_extra
 from edgecsd.features.space import require_same_space
 from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.opening import open_index
-from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.serve.wire import Codebook
 from edgecsd.targets.artifact import read_metadata, target_of
@@ -61,8 +61,7 @@ def serve(
     *,
     announce: Callable[[Address], None],
     model: Path | None = None,
-    photos: Path | None = None,
-    split: str | None = None,
+    photos: ImageSet | None = None,
     host: str = "127.0.0.1",
     port: int = 8080,
     tls: bool = False,
@@ -79,7 +78,7 @@ def serve(
 
     announce  called once, when the service listens
     model     an .onnx or .tflite of the index's embedding space: adds the phone's page; without it searches alone
-    photos    folder or CSV list (`split` keeps its rows) that the gallery was made from: results are shown as photos
+    photos    those that the gallery was made from: results are shown as photos
     port      0: any free one
     tls       with `cert` and `key`, or a self-signed certificate
     token     what every request must carry; by default a random one
@@ -94,7 +93,7 @@ def serve(
     limits, chosen = Limits(rate=rate, burst=4 * rate), _token(token)
     opened = open_index(index)
     codes = None if codebook is None else Codebook.open(codebook, opened.space)
-    page = _page(opened, model, photos, split, out, golden, reporter)
+    page = _page(opened, model, photos, out, golden, reporter)
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(listen(host, port))
         shown = shown_host(host)
@@ -157,33 +156,31 @@ def _token(given: str | None) -> str:
     if given is None:
         return secrets.token_urlsafe(12)
     if not TOKEN.fullmatch(given):
-        raise BadInputError("--token: 8 to 200 letters, digits, '-' and '_' are needed")
+        raise BadInputError("`token`: 8 to 200 letters, digits, '-' and '_' are needed")
     return given
 
 
 def _page(
     index: GalleryIndex,
     model: Path | None,
-    photos: Path | None,
-    split: str | None,
+    photos: ImageSet | None,
     out: Path | None,
     golden: Path | None,
     reporter: Reporter,
 ) -> PhonePage | None:
     if model is None:
-        given = {"--photos": photos, "--split": split, "--out": out, "--golden": golden}
+        given = {"`photos`": photos, "`out`": out, "`golden`": golden}
         if wrong := [name for name, value in given.items() if value is not None]:
-            raise BadInputError(f"{wrong[0]} belongs to the phone's page: give the query model with --model FILE")
+            raise BadInputError(f"{wrong[0]} belongs to the phone's page: give the query model with `model` FILE")
         return None
     if out is not None and out.is_dir():
         raise BadInputError(f"{out}: is a folder; give a file name for the rows, such as {out / 'bench.jsonl'}")
     require_browser_file(model)
     metadata = read_metadata(model)
     require_same_space(index.space, metadata.space, str(index.path), str(model))
-    images = None if photos is None else find_images(photos, split=split)
     neighbours = NeighbourIndex(index, str(index.path), min(K, len(index.ids)))
     runtime = runtime_files(target_of(model), reporter)
-    return make_phone_page(model, metadata, index, runtime, images, out, golden, neighbours=neighbours)
+    return make_phone_page(model, metadata, index, runtime, photos, out, golden, neighbours=neighbours)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -192,7 +189,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listening = socket.create_server((host, port), family=family, backlog=256)
     except (OSError, OverflowError) as error:
-        raise BadInputError(f"--host {host} --port {port}: cannot listen there: {error}") from None
+        raise BadInputError(f"`host` {host} `port` {port}: cannot listen there: {error}") from None
     # Connections take it over. asyncio sets it only on sockets that name their protocol; these do not, and without
     # it every answer, whose head and body are two writes, waits 40 ms for the client's acknowledgement.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -203,7 +200,7 @@ def _certificate(
     tls: bool, cert: Path | None, key: Path | None, host: str, stack: contextlib.ExitStack
 ) -> Certificate | None:
     if (cert is None) != (key is None):
-        raise BadInputError("--cert and --key belong together: give both")
+        raise BadInputError("`cert` and `key` belong together: give both")
     if cert is not None and key is not None:
         return given_certificate(cert, key)
     if not tls:

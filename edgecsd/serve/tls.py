@@ -41,8 +41,8 @@ def self_signed(host: str, folder: Path) -> Certificate:
     openssl = shutil.which("openssl")
     if openssl is None:
         raise MissingBackendError(
-            "--tls makes its certificate with the program openssl, which is not installed: install it, or give a "
-            "certificate of your own with --cert FILE --key FILE"
+            "`tls` makes its certificate with the program openssl, which is not installed: install it, or give a "
+            "certificate of your own with `cert` FILE `key` FILE"
         )
     made = Certificate(folder / "cert.pem", folder / "key.pem")
     names = {_alternative(host), "DNS:localhost", "IP:127.0.0.1"}
@@ -69,7 +69,7 @@ def self_signed(host: str, folder: Path) -> Certificate:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise MissingBackendError(f"openssl made no certificate ({last}): give your own with --cert FILE --key FILE")
+        raise MissingBackendError(f"openssl made no certificate ({last}): give your own with `cert` FILE `key` FILE")
     made.key.chmod(0o600)
     return made
 

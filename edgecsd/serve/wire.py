@@ -108,9 +108,9 @@ def learn(store: FeatureStore, size: int) -> Codebook:
 
     if size < 1 or store.space.dim % size:
         fitting = ", ".join(str(m) for m in range(1, store.space.dim + 1) if store.space.dim % m == 0)
-        raise BadInputError(f"--pq-bytes {size}: must divide the dimension {store.space.dim}: {fitting}")
+        raise BadInputError(f"`pq_bytes` {size}: must divide the dimension {store.space.dim}: {fitting}")
     if store.count < CENTROIDS:
-        raise BadInputError(f"--pq-bytes: {CENTROIDS} centroids are learnt; the gallery has only {store.count} vectors")
+        raise BadInputError(f"`pq_bytes`: {CENTROIDS} centroids are learnt; the gallery has only {store.count} vectors")
     return Codebook(store.space.fingerprint, product_codebooks(sample_of(store, SAMPLE), size, CENTROIDS, seed=SEED))
 
 

@@ -120,7 +120,7 @@ def inspect(path: Path, *, sha256: str | None = None) -> Inspection:
     that is not whole. Metadata that contradicts itself is no error here: it is a check that differs.
     """
     if sha256 is not None and (len(sha256) != 64 or not set(sha256.lower()) <= set("0123456789abcdef")):
-        raise BadInputError(f"--sha256 {sha256!r}: not a SHA-256, which is 64 hex digits")
+        raise BadInputError(f"`sha256` {sha256!r}: not a SHA-256, which is 64 hex digits")
     target = require_present(path)
     description = _description(target, path)
     digest = sha256_file(path)

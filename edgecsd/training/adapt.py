@@ -70,10 +70,10 @@ def adapt(
         raise BadInputError(f"{run}: is adapted already; adapt the run that it was made of, {of}")
     model = load_query_model(run)
     if not isinstance(model.projection, nn.Linear):
-        raise BadInputError(f"{run}: has no projection (--projection none) that could be adapted")
+        raise BadInputError(f"{run}: has no projection (`projection` none) that could be adapted")
     ratio = _error_of(run, reporter) if error is None else error
     if not 0 < ratio < np.inf:
-        raise BadInputError(f"--error {ratio:g}: must be above 0")
+        raise BadInputError(f"`error` {ratio:g}: must be above 0")
     store = FeatureStore.open(gallery, verify=True)
     require_same_space(model.config.space, store.space, str(run), str(gallery))
     dim = store.space.dim
@@ -117,20 +117,20 @@ def adapt(
 def _error_of(run: Path, reporter: Reporter) -> float:
     """What distill's held-out photos told of the run's last stage."""
     if not (run / "result.json").is_file():
-        raise BadInputError(f"{run}: has no result.json, which tells the query model's error; give it with --error")
+        raise BadInputError(f"{run}: has no result.json, which tells the query model's error; give it with `error`")
     stages = read_result(run).stages
     error = stages[-1].error if stages else None
     if not isinstance(error, float):
         raise BadInputError(
             f"{run}: does not tell the query model's error: an earlier edgecsd made it, fewer than {FEWEST} photos "
             "were held out, or they have nothing in common with the gallery model's vectors. Distil again with "
-            "--overwrite (what lies in --cache is used again), or give --error (0.002 for EfficientNet-Lite0 in 1280 "
+            "`overwrite` (what lies in `cache` is used again), or give `error` (0.002 for EfficientNet-Lite0 in 1280 "
             "dimensions)"
         )
     if _run_of(run).get("config", {}).get("held_out_by") == HeldOutBy.PHOTOS:
         reporter.message(
-            "note: the error is that of single photos held out (--held-out-by photos), less than on other kinds of "
-            "photos: the filter is weaker than it should be; --error sets it"
+            "note: the error is that of single photos held out (`held_out_by` photos), less than on other kinds of "
+            "photos: the filter is weaker than it should be; `error` sets it"
         )
     return error
 

@@ -59,10 +59,10 @@ def _views(data: TrainingSet, config: DistillConfig) -> int:
     if config.anchor_views is None:
         return max(0, min(there, (POOL_ROWS - len(data.gallery)) // len(data.train))) if held else 0
     if config.anchor_views > there:
-        raise BadInputError(f"--anchor-views {config.anchor_views}: there are {there} cached views an image")
+        raise BadInputError(f"`anchor_views` {config.anchor_views}: there are {there} cached views an image")
     if config.anchor_views and not held:
         raise BadInputError(
-            f"--anchor-views {config.anchor_views}: the gallery has {len(data.gallery)} vectors, which stay on disk; "
+            f"`anchor_views` {config.anchor_views}: the gallery has {len(data.gallery)} vectors, which stay on disk; "
             f"views are added to galleries in memory only: give 0, or leave it out"
         )
     return config.anchor_views

@@ -27,7 +27,6 @@ from edgecsd.index.engines.faiss.clustering import require_sub_spaces
 from edgecsd.models.embedding import PART_ITEMS
 from edgecsd.models.query import create_query_model, save_query_model
 from edgecsd.models.query_config import ProjectionKind
-from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.training.choices import HeldOutBy, Loss, Order
@@ -47,12 +46,11 @@ Floats = NDArray[np.float32]
 
 @holding_out
 def distill(
-    images: Path | ImageSet,
+    images: ImageSet,
     gallery: Path,
     out: Path,
     *,
     features: Path | None = None,
-    split: str | None = None,
     config: DistillConfig | None = None,
     cache: Path | None = None,
     workers: int | None = None,
@@ -75,12 +73,11 @@ def distill(
     settings, everyone = config or DistillConfig(), ranks()
     reporter = reporter if everyone.first else SILENT
     _require_shareable(settings, everyone)
-    image_set = images if isinstance(images, ImageSet) else find_images(images, split=split)
     store = FeatureStore.open(gallery, verify=everyone.first)  # one process reads every byte for all
     if settings.loss is Loss.SSP:
         require_sub_spaces(settings.sub_spaces, store.space.dim)  # now, and not once every photo has been looked at
     data = make_training_set(
-        image_set,
+        images,
         store,
         FeatureStore.open(features, verify=everyone.first) if features else None,
         share=settings.held_out,
@@ -89,9 +86,9 @@ def distill(
         by=settings.held_out_by,
         views=settings.views,
     )
-    missing = len(image_set) - len(data.images)
+    missing = len(images) - len(data.images)
     if missing:
-        reporter.message(f"{missing} of {len(image_set)} images have no cached features and are left out")
+        reporter.message(f"{missing} of {len(images)} images have no cached features and are left out")
     description = describe_run(settings, data, store)
     check_run(out, description, resume=resume, overwrite=overwrite)
     if not overwrite and (out / "result.json").is_file() and (out / "query_model.json").is_file():
@@ -113,12 +110,12 @@ def _require_shareable(config: DistillConfig, everyone: Ranks) -> None:
     if config.epochs and config.batch_size % (everyone.count * config.accumulate):
         parts = f" in {config.accumulate} parts" if config.accumulate > 1 else ""
         raise BadInputError(
-            f"--batch-size {config.batch_size}: {everyone.count} processes cannot share it evenly{parts}"
+            f"`batch_size` {config.batch_size}: {everyone.count} processes cannot share it evenly{parts}"
         )
     if config.loss is Loss.RAML and everyone.count > 1:
-        raise BadInputError("--loss raml compares all images of a batch with each other: it runs in one process only")
+        raise BadInputError("`loss` raml compares all images of a batch with each other: it runs in one process only")
     if config.epochs and not config.freeze_norm and everyone.count > 1:
-        raise BadInputError("--train-norm: each process would see its own batch-norm statistics; use --freeze-norm")
+        raise BadInputError("`freeze_norm=False`: each process would see its own batch-norm statistics; leave it out")
 
 
 class _Distillation:
@@ -201,11 +198,11 @@ class _Distillation:
         """Say so where held-out photos rate no trained stage as high as the closed form that no gradient made."""
         first, last = self.stages[0], self.stages[-1]  # the same where nothing is trained
         if self.config.starts_closed and last.overlap < first.overlap:
-            rather = " or --held-out-by photos" if self.config.held_out_by is HeldOutBy.KINDS else ""
+            rather = " or `held_out_by` photos" if self.config.held_out_by is HeldOutBy.KINDS else ""
             self.reporter.message(
                 f"note: held-out photos rate the closed form higher than what was trained, {first.overlap:.4f} and "
                 f"{last.overlap:.4f}; it is kept in {self.out / 'closed_form'}. Compare both with edgecsd evaluate; "
-                f"--head-steps 0 --epochs 0{rather} may serve better"
+                f"`head_steps` 0 `epochs` 0{rather} may serve better"
             )
 
     def _overlap(self, embeddings: Floats) -> float:
@@ -228,9 +225,9 @@ class _Distillation:
 def tell_held_out(data: TrainingSet, by: HeldOutBy, reporter: Reporter) -> None:
     """How many photos judge the run, and what the other way to choose them is for."""
     what = (
-        "by kinds of them; where queries show no others than these photos do, --held-out-by photos"
+        "by kinds of them; where queries show no others than these photos do, `held_out_by` photos"
         if by is HeldOutBy.KINDS
-        else "single ones; where queries may show other kinds than these photos do, --held-out-by kinds"
+        else "single ones; where queries may show other kinds than these photos do, `held_out_by` kinds"
     )
     reporter.message(f"held out: {len(data.held_out)} of {len(data.images)} photos, {what}")
 
@@ -248,12 +245,12 @@ def warn(config: DistillConfig, k: int, dim: int, reporter: Reporter) -> None:
         )
     if config.loss is Loss.CSD_KL and config.order is Order.SECOND:
         reporter.message(
-            "warning: --order second of csd-kl still holds q.g and pushes the query away from its own gallery feature; "
+            "warning: `order` second of csd-kl still holds q.g and pushes the query away from its own gallery feature; "
             "it is there for study"
         )
     if config.loss is Loss.CSD_KL and config.tau_q != config.tau_g:
         few = f", far from it with only {k} anchors" if k < FEW_ANCHORS else ""
         reporter.message(
-            f"warning: --tau-q {config.tau_q:g} and --tau-g {config.tau_g:g} differ: the best query is not the gallery "
+            f"warning: `tau_q` {config.tau_q:g} and `tau_g` {config.tau_g:g} differ: the best query is not the gallery "
             f"feature{few}; use equal ones"
         )

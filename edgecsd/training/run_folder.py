@@ -64,16 +64,16 @@ def describe_run(config: DistillConfig, data: TrainingSet, gallery: FeatureStore
 def check_run(out: Path, description: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
     """Raise BadInputError unless a run may start in `out`, or the one there is the one described. Changes nothing."""
     if resume and overwrite:
-        raise BadInputError("--resume and --overwrite: one goes on with a run, the other throws it away: give only one")
+        raise BadInputError("`resume` and `overwrite`: one goes on with a run, the other throws it away: give only one")
     occupied = out.exists() and (not out.is_dir() or any(out.iterdir()))
     if overwrite and occupied:
         require_kind(out, KIND, manifest="run.json")
     elif (out / "run.json").is_file():
         _require_same_run(out, description)
     elif resume:
-        raise BadInputError(f"--resume: there is no run in {out} to go on with")
+        raise BadInputError(f"`resume`: there is no run in {out} to go on with")
     elif occupied:
-        raise BadInputError(f"{out}: not empty and not a run folder; choose another --out")
+        raise BadInputError(f"{out}: not empty and not a run folder; choose another `out`")
 
 
 def start_run(out: Path, description: dict[str, Any], *, overwrite: bool) -> None:
@@ -93,7 +93,7 @@ def _require_same_run(out: Path, description: dict[str, Any]) -> None:
     if different:
         details = _config_differences(found, wanted) or ", ".join(different)
         raise BadInputError(
-            f"{out}: holds a run with other settings or data ({details}); choose another --out or add --overwrite"
+            f"{out}: holds a run with other settings or data ({details}); choose another `out` or add `overwrite`"
         )
 
 

@@ -91,7 +91,7 @@ def make_training_set(
     """
     store = features or gallery
     if views is not None and views > store.views.count:
-        raise BadInputError(f"--views {views}: {store.path} has {store.views.count} cached views an image")
+        raise BadInputError(f"`views` {views}: {store.path} has {store.views.count} cached views an image")
     recipe = store.views if views is None else store.views.model_copy(update={"count": views})
     require_same_space(store.space, gallery.space, str(store.path), str(gallery.path))
     matched = [p for p, item in enumerate(images.ids) if item in store.row_of]
@@ -99,7 +99,7 @@ def make_training_set(
         raise BadInputError(
             f"none of the {len(images)} images of {images.root} has features in {store.path}: an image there is called "
             f"{store.items.ids[0]!r}, here {images.ids[0]!r}; give the folder that `extract` was given, or the "
-            f"photos' own store with --features"
+            f"photos' own store with `features`"
         )
     rows = np.array([store.row_of[images.ids[p]] for p in matched])
     digests = tuple(store.items.digests[r] for r in rows)
@@ -109,7 +109,7 @@ def make_training_set(
     if len(held_out) < 2 or len(train) < 8 or gallery.count <= overlap_k + 1:
         raise BadInputError(
             f"{len(train)} training images, {len(held_out)} held out and a gallery of {gallery.count} are too few: "
-            f"at least 8, 2 and {overlap_k + 2} are needed; give more photos, or a larger --held-out share"
+            f"at least 8, 2 and {overlap_k + 2} are needed; give more photos, or a larger `held_out` share"
         )
     own_rows = find_own_rows(chosen.ids, digests, gallery)
     return TrainingSet(chosen, digests, store, recipe, vectors, gallery_vectors(gallery), own_rows, train, held_out)

@@ -18,6 +18,7 @@ from edgecsd.bench.run import bench
 from edgecsd.bench.schema import BenchRow, Status
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.models.query import save_query_model
+from edgecsd.photos.finding import find_images
 
 SHORT: dict[str, Any] = {"threads": [1], "min_runs": 15, "min_seconds": 0.05}
 
@@ -28,7 +29,7 @@ def only(rows: tuple[BenchRow, ...]) -> BenchRow:
 
 
 def test_a_row_says_what_it_is(onnx_file: Path, photos_one_broken: Path, run_folder: Path) -> None:
-    row = only(bench([onnx_file], images=photos_one_broken, **SHORT).rows)
+    row = only(bench([onnx_file], images=find_images(photos_one_broken), **SHORT).rows)
     assert row.status is Status.OK and row.figures is not None and row.parity is not None
     assert row.provenance.startswith("measured on ") and row.label == "host CPU, not a phone"
     assert row.protocol.name == "custom", "fewer runs than the quick protocol must not be called quick"

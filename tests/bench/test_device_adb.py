@@ -137,7 +137,7 @@ def test_a_phone_without_python_says_what_there_is_instead(phone: LoopbackPhone)
         pass
     AdbTransport.pythons, before = ("absent",), AdbTransport.pythons
     try:
-        with pytest.raises(MissingBackendError, match=r"--benchmark-model FILE; or start sshd in Termux"):  # noqa: SIM117
+        with pytest.raises(MissingBackendError, match=r"`benchmark_model` FILE; or start sshd in Termux"):  # noqa: SIM117
             with open_device(phone.address):
                 pass
     finally:

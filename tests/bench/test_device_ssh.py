@@ -102,7 +102,7 @@ def test_the_neighbours_that_a_row_finds(ssh: LoopbackSsh, onnx_file: Path, tmp_
     with open_device(ssh.address, options(ssh)) as device:
         (row,) = bench([onnx_file], device=device, index=index.path, k=5, **SHORT).rows
         assert row.neighbours is not None and row.neighbours.k == 5 and row.neighbours.overlap_min >= 0.8
-        with pytest.raises(BadInputError, match="--k 41: the index"):
+        with pytest.raises(BadInputError, match="`k` 41: the index"):
             bench([onnx_file], device=device, index=index.path, k=41, **SHORT)
 
 
@@ -113,7 +113,7 @@ def test_another_space_is_refused(onnx_file: Path, pixel_store: FeatureStore, tm
 
 
 def test_what_is_missing_there_is_named(ssh: LoopbackSsh, onnx_file: Path, tflite_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingBackendError, match=r"has no usable Python .*give another --device-python"):  # noqa: SIM117
+    with pytest.raises(MissingBackendError, match=r"has no usable Python .*give another `device_python`"):  # noqa: SIM117
         with open_device(ssh.address, options(ssh, python="/nowhere/python3")):
             pass
     bare = tmp_path / "bare"  # a Python of its own prefix has none of this environment's packages
@@ -163,7 +163,7 @@ def test_addresses() -> None:
 
 
 def test_options_of_devices_need_one() -> None:
-    with pytest.raises(BadInputError, match="--keep belongs to a device"):  # noqa: SIM117
+    with pytest.raises(BadInputError, match="`keep` belongs to a device"):  # noqa: SIM117
         with open_device(None, DeviceOptions(keep=True)):
             pass
 

@@ -118,7 +118,7 @@ def test_what_is_no_row(changes: dict[str, object], tmp_path: Path) -> None:
     file.write_text(row.model_dump_json() + "\n" + json.dumps(document) + "\n")
     with pytest.raises(DamagedFileError, match=r"line 2: not a bench row of schema_version 2 .*\)$"):
         read_rows(file)
-    with pytest.raises(DamagedFileError, match=r"line 2: not a bench row of schema_version 2 .*choose another --out"):
+    with pytest.raises(DamagedFileError, match=r"line 2: not a bench row of schema_version 2 .*choose another `out`"):
         RowsFile(file)  # which is written to: what is advised is the writer's
 
 

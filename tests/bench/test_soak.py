@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from edgecsd.bench.plots import plot_rows
 from edgecsd.bench.schema import BenchProtocol, BenchRow, LatencyFigures, Repeat, Status
-from edgecsd.bench.soak import change_point, soak_of, told
+from edgecsd.bench.soak import change_point, in_words, soak_of
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError
 from edgecsd.report.bench_figures import front
@@ -83,7 +83,7 @@ def test_onset_and_cause() -> None:
     assert crowded.cpu_slowdown == 1 and "another program or a quota" in crowded.cause
     steady = soak_of(row(cool, cool), 1.0)
     assert steady.onset is None and steady.cause == ""
-    lines = told([("a", throttled), ("b", steady)])
+    lines = in_words([("a", throttled), ("b", steady)])
     assert "10.00 ms until 0.2 minutes, then 13.00 ms (1.30 times)" in lines[0] and "no slowing down" in lines[1]
     with pytest.raises(BadInputError, match="5 windows of 2 s are too few"):
         soak_of(row(cool, cool), 2.0)

@@ -24,7 +24,7 @@ def whole_file(run_folder: Path) -> Path:
 
 
 def test_the_row_is_of_whole_photos(whole_file: Path, photos_one_broken: Path) -> None:
-    (row,) = bench([whole_file], images=photos_one_broken, threads=[1], min_runs=15, min_seconds=0.05).rows
+    (row,) = bench([whole_file], images=find_images(photos_one_broken), threads=[1], min_runs=15, min_seconds=0.05).rows
     assert row.status is Status.OK and row.parity is not None and row.reference.startswith("torch query model")
     assert row.input_count == 5 and row.parity.cosine_min > 0.9999
 
@@ -45,7 +45,7 @@ def test_files_that_take_different_photos_are_not_fed_by_turns(whole_file: Path,
 
 def test_the_phone_page_refuses_it(whole_file: Path) -> None:
     with (
-        pytest.raises(IncompatibleError, match="give the file exported without --bake"),
+        pytest.raises(IncompatibleError, match="give the file exported without `bake`"),
         served_page(whole_file, None, None, SILENT),
     ):
         pass

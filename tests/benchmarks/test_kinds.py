@@ -79,16 +79,16 @@ def test_the_small_model_alone_has_the_distilled_ones_pooling(
 
     _, parts = split_by_kind(find_images(listed), 3)
     for name in ("gallery", "query"):
-        extract(parts[name], "timm:tf_efficientnet_lite0", tmp_path / f"own-{name}")
+        extract(find_images(parts[name]), "timm:tf_efficientnet_lite0", tmp_path / f"own-{name}")
     run = untrained("tf_efficientnet_lite0", tmp_path)
     model = load_query_model(run)
     assert model.config.pooling == "gem" and not model.head_parameters()
     result = evaluate(
         tmp_path / "own-gallery",
         tmp_path / "own-query",
-        images=parts["query"],
+        images=find_images(parts["query"]),
         run=run,
-        gallery_images=parts["gallery"],
+        gallery_images=find_images(parts["gallery"]),
     )
     assert [row.name for row in result.rows][-1] == "query model, symmetric"
 

@@ -13,6 +13,7 @@ from edgecsd.exporting.export import export
 from edgecsd.features.store import FeatureStore
 from edgecsd.gate.verdict import CheckResult
 from edgecsd.index.engines.faiss.building import build_index
+from edgecsd.photos.finding import find_images
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +32,7 @@ def arguments(folder: Path, photos: Path, pixel_store: FeatureStore) -> dict[str
     return {
         "file": folder / "run" / "exports" / "model-fp32.onnx",
         "index": folder / "gallery.index",
-        "images": photos,
+        "images": find_images(photos),
         "reference": pixel_store.path,
         "k": 5,
     }
@@ -40,4 +41,4 @@ def arguments(folder: Path, photos: Path, pixel_store: FeatureStore) -> dict[str
 @pytest.fixture(scope="session")
 def result(folder: Path, photos: Path, pixel_store: FeatureStore) -> CheckResult:
     file = folder / "run" / "exports" / "model-fp32.onnx"
-    return check(file, folder / "gallery.index", photos, reference=pixel_store.path, k=5)
+    return check(file, folder / "gallery.index", find_images(photos), reference=pixel_store.path, k=5)

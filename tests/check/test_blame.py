@@ -22,6 +22,7 @@ from edgecsd.gate.gates import Gate, Verdict
 from edgecsd.gate.verdict import CheckResult
 from edgecsd.index.engines.faiss.building import build_index
 from edgecsd.models.query import load_query_model, save_query_model
+from edgecsd.photos.finding import find_images
 
 
 def of_kind(result: CheckResult, verdict: Verdict) -> list[Gate]:
@@ -63,7 +64,7 @@ def test_an_untrained_head_is_blamed_on_the_query_model(
     save_query_model(model, tmp_path / "run")
     file = export(tmp_path / "run", "onnx", "fp32").path
     build_index(larger_store(pixel_store, tmp_path / "large.store"), tmp_path / "large.index")
-    result = check(file, tmp_path / "large.index", photos, reference=pixel_store.path, k=5)
+    result = check(file, tmp_path / "large.index", find_images(photos), reference=pixel_store.path, k=5)
     failed = of_kind(result, Verdict.FAILED)
     assert not result.passed and {each.link for each in failed} == {LinkName.QUERY}, failed
     assert all("the query model itself finds too little" in each.message for each in failed)
@@ -103,7 +104,7 @@ def test_compressed_vectors_need_their_store(
     large = larger_store(pixel_store, tmp_path / "large.store")
     build_index(large, tmp_path / "pq.index", type="ivfpq", nlist=1, nprobe=1, pq_bytes=1)
     given = {**arguments, "index": tmp_path / "pq.index"}
-    with pytest.raises(BadInputError, match=r"ivfpq holds compressed vectors.*--gallery STORE"):
+    with pytest.raises(BadInputError, match=r"ivfpq holds compressed vectors.*`gallery` STORE"):
         check(**given)
     result = check(**given, options=CheckOptions(gallery=large.path))
     assert {each.link for each in of_kind(result, Verdict.FAILED)} == {LinkName.INDEX}

@@ -91,7 +91,7 @@ def test_without_an_fp32_file_it_says_so(arguments: dict[str, Any], folder: Path
     assert check(**{**given, "run": folder / "run"}).evidence.link(LinkName.FP32) is not None, "that of the run"
     beside = folder / "run" / "exports" / "model-fp32.onnx"
     assert check(**given, options=CheckOptions(fp32=beside)).evidence.link(LinkName.FP32) is not None
-    with pytest.raises(BadInputError, match=r"--fp32 .*alone\.onnx: is fp16 or of other weights"):
+    with pytest.raises(BadInputError, match=r"`fp32` .*alone\.onnx: is fp16 or of other weights"):
         check(**given, options=CheckOptions(fp32=Path(alone)))
 
 
@@ -103,7 +103,7 @@ def test_labels_give_average_precision(arguments: dict[str, Any], photos: Path, 
         shutil.copy(photos / item, tmp_path / item)
     rows = [f"{item},{'dog' if number % 2 else 'cat'}" for number, item in enumerate(ids)]
     (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows]))
-    labelled = extract(tmp_path / "list.csv", PixelGallery(), tmp_path / "labelled.store")
+    labelled = extract(find_images(tmp_path / "list.csv"), PixelGallery(), tmp_path / "labelled.store")
     build_index(labelled, tmp_path / "labelled.index")
     result = check(
         **{
@@ -132,10 +132,12 @@ def test_copies_in_the_gallery_are_left_out(arguments: dict[str, Any], photos: P
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(photos / item, copy)
     options = CheckOptions(gallery=arguments["reference"])
-    stores = [extract(each, PixelGallery(), tmp_path / f"{each.name}.store").path for each in (folder, renamed)]
+    stores = [
+        extract(find_images(each), PixelGallery(), tmp_path / f"{each.name}.store").path for each in (folder, renamed)
+    ]
     with pytest.raises(BadInputError, match=r"all 8 query photos are byte-identical"):
-        check(**{**arguments, "images": renamed, "reference": stores[1]}, options=options)
-    result = check(**{**arguments, "images": folder, "reference": stores[0]}, options=options)
+        check(**{**arguments, "images": find_images(renamed), "reference": stores[1]}, options=options)
+    result = check(**{**arguments, "images": find_images(folder), "reference": stores[0]}, options=options)
     left_out = result.evidence.facts.images.left_out
     assert len(left_out) == 4 and all(item.startswith("q") for item in left_out)
     assert set(result.evidence.queries) == set(find_images(photos).ids[:4])
@@ -147,7 +149,7 @@ def test_other_photos_than_the_references(arguments: dict[str, Any], photos: Pat
     copy = Path(shutil.copytree(photos, tmp_path / "photos"))
     ids = [item for item in find_images(copy).ids if item.endswith(".jpg")]
     (copy / ids[0]).write_bytes((copy / ids[1]).read_bytes())
-    result = check(**{**arguments, "images": copy})
+    result = check(**{**arguments, "images": find_images(copy)})
     changed = [each for each in result.gates if each.name.startswith("photos unlike")]
     assert changed[0].verdict is Verdict.FAILED and changed[0].figure == 1 and ids[0] in changed[0].message
 

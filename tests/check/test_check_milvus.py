@@ -25,6 +25,7 @@ from edgecsd.index.engines.faiss.building import build_index
 from edgecsd.index.engines.faiss.folder import open_folder
 from edgecsd.index.engines.milvus.push import push
 from edgecsd.index.opening import open_index
+from edgecsd.photos.finding import find_images
 from edgecsd.serve.application import Service
 from edgecsd.serve.limits import Limits
 
@@ -98,7 +99,7 @@ def test_evaluate_scores_what_the_index_finds(
         found = evaluate(
             pixel_store.path,
             pixel_store.path,
-            images=photos,
+            images=find_images(photos),
             index=place,
             relevance_k=3,
             artifact=folder / "run" / "exports" / "model-fp32.onnx",
@@ -138,7 +139,7 @@ def test_evaluate_refuses_an_index_of_other_items(tmp_path: Path, pixel_store: F
     )
     with pytest.raises(BadInputError, match="do not hold the same items"):
         evaluate(part.path, pixel_store.path, index=folder / "gallery.index")
-    with pytest.raises(BadInputError, match="--index and --distractors"):
+    with pytest.raises(BadInputError, match="`index` and `distractors`"):
         evaluate(part.path, pixel_store.path, index=folder / "gallery.index", distractors=[part.path])
 
 

@@ -27,7 +27,7 @@ from edgecsd.progress import SILENT
 
 def test_another_space_is_refused(arguments: dict[str, Any], photos: Path, tmp_path: Path) -> None:
     """Same dimension, same photos, another gallery model: nothing but the fingerprint tells them apart."""
-    other = extract(photos, PixelGallery(seed=8), tmp_path / "other.store")
+    other = extract(find_images(photos), PixelGallery(seed=8), tmp_path / "other.store")
     build_index(other, tmp_path / "other.index")
     with pytest.raises(IncompatibleError, match=r"gallery_model.*double:pixels-7.*double:pixels-8"):
         check(**{**arguments, "index": tmp_path / "other.index"})
@@ -44,11 +44,11 @@ def test_another_run_is_refused(arguments: dict[str, Any], folder: Path, tmp_pat
     model.projection.weight.data *= 2
     save_query_model(model, wrong)
     with pytest.raises(
-        IncompatibleError, match=r"was not exported from the query model in .*; give its own run with --run"
+        IncompatibleError, match=r"was not exported from the query model in .*; give its own run with `run`"
     ):
         check(**arguments, run=wrong)
     moved = Path(shutil.copy(arguments["file"], tmp_path / "model.onnx"))
-    with pytest.raises(BadInputError, match=r"no query model there to compare model\.onnx with; .*--run"):
+    with pytest.raises(BadInputError, match=r"no query model there to compare model\.onnx with; .*`run`"):
         check(**{**arguments, "file": moved})
     assert check(**{**arguments, "file": moved}, run=folder / "run", limit=4).passed
 
@@ -56,9 +56,9 @@ def test_another_run_is_refused(arguments: dict[str, Any], folder: Path, tmp_pat
 def test_an_fp32_file_beside_an_fp32_file_is_refused(arguments: dict[str, Any], folder: Path) -> None:
     """It would not be looked at: before, the option was ignored."""
     other = folder / "run" / "exports" / "model-fp16.onnx"
-    with pytest.raises(BadInputError, match=r"--fp32 .*model-fp16\.onnx: .*model-fp32\.onnx is fp32 itself"):
+    with pytest.raises(BadInputError, match=r"`fp32` .*model-fp16\.onnx: .*model-fp32\.onnx is fp32 itself"):
         check(**arguments, options=CheckOptions(fp32=other))
-    with pytest.raises(BadInputError, match=r"--fp32 .*: is fp16 or of other weights"):
+    with pytest.raises(BadInputError, match=r"`fp32` .*: is fp16 or of other weights"):
         check(**{**arguments, "file": other}, options=CheckOptions(fp32=other))
 
 
@@ -132,7 +132,7 @@ def test_a_file_changed_since_it_was_written_is_caught(arguments: dict[str, Any]
 def test_the_gallery_models_features_must_come_from_somewhere(
     arguments: dict[str, Any], photos: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(BadInputError, match=r"'double:pixels-7' cannot be run from here: .*--reference STORE"):
+    with pytest.raises(BadInputError, match=r"'double:pixels-7' cannot be run from here: .*`reference` STORE"):
         check(**{**arguments, "reference": None})
     part = extract(find_images(photos).subset(range(5)), PixelGallery(), tmp_path / "part")
     result = check(**{**arguments, "reference": part.path})
@@ -141,7 +141,7 @@ def test_the_gallery_models_features_must_come_from_somewhere(
     strangers.mkdir()
     shutil.copy(photos / find_images(photos).ids[0], strangers / "unknown.jpg")
     with pytest.raises(BadInputError, match=r"has no features of the images in .*/strangers"):
-        check(**{**arguments, "images": strangers})
+        check(**{**arguments, "images": find_images(strangers)})
 
 
 def test_a_gallery_with_nothing_to_find(arguments: dict[str, Any], photos: Path, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_gallery_with_nothing_to_find(arguments: dict[str, Any], photos: Path,
 
 def test_deeper_than_the_gallery(arguments: dict[str, Any]) -> None:
     """All the others are found by any model, in any order: that would prove nothing."""
-    with pytest.raises(BadInputError, match="--k 24: the gallery offers 1 to 23"):
+    with pytest.raises(BadInputError, match="`k` 24: the gallery offers 1 to 23"):
         check(**{**arguments, "k": 24}, limit=4)
     assert check(**{**arguments, "k": 23}, limit=4).figures["overlap"] == 1.0
 
@@ -165,7 +165,7 @@ def test_the_gallery_model_is_run_as_the_index_was_made(photos: Path, tmp_path: 
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     (tmp_path / "contract.json").write_text('{"size": 48, "resize": "squash", "interpolation": "bicubic"}')
     store = extract(
-        photos,
+        find_images(photos),
         "timm:test_efficientnet",
         tmp_path / "store",
         weights=tmp_path / "weights.pth",

@@ -11,8 +11,8 @@ import pytest
 import warm
 from distillations import config, run
 from doubles import PixelGallery
-
 from edgecsd.cli.delivery_program import delivery_program
+
 from edgecsd.delivery import deliver as delivery
 from edgecsd.delivery.deliver import deliver
 from edgecsd.errors import BadInputError, GateFailedError, IncompatibleError
@@ -70,9 +70,13 @@ def test_the_program_of_each_device_class_delivers_a_folder(
 
 
 def test_too_few_photos_to_be_checked_on_others(workplace: Path, photos: Path) -> None:
-    with pytest.raises(BadInputError, match=r"8 photos are too few .* give 24 or more, or .* --calibration"):
+    with pytest.raises(BadInputError, match=r"8 photos are too few .* give 24 or more, or .* `calibration`"):
         deliver(
-            workplace / "run", workplace / "gallery.index", photos / "first", workplace / "few", recipe=RECIPES["web"]
+            workplace / "run",
+            workplace / "gallery.index",
+            find_images(photos / "first"),
+            workplace / "few",
+            recipe=RECIPES["web"],
         )
     assert not (workplace / "few").exists()
 
@@ -80,18 +84,18 @@ def test_too_few_photos_to_be_checked_on_others(workplace: Path, photos: Path) -
 def test_one_delivery_at_a_time_to_a_folder(tmp_path: Path) -> None:
     out = tmp_path / "delivered"
     with holding(out), pytest.raises(BadInputError, match=r"delivered: process .* writes there; wait for it"):
-        deliver(tmp_path / "run", tmp_path / "gallery.index", tmp_path, out, recipe=RECIPES["server"])
+        deliver(tmp_path / "run", tmp_path / "gallery.index", find_images(tmp_path), out, recipe=RECIPES["server"])
 
 
 def test_an_index_or_reference_of_another_space_is_refused_before_anything_is_converted(
     workplace: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "export", lambda *_, **__: pytest.fail("it was converted"))
-    other = extract(photos, PixelGallery(seed=8), tmp_path / "other.store", views=0)
+    other = extract(find_images(photos), PixelGallery(seed=8), tmp_path / "other.store", views=0)
     build_index(other, tmp_path / "other.index")
     for index, error in ((tmp_path / "other.index", IncompatibleError), (tmp_path / "none.index", BadInputError)):
         with pytest.raises(error):
-            deliver(workplace / "run", index, photos, tmp_path / "out", recipe=RECIPES["web"])
+            deliver(workplace / "run", index, find_images(photos), tmp_path / "out", recipe=RECIPES["web"])
     given = (workplace / "run", workplace / "gallery.index", photos, tmp_path / "out")
     with pytest.raises(IncompatibleError):
         deliver(*given, recipe=RECIPES["server"], reference=other.path)
@@ -106,7 +110,7 @@ def test_photos_that_give_ranges_are_not_checked_on(
     """Known by their bytes: they may have other names, in another folder."""
     given = (workplace / "run", workplace / "gallery.index", photos, tmp_path / "out")
     with pytest.raises(BadInputError, match=r"24 of the 24 photos of .* measure the ranges of w8a8; 8 others or more"):
-        deliver(*given, recipe=RECIPES["web"], calibration=photos)
+        deliver(*given, recipe=RECIPES["web"], calibration=find_images(photos))
     (tmp_path / "ranges").mkdir()
     ids = find_images(photos).ids
     for number, item in enumerate(ids[:16]):
@@ -119,7 +123,7 @@ def test_photos_that_give_ranges_are_not_checked_on(
 
     monkeypatch.setattr(delivery, "check", checked)
     with pytest.raises(GateFailedError, match="seen"):
-        deliver(*given, recipe=RECIPES["web"], calibration=tmp_path / "ranges", reference=pixel_store.path)
+        deliver(*given, recipe=RECIPES["web"], calibration=find_images(tmp_path / "ranges"), reference=pixel_store.path)
     assert asked[0].ids == ids[16:]
 
 

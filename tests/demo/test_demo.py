@@ -47,7 +47,7 @@ def test_the_whole_job_on_photos_of_ones_own(
     monkeypatch.setattr(demo_module, "EXPORTS", (("onnx", "w8a8"),))
     monkeypatch.setattr(demo_module, "VIEWS", 1)
     monkeypatch.setattr(demo_module, "BENCH_SECONDS", 0.2)
-    result = demo(tmp_path / "out", images=many_photos)
+    result = demo(tmp_path / "out", images=find_images(many_photos))
     made = json.loads((tmp_path / "out" / "tf_efficientnet_lite0" / "run" / "run.json").read_text())
     assert made["config"]["held_out_by"] == "photos"
     names = [row.name for row in result.rows]
@@ -69,7 +69,7 @@ def test_the_whole_job_on_photos_of_ones_own(
         assert picture.width > 600
     artifact = tmp_path / "out" / "tf_efficientnet_lite0" / "run" / "exports" / names[5]
     made = artifact.stat().st_mtime_ns
-    assert [row.overlap for row in demo(tmp_path / "out", images=many_photos).rows] == [
+    assert [row.overlap for row in demo(tmp_path / "out", images=find_images(many_photos)).rows] == [
         row.overlap for row in result.rows
     ]
     assert artifact.stat().st_mtime_ns == made

@@ -112,7 +112,7 @@ def test_two_files_need_no_model(base: PerQuery, tmp_path: Path) -> None:
 def test_which_model_is_compared(base: PerQuery, tmp_path: Path) -> None:
     none = written(tmp_path / "none.parquet", base)
     one = written(tmp_path / "one.parquet", with_model(base, "query model, asymmetric"))
-    with pytest.raises(BadInputError, match=r"none\.parquet: choose with --model which .*: gallery model, symmetric"):
+    with pytest.raises(BadInputError, match=r"none\.parquet: choose with `model` which .*: gallery model, symmetric"):
         compare(none, one)
     with pytest.raises(BadInputError, match="has no model 'query model'; it has: gallery model, symmetric; query"):
         compare(one, one, models=("query model",))
@@ -152,9 +152,9 @@ def test_other_queries_and_protocols_are_exit_code_2(base: PerQuery, tmp_path: P
     fewer = tuple(replace(score, values={"AP": score.values["AP"]}) for score in whole.scores)
     with pytest.raises(BadInputError, match="they hold other figures"):
         compare(a, written(tmp_path / "b.parquet", replace(whole, scores=fewer)))
-    with pytest.raises(BadInputError, match=r"--gallery, --labels: has no meaning where two per-query files"):
+    with pytest.raises(BadInputError, match=r"`gallery`, `labels`: has no meaning where two per-query files"):
         compare(a, a, gallery=tmp_path, labels=True)
-    with pytest.raises(BadInputError, match="evaluated first, which needs --queries, --images too"):
+    with pytest.raises(BadInputError, match="evaluated first, which needs `queries`, `images` too"):
         compare(a, tmp_path / "run", gallery=tmp_path)
 
 

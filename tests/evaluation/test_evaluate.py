@@ -135,10 +135,10 @@ def test_embedding_a_stores_photos(photos: Path, pixel_store: FeatureStore, tmp_
 
 
 def test_options_that_need_one_another(pixel_store: FeatureStore, photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="--images is needed"):
+    with pytest.raises(BadInputError, match="`images` is needed"):
         evaluate(pixel_store.path, pixel_store.path, run=tmp_path)
-    with pytest.raises(BadInputError, match="--gallery-images needs --run"):
-        evaluate(pixel_store.path, pixel_store.path, gallery_images=photos)
+    with pytest.raises(BadInputError, match="`gallery_images` needs `run`"):
+        evaluate(pixel_store.path, pixel_store.path, gallery_images=find_images(photos))
 
 
 def test_the_gallery_store_of_one_photo(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_easy_medium_and_hard(tmp_path: Path) -> None:
         gallery.path, queries.path, ground_truth=ground_truth(tmp_path / "easy.csv", hard=False)
     )  # nothing is hard: no hard row
     assert [row.setting for row in easy_only.rows] == ["easy", "medium"]
-    with pytest.raises(BadInputError, match="--no-labels say what is relevant, and so does --ground-truth"):
+    with pytest.raises(BadInputError, match="`no_labels` say what is relevant, and so does `ground_truth`"):
         evaluate(gallery.path, queries.path, ground_truth=tmp_path / "truth.csv", labels=False)
 
 
@@ -97,11 +97,16 @@ def test_distractors_are_searched_and_never_relevant(tmp_path: Path) -> None:
     for twice in ([gallery.path], [copy], [more.path, more.path]):
         with pytest.raises(BadInputError, match="is searched already; give other photos"):
             evaluate(gallery.path, queries.path, distractors=twice)
-    with pytest.raises(BadInputError, match="--distractors needs labels in both stores or --ground-truth"):
+    with pytest.raises(BadInputError, match="`distractors` needs labels in both stores or `ground_truth`"):
         evaluate(gallery.path, queries.path, labels=False, distractors=[more.path])
-    with pytest.raises(BadInputError, match="--gallery-images and --distractors"):
+    with pytest.raises(BadInputError, match="`gallery_images` and `distractors`"):
         evaluate(
-            gallery.path, queries.path, run=tmp_path, images=tmp_path, gallery_images=tmp_path, distractors=[more.path]
+            gallery.path,
+            queries.path,
+            run=tmp_path,
+            images=find_images(tmp_path),
+            gallery_images=find_images(tmp_path),
+            distractors=[more.path],
         )
 
 

@@ -54,27 +54,27 @@ def test_the_result_describes_the_file(fresh: Path) -> None:
     assert result.metadata == read_metadata(result.path) and result.metadata.licence == "MIT"
     assert result.parity["max_difference"] <= 1e-5
     assert 1 - 1e-6 <= result.parity["cosine_min"] <= result.parity["cosine_mean"] <= 1 + 1e-6
-    with pytest.raises(BadInputError, match="already there; choose another --out or add --overwrite"):
+    with pytest.raises(BadInputError, match="already there; choose another `out` or add `overwrite`"):
         export(fresh, "onnx", "fp32")
     assert export(fresh, "onnx", "fp32", overwrite=True).metadata.licence is None
 
 
 def test_calibration_is_in_the_metadata_of_w8a8_alone(fresh: Path, photos: Path) -> None:
-    calibrated = export(fresh, "onnx", "w8a8", calibration=photos, calibration_count=12, seed=3).metadata
+    calibrated = export(fresh, "onnx", "w8a8", calibration=find_images(photos), calibration_count=12, seed=3).metadata
     assert calibrated.calibration_count == 12 and len(str(calibrated.calibration_digest)) == 64
-    compared = export(fresh, "onnx", "fp16", calibration=photos, calibration_count=12).metadata
+    compared = export(fresh, "onnx", "fp16", calibration=find_images(photos), calibration_count=12).metadata
     assert (compared.calibration_count, compared.calibration_digest) == (0, None)
 
 
 def test_w8a8_is_compared_on_photos_that_gave_no_ranges_where_there_are_any(fresh: Path, photos: Path) -> None:
-    some = export(fresh, "onnx", "w8a8", calibration=photos, calibration_count=16)
+    some = export(fresh, "onnx", "w8a8", calibration=find_images(photos), calibration_count=16)
     assert some.compared_on == "8 photos that did not calibrate it"
     images, model = find_images(photos), load_query_model(fresh)
     order = np.random.default_rng(0).permutation(24)[16:]
     pixels = np.stack([model.config.preprocess.pixels(images.read(int(p)).image) for p in order])
     one_by_one = np.concatenate([model.embed(pixels[i : i + 1]) for i in range(8)])
     assert some.parity == compare(load_runner(some.path).embed(pixels), one_by_one)
-    every = export(fresh, "onnx", "w8a8", calibration=photos, calibration_count=24, overwrite=True)
+    every = export(fresh, "onnx", "w8a8", calibration=find_images(photos), calibration_count=24, overwrite=True)
     assert every.compared_on == "24 photos, the calibration photos"
 
 
@@ -99,7 +99,7 @@ def test_what_cannot_be_exported_is_said_before_anything_is_written(fresh: Path,
         photo = tmp_path / name / "a.jpg"
         photo.parent.mkdir()
         photo.touch()
-        with pytest.raises(BadInputError, match=rf"{name}: --overwrite replaces a {target} artifact only"):
+        with pytest.raises(BadInputError, match=rf"{name}: `overwrite` replaces a {target} artifact only"):
             export(fresh, target, "fp32", out=photo.parent, overwrite=True)
         assert photo.is_file()
     assert left_behind(fresh) == []
@@ -178,7 +178,7 @@ def test_the_guard_goes_by_what_the_file_computes_in(
     """Core ML's 8-bit weights go with fp16: there is one precision to fall back to."""
     run = overflowing(tmp_path)
     with pytest.raises(GateFailedError, match=rf"computes in fp16 and must not ship: .*{use};"):
-        export(run, target, precision, calibration=photos, calibration_count=8)
+        export(run, target, precision, calibration=find_images(photos), calibration_count=8)
     assert left_behind(run) == []
 
 
@@ -186,7 +186,7 @@ def test_fp16_is_tried_on_every_photo_and_what_computes_in_float_on_few(
     fresh: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporting, "FEW", 4)
-    tried = [export(fresh, "onnx", each, calibration=photos).half_precision for each in ("fp16", "w8a32")]
+    tried = [export(fresh, "onnx", each, calibration=find_images(photos)).half_precision for each in ("fp16", "w8a32")]
     assert [report.images for report in tried if report is not None] == [24, 4]
 
 
@@ -260,13 +260,13 @@ def test_overlap_among_the_photos_is_that_of_a_search_of_each_among_the_others()
 def test_an_8_bit_core_ml_file_that_finds_too_little_is_not_written(
     fresh: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = export(fresh, "onnx", "w8a8", calibration=photos, calibration_count=8)
+    few = export(fresh, "onnx", "w8a8", calibration=find_images(photos), calibration_count=8)
     assert "overlap_10" not in few.parity, "16 photos are left"
     monkeypatch.setattr(exporting, "overlap_among", lambda *_: np.full(24, 0.3))
     given = {"calibration": photos, "calibration_count": 24}
     assert export(fresh, "onnx", "w8a8", **given, overwrite=True).parity["overlap_10"] == pytest.approx(0.3)
     with pytest.raises(
-        GateFailedError, match=r"finds 30% of each photo's ten nearest .* Take --precision w8a32 or fp16"
+        GateFailedError, match=r"finds 30% of each photo's ten nearest .* Take `precision` w8a32 or fp16"
     ):
         export(fresh, "coreml", "w8a8", **given)
     assert not list((fresh / "exports").glob("*.mlpackage"))

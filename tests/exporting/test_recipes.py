@@ -16,6 +16,7 @@ from edgecsd.exporting.export import export
 from edgecsd.exporting.recipes import RECIPES, Recipe, SearchedFrom, find_recipe, write_recipe
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.models.query import create_query_model, save_query_model
+from edgecsd.photos.finding import find_images
 from edgecsd.quantisation.precisions import EightBit, Precision
 from edgecsd.targets.artifact import target_module
 from edgecsd.targets.metadata import Target
@@ -73,7 +74,7 @@ def test_a_written_recipe_reads_back(tmp_path: Path) -> None:
 )
 def test_files_that_are_no_recipe(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "wrong.toml").write_text(text)
-    with pytest.raises(BadInputError, match=r"--recipe .*wrong\.toml: ") as error:
+    with pytest.raises(BadInputError, match=r"`recipe` .*wrong\.toml: ") as error:
         find_recipe(str(tmp_path / "wrong.toml"))
     assert said in str(error.value)
 
@@ -88,7 +89,7 @@ def test_a_convolution_that_the_network_has_not(tmp_path: Path) -> None:
         shutil.copy(tmp_path / "0.png", tmp_path / f"{number}.png")
     said = rf"float_convolutions \[{count}, 9999\]: this network has {count} convolutions, from 0 to {count - 1} "
     with pytest.raises(BadInputError, match=said):
-        export(tmp_path / "run", "onnx", "w8a8", calibration=tmp_path, how=how)
+        export(tmp_path / "run", "onnx", "w8a8", calibration=find_images(tmp_path), how=how)
 
 
 def test_unknown_names() -> None:

@@ -82,19 +82,19 @@ def test_rounding_to_int8_is_not_taken_for_signal(rank: int) -> None:
 
 def test_more_dimensions_than_there_are_directions_are_refused() -> None:
     with pytest.raises(
-        BadInputError, match=r"--dim 5: 2 to 4 dimensions .* the 300 vectors of dimension 12 .* along 4"
+        BadInputError, match=r"`dim` 5: 2 to 4 dimensions .* the 300 vectors of dimension 12 .* along 4"
     ):
         learn(found(vectors(rank=4)), dim=5)
-    with pytest.raises(BadInputError, match=r"--dim 9: 2 to 8 dimensions can be whitened: the 9 vectors"):
+    with pytest.raises(BadInputError, match=r"`dim` 9: 2 to 8 dimensions can be whitened: the 9 vectors"):
         learn(found(vectors(9)), dim=9)
-    with pytest.raises(BadInputError, match="--dim 1: 2 to 12"):
+    with pytest.raises(BadInputError, match="`dim` 1: 2 to 12"):
         learn(found(vectors()), dim=1)
     with pytest.raises(BadInputError, match="learn on more"):
         learn(found(np.repeat(vectors(1), 50, axis=0)))
     with pytest.raises(BadInputError, match="needs 3 vectors or more to learn from; there are 2"):
         found(vectors(2))
     for wrong in (-0.1, 1.1, np.nan):
-        with pytest.raises(BadInputError, match=r"--shrinkage .*: a number from 0 to 1"):
+        with pytest.raises(BadInputError, match=r"`shrinkage` .*: a number from 0 to 1"):
             learn(found(vectors()), shrinkage=wrong)
 
 

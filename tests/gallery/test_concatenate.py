@@ -20,6 +20,7 @@ from edgecsd.gallery.concatenate import concatenate
 from edgecsd.gallery.extract import extract
 from edgecsd.gallery.whiten import whiten
 from edgecsd.photos.contract import Preprocess
+from edgecsd.photos.finding import find_images
 from edgecsd.photos.views import ViewRecipe
 from edgecsd.progress import Silent
 
@@ -187,7 +188,7 @@ def test_a_query_model_is_distilled_against_a_joint_whitened_store(
 ) -> None:
     import distillations  # torch and lightning, which the other tests here do without
 
-    extract(photos, PixelGallery(dim=12, size=64, seed=8), tmp_path / "other", views=2, seed=3)
+    extract(find_images(photos), PixelGallery(dim=12, size=64, seed=8), tmp_path / "other", views=2, seed=3)
     joint = concatenate([pixel_store.path, tmp_path / "other"], tmp_path / "joint")
     white = whiten(joint.path, tmp_path / "white", dim=10, shrinkage=0.2)
     assert white.space.parts == joint.space.parts and white.views == pixel_store.views

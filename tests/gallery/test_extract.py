@@ -67,7 +67,7 @@ def test_batches_workers_and_parts_change_no_byte(
 ) -> None:
     monkeypatch.setattr(edgecsd.gallery.extract, "PART_ITEMS", part_items)
     out = tmp_path / "s"
-    extract(photos, PixelGallery(), out, views=2, seed=3, batch_size=batch_size, workers=workers)
+    extract(find_images(photos), PixelGallery(), out, views=2, seed=3, batch_size=batch_size, workers=workers)
     for name in ("features-00000-of-00001.npy", "views-00000-of-00001.npy", "items.parquet"):
         assert sha256_file(out / name) == sha256_file(pixel_store.path / name)
     assert [p.name for p in tmp_path.iterdir()] == ["s"]
@@ -78,7 +78,7 @@ def test_a_list_brings_labels_and_splits(photos: Path, tmp_path: Path) -> None:
     ids = find_images(photos).ids
     rows = [f"{item},label {n % 3},{'train' if n % 2 else 'test'}" for n, item in enumerate(ids)]
     (tmp_path / "p" / "list.csv").write_text("\n".join(["path,label,split", *rows]))
-    store = extract(tmp_path / "p" / "list.csv", PixelGallery(), tmp_path / "s", split="train")
+    store = extract(find_images(tmp_path / "p" / "list.csv", split="train"), PixelGallery(), tmp_path / "s")
     assert store.items.ids == ids[1::2]
     assert store.items.labels == tuple(f"label {n % 3}" for n in range(1, 24, 2))
 
@@ -97,7 +97,7 @@ def mixed(photos: Path, tmp_path: Path) -> Path:
 
 def test_unreadable_photos_are_listed_and_skipped(mixed: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:
     notes = Notes()
-    store = extract(mixed, PixelGallery(), tmp_path / "s", views=2, seed=3, reporter=notes)
+    store = extract(find_images(mixed), PixelGallery(), tmp_path / "s", views=2, seed=3, reporter=notes)
     assert store.items == pixel_store.items
     assert np.array_equal(store.view_vectors(), pixel_store.view_vectors())
     lines = [line.split("\t") for line in (store.path / "unreadable.txt").read_text().splitlines()]
@@ -108,8 +108,8 @@ def test_unreadable_photos_are_listed_and_skipped(mixed: Path, pixel_store: Feat
 
 
 def test_strict_ends_at_the_first_unreadable_photo(mixed: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match=r"a-text\.jpg: cannot be decoded.*--strict"):
-        extract(mixed, PixelGallery(), tmp_path / "s", strict=True)
+    with pytest.raises(BadInputError, match=r"a-text\.jpg: cannot be decoded.*`strict`"):
+        extract(find_images(mixed), PixelGallery(), tmp_path / "s", strict=True)
     assert not (tmp_path / "s").exists()
 
 
@@ -118,9 +118,9 @@ def test_no_readable_photo_at_all_is_an_error(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / "p" / name).write_text("words")
     with pytest.raises(BadInputError, match=r"none of the 2 images can be read; the first: .*a\.jpg"):
-        extract(tmp_path / "p", PixelGallery(), tmp_path / "s")
+        extract(find_images(tmp_path / "p"), PixelGallery(), tmp_path / "s")
     with pytest.raises(BadInputError, match="none of the 0 images"):
-        extract(ImageSet(tmp_path, ()), PixelGallery(), tmp_path / "s")
+        extract(find_images(ImageSet(tmp_path, ())), PixelGallery(), tmp_path / "s")
     assert [p.name for p in tmp_path.iterdir()] == ["p"]
 
 
@@ -139,7 +139,7 @@ def test_bad_options_are_refused_before_any_work(
     photos: Path, tmp_path: Path, options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(BadInputError, match=message):
-        extract(photos, PixelGallery(), tmp_path / "s", **options)  # type: ignore[arg-type]
+        extract(find_images(photos), PixelGallery(), tmp_path / "s", **options)  # type: ignore[arg-type]
     assert not (tmp_path / "s").exists()
 
 
@@ -153,22 +153,22 @@ class Forbidden(PixelGallery):
 
 def test_a_whole_store_of_the_same_call_is_kept(photos: Path, pixel_store: FeatureStore) -> None:
     notes, before = Notes(), sha256_file(pixel_store.path)
-    extract(photos, Forbidden(), pixel_store.path, views=2, seed=3, reporter=notes)
+    extract(find_images(photos), Forbidden(), pixel_store.path, views=2, seed=3, reporter=notes)
     assert sha256_file(pixel_store.path) == before
     assert notes.lines == [f"{pixel_store.path} is already whole: nothing to do"]
 
 
 def test_an_int8_store_is_the_float32_store_in_bytes(photos: Path, tmp_path: Path) -> None:
-    full = extract(photos, PixelGallery(), tmp_path / "full", views=2, dtype="float32")
-    made = extract(photos, PixelGallery(), tmp_path / "int8", views=2, dtype="int8")
+    full = extract(find_images(photos), PixelGallery(), tmp_path / "full", views=2, dtype="float32")
+    made = extract(find_images(photos), PixelGallery(), tmp_path / "int8", views=2, dtype="int8")
     assert made.items == full.items and made.space == full.space and made.dtype == "int8"
     assert np.array_equal(to_int8(made.vectors()), to_int8(full.vectors()))
     assert (made.view_vectors() * full.view_vectors()).sum(axis=2).min() > 0.999
     notes = Notes()
-    extract(photos, Forbidden(), tmp_path / "int8", views=2, dtype="int8", reporter=notes)
+    extract(find_images(photos), Forbidden(), tmp_path / "int8", views=2, dtype="int8", reporter=notes)
     assert notes.lines == [f"{tmp_path / 'int8'} is already whole: nothing to do"]
     with pytest.raises(BadInputError, match="made from other images, models or settings"):
-        extract(photos, Forbidden(), tmp_path / "int8", views=2)
+        extract(find_images(photos), Forbidden(), tmp_path / "int8", views=2)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_store_of_another_call_is_not_replaced_unasked(
     photos: Path, pixel_store: FeatureStore, options: dict[str, object]
 ) -> None:
     with pytest.raises(BadInputError, match="made from other images, models or settings"):
-        extract(photos, Forbidden(), pixel_store.path, **options)  # type: ignore[arg-type]
+        extract(find_images(photos), Forbidden(), pixel_store.path, **options)  # type: ignore[arg-type]
 
 
 def test_another_model_other_photos_and_other_labels_are_another_call(photos: Path, tmp_path: Path) -> None:
@@ -192,17 +192,17 @@ def test_another_model_other_photos_and_other_labels_are_another_call(photos: Pa
         (found, PixelGallery()),
     ]:
         with pytest.raises(BadInputError, match="already there"):
-            extract(images, model, tmp_path / "s")
+            extract(find_images(images), model, tmp_path / "s")
 
 
 def test_overwrite_replaces_a_store_and_nothing_else(photos: Path, tmp_path: Path) -> None:
-    extract(photos, PixelGallery(), tmp_path / "s")
-    store = extract(photos, PixelGallery(seed=8), tmp_path / "s", overwrite=True)
+    extract(find_images(photos), PixelGallery(), tmp_path / "s")
+    store = extract(find_images(photos), PixelGallery(seed=8), tmp_path / "s", overwrite=True)
     assert store.space == PixelGallery(seed=8).space
     precious = tmp_path / "album"
     shutil.copytree(photos, precious)
-    with pytest.raises(BadInputError, match="--overwrite replaces a feature store only"):
-        extract(photos, PixelGallery(), precious, overwrite=True)
+    with pytest.raises(BadInputError, match="`overwrite` replaces a feature store only"):
+        extract(find_images(photos), PixelGallery(), precious, overwrite=True)
     assert len(find_images(precious)) == 24
     with pytest.raises(BadInputError, match="not a feature store"):
-        extract(photos, PixelGallery(), precious)
+        extract(find_images(photos), PixelGallery(), precious)

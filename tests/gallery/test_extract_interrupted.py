@@ -17,6 +17,7 @@ from edgecsd.errors import BadInputError
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import sha256_file
 from edgecsd.gallery.extract import extract
+from edgecsd.photos.finding import find_images
 from edgecsd.progress import Silent
 
 
@@ -75,11 +76,13 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
 
     monkeypatch.setattr(edgecsd.gallery.extract, "PART_ITEMS", 4)
     notes = Notes()
-    extract(photos, PixelGallery(), out, views=1, reporter=notes)  # the same embeddings, without the waiting
+    extract(
+        find_images(photos), PixelGallery(), out, views=1, reporter=notes
+    )  # the same embeddings, without the waiting
     assert notes.lines[0].startswith(f"going on: {4 * finished} of 24 images")
     assert [p.name for p in tmp_path.iterdir()] == ["s"]
 
-    extract(photos, PixelGallery(), tmp_path / "whole", views=1)
+    extract(find_images(photos), PixelGallery(), tmp_path / "whole", views=1)
     assert sha256_file(out) == sha256_file(tmp_path / "whole")
 
 
@@ -89,8 +92,8 @@ def test_a_run_with_other_settings_does_not_take_over_the_parts(photos: Path, tm
     wait_for_a_part(process, out)
     process.kill()
     process.communicate(timeout=60)
-    store = extract(photos, PixelGallery(seed=8), out, views=1)
-    extract(photos, PixelGallery(seed=8), tmp_path / "fresh", views=1)
+    store = extract(find_images(photos), PixelGallery(seed=8), out, views=1)
+    extract(find_images(photos), PixelGallery(seed=8), tmp_path / "fresh", views=1)
     assert sha256_file(store.path) == sha256_file(tmp_path / "fresh")
 
 
@@ -123,6 +126,6 @@ def test_a_full_disk_at_any_point_leaves_no_store(photos: Path, tmp_path: Path, 
         assert [p.name for p in tmp_path.iterdir()] == ["s.partial"]
         assert not list(tmp_path.rglob("*.tmp*"))
         assert len(list(tmp_path.rglob("part-*.npz"))) == parts
-        extract(photos, PixelGallery(dim=64), tmp_path / "s", views=1, dtype="float32")
+        extract(find_images(photos), PixelGallery(dim=64), tmp_path / "s", views=1, dtype="float32")
     assert [p.name for p in tmp_path.iterdir()] == ["s"]
     FeatureStore.open(tmp_path / "s", verify=True)

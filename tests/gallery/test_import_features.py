@@ -118,7 +118,7 @@ def test_faulty_vectors(change: str, message: str, tmp_path: Path) -> None:
 def test_a_space_without_a_name_and_vectors_of_one_number(tmp_path: Path) -> None:
     arguments = given(tmp_path, unit())
     for nothing in ("", "  "):
-        with pytest.raises(BadInputError, match=r"--space is empty: name the gallery model and its version"):
+        with pytest.raises(BadInputError, match=r"`space` is empty: name the gallery model and its version"):
             import_features(**{**arguments, "space": nothing})
     with pytest.raises(BadInputError, match=r"dimension 1; 2 or more are needed"):
         import_features(**given(tmp_path, np.ones((10, 1), np.float32)))
@@ -126,9 +126,9 @@ def test_a_space_without_a_name_and_vectors_of_one_number(tmp_path: Path) -> Non
 
 def test_the_advice_is_not_misled_by_names(tmp_path: Path) -> None:
     names = [*NAMES[:4], "wavelength-unique-NaN.jpg", *NAMES[5:]]
-    with pytest.raises(BadInputError, match="--drop-invalid mends it"):
+    with pytest.raises(BadInputError, match="`drop_invalid` mends it"):
         import_features(**given(tmp_path, broken("nan"), names))
-    with pytest.raises(BadInputError, match="--normalise mends it"):
+    with pytest.raises(BadInputError, match="`normalise` mends it"):
         import_features(**given(tmp_path, broken("long"), names))
 
 
@@ -138,7 +138,7 @@ def test_the_advice_works(tmp_path: Path) -> None:
     for change in ("nan", "inf", "zero"):
         store = import_features(**given(tmp_path, broken(change)), drop_invalid=True, overwrite=True)
         assert store.items.ids == (*NAMES[:4], *NAMES[5:])
-    with pytest.raises(BadInputError, match=r"row 4 .* is all zeros and cannot be normalised; --drop-invalid"):
+    with pytest.raises(BadInputError, match=r"row 4 .* is all zeros and cannot be normalised; `drop_invalid`"):
         import_features(**given(tmp_path, broken("zero")), normalise=True, overwrite=True)
     with pytest.raises(BadInputError, match="NaN or infinity"):
         import_features(**given(tmp_path, broken("inf")), normalise=True, overwrite=True)
@@ -146,7 +146,7 @@ def test_the_advice_works(tmp_path: Path) -> None:
 
 def test_repeated_ids(tmp_path: Path) -> None:
     arguments = given(tmp_path, unit(), [*NAMES[:9], NAMES[2]])
-    with pytest.raises(BadInputError, match=r"'shop/2\.jpg' stands more than once; --drop-duplicates mends it"):
+    with pytest.raises(BadInputError, match=r"'shop/2\.jpg' stands more than once; `drop_duplicates` mends it"):
         import_features(**arguments)
     store = import_features(**arguments, drop_duplicates=True, dtype="float32")
     assert store.items.ids == tuple(NAMES[:9])
@@ -163,7 +163,7 @@ def test_of_repeated_ids_the_first_valid_row_stays(tmp_path: Path) -> None:
 def test_counts_and_dimensions(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"ids\.txt: 9 ids for 10 vectors"):
         import_features(**given(tmp_path, unit(), NAMES[:9]))
-    with pytest.raises(BadInputError, match="its vectors have dimension 8, --dim says 512"):
+    with pytest.raises(BadInputError, match="its vectors have dimension 8, `dim` says 512"):
         import_features(**given(tmp_path, unit()), dim=512)
     with pytest.raises(BadInputError, match=r"holds float32 \(80,\); floats of shape \(N, D\) are needed"):
         import_features(**given(tmp_path, unit().ravel()))
@@ -206,7 +206,7 @@ def test_faulty_parquet(tmp_path: Path) -> None:
 
 def test_faulty_ids(tmp_path: Path) -> None:
     arguments = given(tmp_path, unit())
-    with pytest.raises(BadInputError, match=r"--ids is needed: \.npy files hold no item ids"):
+    with pytest.raises(BadInputError, match=r"`ids` is needed: \.npy files hold no item ids"):
         import_features(**{**arguments, "ids": None})
     with pytest.raises(BadInputError, match="cannot be read"):
         import_features(**{**arguments, "ids": tmp_path / "none.txt"})
@@ -239,5 +239,5 @@ def test_other_files_and_places(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="already there"):
         import_features(**arguments)
     (tmp_path / "mine").mkdir()
-    with pytest.raises(BadInputError, match="--overwrite replaces a feature store only"):
+    with pytest.raises(BadInputError, match="`overwrite` replaces a feature store only"):
         import_features(**{**arguments, "out": tmp_path / "mine"}, overwrite=True)

@@ -26,6 +26,7 @@ from edgecsd.features.whitening import Whitening, learn
 from edgecsd.files.whole import sha256_file
 from edgecsd.gallery.extract import extract
 from edgecsd.gallery.whiten import whiten
+from edgecsd.photos.finding import find_images
 from edgecsd.photos.views import ViewRecipe
 from edgecsd.progress import Silent
 
@@ -115,12 +116,12 @@ def test_another_space_and_double_whitening_are_refused(tmp_path: Path) -> None:
         whiten(tmp_path / "w", tmp_path / "o", learnt_on=tmp_path / "w")
     with pytest.raises(BadInputError, match="is whitened already; give the store that it was made from"):
         whiten(tmp_path / "w", tmp_path / "o", dim=2)
-    with pytest.raises(BadInputError, match=r"--learnt-on .*s: its vectors are not whitened"):
+    with pytest.raises(BadInputError, match=r"`learnt_on` .*s: its vectors are not whitened"):
         whiten(source, tmp_path / "o", learnt_on=source)
     for options in ({"dim": 3}, {"shrinkage": 0.0}):
-        with pytest.raises(BadInputError, match="leave out --dim and --shrinkage"):
+        with pytest.raises(BadInputError, match="leave out `dim` and `shrinkage`"):
             whiten(source, tmp_path / "o", learnt_on=tmp_path / "w", **options)  # type: ignore[arg-type]
-    with pytest.raises(BadInputError, match="already there; choose another --out or add --overwrite"):
+    with pytest.raises(BadInputError, match="already there; choose another `out` or add `overwrite`"):
         whiten(source, tmp_path / "w")
     for out, options in ((source, {}), (tmp_path / "w", {"learnt_on": tmp_path / "w"})):
         with pytest.raises(BadInputError, match="is read for this, and would be replaced"):
@@ -214,24 +215,28 @@ def whitened_photos(pixel_store: FeatureStore, tmp_path_factory: pytest.TempPath
 def test_extracting_into_the_whitened_space_is_extracting_and_then_whitening(
     photos: Path, whitened_photos: FeatureStore, tmp_path: Path
 ) -> None:
-    straight = extract(photos, PixelGallery(), tmp_path / "s", views=2, seed=3, whitening=whitened_photos.path)
+    straight = extract(
+        find_images(photos), PixelGallery(), tmp_path / "s", views=2, seed=3, whitening=whitened_photos.path
+    )
     assert straight.space == whitened_photos.space and straight.items == whitened_photos.items
     assert np.abs(straight.view_vectors() - whitened_photos.view_vectors()).max() < 5e-3  # float16, amplified
     assert np.array_equal(straight.whitening.projection, whitened_photos.whitening.projection)  # type: ignore[union-attr]
     before = sha256_file(straight.path)
-    extract(photos, PixelGallery(), tmp_path / "s", views=2, seed=3, whitening=whitened_photos.path)  # already whole
+    extract(
+        find_images(photos), PixelGallery(), tmp_path / "s", views=2, seed=3, whitening=whitened_photos.path
+    )  # already whole
     assert sha256_file(straight.path) == before
     with pytest.raises(BadInputError, match="made from other images, models or settings"):
-        extract(photos, PixelGallery(), tmp_path / "s", views=2, seed=3)
+        extract(find_images(photos), PixelGallery(), tmp_path / "s", views=2, seed=3)
 
 
 def test_a_whitening_of_another_model_or_none_is_refused(
     photos: Path, whitened_photos: FeatureStore, pixel_store: FeatureStore, tmp_path: Path
 ) -> None:
     with pytest.raises(IncompatibleError, match=r"the gallery model and the whitening in .*pixels-8 against"):
-        extract(photos, PixelGallery(seed=8), tmp_path / "s", whitening=whitened_photos.path)
+        extract(find_images(photos), PixelGallery(seed=8), tmp_path / "s", whitening=whitened_photos.path)
     with pytest.raises(BadInputError, match="its vectors are not whitened; give what edgecsd whiten wrote"):
-        extract(photos, PixelGallery(), tmp_path / "s", whitening=pixel_store.path)
+        extract(find_images(photos), PixelGallery(), tmp_path / "s", whitening=pixel_store.path)
     assert list(tmp_path.iterdir()) == []
 
 

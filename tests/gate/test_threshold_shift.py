@@ -44,5 +44,5 @@ def test_where_no_threshold_can_be_read_off() -> None:
     for threshold in (0.1, 0.9):
         shift = threshold_shift(scores, scores, threshold)
         assert shift.recalibrated is None and "accepts all or none" in shift.words()
-    with pytest.raises(BadInputError, match=r"--threshold 1\.5: a cosine lies between -1 and 1"):
+    with pytest.raises(BadInputError, match=r"`threshold` 1\.5: a cosine lies between -1 and 1"):
         threshold_shift(scores, scores, 1.5)

@@ -11,6 +11,7 @@ from edgecsd.exporting.export import export
 from edgecsd.features.store import FeatureStore
 from edgecsd.golden.writing import write_golden_pack
 from edgecsd.index.engines.faiss.building import build_index
+from edgecsd.photos.finding import find_images
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +22,12 @@ def golden(photos: Path, pixel_store: FeatureStore, tmp_path_factory: pytest.Tem
     export(made / "run", "onnx", "fp32", out=made / "model.onnx")
     build_index(pixel_store, made / "gallery.index")
     write_golden_pack(
-        made / "model.onnx", photos, made / "pack", index=made / "gallery.index", run=made / "run", k=5, cost_images=12
+        made / "model.onnx",
+        find_images(photos),
+        made / "pack",
+        index=made / "gallery.index",
+        run=made / "run",
+        k=5,
+        cost_images=12,
     )
     return made

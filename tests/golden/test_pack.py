@@ -123,7 +123,7 @@ class Heard(Silent):
 
 def test_fewer_photos_than_asked_for_are_told(golden: Path, photos: Path, tmp_path: Path) -> None:
     told = Heard()
-    pack = write_golden_pack(golden / "model.onnx", photos, tmp_path / "pack", count=100, reporter=told)
+    pack = write_golden_pack(golden / "model.onnx", find_images(photos), tmp_path / "pack", count=100, reporter=told)
     given = len(find_images(photos))
     assert told.messages[0] == (
         f"100 photos were asked for; of {given} given, {len(pack.items)} can be read and differ"
@@ -131,13 +131,13 @@ def test_fewer_photos_than_asked_for_are_told(golden: Path, photos: Path, tmp_pa
 
 
 def test_an_earlier_pack_is_replaced_and_nothing_else(golden: Path, photos: Path, tmp_path: Path) -> None:
-    again = write_golden_pack(golden / "model.onnx", photos, tmp_path / "pack", count=2)
+    again = write_golden_pack(golden / "model.onnx", find_images(photos), tmp_path / "pack", count=2)
     assert len(again.items) == 2 and again.costs is None and again.items[0].ids == ()
-    assert len(write_golden_pack(golden / "model.onnx", photos, tmp_path / "pack", count=1).items) == 1
+    assert len(write_golden_pack(golden / "model.onnx", find_images(photos), tmp_path / "pack", count=1).items) == 1
     assert sorted(path.name for path in (tmp_path / "pack" / "photos").iterdir()) == ["000.jpg"]
     (tmp_path / "mine").mkdir()
     with pytest.raises(BadInputError, match="is no golden pack, so it is not replaced"):
-        write_golden_pack(golden / "model.onnx", photos, tmp_path / "mine")
+        write_golden_pack(golden / "model.onnx", find_images(photos), tmp_path / "mine")
 
 
 def test_an_index_of_another_space_is_refused(golden: Path, photos: Path, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_an_index_of_another_space_is_refused(golden: Path, photos: Path, tmp_pa
     items = Items(tuple(map(str, range(16))), ("",) * 16)
     build_index(write_store(tmp_path / "other", space, items, vectors, dtype="float32"), tmp_path / "other.index")
     with pytest.raises(IncompatibleError, match="different embedding spaces"):
-        write_golden_pack(golden / "model.onnx", photos, tmp_path / "pack", index=tmp_path / "other.index")
+        write_golden_pack(golden / "model.onnx", find_images(photos), tmp_path / "pack", index=tmp_path / "other.index")
     assert not (tmp_path / "pack").exists()
 
 
@@ -194,7 +194,7 @@ def test_a_pack_of_the_first_version_is_read_and_replaced(golden: Path, photos: 
     (folder / "golden.json").write_text(json.dumps({**manifest, "schema_version": 1}))
     assert read_pack(folder).items[0].samples_sha256 is None
     assert verify(folder, golden / "model.onnx").cosine == pytest.approx(1)
-    write_golden_pack(golden / "model.onnx", photos, folder, count=1)
+    write_golden_pack(golden / "model.onnx", find_images(photos), folder, count=1)
     assert read_pack(folder).schema_version == 2
 
 
@@ -211,9 +211,9 @@ def test_a_pack_with_metadata_of_the_first_version_is_read(golden: Path, tmp_pat
 def test_photos_that_cannot_be_read_are_passed_over(golden: Path, photo: Image.Image, tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no photo")
     with pytest.raises(BadInputError, match="no photo in it can be read"):
-        write_golden_pack(golden / "model.onnx", tmp_path, tmp_path / "pack")
+        write_golden_pack(golden / "model.onnx", find_images(tmp_path), tmp_path / "pack")
     photo.crop((0, 0, 200, 150)).save(tmp_path / "good.jpg")
-    assert len(write_golden_pack(golden / "model.onnx", tmp_path, tmp_path / "pack").items) == 1
+    assert len(write_golden_pack(golden / "model.onnx", find_images(tmp_path), tmp_path / "pack").items) == 1
 
 
 def test_the_phones_page_measures_with_a_pack(golden: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from edgecsd.golden.verifying import verify
 from edgecsd.index.engines.faiss.folder import open_folder
 from edgecsd.photos import contract as preprocess
 from edgecsd.photos.contract import Interpolation
+from edgecsd.photos.finding import find_images
 from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets.artifact import ArtifactEmbedder
 
@@ -114,7 +115,7 @@ def test_check_takes_a_pack_into_its_evidence_and_gate_judges_it_again(
     result = check(
         golden / "model.onnx",
         golden / "gallery.index",
-        photos,
+        find_images(photos),
         reference=pixel_store.path,
         run=golden / "run",
         k=5,

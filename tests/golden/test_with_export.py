@@ -150,5 +150,5 @@ def test_a_file_that_resizes_inside_has_no_pack(golden: Path, photos: Path, tmp_
     assert put.pack is None
     assert "(1, h, w, 3) uint8" in put.card.read_text("utf-8")
     assert "inside the file: give it the whole photo" in put.card.read_text("utf-8")
-    with pytest.raises(IncompatibleError, match="without --bake"):
+    with pytest.raises(IncompatibleError, match="without `bake`"):
         put_beside(made, find_images(photos), run=golden / "run", asked=True)

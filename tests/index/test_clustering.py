@@ -89,13 +89,13 @@ def test_product_centroids_are_the_means_of_the_raw_sub_vectors() -> None:
 def test_bad_counts_name_their_option() -> None:
     vectors, _ = groups(7, 4, 3)
     for k in (0, 13):
-        with pytest.raises(BadInputError, match=f"--k {k}: the gallery offers 1 to 12 anchors"):
+        with pytest.raises(BadInputError, match=f"`k` {k}: the gallery offers 1 to 12 anchors"):
             spherical_codebook(vectors, k, seed=0)
     for parts in (0, 3, 32):
-        with pytest.raises(BadInputError, match=f"--sub-spaces {parts}: 16 dimensions divide into 1, 2, 4, 8, 16"):
+        with pytest.raises(BadInputError, match=f"`sub_spaces` {parts}: 16 dimensions divide into 1, 2, 4, 8, 16"):
             product_codebooks(vectors, parts, 2, seed=0)
     for count in (0, 13):
-        with pytest.raises(BadInputError, match=f"--centroids {count}: the gallery offers 1 to 12 centroids"):
+        with pytest.raises(BadInputError, match=f"`centroids` {count}: the gallery offers 1 to 12 centroids"):
             product_codebooks(vectors, 4, count, seed=0)
 
 

@@ -178,9 +178,9 @@ def test_overwriting_replaces_an_index_and_nothing_else(store: FeatureStore, tmp
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "mine.jpg").write_bytes(b"precious")
-    with pytest.raises(BadInputError, match="--overwrite replaces a gallery index only"):
+    with pytest.raises(BadInputError, match="`overwrite` replaces a gallery index only"):
         build_index(store, photos, overwrite=True)
-    with pytest.raises(BadInputError, match="--overwrite replaces a gallery index only"):
+    with pytest.raises(BadInputError, match="`overwrite` replaces a gallery index only"):
         build_index(store, store.path, overwrite=True)
     assert (photos / "mine.jpg").read_bytes() == b"precious"
 

@@ -255,11 +255,11 @@ def test_what_cannot_be_merged(halves: tuple[FeatureStore, FeatureStore], tmp_pa
     refused("item 'item-0000' stands in .* and in", store=halves[0], like=one)
     stranger = make_store(tmp_path / "other.store", clustered(count=300), weights_digest="f" * 64)
     refused("another embedding space .*weights_digest", IncompatibleError, store=stranger, **IVF)
-    with pytest.raises(IncompatibleError, match=r"--like .*another embedding space"):
+    with pytest.raises(IncompatibleError, match=r"`like` .*another embedding space"):
         build_index(stranger, other, like=one, overwrite=True)
     with pytest.raises(BadInputError, match="two indexes or more"):
         merge_indexes([one], tmp_path / "x.index")
-    with pytest.raises(BadInputError, match="--nlist: with --like it is that of"):
+    with pytest.raises(BadInputError, match="`nlist`: with `like` it is that of"):
         build_index(halves[1], tmp_path / "y.index", like=one, nlist=3)
     build_index(halves[0], tmp_path / "h.index", type="hnsw")
     with pytest.raises(BadInputError, match=r"graphs .type hnsw. cannot be joined"):

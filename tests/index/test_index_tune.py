@@ -182,7 +182,7 @@ def test_what_cannot_be_tuned(
 
 def test_query_vectors_must_be_the_query_stores(store: FeatureStore, tmp_path: Path) -> None:
     asked = make_store(tmp_path / "queries", vectors_of(5, 30))
-    with pytest.raises(BadInputError, match="one of --run, --artifact and --embeddings"):
+    with pytest.raises(BadInputError, match="one of `run`, `artifact` and `embeddings`"):
         load_query_vectors(store, asked)
     np.save(tmp_path / "short.npy", vectors_of(5, 29))
     with pytest.raises(BadInputError, match=r"holds \(29, 32\); floats \(30, 32\)"):

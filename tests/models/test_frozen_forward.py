@@ -18,6 +18,7 @@ from edgecsd.models import frozen_forward as engine
 from edgecsd.models.frozen_forward import WORTHWHILE, Engine, frozen_forward, parse_engine
 from edgecsd.models.gallery.loading import load_gallery_model
 from edgecsd.models.gallery.model import prepare
+from edgecsd.photos.finding import find_images
 
 SIZE = 32
 
@@ -127,7 +128,7 @@ def test_without_onnxruntime_torch_runs_silently_unless_asked(
 
 def test_an_unknown_engine_is_refused() -> None:
     assert parse_engine("torch") is Engine.TORCH
-    with pytest.raises(BadInputError, match="--engine tensorrt: use auto, torch, onnxruntime"):
+    with pytest.raises(BadInputError, match="`engine` tensorrt: use auto, torch, onnxruntime"):
         parse_engine("tensorrt")
 
 
@@ -146,7 +147,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_both_engines_extract_the_same_features(photos: Path, weights: Path, tmp_path: Path) -> None:
     stores = [
         extract(
-            photos,
+            find_images(photos),
             "timm:mobilenetv3_small_050",
             tmp_path / kind,
             weights=weights,
@@ -170,5 +171,5 @@ def test_several_scales_and_other_models_have_no_other_engine(weights: Path, tmp
     assert model.embed(np.zeros((1, 64, 64, 3), np.uint8)).shape == (1, model.space.dim)
     with pytest.raises(BadInputError, match="one input size only"):
         prepare(model, 1, Engine.ONNXRUNTIME)
-    with pytest.raises(BadInputError, match="--engine torch: goes with timm:NAME only, not with double:"):
-        extract(photos, PixelGallery(), tmp_path / "out", engine=Engine.TORCH)
+    with pytest.raises(BadInputError, match="`engine` torch: goes with timm:NAME only, not with double:"):
+        extract(find_images(photos), PixelGallery(), tmp_path / "out", engine=Engine.TORCH)

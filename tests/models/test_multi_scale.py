@@ -19,6 +19,7 @@ from edgecsd.models.backbones import to_input
 from edgecsd.models.gallery.loading import load_gallery_model
 from edgecsd.models.gallery.timm import TimmGalleryModel
 from edgecsd.models.multi_scale import multi_scale, scaled_sides
+from edgecsd.photos.finding import find_images
 
 SCALES = (1.0, 1.4142, 0.7071)
 
@@ -165,7 +166,7 @@ def test_onnx_models_of_free_size_take_scales(tmp_path: Path, batch: Any) -> Non
 
 def test_models_of_one_size_refuse_scales(tmp_path: Path, photos: Path) -> None:
     fixed = onnx_model(tmp_path / "fixed.onnx", ["b", 3, 64, 64])
-    with pytest.raises(BadInputError, match=r"--scales: onnx:fixed\.onnx takes 64 px only"):
+    with pytest.raises(BadInputError, match=r"`scales`: onnx:fixed\.onnx takes 64 px only"):
         load_gallery_model(f"onnx:{fixed}", scales=SCALES)
     raw = onnx_model(tmp_path / "raw.onnx", ["b", "h", "w", 3], TensorProto.UINT8)
     with pytest.raises(BadInputError, match="takes uint8 images"):
@@ -173,12 +174,14 @@ def test_models_of_one_size_refuse_scales(tmp_path: Path, photos: Path) -> None:
     with pytest.raises(BadInputError, match="make_function_double takes images of one size only"):
         load_gallery_model("doubles:make_function_double", scales=SCALES)
     with pytest.raises(BadInputError, match="averages inside its own embed"):
-        extract(photos, load_gallery_model("doubles:make_function_double"), tmp_path / "s", scales=SCALES)
+        extract(find_images(photos), load_gallery_model("doubles:make_function_double"), tmp_path / "s", scales=SCALES)
 
 
 def test_a_store_of_several_scales_goes_on_and_differs(weights: Path, photos: Path, tmp_path: Path) -> None:
     def run(name: str, **options: Any) -> Any:
-        return extract(photos, "timm:test_efficientnet", tmp_path / name, weights=weights, gallery_size=64, **options)
+        return extract(
+            find_images(photos), "timm:test_efficientnet", tmp_path / name, weights=weights, gallery_size=64, **options
+        )
 
     several, single = run("several", scales=SCALES), run("single")
     assert several.space.scales == (0.7071, 1.0, 1.4142)

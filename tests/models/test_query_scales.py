@@ -14,6 +14,7 @@ from edgecsd.evaluation.evaluate import evaluate
 from edgecsd.features.store import FeatureStore
 from edgecsd.models.backbones import to_input
 from edgecsd.models.query import QueryModel, QueryModelEmbedder, create_query_model, save_query_model
+from edgecsd.photos.finding import find_images
 
 SCALES = (1.25, 1.0, 0.75)
 MODEL = "query model at 0.75+1+1.25, asymmetric"
@@ -50,8 +51,8 @@ def test_the_embedding_is_the_mean_of_those_of_resized_tensors(model: QueryModel
 
 def test_a_row_of_its_own_beside_the_one_scale(run: Path, pixel_store: FeatureStore, photos: Path) -> None:
     store = pixel_store.path
-    plain = evaluate(store, store, images=photos, run=run)
-    scaled = evaluate(store, store, images=photos, run=run, query_scales=SCALES)
+    plain = evaluate(store, store, images=find_images(photos), run=run)
+    scaled = evaluate(store, store, images=find_images(photos), run=run, query_scales=SCALES)
     assert [row.name for row in scaled.rows] == [*(row.name for row in plain.rows), MODEL]
     for before, after in zip(plain.rows, scaled.rows, strict=False):
         np.testing.assert_array_equal(before.values["AP"], after.values["AP"])
@@ -71,9 +72,15 @@ def test_unusable_scales_are_refused(
     run: Path, pixel_store: FeatureStore, photos: Path, scales: tuple[float, ...], message: str
 ) -> None:
     with pytest.raises(BadInputError, match=message):
-        evaluate(pixel_store.path, pixel_store.path, images=photos, run=run, query_scales=scales)
+        evaluate(pixel_store.path, pixel_store.path, images=find_images(photos), run=run, query_scales=scales)
 
 
 def test_files_have_one_size(pixel_store: FeatureStore, photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="--query-scales needs --run: an exported file takes images of one size"):
-        evaluate(pixel_store.path, pixel_store.path, images=photos, artifact=tmp_path / "f.onnx", query_scales=SCALES)
+    with pytest.raises(BadInputError, match="`query_scales` needs `run`: an exported file takes images of one size"):
+        evaluate(
+            pixel_store.path,
+            pixel_store.path,
+            images=find_images(photos),
+            artifact=tmp_path / "f.onnx",
+            query_scales=SCALES,
+        )

@@ -80,7 +80,7 @@ def test_lists_in_a_bucket(bucket: str, photos: Path, tmp_path: Path) -> None:
     store = extract(chosen, PixelGallery(), tmp_path / "s")
     assert store.items.ids == (ids[0],) and store.items.labels == ("a",)
     assert "absent.jpg\t" in (store.path / "unreadable.txt").read_text()
-    with pytest.raises(BadInputError, match="--split x needs a CSV list"):
+    with pytest.raises(BadInputError, match="`split` x needs a CSV list"):
         find_images(f"{bucket}/all", split="x")
 
 

@@ -67,7 +67,7 @@ def test_an_empty_folder_and_a_missing_one_are_told_apart(tmp_path: Path) -> Non
 
 
 def test_split_needs_a_list(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="--split train needs a CSV list"):
+    with pytest.raises(BadInputError, match="`split` train needs a CSV list"):
         find_images(tmp_path, split="train")
 
 

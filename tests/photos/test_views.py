@@ -129,5 +129,5 @@ def test_named_strengths() -> None:
     }
     assert (mild.min_area, mild.colour) == (0.5, 0.2)
     assert parse_strength("mild") is ViewStrength.MILD
-    with pytest.raises(BadInputError, match="--view-strength weak: give mild or strong"):
+    with pytest.raises(BadInputError, match="`view_strength` weak: give mild or strong"):
         parse_strength("weak")

@@ -63,7 +63,7 @@ def test_photos_that_calibrate_are_not_searched_with(made: Path, photos: Path, t
     random = np.random.default_rng(1)
     for number in range(8):
         Image.fromarray(random.integers(0, 255, (60, 80, 3), np.uint8)).save(own / f"noise-{number}.png")
-    store = extract(own, PixelGallery(), tmp_path / "own.features")
+    store = extract(find_images(own), PixelGallery(), tmp_path / "own.features")
     images, model = find_images(own), load_query_model(made)
     order = [int(position) for position in np.random.default_rng(0).permutation(len(images))]
     for position in order[:3]:
@@ -79,7 +79,7 @@ def test_photos_that_calibrate_are_not_searched_with(made: Path, photos: Path, t
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search, "Attempts", remember)
         search_precision(
-            made, "onnx", own, store.path, calibration_count=8, objectives=Objectives(0.95), overwrite=True
+            made, "onnx", find_images(own), store.path, calibration_count=8, objectives=Objectives(0.95), overwrite=True
         )
     ranges = calibration_split(images, model.config.preprocess, 8)[0]
     assert len(seen[0]) == 32 - 3 - 8 - 1

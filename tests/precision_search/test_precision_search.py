@@ -97,7 +97,7 @@ def test_core_ml_of_a_network_that_overflows_is_fp32(
     with torch.no_grad():
         norms[-1].weight.fill_(1e7)
     save_query_model(model, tmp_path)
-    result = search_precision(tmp_path, "coreml", photos, pixel_store.path, calibration_count=CALIBRATION)
+    result = search_precision(tmp_path, "coreml", find_images(photos), pixel_store.path, calibration_count=CALIBRATION)
     assert [trial.precision for trial in result.trials] == [Precision.FP32]
 
 
@@ -114,7 +114,7 @@ def test_a_place_that_cannot_be_written_is_said_before_the_first_trial(
         (Path("/proc/a.onnx"), "cannot be written"),
     ):
         with pytest.raises(BadInputError, match=said):
-            search_precision(made, "onnx", photos, pixel_store.path, out=out)
+            search_precision(made, "onnx", find_images(photos), pixel_store.path, out=out)
     command = ["export", str(made), "--target", "onnx", "--precision", "auto", "--calibration", str(photos)]
     ready = [*command, "--gallery", str(pixel_store.path), "--index", str(tmp_path / "none")]
     refused = CliRunner().invoke(app, ready)
@@ -128,11 +128,13 @@ def test_one_search_at_a_time_holds_its_folder_and_its_out(
 
     def search_to_out() -> search.SearchResult:
         limits = Objectives(0.9)
-        return search_precision(made, "onnx", photos, pixel_store.path, calibration_count=8, objectives=limits, out=out)
+        return search_precision(
+            made, "onnx", find_images(photos), pixel_store.path, calibration_count=8, objectives=limits, out=out
+        )
 
     with holding(made / "exports" / "auto-onnx"), pytest.raises(BadInputError, match=r"auto-onnx: .*; wait for it$"):
         search_to_out()
-    with holding(out), pytest.raises(BadInputError, match=r"a\.onnx: .* wait for it, or choose another --out"):
+    with holding(out), pytest.raises(BadInputError, match=r"a\.onnx: .* wait for it, or choose another `out`"):
         search_to_out()
     assert search_to_out().export.path == out
     assert not [*tmp_path.glob(".*"), *(made / "exports").glob(".*")]
@@ -211,18 +213,20 @@ def test_errors(
     ):
         with pytest.raises(BadInputError, match=said):
             Objectives(**limits)
-    with pytest.raises(BadInputError, match="--max-cpu-ratio: target coreml runs on Apple's systems only"):
-        search_precision(made, "coreml", photos, pixel_store.path, objectives=Objectives(max_cpu_ratio=0.5))
-    with pytest.raises(BadInputError, match="--held-out 5: 16 photos or more are needed"):
-        search_precision(made, "onnx", photos, pixel_store.path, held_out=5, overwrite=True)
+    with pytest.raises(BadInputError, match="`max_cpu_ratio`: target coreml runs on Apple's systems only"):
+        search_precision(
+            made, "coreml", find_images(photos), pixel_store.path, objectives=Objectives(max_cpu_ratio=0.5)
+        )
+    with pytest.raises(BadInputError, match="`held_out` 5: 16 photos or more are needed"):
+        search_precision(made, "onnx", find_images(photos), pixel_store.path, held_out=5, overwrite=True)
     few = find_images(photos).subset(range(20))
     with pytest.raises(BadInputError, match="of 20 photos 64 give the ranges, which leaves 0 to search with; 16 or"):
         search_precision(made, "onnx", few, pixel_store.path, overwrite=True)
     alien = shutil.copytree(photos, tmp_path / "alien" / "under another id").parent
     with pytest.raises(BadInputError, match="beside the photos that give the ranges, 0 of 16 have features in"):
-        search_precision(made, "onnx", alien, pixel_store.path, calibration_count=8, overwrite=True)
+        search_precision(made, "onnx", find_images(alien), pixel_store.path, calibration_count=8, overwrite=True)
     with pytest.raises(BadInputError, match="of 24 photos 16 give the ranges, which leaves 8"):
-        search_precision(made, "onnx", photos, pixel_store.path, calibration_count=16, overwrite=True)
+        search_precision(made, "onnx", find_images(photos), pixel_store.path, calibration_count=16, overwrite=True)
     few_trials(monkeypatch)
     monkeypatch.setattr(attempts.Attempts, "_made", lambda _, *key: ExportTrial(*key[:2], 1, 0.5, 0.4, 0.6, 0.1, "f"))
     bad = Path(shutil.copytree(made, tmp_path / "bad", ignore=shutil.ignore_patterns("exports")))

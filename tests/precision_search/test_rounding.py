@@ -99,7 +99,7 @@ def test_a_bottleneck_is_rounded_as_in_its_file(
     model, rounded = with_rounded(tmp_path / "run", calibration, STANDARD)
     assert rounded.names[-1] == "bottleneck" and model.projection.weight.equal(made.projection.weight)
     file = export(
-        tmp_path / "run", "onnx", "w8a8", out=tmp_path / "a.onnx", calibration=photos, calibration_count=8
+        tmp_path / "run", "onnx", "w8a8", out=tmp_path / "a.onnx", calibration=find_images(photos), calibration_count=8
     ).path
     nodes = onnx.load(str(file)).graph.node
     maker = {name: node.op_type for node in nodes for name in node.output}

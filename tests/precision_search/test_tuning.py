@@ -157,7 +157,7 @@ def test_what_was_tuned_is_kept_only_if_less_is_lost(
 
     from edgecsd.gallery.extract import extract
 
-    features = extract(more, PixelGallery(), tmp_path / "more.features")
+    features = extract(find_images(more), PixelGallery(), tmp_path / "more.features")
     real = attempts.measure
 
     def told(*arguments: Any) -> ExportTrial:
@@ -170,12 +170,12 @@ def test_what_was_tuned_is_kept_only_if_less_is_lost(
     result = search_precision(
         own,
         "onnx",
-        photos,
+        find_images(photos),
         pixel_store.path,
         calibration_count=8,
         objectives=Objectives(0.9),
         tune_steps=2,
-        tune_images=more,
+        tune_images=find_images(more),
         tune_features=features.path,
     )
     assert [bool(trial.tuned) for trial in result.trials] == [False, True]
@@ -269,7 +269,7 @@ def test_the_option(
 
 
 def test_errors(made: Path, photos: Path, pixel_store: FeatureStore, calibration: np.ndarray, tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="--tune 0: 1 step or more"):
+    with pytest.raises(BadInputError, match="`tune` 0: 1 step or more"):
         tuned(made, tmp_path / "a", photos, pixel_store, calibration, 0)
     bare = shutil.copytree(made, tmp_path / "bare")
     (bare / "run.json").unlink()

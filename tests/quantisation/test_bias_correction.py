@@ -15,6 +15,7 @@ from edgecsd.errors import BadInputError
 from edgecsd.exporting.export import export
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.models.query import create_query_model, save_query_model
+from edgecsd.photos.finding import find_images
 from edgecsd.quantisation.bias_correction import convolutions_in_order, correct_biases, rounded_weights
 from edgecsd.quantisation.calibration import synthetic_pixels
 from edgecsd.quantisation.precisions import STANDARD, EightBit
@@ -104,7 +105,7 @@ def test_named_convolutions_stay_float(target: str, run: Path, photos: Path, tmp
     counts = []
     for number, how in enumerate((STANDARD, EightBit(float_convolutions=kept))):
         out = tmp_path / f"{number}.{target}"
-        made = export(run, target, "w8a8", out=out, calibration=photos, calibration_count=8, how=how)
+        made = export(run, target, "w8a8", out=out, calibration=find_images(photos), calibration_count=8, how=how)
         counts.append(float_convolutions(out))
         assert made.metadata.recipe.endswith("float-convolutions-1-4") == (how != STANDARD)
     assert counts[1] - counts[0] == kept
@@ -119,7 +120,7 @@ def test_weights_of_float_convolutions_are_8_bit_unless_asked_for(
     sizes, weights = [], []
     for number, how in enumerate((EightBit(float_convolutions=kept), EightBit(100.0, kept, float_weights=True))):
         out = tmp_path / f"{number}.{target}"
-        export(run, target, "w8a8", out=out, calibration=photos, calibration_count=8, how=how)
+        export(run, target, "w8a8", out=out, calibration=find_images(photos), calibration_count=8, how=how)
         assert kept <= float_convolutions(out)
         sizes.append(out.stat().st_size)
         weights.append(float_weights(out))
@@ -182,4 +183,11 @@ def test_recipes_are_named_and_refused_where_they_do_not_apply(run: Path, photos
     with pytest.raises(BadInputError, match=r"fp16 has one recipe; percentile-100 goes with w8a8"):
         export(run, "onnx", "fp16", how=EightBit(100.0))
     with pytest.raises(BadInputError, match="target coreml has one recipe for w8a8, not biases-not-corrected"):
-        export(run, "coreml", "w8a8", calibration=photos, calibration_count=8, how=EightBit(bias_correction=False))
+        export(
+            run,
+            "coreml",
+            "w8a8",
+            calibration=find_images(photos),
+            calibration_count=8,
+            how=EightBit(bias_correction=False),
+        )

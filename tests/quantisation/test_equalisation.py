@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from edgecsd.exporting.export import export
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.models.query import create_query_model, save_query_model
+from edgecsd.photos.finding import find_images
 from edgecsd.quantisation.bias_correction import hooked
 from edgecsd.quantisation.calibration import synthetic_pixels
 from edgecsd.quantisation.equalisation import Tied, equalise, tied_values
@@ -161,7 +162,7 @@ def test_an_equalised_file_says_so_and_finds_the_same(photos: Path, tmp_path: Pa
     files = []
     for how in (EightBit(), EightBit(equalisation=True)):
         out = tmp_path / f"{how.changes or 'plain'}.onnx"
-        made = export(run, "onnx", "w8a8", out=out, calibration=photos, calibration_count=8, how=how)
+        made = export(run, "onnx", "w8a8", out=out, calibration=find_images(photos), calibration_count=8, how=how)
         assert ("equalised" in made.metadata.recipe) is how.equalisation
         files.append(load_runner(out).embed(PIXELS))
     assert not np.array_equal(*files), "the weights in the files differ"

@@ -112,7 +112,7 @@ def test_what_cannot_be_served_is_refused(index: GalleryIndex, options: dict[str
 def test_a_port_that_is_taken_is_told(index: GalleryIndex) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(BadInputError, match=f"--port {port}: cannot listen there"):
+        with pytest.raises(BadInputError, match=f"`port` {port}: cannot listen there"):
             serve(index.path, announce=lambda address: pytest.fail("it serves"), port=port)
 
 

@@ -79,7 +79,7 @@ def test_a_codebook_is_kept_with_its_space(codebook: Codebook, store: FeatureSto
 
 
 def test_sizes_that_cannot_be(store: FeatureStore, tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="--pq-bytes 5: must divide the dimension 32: 1, 2, 4, 8, 16, 32"):
+    with pytest.raises(BadInputError, match="`pq_bytes` 5: must divide the dimension 32: 1, 2, 4, 8, 16, 32"):
         learn(store, 5)
     with pytest.raises(BadInputError, match="the gallery has only 100 vectors"):
         learn(make_store(tmp_path / "small.store", clustered(count=100)), 8)

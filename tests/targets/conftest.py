@@ -63,7 +63,7 @@ def artifact(run: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) 
                 target,
                 precision,
                 out=folder / f"{precision}{Target(target).suffix}",
-                calibration=photos,
+                calibration=find_images(photos),
                 calibration_count=PHOTOS,
                 licence="CC0-1.0",
             )

@@ -73,7 +73,7 @@ def exported(
 ) -> tuple[str, str, ExportResult]:
     name, target = request.param
     run = run_folder(name, photos, tmp_path_factory.mktemp(name))
-    made = export(run, target, "w8a8", calibration=photos, calibration_count=16)
+    made = export(run, target, "w8a8", calibration=find_images(photos), calibration_count=16)
     return name, target, made
 
 

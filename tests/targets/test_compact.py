@@ -16,6 +16,7 @@ from target_models import DIM, PHOTOS, SIZE, Make
 from edgecsd.exporting.export import export
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.models.query import create_query_model, save_query_model
+from edgecsd.photos.finding import find_images
 from edgecsd.targets.onnx.compact import compact
 from edgecsd.targets.onnx.quantise import store_weights_in_8_bit
 from edgecsd.targets.tflite.convert import _short_name
@@ -59,7 +60,9 @@ def test_weights_that_two_convolutions_read(precision: str, most: int, photos: P
     norms = [model.backbone.get_submodule(f"blocks.{place}.bn1") for place in ("1.0", "1.1")]
     norms[1].load_state_dict(norms[0].state_dict())
     save_query_model(model, tmp_path)
-    made = export(tmp_path, "onnx", precision, out=tmp_path / "a.onnx", calibration=photos, calibration_count=PHOTOS)
+    made = export(
+        tmp_path, "onnx", precision, out=tmp_path / "a.onnx", calibration=find_images(photos), calibration_count=PHOTOS
+    )
     assert made.parity["cosine_mean"] > 0.9
     readers = Counter(node.input[1] for node in onnx.load(str(made.path)).graph.node if node.op_type == "Conv")
     assert max(readers.values()) == most

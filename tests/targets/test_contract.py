@@ -15,6 +15,7 @@ from target_models import DIM, PHOTOS, SIZE, Make, Pixels, needs_coreai
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.exporting.export import export
 from edgecsd.models.query import QueryModel
+from edgecsd.photos.finding import find_images
 from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets.artifact import (
     TargetModule,
@@ -124,7 +125,7 @@ def test_a_precision_that_it_lacks_is_refused_with_those_it_has(
 ) -> None:
     out = tmp_path / f"a{Target(target).suffix}"
     with pytest.raises(BadInputError, match=rf"no precision {precision}; it has: {', '.join(HAS[target])}"):
-        export(run, target, precision, out=out, calibration=photos, calibration_count=PHOTOS)
+        export(run, target, precision, out=out, calibration=find_images(photos), calibration_count=PHOTOS)
     assert not out.exists()
 
 

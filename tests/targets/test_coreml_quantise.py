@@ -170,7 +170,7 @@ def test_a_trained_network_keeps_its_embeddings_in_8_bit(photos: Path, tmp_path:
     torch.manual_seed(0)
     model = create_query_model("tf_efficientnet_lite0", EmbeddingSpace(gallery_model="g", dim=64), size=128)
     save_query_model(model, tmp_path)
-    made = export(tmp_path, "coreml", "w8a8", calibration=photos, calibration_count=12)
+    made = export(tmp_path, "coreml", "w8a8", calibration=find_images(photos), calibration_count=12)
     images = find_images(photos)
     pixels = np.stack([model.config.preprocess.pixels(read_image(images.path(i))[0]) for i in range(12)])
     figures = compare(load_runner(made.path).embed(pixels), model.embed(pixels))

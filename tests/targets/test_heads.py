@@ -12,6 +12,7 @@ from target_models import DIM, PHOTOS, Pixels
 from edgecsd.exporting.export import export
 from edgecsd.models.query import QueryModel, create_query_model, load_query_model, save_query_model
 from edgecsd.models.query_config import Pooling, ProjectionKind
+from edgecsd.photos.finding import find_images
 from edgecsd.targets.artifact import ArtifactEmbedder
 
 TARGETS = ("onnx", "tflite", "coreml")
@@ -45,7 +46,12 @@ def test_a_bottleneck_is_exported(
 ) -> None:
     suffix = "mlpackage" if target == "coreml" else target
     made = export(
-        bottlenecked, target, precision, out=tmp_path / f"head.{suffix}", calibration=photos, calibration_count=PHOTOS
+        bottlenecked,
+        target,
+        precision,
+        out=tmp_path / f"head.{suffix}",
+        calibration=find_images(photos),
+        calibration_count=PHOTOS,
     )
     expected = load_query_model(bottlenecked).embed(pixels)
     found = ArtifactEmbedder(made.path).embed(pixels)

@@ -11,6 +11,7 @@ from target_models import DIM, PHOTOS, Make, Pixels
 
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.exporting.export import export
+from edgecsd.photos.finding import find_images
 from edgecsd.targets.artifact import load_runner, read_metadata
 from edgecsd.targets.inspecting import Inspection, Outcome, inspect
 
@@ -21,7 +22,9 @@ def pair(
 ) -> tuple[Path, Path]:
     """(.onnx, .ort) of the same model in the same precision."""
     out = tmp_path_factory.mktemp("ort") / f"{request.param}.ort"
-    made = export(run, "onnx", request.param, out=out, calibration=photos, calibration_count=PHOTOS, ort_format=True)
+    made = export(
+        run, "onnx", request.param, out=out, calibration=find_images(photos), calibration_count=PHOTOS, ort_format=True
+    )
     assert made.path == out and made.metadata.target == "onnx"
     return artifact("onnx", request.param).path, out
 
@@ -81,9 +84,9 @@ def test_a_truncated_file_is_damaged(keep: float, pair: tuple[Path, Path], tmp_p
 
 
 def test_other_targets_have_no_such_form(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="--ort-format is a form of target onnx; target tflite has none"):
+    with pytest.raises(BadInputError, match="`ort_format` is a form of target onnx; target tflite has none"):
         export(run, "tflite", "fp32", ort_format=True)
-    with pytest.raises(BadInputError, match=r"ends in \.onnx; \.ort is written with --ort-format"):
+    with pytest.raises(BadInputError, match=r"ends in \.onnx; \.ort is written with `ort_format`"):
         export(run, "onnx", "fp32", out=tmp_path / "a.ort")
     with pytest.raises(BadInputError, match=r"ends in \.ort"):
         export(run, "onnx", "fp32", out=tmp_path / "a.onnx", ort_format=True)

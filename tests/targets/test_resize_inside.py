@@ -79,7 +79,7 @@ def baked(run: Path, photos: Path, folder: Path) -> Make:
                 target,
                 precision,
                 out=folder / f"{precision}.{target}",
-                calibration=photos,
+                calibration=find_images(photos),
                 calibration_count=PHOTOS,
                 baked=ANY_SIZE if target == "onnx" else FIXED,
             )
@@ -161,8 +161,8 @@ def test_a_photo_of_another_size_is_named(baked: Make, photos: Path) -> None:
 def test_what_needs_resized_pixels_refuses_the_file(baked: Make, photos: Path, tmp_path: Path) -> None:
     from edgecsd.golden.writing import write_golden_pack
 
-    with pytest.raises(IncompatibleError, match="give the file exported without --bake"):
-        write_golden_pack(baked("onnx", "fp32").path, photos, tmp_path / "pack")
+    with pytest.raises(IncompatibleError, match="give the file exported without `bake`"):
+        write_golden_pack(baked("onnx", "fp32").path, find_images(photos), tmp_path / "pack")
 
 
 def test_ort_format_takes_whole_photos_too(run: Path, model: QueryModel, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from edgecsd.index.exact import unit
 from edgecsd.models.backbones import to_input
 from edgecsd.models.query import create_query_model, load_query_model, save_query_model
 from edgecsd.models.query_config import read_config
+from edgecsd.photos.finding import find_images
 from edgecsd.quantisation.calibration import synthetic_pixels
 from edgecsd.training.adapt import adapt
 from edgecsd.training.closed_form import wiener_filter
@@ -36,7 +37,7 @@ def own_store(photos: Path, photo: Image.Image, tmp_path_factory: pytest.TempPat
     folder = Path(shutil.copytree(photos, tmp_path_factory.mktemp("forty") / "photos"))
     for number in range(16):
         photo.crop((20 * number, 30 * number, 20 * number + 150, 30 * number + 120)).save(folder / f"more-{number}.png")
-    return extract(folder, PixelGallery(), folder.parent / "forty.store", views=0)
+    return extract(find_images(folder), PixelGallery(), folder.parent / "forty.store", views=0)
 
 
 @pytest.fixture(scope="module")
@@ -95,17 +96,17 @@ def test_what_cannot_be_adapted_is_refused(
     adapt(made, gallery.path, out)
     with pytest.raises(BadInputError, match=rf"adapted: is adapted already; adapt the run that it was made of, {made}"):
         adapt(out, gallery.path, tmp_path / "twice")
-    with pytest.raises(BadInputError, match="already there; choose another --out or add --overwrite"):
+    with pytest.raises(BadInputError, match="already there; choose another `out` or add `overwrite`"):
         adapt(made, gallery.path, out)
     adapt(made, gallery.path, out, error=0.5, overwrite=True)
-    with pytest.raises(BadInputError, match="--overwrite replaces a gallery adaptation only"):
+    with pytest.raises(BadInputError, match="`overwrite` replaces a gallery adaptation only"):
         adapt(made, gallery.path, tmp_path, overwrite=True)
     few = write_store(
         tmp_path / "few", pixel_store.space, Items(list("abcdefg"), [""] * 7), unit(np.eye(7, 16, dtype=np.float32))
     )
     with pytest.raises(BadInputError, match="7 vectors tell too little of 16 dimensions: 8 or more are needed, and 16"):
         adapt(made, few.path, tmp_path / "o")
-    other = extract(photos, PixelGallery(seed=8), tmp_path / "other.store", views=0)
+    other = extract(find_images(photos), PixelGallery(seed=8), tmp_path / "other.store", views=0)
     with pytest.raises(IncompatibleError):
         adapt(made, other.path, tmp_path / "o")
     for wrong in (0.0, -1.0, float("nan")):
@@ -117,7 +118,7 @@ def test_what_cannot_be_adapted_is_refused(
         del stage["error"]
     (old / "result.json").write_text(json.dumps(document))
     with pytest.raises(
-        BadInputError, match=r"does not tell the query model's error.*Distil again with --overwrite.*or give --error"
+        BadInputError, match=r"does not tell the query model's error.*Distil again with `overwrite`.*or give `error`"
     ):
         adapt(old, gallery.path, tmp_path / "o")
     none = create_query_model(

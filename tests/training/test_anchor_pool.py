@@ -49,7 +49,7 @@ def test_views_of_byte_identical_copies_are_own_too(photos: Path, tmp_path: Path
     folder = Path(shutil.copytree(photos, tmp_path / "photos"))
     for item in find_images(photos).ids[:8]:
         shutil.copy(photos / item, folder / f"copy-of-{Path(item).name}")
-    data = make(folder, extract(folder, PixelGallery(), tmp_path / "store", views=1))
+    data = make(folder, extract(find_images(folder), PixelGallery(), tmp_path / "store", views=1))
     pool, rows = anchor_pool(data, config()), len(data.gallery)
     digests = [data.digests[image] for image in data.train]
     for place in range(len(data.train)):
@@ -85,7 +85,7 @@ def test_what_has_no_use_is_refused(options: dict[str, Any], told: str) -> None:
 
 
 def test_more_views_than_there_are(photos: Path, pixel_store: FeatureStore) -> None:
-    with pytest.raises(BadInputError, match="--anchor-views 3: there are 2 cached views an image"):
+    with pytest.raises(BadInputError, match="`anchor_views` 3: there are 2 cached views an image"):
         anchor_pool(make(photos, pixel_store), config(anchor_views=3))
 
 
@@ -95,5 +95,5 @@ def test_a_gallery_on_disk_gets_no_views(
     monkeypatch.setattr("edgecsd.features.mapped.HELD_VALUES", 0)
     data = make(photos, pixel_store)
     assert anchor_pool(data, config()).vectors is data.gallery
-    with pytest.raises(BadInputError, match="--anchor-views 1: the gallery has 24 vectors, which stay on disk"):
+    with pytest.raises(BadInputError, match="`anchor_views` 1: the gallery has 24 vectors, which stay on disk"):
         anchor_pool(data, config(anchor_views=1))

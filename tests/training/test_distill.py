@@ -185,11 +185,11 @@ def test_a_whole_run_is_not_made_again(whole: DistillResult, photos: Path, pixel
 
 
 def test_a_run_of_other_settings_is_refused(whole: DistillResult, photos: Path, pixel_store: FeatureStore) -> None:
-    with pytest.raises(BadInputError, match=r"\(k: 12 there, 10 now, seed: 5 there, 6 now\); choose another --out"):
+    with pytest.raises(BadInputError, match=r"\(k: 12 there, 10 now, seed: 5 there, 6 now\); choose another `out`"):
         run(photos, pixel_store.path, whole.path, config=config(k=10, seed=6))
     with pytest.raises(BadInputError, match=r"other settings or data \(images\)"):
         run(find_images(photos).subset(range(23)), pixel_store.path, whole.path)  # type: ignore[arg-type]
-    with pytest.raises(BadInputError, match="--resume and --overwrite"):
+    with pytest.raises(BadInputError, match="`resume` and `overwrite`"):
         run(photos, pixel_store.path, whole.path, resume=True, overwrite=True)
     assert load_query_model(whole.path)
 

@@ -111,8 +111,8 @@ def test_what_is_held_out_is_told_and_judges_every_stage(
             asked.append(by)
             super().__init__(by, best, everything=everything)
 
-    for module in ("head_training", "training", "interpolation"):
-        monkeypatch.setattr(f"edgecsd.{module}.Selection", Recorded)
+    for module in ("head_training", "network_stage", "keeping"):
+        monkeypatch.setattr(f"edgecsd.training.{module}.Selection", Recorded)
     learnt: list[TrainingSet] = []
     project = HeadStage.project_held_out
 
@@ -136,7 +136,7 @@ def test_what_is_held_out_is_told_and_judges_every_stage(
 def test_no_projection_needs_as_many_channels_as_dimensions(
     photos: Path, pixel_store: FeatureStore, tmp_path: Path
 ) -> None:
-    with pytest.raises(BadInputError, match=r"--projection none: test_eff\w+ gives \d+ pooled values .* has 16 dim"):
+    with pytest.raises(BadInputError, match=r"`projection` none: test_eff\w+ gives \d+ pooled values .* has 16 dim"):
         run(photos, pixel_store.path, tmp_path / "run", config=config(projection="none"))
     assert not (tmp_path / "run").exists()
 
@@ -154,7 +154,7 @@ def test_fewer_views_and_a_cache_that_runs_share(photos: Path, pixel_store: Feat
     for one, other in zip(fewer.stages, alone.stages, strict=True):  # batches of other photos round otherwise
         assert (one.name, one.overlap) == (other.name, other.overlap)
         assert one.cosine == pytest.approx(other.cosine, abs=1e-5)
-    with pytest.raises(BadInputError, match=r"--views 3: .* has 2 cached views an image"):
+    with pytest.raises(BadInputError, match=r"`views` 3: .* has 2 cached views an image"):
         run(photos, pixel_store.path, tmp_path / "d", config=config(views=3))
 
 

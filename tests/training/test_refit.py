@@ -210,6 +210,6 @@ def test_the_way_that_was_chosen_is_gone_again(
 
 
 def test_nothing_to_fit_is_refused() -> None:
-    with pytest.raises(BadInputError, match=r"--refit: there is no head to fit again"):
+    with pytest.raises(BadInputError, match=r"`refit`: there is no head to fit again"):
         make_config(None, {"refit": True, "projection": "none", "query_model": "mobilenetv2_100"})
     assert make_config(None, {"projection": "none"}).refit  # the default is no request

@@ -15,7 +15,7 @@ from edgecsd.training.run_folder import check_run, read_result
 
 
 def test_places_that_are_no_run(photos: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match=r"--resume: there is no run in .*/nowhere to go on with"):
+    with pytest.raises(BadInputError, match=r"`resume`: there is no run in .*/nowhere to go on with"):
         run(photos, pixel_store.path, tmp_path / "nowhere", resume=True)
     assert not (tmp_path / "nowhere").exists()
     folder = tmp_path / "holiday"
@@ -23,7 +23,7 @@ def test_places_that_are_no_run(photos: Path, pixel_store: FeatureStore, tmp_pat
     (folder / "beach.jpg").write_bytes(b"precious")
     with pytest.raises(BadInputError, match="not empty and not a run folder"):
         run(photos, pixel_store.path, folder)
-    with pytest.raises(BadInputError, match="--overwrite replaces a run folder only"):
+    with pytest.raises(BadInputError, match="`overwrite` replaces a run folder only"):
         run(photos, pixel_store.path, folder, overwrite=True)
     assert (folder / "beach.jpg").read_bytes() == b"precious"
 
@@ -59,5 +59,5 @@ def test_a_damaged_run_folder_is_named(tmp_path: Path) -> None:
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"precious")
     for overwrite in (False, True):
-        with pytest.raises(BadInputError, match="choose another --out"):
+        with pytest.raises(BadInputError, match="choose another `out`"):
             check_run(tmp_path / "photo.jpg", {}, resume=False, overwrite=overwrite)

@@ -72,7 +72,7 @@ def test_settings_from_toml(tmp_path: Path) -> None:
     ],
 )
 def test_interpolation_that_no_stage_would_do_is_refused(others: dict[str, Any]) -> None:
-    with pytest.raises(BadInputError, match="--interpolate: neither a head"):
+    with pytest.raises(BadInputError, match="`interpolate`: neither a head"):
         make_config(None, {"interpolate": True, **others})
     assert make_config(None, others).interpolate  # the default asks for nothing
     assert make_config(

@@ -31,16 +31,16 @@ class AdbTransport:
     folders: tuple[str, ...] = (FOLDER,)
     pythons: tuple[str, ...] = ("python3", "python", "/data/data/com.termux/files/usr/bin/python3")
     no_python = (
-        "Android has none of its own: give a benchmark_model for this phone with --benchmark-model FILE; or start sshd "
-        "in Termux, then adb forward tcp:8022 tcp:8022 and --device ssh://127.0.0.1:8022; or measure in the phone's "
-        "browser with --device adb-browser"
+        "Android has none of its own: give a benchmark_model for this phone with `benchmark_model` FILE; or start sshd "
+        "in Termux, then adb forward tcp:8022 tcp:8022 and `device` ssh://127.0.0.1:8022; or measure in the phone's "
+        "browser with edgecsd bench browser FILE --device adb"
     )
 
     def __init__(self, address: str) -> None:
         self.address = address
         given = address.removeprefix(SCHEME).removeprefix(":")
         if given.startswith("-") or any(character.isspace() for character in given):
-            raise BadInputError(f"--device {address}: is no serial number; adb devices tells those that there are")
+            raise BadInputError(f"`device` {address}: is no serial number; adb devices tells those that there are")
         self.serial = given or _only_device()
         if ":" in self.serial:
             _adb("connect", self.serial)  # ends with 0 even when it fails: the state decides
@@ -122,9 +122,9 @@ def _only_device() -> str:
         return ready[0]
     if len(ready) > 1:
         names = ", ".join(f"adb:{serial}" for serial in ready)
-        raise BadInputError(f"--device adb: {len(ready)} devices are connected; choose one of: {names}")
+        raise BadInputError(f"`device` adb: {len(ready)} devices are connected; choose one of: {names}")
     seen = "".join(f"; {serial} is {state}: {STATES.get(state, 'see adb devices')}" for serial, state in states.items())
     raise MissingBackendError(
-        f"--device adb: no device is ready{seen}; connect a phone by cable with USB debugging on, or give its address: "
-        "--device adb:HOST:PORT"
+        f"`device` adb: no device is ready{seen}; connect a phone by cable with USB debugging on, or give its address: "
+        "`device` adb:HOST:PORT"
     )

@@ -37,14 +37,14 @@ class NativeBench:
 
     def __init__(self, transport: Transport, folder: str, program: Path) -> None:
         if not program.is_file():
-            raise BadInputError(f"--benchmark-model {program}: no such file")
+            raise BadInputError(f"`benchmark_model` {program}: no such file")
         self._transport, self._folder = transport, folder
         transport.send(program, f"{folder}/{PROGRAM}")
         helped = self._run(f"chmod 755 {PROGRAM} && ./{PROGRAM} --help", CONNECT_SECONDS)
         self._flags = (helped.stdout + helped.stderr).decode(errors="replace")
         if "--graph" not in self._flags:
             raise MissingBackendError(
-                f"{transport.address}: --benchmark-model {program} does not run there ({helped.said}); give one that "
+                f"{transport.address}: `benchmark_model` {program} does not run there ({helped.said}); give one that "
                 f"was built for its processor, which is {self._run('uname -m', CONNECT_SECONDS).said}"
             )
         told = [self._run(f"getprop {name}", CONNECT_SECONDS) for name in PROPERTIES]

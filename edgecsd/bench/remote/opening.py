@@ -1,4 +1,4 @@
-"""--device: its text -> a device that is reachable now, and tidied up afterwards however the measurement ends."""
+"""Open the device that an address names; close and clean up on every exit path."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from edgecsd.bench.this_machine import Host
 from edgecsd.errors import BadInputError
 from edgecsd.progress import SILENT, Reporter
 
-KNOWN = "ssh://USER@HOST[:PORT], adb[:SERIAL], browser or adb-browser[:SERIAL]"
+KNOWN = "ssh://USER@HOST[:PORT] or adb[:SERIAL] (a browser: edgecsd bench browser FILE)"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def open_native(
 ) -> Iterator[NativeBench]:
     """A benchmark_model, which is on this machine, ready to run on the device; as open_device otherwise."""
     if address is None:
-        raise BadInputError(f"--benchmark-model belongs to a device: give --device {KNOWN}")
+        raise BadInputError(f"`benchmark_model` belongs to a device: give `device` {KNOWN}")
     with _folder_on(address, options or DeviceOptions(), reporter) as (transport, folder):
         native = NativeBench(transport, folder, program)
         reporter.message(f"{address}: {native.name}, benchmark_model")
@@ -80,16 +80,16 @@ def _connect(address: str, options: DeviceOptions) -> Transport:
     if address.startswith(SSH):
         return SshTransport(address, options.ssh_config)
     if options.ssh_config is not None:
-        raise BadInputError(f"--ssh-config belongs to ssh://, not to --device {address}")
+        raise BadInputError(f"`ssh_config` belongs to ssh://, not to `device` {address}")
     if address == ADB or address.startswith(f"{ADB}:"):
         return AdbTransport(address)
-    raise BadInputError(f"--device {address}: is not known; give {KNOWN}")
+    raise BadInputError(f"`device` {address}: is not known; give {KNOWN}")
 
 
 def _refuse_without_device(options: DeviceOptions) -> None:
-    given = {"--device-python": options.python, "--ssh-config": options.ssh_config, "--keep": options.keep or None}
+    given = {"`device_python`": options.python, "`ssh_config`": options.ssh_config, "`keep`": options.keep or None}
     if wrong := [name for name, value in given.items() if value is not None]:
-        raise BadInputError(f"{wrong[0]} belongs to a device: give --device {KNOWN}")
+        raise BadInputError(f"{wrong[0]} belongs to a device: give `device` {KNOWN}")
 
 
 @contextmanager

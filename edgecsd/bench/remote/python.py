@@ -117,7 +117,7 @@ class RemotePython:
                 raise MissingBackendError(
                     f"{self._transport.address}: {self._python} ({self.facts['python']}) needs {' or '.join(needed)} "
                     f"for .{target} files, which {why}; install it on the device: {pip} {needed[0]}, or name another "
-                    "Python with --device-python"
+                    "Python with `device_python`"
                 )
         return ""
 
@@ -157,7 +157,7 @@ class RemotePython:
             if done.code == 0 and done.stdout.strip() == b"True":
                 return python
             said.append(f"{python}: {'older than 3.8' if done.code == 0 else done.said}")
-        advice = "give another --device-python" if given else self._transport.no_python
+        advice = "give another `device_python`" if given else self._transport.no_python
         raise MissingBackendError(f"{self._transport.address}: has no usable Python ({'; '.join(said)}); {advice}")
 
     def _describe(self) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class SshTransport:
     way = "ssh"
     folders: tuple[str, ...] = ('"${TMPDIR:-/tmp}"', "/tmp", '"$HOME"')
     pythons: tuple[str, ...] = ("python3", "python")
-    no_python = "install Python 3.8 or later there, or name one with --device-python PATH"
+    no_python = "install Python 3.8 or later there, or name one with `device_python` PATH"
 
     def __init__(self, address: str, config: Path | None = None) -> None:
         self.address = address
@@ -97,11 +97,11 @@ def parse_address(address: str) -> tuple[str, int | None]:
         parts = urlsplit(address)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise BadInputError(f"--device {address}: {error}; {form}") from None
+        raise BadInputError(f"`device` {address}: {error}; {form}") from None
     if parts.scheme != "ssh" or not host or host.startswith("-") or parts.path not in ("", "/") or parts.query:
-        raise BadInputError(f"--device {address}: is no ssh address; {form}")
+        raise BadInputError(f"`device` {address}: is no ssh address; {form}")
     if parts.password is not None:
-        raise BadInputError(f"--device {address}: no password belongs into an address; ssh asks for it, or takes a key")
+        raise BadInputError(f"`device` {address}: no password belongs into an address; ssh asks for it, or takes a key")
     return (f"{parts.username}@{host}" if parts.username else host), port
 
 

@@ -33,7 +33,7 @@ class Finished:
 class Transport(Protocol):
     """A connection to one device.
 
-    address  as --device takes it
+    address  as `device` takes it
     way      in a word: "ssh"
     folders  where a folder may be made there, in shell words that may name its variables; the first that works is taken
     pythons  shell words of what may be a Python there, the best first

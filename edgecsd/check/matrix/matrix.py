@@ -41,11 +41,10 @@ Floats = NDArray[np.float32]
 def matrix(
     artifacts: Sequence[Path],
     indexes: Sequence[Path],
-    images: Path | ImageSet,
+    images: ImageSet,
     *,
     references: Sequence[Path] = (),
     labels: Path | None = None,
-    split: str | None = None,
     weights: Path | None = None,
     k: int = 10,
     limit: int | None = None,
@@ -62,8 +61,8 @@ def matrix(
 
     Raises BadInputError for fewer than one artifact or index, for one given twice, and for labels that cover no query.
     """
-    _require_distinct(artifacts, "--artifact")
-    _require_distinct(indexes, "--index")
+    _require_distinct(artifacts, "`artifact`")
+    _require_distinct(indexes, "`index`")
     opened = [open_index(path) for path in indexes]
     embedders = [ArtifactEmbedder(path, threads=threads) for path in artifacts]
     small = [path for path, index in zip(indexes, opened, strict=True) if len(index.ids) < 2]
@@ -72,9 +71,7 @@ def matrix(
     require_depth(k, min(len(each.ids) for each in opened))
     refused = {(a, i): _refusal(embedders[a], opened[i]) for a in range(len(artifacts)) for i in range(len(indexes))}
     spoken = [i for i in range(len(indexes)) if any(not refused[a, i] for a in range(len(artifacts)))]
-    photos = images if isinstance(images, ImageSet) else find_images(images, split=split)
-    if limit is not None and limit < len(photos):
-        photos = photos.subset(np.linspace(0, len(photos) - 1, limit).round().astype(int).tolist())
+    photos = images.spread(limit)
     found = len(photos)
     photos, truths, digests = _truths(photos, [opened[i] for i in spoken], references, weights, reporter)
     known = None if labels is None else read_labels(labels)
@@ -149,7 +146,7 @@ def _truths(
     places = [{item: p for p, item in enumerate(queries.photos.ids)} for queries in answers.values()]
     shared = [p for p, item in enumerate(photos.ids) if all(item in place for place in places)]
     if not shared:
-        raise BadInputError(f"{photos.root}: no photo of which every gallery model has features; see --reference")
+        raise BadInputError(f"{photos.root}: no photo of which every gallery model has features; see `reference`")
     chosen = photos.subset(shared)
     of_space = zip(answers.items(), places, strict=True)
     truths = {name: queries.truth[[place[item] for item in chosen.ids]] for (name, queries), place in of_space}
@@ -176,7 +173,7 @@ def _judge(index: GalleryIndex, photos: ImageSet, truth: Floats, known: dict[str
     present = {known.get(item, "") for item in index.ids} - {""}
     if not present & set(labels):
         raise BadInputError(
-            f"--labels: no query photo has a label that an item of {index.path} has; give a list with the columns path "
+            f"`labels`: no query photo has a label that an item of {index.path} has; give a list with the columns path "
             "and label that names the gallery's items and the photos by their ids"
         )
     return Judged(index, photos.ids, truth, known, labels)
@@ -191,7 +188,7 @@ def read_labels(source: Path) -> dict[str, str]:
         listed = find_images(source)
         ids, labels = listed.ids, listed.labels
     if labels is None:
-        raise BadInputError(f"--labels {source}: has no labels; a CSV list needs a column 'label'")
+        raise BadInputError(f"`labels` {source}: has no labels; a CSV list needs a column 'label'")
     return dict(zip(ids, labels, strict=True))
 
 

@@ -100,15 +100,15 @@ def _probe(index: GalleryIndex, name: str, shares: NDArray[np.float64], source: 
 def _cause(index: GalleryIndex) -> str:
     parameter = SEARCH_PARAMETER.get(index.type)
     if parameter is None and not index.exact:
-        return "vectors of so few bits a number lose too much here; build the index again with more --bits"
+        return "vectors of so few bits a number lose too much here; build the index again with more `bits`"
     if parameter is None:
         return "a flat index is exact, so it was built with another metric or holds other vectors; build it again"
     value = index.parameters[parameter]
-    option = f"--{parameter.replace('_', '-')}"
+    option = f"`{parameter}`"
     text = f"the search is too shallow ({option} {value}"
     if index.type is not IndexType.HNSW:
         text += f" of {index.parameters['nlist']} lists"
     text += f"); build the index again with a larger {option}"
     if index.type is IndexType.IVFPQ:
-        text += f", or the codes are too coarse: a larger --pq-bytes than {index.parameters['pq_bytes']}, or type ivf"
+        text += f", or the codes are too coarse: a larger `pq_bytes` than {index.parameters['pq_bytes']}, or type ivf"
     return text

@@ -1,43 +1,87 @@
-"""edgecsd bench --device browser and --device adb-browser[:SERIAL]: the phone page's rows, printed."""
+"""edgecsd bench browser"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from edgecsd.cli.bench.imported import finish_rows
-from edgecsd.cli.console import ConsoleReporter
+import typer
+
+from edgecsd.cli.bench.options import (
+    DEVICE,
+    Added,
+    Images,
+    Index,
+    K,
+    MinRuns,
+    MinSeconds,
+    Protocol,
+    Threads,
+    TimeoutSeconds,
+    finish_rows,
+)
+from edgecsd.cli.console import console_reporter
+from edgecsd.cli.options import Json, Split
 from edgecsd.errors import BadInputError
 
-
-def is_browser(device: str | None) -> bool:
-    """Whether --device names a browser."""
-    return device is not None and device.partition(":")[0] in ("browser", "adb-browser")
+ADB = "adb"
 
 
-def measure_in_browser(
-    device: str,
-    files: Sequence[Path],
-    given: Mapping[str, Any],
-    refused: Mapping[str, Any],
-    out: Path | None,
-    as_json: bool,
+def command(
+    files: Annotated[list[Path], typer.Argument(help="Exported .onnx or .tflite files.")],
+    images: Images = None,
+    threads: Threads = None,
+    out: Added = None,
+    split: Split = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="adb[:SERIAL]: a phone's own browser (default: Chromium here).", rich_help_panel=DEVICE),
+    ] = None,
+    protocol: Protocol = "quick",
+    min_runs: MinRuns = None,
+    min_seconds: MinSeconds = None,
+    timeout_seconds: TimeoutSeconds = None,
+    index: Index = None,
+    k: K = 10,
+    as_json: Json = False,
 ) -> None:
-    """given: arguments of bench_in_browser; refused: options that a browser cannot honour, by their names."""
-    from edgecsd.serve.bench_in_browser import BROWSER, bench_in_browser, bench_in_phone_browser
+    """Measure in a browser, by the page of edgecsd serve: headless Chromium here, or a phone's over adb.
 
-    if wrong := [name for name, value in refused.items() if value]:
-        raise BadInputError(f"{wrong[0]} cannot be honoured with --device {device}: leave it out")
-    reporter = ConsoleReporter()
-    if device == BROWSER:
-        rows = bench_in_browser(files, **given, out=out, reporter=reporter)
-    elif device.startswith(f"{BROWSER}:"):
-        raise BadInputError(f"--device {device}: a browser here has no serial number; give --device browser")
-    else:
-        chosen = {name: given[name] for name in ("images", "timeout_seconds", "index", "k")}
-        for name in ("threads", "min_runs", "min_seconds"):
-            if name in given and given[name] not in (None, ()):
-                raise BadInputError(f"--{name.replace('_', '-')}: it is chosen on the phone's page; leave it out")
-        rows = bench_in_phone_browser(files, device, **chosen, out=out, reporter=reporter)
+    Example: edgecsd bench browser run/exports/tf_efficientnet_lite0-fp32.onnx --images photos --threads 1
+    """
+    from edgecsd.photos.finding import find_images
+    from edgecsd.serve.bench_in_browser import bench_in_browser, bench_in_phone_browser
+
+    photos = None if images is None else find_images(images, split=split)
+    if device is None:
+        rows = bench_in_browser(
+            files,
+            images=photos,
+            threads=tuple(threads or (1, 4)),
+            protocol=protocol,
+            min_runs=min_runs,
+            min_seconds=min_seconds,
+            timeout_seconds=timeout_seconds,
+            index=index,
+            k=k,
+            out=out,
+            reporter=console_reporter(),
+        )
+        finish_rows(rows, out, as_json)
+        return
+    if device.partition(":")[0] != ADB:
+        raise BadInputError(f"`device` {device}: give adb or adb:SERIAL for a phone's browser; none: Chromium here")
+    chosen_there = {"threads": threads, "min_runs": min_runs, "min_seconds": min_seconds}
+    if given := [name for name, value in chosen_there.items() if value] + ["protocol"] * (protocol != "quick"):
+        raise BadInputError(f"`{given[0]}`: it is chosen on the phone's page; leave it out")
+    rows = bench_in_phone_browser(
+        files,
+        device,
+        images=photos,
+        timeout_seconds=timeout_seconds,
+        index=index,
+        k=k,
+        out=out,
+        reporter=console_reporter(),
+    )
     finish_rows(rows, out, as_json)

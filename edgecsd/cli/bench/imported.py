@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from edgecsd.cli.bench.table import exit_code, rows_table
-from edgecsd.cli.console import Json, finish
-
-if TYPE_CHECKING:
-    from edgecsd.bench.schema import BenchRow
+from edgecsd.cli.bench.options import finish_rows
+from edgecsd.cli.options import Json
 
 
 def command(
@@ -35,11 +31,3 @@ def command(
 
     rows = import_rows(source, artifact=artifact, device=on, threads=threads, index=index, k=k, out=out)
     finish_rows(rows, out, as_json)
-
-
-def finish_rows(rows: Sequence[BenchRow], out: Path | None, as_json: bool) -> None:
-    """Print them; exit 1 if one failed, 4 if none can be measured there."""
-    document = {"rows": [row.model_dump(mode="json") for row in rows], "out": out}
-    finish(as_json, document, text=rows_table(rows), wrote=out)
-    if code := exit_code(rows):
-        raise typer.Exit(code)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from edgecsd.cli.console import Json, Overwrite, Split, finish, quoted
+from edgecsd.cli.console import finish, quoted
+from edgecsd.cli.options import Json, Overwrite, Split
 
 
 def command(

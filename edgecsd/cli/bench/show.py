@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgecsd.cli.bench.table import rows_table
-from edgecsd.cli.console import ConsoleReporter, Json, finish, quoted
+from edgecsd.cli.console import console_reporter, finish, quoted
+from edgecsd.cli.options import Json
 from edgecsd.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def command(
 def _rows(file: Path) -> list[BenchRow]:
     from edgecsd.bench.rows import read_rows
 
-    rows = read_rows(file, ConsoleReporter())
+    rows = read_rows(file, console_reporter())
     if not rows:
         raise BadInputError(f"{file}: holds no bench row; edgecsd bench FILE --out {quoted(file)} measures some")
     return rows

@@ -1,4 +1,4 @@
-"""edgecsd index: the group of commands about gallery indexes, and `build`, which is meant where none is named."""
+"""edgecsd index build"""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, DefaultsToBuild, Json, Overwrite, finish, quoted
+from edgecsd.cli.console import console_reporter, finish, quoted
+from edgecsd.cli.options import Json, Overwrite, choices
+from edgecsd.index.kinds import IndexType
 
 if TYPE_CHECKING:
     from edgecsd.index.gallery_index import GalleryIndex
 
-app = typer.Typer(
-    cls=DefaultsToBuild,
-    help="Build a gallery index over a feature store (edgecsd index STORE --out INDEX; options: edgecsd index build "
-    "--help), and what else there is to do about indexes.\n\n"
-    "Example: edgecsd index gallery.store --out gallery.index --type ivf",
-)
+PANELS = {
+    "Types ivf and ivfpq": ("nlist", "nprobe", "on_disk"),
+    "Type ivfpq": ("pq_bytes", "opq", "refine", "refine_factor"),
+    "Type hnsw": ("links", "ef_construction", "ef_search"),
+}
 
 
-@app.command("build")
-def build(
+def command(
     store: Annotated[Path, typer.Argument(help="The gallery's feature store.")],
     out: Annotated[Path, typer.Option(help="The gallery index to write.")],
-    type: Annotated[str, typer.Option(help="flat (exact), ivf, ivfpq or hnsw.")] = "flat",
+    type: Annotated[str, typer.Option(help="flat is exact.", **choices(IndexType))] = "flat",
     bits: Annotated[
         int | None, typer.Option(help="flat, ivf, hnsw: bits a number of the vectors kept: 32 (default), 16 or 8.")
     ] = None,
@@ -75,7 +75,7 @@ def build(
         on_disk=1 if on_disk else None,
         like=like,
         overwrite=overwrite,
-        reporter=ConsoleReporter(),
+        reporter=console_reporter(),
     )
     following = f"edgecsd check FILE --index {quoted(out)} --images PHOTOS"
     finish(as_json, index_document(built), text=index_text(built), wrote=out, following=following)

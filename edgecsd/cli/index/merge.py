@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, finish, quoted
+from edgecsd.cli.console import console_reporter, finish, quoted
 from edgecsd.cli.index.build import index_document, index_text
+from edgecsd.cli.options import Json, Overwrite
 
 
 def command(
@@ -26,7 +27,7 @@ def command(
     """
     from edgecsd.index.engines.faiss.merging import merge_indexes
 
-    merged = merge_indexes(indexes, out, on_disk=on_disk, overwrite=overwrite, reporter=ConsoleReporter())
+    merged = merge_indexes(indexes, out, on_disk=on_disk, overwrite=overwrite, reporter=console_reporter())
     document = {**index_document(merged), "merged": [str(path) for path in indexes]}
     following = f"edgecsd check FILE --index {quoted(out)} --images PHOTOS"
     finish(as_json, document, text=index_text(merged), wrote=out, following=following)

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, finish, require_there
+from edgecsd.cli.console import console_reporter, finish
+from edgecsd.cli.options import Json, choices, require_there
+from edgecsd.index.kinds import IndexType
+
+PANELS = {
+    "Types ivf and ivfpq": ("nlist", "nprobe", "pq_bytes"),
+    "Type hnsw": ("links", "ef_construction", "ef_search"),
+}
 
 
 def command(
@@ -17,7 +24,8 @@ def command(
     ],
     collection: Annotated[str, typer.Option(help="The collection to make, or to go on with.")],
     type: Annotated[
-        str | None, typer.Option(help="flat (exact), ivf, ivfpq or hnsw (default: flat to 100,000 vectors, then hnsw).")
+        str | None,
+        typer.Option(help="flat is exact (default: flat to 100,000 vectors, then hnsw).", **choices(IndexType)),
     ] = None,
     nlist: Annotated[int | None, typer.Option(help="ivf, ivfpq: inverted lists a segment.")] = None,
     nprobe: Annotated[
@@ -53,7 +61,7 @@ def command(
         ef_construction=ef_construction,
         ef_search=ef_search,
         overwrite=overwrite,
-        reporter=ConsoleReporter(),
+        reporter=console_reporter(),
     )
     index = result.index
     document = {

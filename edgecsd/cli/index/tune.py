@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import ConsoleReporter, Json, Overwrite, Split, Workers, finish, quoted, require_there, table
+from edgecsd.cli.console import console_reporter, finish, quoted, table
+from edgecsd.cli.options import Json, Overwrite, Split, Workers, choices, photos_at, require_there
 
 if TYPE_CHECKING:
     from edgecsd.index.trials import Recall
     from edgecsd.index.tuning import TuneResult
+
+PANELS = {
+    "What the query model gives": ("run", "artifact", "embeddings", "images", "split"),
+    "What is tried and chosen": ("recall", "k", "max_ms", "types", "prefer", "mix", "on_disk"),
+}
 
 
 def command(
@@ -32,7 +38,9 @@ def command(
         float | None, typer.Option(help="Most milliseconds a query takes (90th percentile, one thread).")
     ] = None,
     types: Annotated[str, typer.Option(help="Index types to try.")] = "flat,ivf,ivfpq,hnsw",
-    prefer: Annotated[str, typer.Option(help="Of those that reach the recall: latency or size.")] = "latency",
+    prefer: Annotated[
+        str, typer.Option(help="Which of those that reach the recall.", **choices(("latency", "size")))
+    ] = "latency",
     mix: Annotated[
         bool, typer.Option("--mix", help="Also try lists that are trained on the query model's vectors, too.")
     ] = False,
@@ -56,12 +64,11 @@ def command(
 
     if prefer not in tuple(Prefer):
         raise BadInputError(f"--prefer {prefer}: there are {', '.join(Prefer)}")
-    reporter, gallery = ConsoleReporter(), FeatureStore.open(store, verify=True)
+    reporter, gallery = console_reporter(), FeatureStore.open(store, verify=True)
     vectors = load_query_vectors(
         gallery,
         FeatureStore.open(queries, verify=True),
-        images=images,
-        split=split,
+        images=photos_at(images, split),
         run=run,
         artifact=artifact,
         embeddings=embeddings,

@@ -57,10 +57,10 @@ def from_function(module: str, function: str) -> FunctionGalleryModel:
             make = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two: not a module's name at all
         raise BadInputError(
-            f"--gallery-model {spec}: {error} (timm:NAME, onnx:FILE or an importable module:function)"
+            f"`gallery_model` {spec}: {error} (timm:NAME, onnx:FILE or an importable module:function)"
         ) from None
     if not callable(make):
-        raise BadInputError(f"--gallery-model {spec}: {function} is not a function")
+        raise BadInputError(f"`gallery_model` {spec}: {function} is not a function")
     with _their_own(spec, f"{function}()"):
         model = make()
     missing = [name for name in ("identity", "preprocess", "embed") if not hasattr(model, name)]

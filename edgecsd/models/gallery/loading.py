@@ -29,25 +29,25 @@ def load_gallery_model(
     """
     kind, _, name = spec.partition(":")
     if not kind or not name:
-        raise BadInputError(f"--gallery-model {spec}: give timm:NAME, onnx:FILE or module:function")
+        raise BadInputError(f"`gallery_model` {spec}: give timm:NAME, onnx:FILE or module:function")
     if size is not None and preprocess is not None:
-        raise BadInputError("the input size stands in the --preprocess file: leave out --gallery-size")
+        raise BadInputError("the input size stands in the `preprocess` file: leave out `gallery_size`")
     if isinstance(preprocess, Path):
         preprocess = preprocess_from_json(read_json(preprocess), str(preprocess))
     contract, scales = preprocess, usable_scales(scales)
     if kind == "timm":
         return _timm(name, weights, size, contract, scales)
     if weights is not None:
-        raise BadInputError(f"--weights goes with timm:NAME only, not with {spec}")
+        raise BadInputError(f"`weights` goes with timm:NAME only, not with {spec}")
     if kind == "onnx":
         return OnnxGalleryModel(Path(name), contract, size, scales)
     if scales != (1.0,):
         raise BadInputError(
-            f"--scales: {spec} takes images of one size only; leave it out, or average inside embed() and say so in "
+            f"`scales`: {spec} takes images of one size only; leave it out, or average inside embed() and say so in "
             f"its identity"
         )
     if size is not None or contract is not None:
-        raise BadInputError(f"{spec} brings its own pixel contract: leave out the input size and --preprocess")
+        raise BadInputError(f"{spec} brings its own pixel contract: leave out the input size and `preprocess`")
     from edgecsd.models.gallery.function import from_function
 
     return from_function(kind, name)

@@ -33,7 +33,7 @@ class GalleryModel(Protocol):
         ...
 
 
-def usable_scales(scales: tuple[float, ...], option: str = "--scales") -> tuple[float, ...]:
+def usable_scales(scales: tuple[float, ...], option: str = "`scales`") -> tuple[float, ...]:
     """The scales in the order that the embedding space keeps them in; refused as it would refuse them."""
     try:
         return EmbeddingSpace(gallery_model="any", dim=2, scales=scales).scales
@@ -70,7 +70,7 @@ def prepare(model: GalleryModel, images: int, engine: Engine, reporter: Reporter
     if own is not None:
         own(images, engine, reporter)
     elif engine is not Engine.AUTO:
-        raise BadInputError(f"--engine {engine}: goes with timm:NAME only, not with {model.space.gallery_model}")
+        raise BadInputError(f"`engine` {engine}: goes with timm:NAME only, not with {model.space.gallery_model}")
 
 
 class WhitenedGalleryModel:

@@ -34,7 +34,7 @@ class OnnxGalleryModel:
         fixed = self._read_signature(file)
         wanted = size or fixed
         if preprocess is None and wanted is None:
-            raise BadInputError(f"onnx:{file}: its input has no fixed size: give --gallery-size or --preprocess FILE")
+            raise BadInputError(f"onnx:{file}: its input has no fixed size: give `gallery_size` or `preprocess` FILE")
         self.preprocess = preprocess or preprocess_from_json({"size": wanted}, f"onnx:{file}")
         if fixed is not None and self.preprocess.size != fixed:
             raise IncompatibleError(
@@ -52,7 +52,7 @@ class OnnxGalleryModel:
         why = "takes uint8 images, which it normalises itself" if self._nhwc else f"takes {fixed} px only"
         if fixed is not None or self._nhwc:
             raise BadInputError(
-                f"--scales: {self._name} {why}; leave --scales out, or export it with float input of a free size"
+                f"`scales`: {self._name} {why}; leave `scales` out, or export it with float input of a free size"
             )
         from edgecsd.models.multi_scale import scaled_sides
 

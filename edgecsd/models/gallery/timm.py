@@ -47,7 +47,7 @@ class TimmGalleryModel:
         """Choose the engine for `images` images: many are worth another one than torch (models/frozen_forward.py)."""
         one_size = self._scales == SINGLE_SCALE and self.preprocess.one_size
         if engine is Engine.ONNXRUNTIME and not one_size:
-            raise BadInputError("--engine onnxruntime: one input size only; leave it out with several scales or sizes")
+            raise BadInputError("`engine` onnxruntime: one input size only; leave it out with several scales or sizes")
         self._images, self._engine, self._reporter = images, engine if one_size else Engine.TORCH, reporter
         self._forward = None
 

@@ -72,5 +72,5 @@ def cards_note(evidence: ComparedModels, *, depth: int, seed: int, photos: bool)
         else f"There are no labels: marked is what both models have among their first {depth}.",
     ]
     if not photos:
-        parts.append("Ids only, for the gallery's photos were not given (--gallery-images).")
+        parts.append("Ids only, for the gallery's photos were not given (`gallery_images`).")
     return " ".join(parts)

@@ -74,7 +74,7 @@ def gather(
     if not any(each.ok for each in relevance):
         raise BadInputError(
             f"{queries.path}: no query has a relevant item in {gallery.path}; give the gallery that these queries "
-            "belong to, or leave labels out with --no-labels"
+            "belong to, or leave labels out with `labels=False`"
         )
     own = queries.vectors()
     found = [search(each, vectors, relevance, max(depth, OVERLAP_K)) for each in (own, embedded)]

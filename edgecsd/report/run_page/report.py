@@ -16,7 +16,6 @@ from edgecsd.files.places import holding_out, require_free
 from edgecsd.files.whole import replace_whole, write_json
 from edgecsd.models.embedding import embed_store_items
 from edgecsd.models.query import QueryModelEmbedder, load_query_model
-from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.report.drawing.html import Page, PageFigure, Section, render
@@ -44,11 +43,11 @@ class ReportOptions:
     labels: bool | None = None
 
     def __post_init__(self) -> None:
-        for option, value, most in (("--show", self.show, 200), ("--depth", self.depth, 50)):
+        for option, value, most in (("`show`", self.show, 200), ("`depth`", self.depth, 50)):
             if not 1 <= value <= most:
                 raise BadInputError(f"{option} {value}: between 1 and {most} is allowed")
         if not 0 <= self.seed < 2**32:
-            raise BadInputError(f"--seed {self.seed}: between 0 and {2**32 - 1} is allowed")
+            raise BadInputError(f"`seed` {self.seed}: between 0 and {2**32 - 1} is allowed")
 
 
 @dataclass(frozen=True)
@@ -74,12 +73,10 @@ def report(
     run: Path,
     gallery: Path,
     queries: Path,
-    images: Path | ImageSet,
+    images: ImageSet,
     out: Path,
     *,
-    split: str | None = None,
-    gallery_images: Path | ImageSet | None = None,
-    gallery_split: str | None = None,
+    gallery_images: ImageSet | None = None,
     study: Path | None = None,
     options: ReportOptions | None = None,
     overwrite: bool = False,
@@ -97,7 +94,7 @@ def report(
     require_free(out, KIND, overwrite=overwrite, manifest=MANIFEST)
     plots = None if study is None else read_study(study)
     result = read_result(run)
-    photos = _Photos(_find(images, split), None if gallery_images is None else _find(gallery_images, gallery_split))
+    photos = _Photos(images, gallery_images)
     evidence, facts = _gather(run, gallery, queries, photos.queries, options, workers, reporter)
     cards, problems = _cards(evidence, photos, options)
     for problem in problems:
@@ -119,10 +116,6 @@ def report(
         means(evidence),
         problems,
     )
-
-
-def _find(source: Path | ImageSet, split: str | None) -> ImageSet:
-    return source if isinstance(source, ImageSet) else find_images(source, split=split)
 
 
 def _records(run: Path) -> list[dict[str, object]]:
@@ -192,7 +185,7 @@ def _cards(
     if gallery is not None and gallery.none_was_found:
         first = next(iter(gallery.problems.values()))
         raise BadInputError(
-            f"--gallery-images: none of the photos that are to be shown is there ({first}); give the photos that "
+            f"`gallery_images`: none of the photos that are to be shown is there ({first}); give the photos that "
             f"{evidence.gallery.path} was extracted from, or leave the option out"
         )
     return cards, tuple(chain(queries.problems.values(), gallery.problems.values() if gallery else ()))

@@ -52,7 +52,7 @@ def make_anchors(
     most_own = 0 if kind is AnchorKind.CODEBOOK else max((len(rows) for rows in own), default=0)
     most = len(gallery) - most_own
     if not 1 <= k <= most:
-        raise BadInputError(f"--k {k}: the gallery offers 1 to {most} anchors an image")
+        raise BadInputError(f"`k` {k}: the gallery offers 1 to {most} anchors an image")
     settings: dict[str, Any] = {
         "kind": kind.value,
         "k": k,

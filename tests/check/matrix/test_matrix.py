@@ -169,8 +169,8 @@ def test_updates_in_words(judged: Judged) -> None:
 def folder(photos: Path, pixel_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two app versions of one space and one of another; an index of each space, one with nobody to talk to."""
     made = tmp_path_factory.mktemp("matrix")
-    other = extract(photos, PixelGallery(seed=8), made / "other.store")
-    lonely = extract(photos, PixelGallery(seed=9), made / "lonely.store")
+    other = extract(find_images(photos), PixelGallery(seed=8), made / "other.store")
+    lonely = extract(find_images(photos), PixelGallery(seed=9), made / "lonely.store")
     for name, space, seed in (("v1", pixel_store.space, 1), ("v2", pixel_store.space, 2), ("v3", other.space, 3)):
         torch.manual_seed(seed)
         save_query_model(create_query_model("test_efficientnet", space, size=48, pretrained=False), made / name)
@@ -186,7 +186,7 @@ def result(folder: Path, photos: Path, pixel_store: FeatureStore) -> MatrixResul
     return matrix(
         [folder / f"{name}.onnx" for name in ("v1", "v2", "v3")],
         [folder / "old.index", folder / "new.index"],
-        photos,
+        find_images(photos),
         references=[pixel_store.path, folder / "other.store"],
         k=5,
     )
@@ -235,16 +235,16 @@ def test_labels_and_fewer_photos(folder: Path, photos: Path, pixel_store: Featur
 
 def test_what_is_refused(folder: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:
     one, old = folder / "v1.onnx", folder / "old.index"
-    with pytest.raises(BadInputError, match="--artifact: the same one is given twice"):
-        matrix([one, one], [old], photos)
-    with pytest.raises(BadInputError, match="--index: one or more are needed"):
-        matrix([one], [], photos)
-    with pytest.raises(BadInputError, match="give its features of the images with --reference STORE"):
-        matrix([one], [old], photos)
+    with pytest.raises(BadInputError, match="`artifact`: the same one is given twice"):
+        matrix([one, one], [old], find_images(photos))
+    with pytest.raises(BadInputError, match="`index`: one or more are needed"):
+        matrix([one], [], find_images(photos))
+    with pytest.raises(BadInputError, match="give its features of the images with `reference` STORE"):
+        matrix([one], [old], find_images(photos))
     changed = Items(pixel_store.items.ids, ("0" * 64,) * 24)
     store = write_store(tmp_path / "s", pixel_store.space, changed, unit(pixel_store.vectors()))
     with pytest.raises(BadInputError, match=r"is not the photo that its reference features are of \(24 such photos\)"):
-        matrix([one], [old], photos, references=[store.path])
+        matrix([one], [old], find_images(photos), references=[store.path])
 
 
 def test_the_command(

@@ -149,11 +149,11 @@ def test_another_space_store_or_type_is_refused_and_replaced_only_when_asked(
     address = MilvusAddress(server, "guarded")
     push(store, address)
     elsewhere = make_store(tmp_path / "scaled.store", clustered(), scales=(1.0, 2.0))
-    with pytest.raises(IncompatibleError, match=r"different embedding spaces.*scales.*--overwrite") as refusal:
+    with pytest.raises(IncompatibleError, match=r"different embedding spaces.*scales.*`overwrite`") as refusal:
         push(elsewhere, address)
     assert refusal.value.exit_code == 3
     other = make_store(tmp_path / "other.store", clustered(seed=5))
-    with pytest.raises(BadInputError, match=r"another store.*--overwrite"):
+    with pytest.raises(BadInputError, match=r"another store.*`overwrite`"):
         push(other, address)
     with pytest.raises(BadInputError, match="index flat, not hnsw"):
         push(store, address, type="hnsw")

@@ -119,7 +119,7 @@ def test_a_contract_of_another_size_is_incompatible(tmp_path: Path) -> None:
     contract = tmp_path / "contract.json"
     contract.write_text(json.dumps({"size": 32, "mean": [0, 0, 0], "std": [1, 1, 1]}))
     assert load_gallery_model(f"onnx:{file}", preprocess=contract).preprocess.std == (1, 1, 1)
-    with pytest.raises(BadInputError, match="leave out --gallery-size"):
+    with pytest.raises(BadInputError, match="leave out `gallery_size`"):
         load_gallery_model(f"onnx:{file}", size=32, preprocess=contract)
 
 
@@ -204,12 +204,12 @@ def test_what_the_users_own_code_raises_is_told_as_theirs(tmp_path: Path, monkey
         late.embed(pixels(2))
     with pytest.raises(BadInputError, match=rf"in prepare\(\): RuntimeError: my weights are missing {place}"):
         prepare(load_gallery_model("gm_broken:make_without_gpu"), 5, Engine.AUTO)
-    with pytest.raises(BadInputError, match=r"^--engine torch: goes with timm:NAME only"):
+    with pytest.raises(BadInputError, match=r"^`engine` torch: goes with timm:NAME only"):
         prepare(late, 5, Engine.TORCH)
 
 
 def test_options_that_a_kind_cannot_honour_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="--weights goes with timm:NAME only"):
+    with pytest.raises(BadInputError, match="`weights` goes with timm:NAME only"):
         load_gallery_model("doubles:make_function_double", weights=tmp_path / "w.pth")
     with pytest.raises(BadInputError, match="brings its own pixel contract"):
         load_gallery_model("doubles:make_function_double", size=64)

@@ -138,7 +138,7 @@ def test_a_study_is_added(place: Place, tmp_path: Path) -> None:
 def test_photos_that_are_not_there(place: Place, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"8 photos of .* are not there"):
         place.report(tmp_path / "report", split="gallery")
-    with pytest.raises(BadInputError, match="--gallery-images: none of the photos that are to be shown is there"):
+    with pytest.raises(BadInputError, match="`gallery_images`: none of the photos that are to be shown is there"):
         place.report(tmp_path / "report", gallery_split="query")
     partly = Path(shutil.copytree(photos, tmp_path / "photos"))
     for item in find_images(partly).ids[1:12]:
@@ -151,10 +151,10 @@ def test_a_report_is_whole_or_not_there(
     place: Place, labelled: ReportResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = Path(shutil.copytree(labelled.path, tmp_path / "report"))
-    with pytest.raises(BadInputError, match="already there; choose another --out or add --overwrite"):
+    with pytest.raises(BadInputError, match="already there; choose another `out` or add `overwrite`"):
         place.report(old)
     (tmp_path / "mine").mkdir()
-    with pytest.raises(BadInputError, match="--overwrite replaces a report only"):
+    with pytest.raises(BadInputError, match="`overwrite` replaces a report only"):
         place.report(tmp_path / "mine", overwrite=True)
 
     def break_off(page: object) -> str:

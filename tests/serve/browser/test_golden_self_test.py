@@ -19,6 +19,7 @@ from edgecsd.exporting.export import export
 from edgecsd.features.store import FeatureStore
 from edgecsd.golden.writing import write_golden_pack
 from edgecsd.index.engines.faiss.building import build_index
+from edgecsd.photos.finding import find_images
 
 # The app under test: `mistake` names what it does wrong.
 PAGE = """<!doctype html><script type="module">
@@ -107,7 +108,9 @@ def page(photos: Path, pixel_store: FeatureStore, tmp_path_factory: pytest.TempP
     run(photos, pixel_store.path, made / "run", config=config(epochs=0, head_steps=0, pooling="average"))
     export(made / "run", "onnx", "fp32", out=folder / "model.onnx")
     index = build_index(pixel_store, made / "gallery.index")
-    write_golden_pack(folder / "model.onnx", photos, folder / "golden", index=made / "gallery.index", cost_images=0)
+    write_golden_pack(
+        folder / "model.onnx", find_images(photos), folder / "golden", index=made / "gallery.index", cost_images=0
+    )
     vectors = index.read(np.arange(len(index.ids)))
     (folder / "gallery.json").write_text(json.dumps({"ids": list(index.ids), "vectors": vectors.tolist()}))
     (folder / "index.html").write_text(PAGE)

@@ -49,7 +49,7 @@ def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_gallery(run: Path, photos: Path, target: str, folder: Path) -> Gallery:
     model = folder / f"phone.{target}"
-    export(run, target, "fp32", out=model, calibration=photos, calibration_count=8)
+    export(run, target, "fp32", out=model, calibration=find_images(photos), calibration_count=8)
     images, metadata = find_images(photos), read_metadata(model)
     pixels = np.stack([metadata.preprocess.pixels(images.read(position).image) for position in range(len(images))])
     return Gallery(model, images, make_index(folder, load_runner(model).embed(pixels), metadata.space, images.ids))

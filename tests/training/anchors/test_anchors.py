@@ -141,15 +141,15 @@ def test_codebook_anchors_are_the_centroids_of_the_gallery(tmp_path: Path) -> No
 def test_more_anchors_than_the_gallery_offers(kind: AnchorKind, tmp_path: Path) -> None:
     own = [np.array([0, 1, 1]), NOTHING]
     make_anchors(unit(0, 2), unit(1, 10), 8, kind=kind, own_rows=own, out=tmp_path / "a")
-    with pytest.raises(BadInputError, match="--k 9: the gallery offers 1 to 8 anchors an image"):
+    with pytest.raises(BadInputError, match="`k` 9: the gallery offers 1 to 8 anchors an image"):
         make_anchors(unit(0, 2), unit(1, 10), 9, kind=kind, own_rows=own, out=tmp_path / "b")
-    with pytest.raises(BadInputError, match="--k 0: the gallery offers 1 to 8 anchors an image"):
+    with pytest.raises(BadInputError, match="`k` 0: the gallery offers 1 to 8 anchors an image"):
         make_anchors(unit(0, 2), unit(1, 10), 0, kind=kind, own_rows=own, out=tmp_path / "c")
 
 
 def test_a_codebook_larger_than_the_gallery(tmp_path: Path) -> None:
     arguments = {"kind": AnchorKind.CODEBOOK, "own_rows": [np.array([0])] * 2, "out": tmp_path / "a"}
-    with pytest.raises(BadInputError, match="--k 11: the gallery offers 1 to 10 anchors an image"):
+    with pytest.raises(BadInputError, match="`k` 11: the gallery offers 1 to 10 anchors an image"):
         make_anchors(unit(0, 2), unit(1, 10), 11, **arguments)  # type: ignore[arg-type]
 
 

@@ -82,7 +82,7 @@ def _kind(type: str | IndexType) -> IndexType:
     try:
         return IndexType(type)
     except ValueError:
-        raise BadInputError(f"--type {type}: there are {', '.join(t.value for t in IndexType)}") from None
+        raise BadInputError(f"`type` {type}: there are {', '.join(t.value for t in IndexType)}") from None
 
 
 def _as_in(like: Path, store: FeatureStore, given: dict[str, int]) -> tuple[IndexType, dict[str, int]]:
@@ -90,10 +90,10 @@ def _as_in(like: Path, store: FeatureStore, given: dict[str, int]) -> tuple[Inde
     other = open_folder(like)
     if other.space.fingerprint != store.space.fingerprint:
         parts = "; ".join(other.space.differences(store.space))
-        raise IncompatibleError(f"--like {like}: lives in another embedding space than {store.path}: {parts}")
+        raise IncompatibleError(f"`like` {like}: lives in another embedding space than {store.path}: {parts}")
     fixed = sorted(set(given) - {*SEARCH_PARAMETERS, "on_disk"})
     if fixed:
-        raise BadInputError(f"--{fixed[0].replace('_', '-')}: with --like it is that of {like}; leave it out")
+        raise BadInputError(f"`{fixed[0]}`: with `like` it is that of {like}; leave it out")
     kept = {name: value for name, value in other.parameters.items() if name != "on_disk"}
     return other.type, {**kept, **given}
 
@@ -153,7 +153,7 @@ class _Building:
         if self.like is not None:
             if not (self.like / TRAINED).exists():
                 raise BadInputError(
-                    f"--like {self.like}: an earlier edgecsd built it, without {TRAINED}; build it again"
+                    f"`like` {self.like}: an earlier edgecsd built it, without {TRAINED}; build it again"
                 )
             return self._keep(read_trained(self.like))
         if (folder / "trained").exists():

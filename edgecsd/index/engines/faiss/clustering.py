@@ -24,7 +24,7 @@ def spherical_codebook(vectors: Vectors, k: int, *, seed: int, iterations: int =
     The same seed gives the same centroids. Of very many vectors (above 256 a centroid and 65,536) it takes a sample.
     """
     if not 1 <= k <= len(vectors):
-        raise BadInputError(f"--k {k}: the gallery offers 1 to {len(vectors)} anchors an image")
+        raise BadInputError(f"`k` {k}: the gallery offers 1 to {len(vectors)} anchors an image")
     held = _held(vectors, k, seed)
     centroids = _centroids(held, k, spherical=True, seed=_faiss_seed(seed), iterations=iterations)
     norms = np.linalg.norm(centroids, axis=1, keepdims=True)
@@ -36,7 +36,7 @@ def require_sub_spaces(sub_spaces: int, dim: int) -> None:
     """Raise BadInputError unless vectors of `dim` numbers divide into so many parts of one width."""
     if sub_spaces < 1 or dim % sub_spaces:
         allowed = ", ".join(str(number) for number in range(1, dim + 1) if dim % number == 0)
-        raise BadInputError(f"--sub-spaces {sub_spaces}: {dim} dimensions divide into {allowed}")
+        raise BadInputError(f"`sub_spaces` {sub_spaces}: {dim} dimensions divide into {allowed}")
 
 
 def product_codebooks(vectors: Vectors, sub_spaces: int, centroids: int, *, seed: int, iterations: int = 20) -> Floats:
@@ -49,7 +49,7 @@ def product_codebooks(vectors: Vectors, sub_spaces: int, centroids: int, *, seed
     count, dim = vectors.shape
     require_sub_spaces(sub_spaces, dim)
     if not 1 <= centroids <= count:
-        raise BadInputError(f"--centroids {centroids}: the gallery offers 1 to {count} centroids a sub-space")
+        raise BadInputError(f"`centroids` {centroids}: the gallery offers 1 to {count} centroids a sub-space")
     seeds = np.random.SeedSequence(seed).generate_state(sub_spaces) >> 1  # faiss: below 2**31
     parts = np.split(_held(vectors, centroids, seed), sub_spaces, axis=1)
     books = [

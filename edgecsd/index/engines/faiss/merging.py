@@ -42,7 +42,7 @@ def merge_indexes(
     _require_alike(opened, indexes)
     first = opened[0]
     if on_disk and "nlist" not in first.parameters:
-        raise BadInputError(f"--on-disk: an index of type {first.type.value} has no inverted lists to keep there")
+        raise BadInputError(f"`on_disk`: an index of type {first.type.value} has no inverted lists to keep there")
     require_free(out, KIND, overwrite=overwrite, read=indexes)
     ids = [item for index in opened for item in index.ids]
     digests = [index.digests.get(item, "") for index in opened for item in index.ids]
@@ -75,10 +75,10 @@ def _require_alike(opened: Sequence[GalleryIndex], paths: Sequence[Path]) -> Non
         fixed = [_fixed(each) for each in (first, index)]
         if fixed[0] != fixed[1]:
             raise BadInputError(
-                f"{path}: built with {fixed[1]}, {paths[0]} with {fixed[0]}; build it with --like {paths[0]}"
+                f"{path}: built with {fixed[1]}, {paths[0]} with {fixed[0]}; build it with `like` {paths[0]}"
             )
         if any(_content(path / name) != _content(paths[0] / name) for name in (TRAINED, TRAINED_RANKING)):
-            raise BadInputError(f"{path}: trained apart from {paths[0]}; build it with --like {paths[0]}")
+            raise BadInputError(f"{path}: trained apart from {paths[0]}; build it with `like` {paths[0]}")
         if "nlist" in index.parameters and not (path / TRAINED).exists():
             raise BadInputError(f"{path}: an earlier edgecsd built it, without {TRAINED}; build it again")
         for item in index.ids:

@@ -37,7 +37,7 @@ def open_collection(address: MilvusAddress) -> GalleryIndex:
     if manifest is None:
         raise BadInputError(
             f"{address}: no such collection; make it: edgecsd index push STORE --milvus {address.uri} "
-            f"--collection {address.collection}"
+            f"`collection` {address.collection}"
         )
     with asking(address):
         description = client.describe_index(address.collection, "vector") or {}
@@ -131,7 +131,7 @@ class CollectionVectors:
         if len(found) != len(set(rows.tolist())):
             raise DamagedFileError(
                 f"{self.address}: {len(found)} rows where {len(rows)} were asked for, from row {low} on: the "
-                f"collection was changed; push it again with --overwrite"
+                f"collection was changed; push it again with `overwrite`"
             )
         return list(found)
 

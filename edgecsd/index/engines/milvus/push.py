@@ -105,7 +105,7 @@ def _manifest(store: FeatureStore, type: str | IndexType | None, given: dict[str
         try:
             kind = IndexType(type)
         except ValueError:
-            raise BadInputError(f"--type {type}: there are {', '.join(t.value for t in IndexType)}") from None
+            raise BadInputError(f"`type` {type}: there are {', '.join(t.value for t in IndexType)}") from None
     segment = min(store.count, SEGMENT_BYTES // (4 * store.space.dim))
     shards = [shard["sha256"] for shard in store.manifest["shards"]]
     return Manifest(
@@ -139,7 +139,7 @@ def _same(found: Manifest, wanted: Manifest) -> bool:
 
 
 def _difference(found: Manifest, wanted: Manifest, address: MilvusAddress, store: str) -> Exception:
-    replace = "choose another --collection, or replace it with --overwrite"
+    replace = "choose another `collection`, or replace it with `overwrite`"
     if differences := found.space.differences(wanted.space):
         return IncompatibleError(
             f"{address} and {store} live in different embedding spaces ({found.fingerprint} and {wanted.fingerprint}); "
@@ -206,6 +206,6 @@ def _verify(index: GalleryIndex, store: FeatureStore, address: MilvusAddress) ->
     if wrong:
         raise DamagedFileError(
             f"{address}: row {wrong[0]} ({store.items.ids[wrong[0]]}) does not hold what was sent, of {len(rows)} "
-            f"compared; push it again with --overwrite"
+            f"compared; push it again with `overwrite`"
         )
     return len(rows)

@@ -76,7 +76,7 @@ def asking(address: MilvusAddress) -> Iterator[None]:
         lost = not isinstance(error, MilvusException) or code in CONNECTION_CODES or "onnect" in reason
         if lost:
             raise MissingBackendError(
-                f"{address.uri}: no Milvus server answers there ({reason}); start it or correct --milvus, then run the "
+                f"{address.uri}: no Milvus server answers there ({reason}); start it or correct `milvus`, then run the "
                 f"same command again: what was sent is kept"
             ) from None
         if "auth" in reason.lower() or "permission" in reason.lower():
