@@ -28,8 +28,8 @@ from environment import environment
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgecsd.bench.on_device.bench_device import read_kilobytes
 from edgecsd.files.whole import write_json
+from edgecsd.measuring.on_device.bench_device import read_kilobytes
 from edgecsd.progress import SILENT
 from edgecsd.training.anchors.making import make_anchors
 from edgecsd.training.anchors.similarities import by_image, by_unique_anchors, by_whole_gallery, products

@@ -30,12 +30,12 @@ from environment import environment
 from numpy.typing import NDArray
 from scale_data import CLUSTERS, make_gallery, make_photos, make_queries, make_run
 
-from edgecsd.bench.on_device.bench_device import read_kilobytes
-from edgecsd.check.check import check
-from edgecsd.check.pairing import CheckOptions
+from edgecsd.checking.check import check
+from edgecsd.checking.pairing import CheckOptions
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import write_json
 from edgecsd.index.engines.faiss.folder import open_folder
+from edgecsd.measuring.on_device.bench_device import read_kilobytes
 from edgecsd.models.embedding import embed_images
 from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.finding import find_images

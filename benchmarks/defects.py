@@ -25,7 +25,7 @@ from seeded import broken_devices, broken_files, broken_indexes, healthy
 from seeded.case import Case
 from seeded.workshop import Workshop
 
-from edgecsd.check.check import check
+from edgecsd.checking.check import check
 from edgecsd.cli.console import table
 from edgecsd.errors import EdgecsdError
 from edgecsd.files.whole import write_json

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edgecsd.bench.on_device.bench_device import describe_machine
+from edgecsd.measuring.on_device.bench_device import describe_machine
 
 LIBRARIES = (
     "edgecsd",

@@ -32,10 +32,10 @@ from peers import PEERS
 from seeded.workshop import Workshop
 from subjects import PRECISIONS, SUBJECTS, Subject, chosen_subjects
 
-from edgecsd.bench.ratio import interleaved_ratio
 from edgecsd.cli.console import table
 from edgecsd.errors import EdgecsdError
 from edgecsd.files.whole import read_json, size_bytes, write_json
+from edgecsd.measuring.ratio import interleaved_ratio
 from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.progress import ConsoleReporter
 from edgecsd.targets.artifact import ArtifactEmbedder

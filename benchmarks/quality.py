@@ -15,13 +15,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from environment import environment
 
-from edgecsd.bench.ratio import interleaved_ratio
 from edgecsd.cli.console import table
 from edgecsd.evaluation.relevance import make_benchmark
 from edgecsd.exporting.export import export
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import size_bytes, write_json
 from edgecsd.gallery.extract import extract
+from edgecsd.measuring.ratio import interleaved_ratio
 from edgecsd.models.embedding import embed_images, embed_store_items
 from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.finding import find_images

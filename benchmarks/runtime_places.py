@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgecsd.bench.remote.transport import Finished, run_program
 from edgecsd.errors import MissingBackendError
 from edgecsd.files.whole import replace_whole
+from edgecsd.measuring.remote.transport import Finished, run_program
 from edgecsd.targets.metadata import Target
 
 ROOT = Path(__file__).resolve().parents[1]

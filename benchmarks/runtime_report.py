@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.bench.parity import compare, parity_problem, shape_problem
 from edgecsd.cli.console import table
 from edgecsd.gate.thresholds import DEFAULT_THRESHOLDS
+from edgecsd.measuring.parity import compare, parity_problem, shape_problem
 from edgecsd.quantisation.precisions import CLOSENESS, Precision
 
 Floats = NDArray[np.float32]

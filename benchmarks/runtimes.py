@@ -2,7 +2,7 @@
 
     python benchmarks/runtimes.py --work WORK [--places NAME ...] [--out benchmarks/results/runtimes.json]
 
-The same files as benchmarks/export.py's, each run on photos by edgecsd/bench/on_device/bench_device.py, which is
+The same files as benchmarks/export.py's, each run on photos by edgecsd/measuring/on_device/bench_device.py, which is
 what boards run, in each place and on this host. Numbers only: emulated places say nothing about time. A row fails where
 an embedding is not finite, or farther from the host's runtime than a golden pack lets an app be, or farther from torch
 than `edgecsd check` lets a file be; the exit code is 1 then. 4: something to install is missing. Runs are kept in
@@ -31,15 +31,15 @@ from runtime_report import Run, joined, markdown, row_of, text
 from seeded.workshop import Workshop
 from subjects import PRECISIONS, Subject, chosen_subjects
 
-from edgecsd.bench.child import MeasurementFailedError
-from edgecsd.bench.devices import Device, Job
-from edgecsd.bench.parity import References
-from edgecsd.bench.remote.python import RemotePython, remote_folder
-from edgecsd.bench.run import Inputs
-from edgecsd.bench.schema import BenchProtocol
-from edgecsd.bench.this_machine import Host
 from edgecsd.errors import EdgecsdError
 from edgecsd.files.whole import read_json, save_array, sha256_file, write_json
+from edgecsd.measuring.bench import Inputs
+from edgecsd.measuring.child import MeasurementFailedError
+from edgecsd.measuring.devices import Device, Job
+from edgecsd.measuring.parity import References
+from edgecsd.measuring.remote.python import RemotePython, remote_folder
+from edgecsd.measuring.schema import BenchProtocol
+from edgecsd.measuring.this_machine import Host
 from edgecsd.progress import ConsoleReporter
 from edgecsd.targets.artifact import read_metadata
 from edgecsd.targets.metadata import Target

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecsd.bench.on_device.bench_device import read_kilobytes
 from edgecsd.files.whole import size_bytes
+from edgecsd.measuring.on_device.bench_device import read_kilobytes
 
 ITEMS, FEW_ITEMS, ITEM_DIM = 2_000_000, 1_000, 8  # of the stores that are opened for their ids
 PHOTOS, BATCH, STEPS, ANCHORS, QUERIES = 64, 32, 4, 1024, 500

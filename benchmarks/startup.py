@@ -50,12 +50,12 @@ MODULES = {
     "extract": "edgecsd.gallery.extract",
     "distill": "edgecsd.training.distill",
     "export": "edgecsd.exporting.export",
-    "check": "edgecsd.check.check",
+    "check": "edgecsd.checking.check",
     "golden": "edgecsd.golden.writing",
     "evaluate": "edgecsd.evaluation.evaluate",
     "index": "edgecsd.index.engines.faiss.building",
     "serve": "edgecsd.serve.server",
-    "bench": "edgecsd.bench.run",
+    "bench": "edgecsd.measuring.bench",
 }
 
 

@@ -160,7 +160,7 @@ def doctor(*, probe: bool = False, folder: Path = Path(), reporter: Reporter = S
 
 
 def _machine(folder: Path) -> Machine:
-    from edgecsd.bench.on_device.bench_device import cpu_model
+    from edgecsd.measuring.on_device.bench_device import cpu_model
 
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9

@@ -35,7 +35,7 @@ LONG = (
     "files of targets",
     "precision_search/test_precision_search.py",
     "targets/test_8_bit_body.py",
-    "files of bench",
+    "files of measuring",
     "demo/test_demo.py",
     "cli/test_cli.py",
     "delivery/test_deliveries.py",
@@ -49,7 +49,9 @@ TESTS = Path(__file__).parent
 @cache
 def group_of(file: Path) -> str:
     """The tests that one worker runs: a file's, and those of all files of a folder that read the same exports."""
-    reads = file.relative_to(TESTS).parts[0] in ("bench", "targets", "inspecting") and EXPORTED.search(file.read_text())
+    reads = file.relative_to(TESTS).parts[0] in ("measuring", "targets", "inspecting") and EXPORTED.search(
+        file.read_text()
+    )
     return f"files of {file.parent.name}" if reads else file.relative_to(TESTS).as_posix()
 
 

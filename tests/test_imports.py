@@ -53,8 +53,8 @@ LIGHT_MODULES = {  # module -> the heavy libraries that it may load
     "edgecsd.quantisation.calibration": (),
     "edgecsd.targets": (),
     "edgecsd.targets.artifact": (),
-    "edgecsd.bench": (),
-    "edgecsd.bench.on_device.bench_device": (),
+    "edgecsd.measuring": (),
+    "edgecsd.measuring.on_device.bench_device": (),
     "edgecsd.doctor": (),
     "edgecsd.cli": (),
     "edgecsd.features.store": ("pyarrow",),
@@ -109,6 +109,43 @@ except SystemExit as stop:
     assert not stop.code, stop.code
 """
     assert loaded_by(program) == set()
+
+
+PUBLIC = [
+    "ConsoleReporter",
+    "DistillConfig",
+    "adapt",
+    "bench",
+    "build_index",
+    "check",
+    "distill",
+    "evaluate",
+    "export",
+    "extract",
+    "find_images",
+    "import_features",
+    "open_index",
+]
+
+
+def test_the_public_list() -> None:
+    import edgecsd
+
+    assert sorted(edgecsd.__all__) == PUBLIC == sorted(set(dir(edgecsd)) - {"__version__"})
+    for name in PUBLIC:
+        assert getattr(edgecsd, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = edgecsd.nothing
+
+
+def test_a_step_is_loaded_when_it_is_asked_for() -> None:
+    assert loaded_by("import edgecsd; edgecsd.find_images; edgecsd.DistillConfig") == set()
+    assert "torch" not in loaded_by("import edgecsd; edgecsd.extract; edgecsd.import_features")
+
+
+def test_examples_use_the_public_list_alone() -> None:
+    for file in (ROOT / "examples").glob("*.py"):
+        assert "from edgecsd" not in file.read_text(), file.name
 
 
 def test_importing_the_package_changes_nothing() -> None:

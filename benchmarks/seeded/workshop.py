@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgecsd.check.pairing import CheckOptions
+from edgecsd.checking.pairing import CheckOptions
 from edgecsd.demo.demo import GALLERY_MODEL, split_photos
 from edgecsd.demo.photos import food_photos, mobilenet_weights
 from edgecsd.exporting.export import export

@@ -107,8 +107,8 @@ def command(
 
     Example: edgecsd check run/exports/tf_efficientnet_lite0-w8a8.tflite --index gallery.index --images photos
     """
-    from edgecsd.check.check import check, default_folder
-    from edgecsd.check.pairing import CheckOptions
+    from edgecsd.checking.check import check, default_folder
+    from edgecsd.checking.pairing import CheckOptions
     from edgecsd.files.places import require_file_place
     from edgecsd.photos.finding import find_images
 

@@ -11,7 +11,7 @@ from edgecsd.cli.console import console_reporter, finish, table
 from edgecsd.cli.options import Json, Split
 
 if TYPE_CHECKING:
-    from edgecsd.check.matrix.result import MatrixResult, Pairing
+    from edgecsd.checking.matrix.result import MatrixResult, Pairing
     from edgecsd.metrics.bootstrap import Interval
 
 
@@ -43,7 +43,7 @@ def command(
 
     Example: edgecsd matrix --artifact v1.onnx --artifact v2.onnx --index old.index --index new.index --images photos
     """
-    from edgecsd.check.matrix.matrix import matrix
+    from edgecsd.checking.matrix.matrix import matrix
     from edgecsd.photos.finding import find_images
 
     result = matrix(

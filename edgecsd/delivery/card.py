@@ -13,9 +13,9 @@ from edgecsd.precision_search.results import HeldOutFigures
 from edgecsd.targets.metadata import ArtifactMetadata, Target
 
 if TYPE_CHECKING:
-    from edgecsd.bench.schema import BenchRow
     from edgecsd.gate.verdict import CheckResult
     from edgecsd.golden.costs import Costs
+    from edgecsd.measuring.schema import BenchRow
     from edgecsd.quantisation.range_guard import RangeReport
 
 

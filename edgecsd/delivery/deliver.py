@@ -15,10 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgecsd.bench.run import bench
-from edgecsd.bench.schema import BenchRow
-from edgecsd.check.check import check
-from edgecsd.check.pairing import find_answers
+from edgecsd.checking.check import check
+from edgecsd.checking.pairing import find_answers
 from edgecsd.delivery.card import CARD, MeasuredFile, card
 from edgecsd.errors import BadInputError, GateFailedError
 from edgecsd.exporting.export import export
@@ -31,6 +29,8 @@ from edgecsd.gate.verdict import CheckResult
 from edgecsd.golden.costs import COST_IMAGES
 from edgecsd.golden.writing import write_golden_pack
 from edgecsd.index.opening import open_index
+from edgecsd.measuring.bench import bench
+from edgecsd.measuring.schema import BenchRow
 from edgecsd.models.query_config import read_config
 from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.decoding import photo_digest

@@ -11,9 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgecsd.bench.run import bench
-from edgecsd.bench.schema import BenchRow
-from edgecsd.check.check import check
+from edgecsd.checking.check import check
 from edgecsd.demo.photos import food_photos, mobilenet_weights
 from edgecsd.errors import BadInputError
 from edgecsd.evaluation.benchmark import Benchmark, RetrievalFigures
@@ -26,6 +24,8 @@ from edgecsd.gallery.extract import extract
 from edgecsd.gate.verdict import CheckResult
 from edgecsd.index.engines.faiss.building import build_index
 from edgecsd.index.gallery_index import GalleryIndex
+from edgecsd.measuring.bench import bench
+from edgecsd.measuring.schema import BenchRow
 from edgecsd.models.backbones import create_backbone, to_input
 from edgecsd.models.embedding import embed_store_items
 from edgecsd.models.query import QueryModelEmbedder, load_query_model

@@ -71,7 +71,7 @@ class ImageFacts(BaseModel):
 
 
 class ProbeFacts(BaseModel):
-    """A content probe's result, as edgecsd.check.probes gave it."""
+    """A content probe's result, as edgecsd.checking.probes gave it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

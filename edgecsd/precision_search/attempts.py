@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgecsd.bench.ratio import interleaved_ratio
 from edgecsd.errors import GateFailedError
 from edgecsd.exporting.export import ExportResult, export
 from edgecsd.exporting.places import AUTO, default_place
 from edgecsd.files.whole import digest_of, size_bytes
 from edgecsd.index.exact import Floats
+from edgecsd.measuring.ratio import interleaved_ratio
 from edgecsd.models.query_config import read_config
 from edgecsd.photos.images import ImageSet
 from edgecsd.precision_search.held_out import HeldOut

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgecsd.bench.child import MeasurementFailedError
-from edgecsd.bench.inputs import IMAGES
-from edgecsd.bench.parity import NeighbourIndex
-from edgecsd.bench.remote.adb import AdbTransport
-from edgecsd.bench.schema import BenchRow, choose_protocol
 from edgecsd.errors import BadInputError, MissingBackendError
+from edgecsd.measuring.child import MeasurementFailedError
+from edgecsd.measuring.inputs import IMAGES
+from edgecsd.measuring.parity import NeighbourIndex
+from edgecsd.measuring.remote.adb import AdbTransport
+from edgecsd.measuring.schema import BenchRow, choose_protocol
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantisation.calibration import synthetic_pixels

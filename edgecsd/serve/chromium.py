@@ -14,8 +14,8 @@ import time
 from types import TracebackType
 from typing import Any
 
-from edgecsd.bench.child import MeasurementFailedError
 from edgecsd.errors import MissingBackendError
+from edgecsd.measuring.child import MeasurementFailedError
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (

@@ -11,9 +11,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from edgecsd.bench.parity import NeighbourIndex
 from edgecsd.errors import BadInputError
 from edgecsd.index.gallery_index import GalleryIndex
+from edgecsd.measuring.parity import NeighbourIndex
 from edgecsd.photos.images import ImageSet
 from edgecsd.serve.assets import runtime_name
 from edgecsd.serve.golden_photos import GoldenPhotos, golden_photos, photos_of_pack

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from edgecsd import __version__
-from edgecsd.bench.parity import NeighbourIndex, compare, parity_problem, shape_problem
-from edgecsd.bench.rows import RowsFile
-from edgecsd.bench.schema import (
+from edgecsd.files.whole import sha256_file, size_bytes
+from edgecsd.measuring.parity import NeighbourIndex, compare, parity_problem, shape_problem
+from edgecsd.measuring.rows import RowsFile
+from edgecsd.measuring.schema import (
     PAGE,
     PROTOCOLS,
     PROVENANCES,
@@ -29,7 +30,6 @@ from edgecsd.bench.schema import (
     Repeat,
     Status,
 )
-from edgecsd.files.whole import sha256_file, size_bytes
 from edgecsd.serve.golden_photos import GoldenPhotos
 from edgecsd.targets.metadata import ArtifactMetadata
 

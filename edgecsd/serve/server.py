@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgecsd.bench.parity import NeighbourIndex
 from edgecsd.errors import BadInputError, missing_extra
 from edgecsd.features.space import require_same_space
 from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.opening import open_index
+from edgecsd.measuring.parity import NeighbourIndex
 from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.serve.wire import Codebook

@@ -13,8 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 from edgecsd import cli
-from edgecsd.bench.schema import BenchProtocol, BenchResult, BenchRow, Status
 from edgecsd.cli.bench.table import exit_code
+from edgecsd.measuring.schema import BenchProtocol, BenchResult, BenchRow, Status
 from edgecsd.training.run_folder import DistillResult, Stage
 from edgecsd.training.settings import DistillConfig
 
@@ -115,7 +115,7 @@ def bench_row(status: Status) -> BenchRow:
 def test_bench_rows_without_figures(
     status: Status, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("edgecsd.bench.run.bench", lambda *_, **__: BenchResult(rows=(bench_row(status),)))
+    monkeypatch.setattr("edgecsd.measuring.bench.bench", lambda *_, **__: BenchResult(rows=(bench_row(status),)))
     monkeypatch.setattr(sys, "argv", ["edgecsd", "bench", "x.tflite"])
     with pytest.raises(SystemExit) as stop:
         cli.main()

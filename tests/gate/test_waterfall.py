@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from saved_evidence import HEALTHY, make_evidence, unit
 
-from edgecsd.check.search import EmbeddedQueries, IndexVectors, StoreVectors, exact_search, search_links
+from edgecsd.checking.search import EmbeddedQueries, IndexVectors, StoreVectors, exact_search, search_links
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gate.evidence import Evidence
@@ -81,7 +81,7 @@ def store_of(vectors: np.ndarray, path: Path) -> FeatureStore:
 @pytest.mark.parametrize("kind", ["ivf", "hnsw", "store"])
 def test_exact_search_is_sorting(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through several blocks, with duplicate vectors: ties by number."""
-    monkeypatch.setattr("edgecsd.check.search.MOST_ROWS", 64)
+    monkeypatch.setattr("edgecsd.checking.search.MOST_ROWS", 64)
     random = np.random.default_rng(1)
     gallery = unit(random.normal(size=(300, 8)))
     gallery[200:220] = gallery[:20]

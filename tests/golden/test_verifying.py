@@ -12,8 +12,8 @@ from saved_evidence import make_evidence
 from typer.testing import CliRunner
 
 from edgecsd import cli
-from edgecsd.check.check import check
-from edgecsd.check.pairing import CheckOptions
+from edgecsd.checking.check import check
+from edgecsd.checking.pairing import CheckOptions
 from edgecsd.errors import EdgecsdError, IncompatibleError
 from edgecsd.exporting.export import export
 from edgecsd.features.store import FeatureStore

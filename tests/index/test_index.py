@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from edgecsd.check.probes.recall import LEAST
+from edgecsd.checking.probes.recall import LEAST
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from galleries import clustered, make_store, unit
 
-from edgecsd.check.probes.recall import distant
-from edgecsd.check.probes.run import run_probes
+from edgecsd.checking.probes.recall import distant
+from edgecsd.checking.probes.run import run_probes
 from edgecsd.features.store import FeatureStore
 from edgecsd.index.engines.faiss import index as faiss_index
 from edgecsd.index.engines.faiss.building import build_index

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edgecsd.bench.parity import parity_problem
-from edgecsd.bench.schema import Parity
+from edgecsd.measuring.parity import parity_problem
+from edgecsd.measuring.schema import Parity
 from edgecsd.quantisation.precisions import CLOSENESS, Precision
 
 

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from serving import DIM, TOKEN, client, make_index, running, unit
 
-from edgecsd.bench.parity import NeighbourIndex
-from edgecsd.bench.rows import read_rows
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.index.gallery_index import GalleryIndex
+from edgecsd.measuring.parity import NeighbourIndex
+from edgecsd.measuring.rows import read_rows
 from edgecsd.photos.contract import Preprocess
 from edgecsd.photos.finding import find_images
 from edgecsd.serve.application import Service

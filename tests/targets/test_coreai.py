@@ -148,8 +148,8 @@ def test_a_program_that_used_the_runtime_ends_well(artifact: Make) -> None:
 
 
 def test_nothing_here_times_it_and_no_browser_runs_it(artifact: Make) -> None:
-    from edgecsd.bench.run import bench
-    from edgecsd.bench.schema import Status
+    from edgecsd.measuring.bench import bench
+    from edgecsd.measuring.schema import Status
     from edgecsd.serve.phone import require_browser_file
 
     path = artifact("coreai", "fp32").path

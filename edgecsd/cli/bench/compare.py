@@ -15,7 +15,7 @@ from edgecsd.cli.console import console_reporter, table
 from edgecsd.cli.options import Json, Overwrite, Split
 
 if TYPE_CHECKING:
-    from edgecsd.bench.regression import Comparison
+    from edgecsd.measuring.regression import Comparison
 
 
 def command(
@@ -44,9 +44,9 @@ def command(
     Example: edgecsd bench compare run/exports/tf_efficientnet_lite0-fp32.tflite \
 run/exports/tf_efficientnet_lite0-w8a8.tflite --images photos --max-regression 5%
     """
-    from edgecsd.bench.regression import compare_artifacts
-    from edgecsd.bench.run import bench
     from edgecsd.cli.numbers import share_from_text
+    from edgecsd.measuring.bench import bench
+    from edgecsd.measuring.regression import compare_artifacts
     from edgecsd.photos.finding import find_images
 
     allowed = None if max_regression is None else share_from_text(max_regression, "--max-regression")

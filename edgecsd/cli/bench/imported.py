@@ -27,7 +27,7 @@ def command(
 
     Example: edgecsd bench import log.txt --artifact lite0.tflite --on "Pixel 8, Android 15" --out imported.jsonl
     """
-    from edgecsd.bench.imports import import_rows
+    from edgecsd.measuring.imports import import_rows
 
     rows = import_rows(source, artifact=artifact, device=on, threads=threads, index=index, k=k, out=out)
     finish_rows(rows, out, as_json)

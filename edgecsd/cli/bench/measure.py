@@ -29,8 +29,8 @@ from edgecsd.cli.console import console_reporter, finish
 from edgecsd.cli.options import Json, Overwrite, Split
 
 if TYPE_CHECKING:
-    from edgecsd.bench.schema import BenchResult
-    from edgecsd.bench.soak import Soak
+    from edgecsd.measuring.schema import BenchResult
+    from edgecsd.measuring.soak import Soak
 
 
 def command(
@@ -60,8 +60,8 @@ def command(
 
     Example: edgecsd bench run/exports/tf_efficientnet_lite0-w8a8.tflite --images photos --threads 1
     """
-    from edgecsd.bench.remote.opening import DeviceOptions, open_device
-    from edgecsd.bench.run import bench
+    from edgecsd.measuring.bench import bench
+    from edgecsd.measuring.remote.opening import DeviceOptions, open_device
     from edgecsd.photos.finding import find_images
 
     reporter = console_reporter()
@@ -103,7 +103,7 @@ def finish_result(
     document = {"rows": [row.model_dump(mode="json") for row in result.rows], "out": result.out, **(more or {})}
     lines = [rows_table(result.rows), *([text] if text else [])]
     if plot is not None:
-        from edgecsd.bench.plots import plot_rows
+        from edgecsd.measuring.plots import plot_rows
 
         written = [str(path) for path in plot_rows(result.rows, plot, soaks or [])]
         document["figures"] = written

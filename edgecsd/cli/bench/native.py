@@ -51,8 +51,8 @@ def command(
     Example: edgecsd bench native run/exports/tf_efficientnet_lite0-w8a8.tflite --benchmark-model benchmark_model \
 --device adb
     """
-    from edgecsd.bench.remote.benchmark_model import bench_natively
-    from edgecsd.bench.remote.opening import DeviceOptions, open_native
+    from edgecsd.measuring.remote.benchmark_model import bench_natively
+    from edgecsd.measuring.remote.opening import DeviceOptions, open_native
     from edgecsd.photos.finding import find_images
 
     reporter = console_reporter()

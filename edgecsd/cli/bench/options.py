@@ -13,7 +13,7 @@ from edgecsd.cli.console import finish
 from edgecsd.cli.options import choices
 
 if TYPE_CHECKING:
-    from edgecsd.bench.schema import BenchRow
+    from edgecsd.measuring.schema import BenchRow
 
 LENGTH, DEVICE, NEIGHBOURS = "How long", "Where", "What the embeddings find"
 PROTOCOLS = ("quick", "report")

@@ -24,7 +24,7 @@ def command(
 
     Example: edgecsd bench script run/exports/tf_efficientnet_lite0-fp16.mlpackage --images photos --out for-the-mac
     """
-    from edgecsd.bench.mac_program import write_program
+    from edgecsd.measuring.mac_program import write_program
     from edgecsd.photos.finding import find_images
 
     photos = None if images is None else find_images(images, split=split)

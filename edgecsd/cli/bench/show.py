@@ -13,7 +13,7 @@ from edgecsd.cli.options import Json
 from edgecsd.errors import BadInputError
 
 if TYPE_CHECKING:
-    from edgecsd.bench.schema import BenchRow
+    from edgecsd.measuring.schema import BenchRow
 
 
 def command(
@@ -31,7 +31,7 @@ def command(
     document = {"rows": [row.model_dump(mode="json") for row in rows]}
     text, written = rows_table(rows), []
     if plot is not None:
-        from edgecsd.bench.plots import plot_rows
+        from edgecsd.measuring.plots import plot_rows
 
         written = [str(path) for path in plot_rows(rows, plot)]
         text += "".join(f"\nwrote {path}" for path in written)
@@ -39,7 +39,7 @@ def command(
 
 
 def _rows(file: Path) -> list[BenchRow]:
-    from edgecsd.bench.rows import read_rows
+    from edgecsd.measuring.rows import read_rows
 
     rows = read_rows(file, console_reporter())
     if not rows:

@@ -49,9 +49,9 @@ def command(
 
     Example: edgecsd bench soak run/exports/tf_efficientnet_lite0-w8a8.tflite --minutes 10 --device adb
     """
-    from edgecsd.bench.remote.opening import DeviceOptions, open_device
-    from edgecsd.bench.run import bench
-    from edgecsd.bench.soak import in_words, soak_of
+    from edgecsd.measuring.bench import bench
+    from edgecsd.measuring.remote.opening import DeviceOptions, open_device
+    from edgecsd.measuring.soak import in_words, soak_of
     from edgecsd.photos.finding import find_images
 
     if minutes <= 0:

@@ -10,7 +10,7 @@ from edgecsd.cli.console import table
 from edgecsd.errors import MissingBackendError
 
 if TYPE_CHECKING:
-    from edgecsd.bench.schema import BenchRow, LatencyFigures
+    from edgecsd.measuring.schema import BenchRow, LatencyFigures
 
 UNCHECKED = "a row without cosine brought no embeddings: whether they were right there is not known"
 BUSY = "the machine was busy: wall times are well above CPU time; compare cpu ms, or measure again"

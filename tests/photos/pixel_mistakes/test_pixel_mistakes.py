@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from edgecsd.check.probes.result import Probe
-from edgecsd.check.probes.run import run_probes
+from edgecsd.checking.probes.result import Probe
+from edgecsd.checking.probes.run import run_probes
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.features.whitening import Whitening
