@@ -66,20 +66,20 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/throughput.py --limit 64 $(if $(BENCH_IMAGES),--images "$(BENCH_IMAGES)")
+	$(BIN)/python benchmarks/speed/throughput.py --limit 64 $(if $(BENCH_IMAGES),--images "$(BENCH_IMAGES)")
 
 faults: $(STAMP)
-	$(BIN)/python benchmarks/faults.py
+	$(BIN)/python benchmarks/robustness/faults.py
 
 study: $(STAMP)
 	$(BIN)/python benchmarks/study/study.py $(STUDY_PHOTOS) --work study-output
 
 # Runtimes, files and earlier runs stay in .verify/, so that the next one is quick.
 verify-old-runtime: $(STAMP)
-	$(BIN)/python benchmarks/runtimes.py --work .verify --places old-runtime
+	$(BIN)/python benchmarks/files/runtimes.py --work .verify --places old-runtime
 
 verify-arm64: $(STAMP)
-	$(BIN)/python benchmarks/runtimes.py --work .verify --places arm64 arm64-old-runtime
+	$(BIN)/python benchmarks/files/runtimes.py --work .verify --places arm64 arm64-old-runtime
 
 clean:
 	rm -rf build dist demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .coverage.*

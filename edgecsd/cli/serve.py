@@ -56,7 +56,7 @@ def command(
     """
     require_there(index, model, photos, codebook, golden, cert, key)
     # faiss's threads would spin for milliseconds after each search, on the cores that read the next requests: 0.73 of
-    # bare faiss's CPU time with 8 clients, 0.91 without (benchmarks/serve.py). Read when the library is loaded.
+    # bare faiss's CPU time with 8 clients, 0.91 without (benchmarks/speed/serve.py). Read when the library is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from edgecsd.serve.server import serve
 

@@ -11,7 +11,7 @@ import warm
 
 from edgecsd.photos.finding import find_images
 
-PROGRAM = Path(__file__).parents[2] / "benchmarks" / "kinds.py"
+PROGRAM = Path(__file__).parents[2] / "benchmarks" / "quality" / "kinds.py"
 
 
 @pytest.fixture

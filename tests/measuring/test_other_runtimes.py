@@ -1,4 +1,4 @@
-"""benchmarks/runtimes.py without its downloads: what a row says, and files run by another Python on this machine."""
+"""benchmarks/files/runtimes.py without its downloads: what a row says, and files run by another Python here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edgecsd.progress import SILENT
 from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets.metadata import Target
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks" / "files"
 
 
 @pytest.fixture(scope="module", autouse=True)

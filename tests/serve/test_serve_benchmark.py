@@ -1,4 +1,4 @@
-"""benchmarks/serve.py, small: every request is answered, the batches are counted, memory is watched."""
+"""benchmarks/speed/serve.py, small: every request is answered, the batches are counted, memory is watched."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).parents[2] / "benchmarks" / "serve.py"
+PROGRAM = Path(__file__).parents[2] / "benchmarks" / "speed" / "serve.py"
 
 
 def test_a_short_load_and_a_short_soak(tmp_path: Path) -> None:

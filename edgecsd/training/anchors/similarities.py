@@ -9,7 +9,7 @@ from torch import Tensor
 
 from edgecsd.features.mapped import MappedVectors
 
-# What the ways of `products` cost, in anchors that `by_image` takes one by one (measured: benchmarks/anchors.py):
+# What the ways of `products` cost, in anchors that `by_image` takes one by one (measured: benchmarks/speed/anchors.py):
 # a gallery row that is read in order, its product with one query there and back, and a row copied beside others.
 STREAM, MULTIPLY, COPY = 0.9, 0.05, 2.0
 GATHERED_VALUES = 1 << 26  # of anchors on disk that are in memory at once: 256 MB as float32

@@ -1,6 +1,6 @@
 """What a training step's contextual similarities cost in time and memory, by way; and approximate mining beside exact.
 
-    python benchmarks/anchors.py [--galleries 5000,50000] [--batches 32,256] [--ks 64,256,1024,4096] [--repeats 3]
+    python benchmarks/speed/anchors.py [--galleries 5000,50000] [--batches 32,256] [--ks 64,256,1024,4096] [--repeats 3]
 
 A step is contextual similarities and the KL loss, forward and backward. The naive way gathers a (B, K + 1, D) copy of
 the anchors; where that would not fit, it runs on part of the batch and its time is scaled up (it is linear in B). All
@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from environment import environment
 from numpy.typing import NDArray
 from torch import Tensor
@@ -36,7 +38,7 @@ from edgecsd.training.anchors.similarities import by_image, by_unique_anchors, b
 from edgecsd.training.choices import Mining
 from edgecsd.training.losses.csd_kl import csd_kl
 
-RESULTS = Path(__file__).parent / "results" / "anchors.json"
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "anchors.json"
 NAIVE_BYTES = 400_000_000  # of one copy of the anchors; a step of the naive way holds about three
 MEMORY_LIMIT = 800_000_000  # of one copy: the naive way's memory is measured up to here, else computed
 Way = Callable[[Tensor, Tensor, Tensor], Tensor]

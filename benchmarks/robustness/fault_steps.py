@@ -1,4 +1,4 @@
-"""The steps that benchmarks/faults.py kills: what each needs, its command, where its result lies and what it is."""
+"""The steps that faults.py kills: what each needs, its command, where its result lies and what it is."""
 
 from __future__ import annotations
 

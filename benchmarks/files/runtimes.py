@@ -1,8 +1,8 @@
 """The exported files under other runtimes than this environment's: the last tflite-runtime, and AArch64 builds.
 
-    python benchmarks/runtimes.py --work WORK [--places NAME ...] [--out benchmarks/results/runtimes.json]
+    python benchmarks/files/runtimes.py --work WORK [--places NAME ...] [--out benchmarks/results/runtimes.json]
 
-The same files as benchmarks/export.py's, each run on photos by edgecsd/measuring/on_device/bench_device.py, which is
+The same files as export.py's, each run on photos by edgecsd/measuring/on_device/bench_device.py, which is
 what boards run, in each place and on this host. Numbers only: emulated places say nothing about time. A row fails where
 an embedding is not finite, or farther from the host's runtime than a golden pack lets an app be, or farther from torch
 than `edgecsd check` lets a file be; the exit code is 1 then. 4: something to install is missing. Runs are kept in
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from environment import environment
 from runtime_places import Place, Subprocess, places
 from runtime_report import Run, joined, markdown, row_of, text

@@ -1,6 +1,6 @@
 """Does `edgecsd check` catch what goes wrong, by name, and let pass what is sound? Seeded defects, healthy variants.
 
-    python benchmarks/defects.py --work WORK [--photos PHOTOS.csv] [--only WORDS] [--out results/defects.json]
+    python benchmarks/gates/defects.py --work WORK [--photos PHOTOS.csv] [--only WORDS] [--out results/defects.json]
 
 Real photos, real weights, real files and indexes: the demo's, or those of a CSV list with the splits gallery and
 query. Each case is checked with the default thresholds. A defect counts as caught if the check refuses the pair or a
@@ -19,7 +19,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from environment import environment
 from seeded import broken_devices, broken_files, broken_indexes, healthy
 from seeded.case import Case
@@ -156,7 +156,7 @@ def _markdown(rows: list[dict[str, Any]], result: dict[str, Any]) -> str:
         "# Seeded defects and healthy variants",
         "",
         f"{_summary(rows)}. {photos['queries']} queries, {photos['gallery']} gallery photos, default thresholds. "
-        "Written by `benchmarks/defects.py`.",
+        "Written by `benchmarks/gates/defects.py`.",
         "",
     ]
     for healthy_rows, title in ((False, "Defects"), (True, "Healthy variants")):

@@ -1,6 +1,6 @@
 """Is a distilled query model better than the small model alone, on kinds of photos that were or were not trained on?
 
-    python benchmarks/kinds.py PHOTOS.csv --work WORK --out benchmarks/results/NAME.json [--trained-on gallery|list]
+    python benchmarks/quality/kinds.py PHOTOS.csv --work WORK --out FILE.json [--trained-on gallery|list]
 
 PHOTOS.csv has the columns path and label. Half of the labels, drawn by --seed, are left aside; of the others' photos a
 fifth are queries and the rest the gallery. Trained on, without labels, are the photos of the labels left aside (kinds
@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from environment import environment
 

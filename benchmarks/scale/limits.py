@@ -1,6 +1,6 @@
 """Where the CPU time of each step goes, and how near its main part is to what one core can do at all.
 
-    python benchmarks/limits.py [--rows 40000] [--photos 64]
+    python benchmarks/scale/limits.py [--rows 40000] [--photos 64]
 
 One thread; CPU time of the process, never wall time, so that what runs beside counts little. What a core can do is
 measured in the same run: multiply-adds a second of a large float32 matrix product, bytes a second of SHA-256. A part
@@ -15,6 +15,7 @@ import cProfile
 import hashlib
 import os
 import pstats
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,12 +26,14 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 
 import numpy as np
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from environment import environment
 from scaling_steps import ANCHORS, BATCH, QUERY_MODEL, clustered, make_store
 
 from edgecsd.files.whole import write_json
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 GALLERY_MODEL = "tf_efficientnet_lite2"
 DIM, QUERIES, K = 512, 500, 512
 # Parts of building an index, by the functions that do them.

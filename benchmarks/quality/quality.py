@@ -1,6 +1,6 @@
 """Retrieval quality of every stage and every exported file, on a labelled photo collection with disjoint splits.
 
-    python benchmarks/quality.py PHOTOS.csv --work WORK --out benchmarks/results/quality-NAME.json
+    python benchmarks/quality/quality.py PHOTOS.csv --work WORK --out benchmarks/results/quality-NAME.json
 
 PHOTOS.csv has the columns path, label, split, with the splits train (used without its labels), gallery and query.
 Everything it makes stays in WORK: run it again and it goes on where it stopped.
@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from environment import environment
 
 from edgecsd.cli.console import table

@@ -1,6 +1,6 @@
 """What `edgecsd check` takes beyond inference, over galleries of growing size: seconds, and memory beyond the index.
 
-    python benchmarks/check_scale.py [--galleries 10000,100000] [--queries 1000] [--dim 512] [--work FOLDER]
+    python benchmarks/scale/check_scale.py [--galleries 10000,100000] [--queries 1000] [--dim 512] [--work FOLDER]
 
 A tiny untrained query model and small made-up photos make inference short and real; the gallery model's features are
 those embeddings with noise, and the gallery is clusters around them, so that there is something to find. Each case is
@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from environment import environment
 from numpy.typing import NDArray
 from scale_data import CLUSTERS, make_gallery, make_photos, make_queries, make_run
@@ -43,7 +45,7 @@ from edgecsd.progress import SILENT, Advance
 from edgecsd.report.drawing.plots import line_with_band, save
 from edgecsd.targets.artifact import ArtifactEmbedder
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 CASES = ("flat", "ivf", "ivf and its store")
 LIMIT_SECONDS = 60.0  # promised for 1,000 queries and 100,000 vectors
 UNDER = {True: "yes", False: "NO", None: "not measured"}
@@ -160,8 +162,8 @@ def write_words(document: dict[str, Any], out: Path) -> None:
     lines = [
         "# What a check takes beyond inference",
         "",
-        f"Made by `benchmarks/check_scale.py`: {settings['queries']} queries, {settings['dim']} dimensions, the whole "
-        f"`edgecsd check` with its page in a fresh process. {where['cores']} cores of {where['cpu']}, load average "
+        f"Made by `benchmarks/scale/check_scale.py`: {settings['queries']} queries, {settings['dim']} dimensions, the "
+        f"whole `edgecsd check` with its page in a fresh process. {where['cores']} cores of {where['cpu']}, load "
         f"{where['load_average']} when it began: wall seconds are this machine's, CPU seconds are all threads'.",
         "",
         "| index | gallery | seconds | CPU seconds | peak MB | index alone MB | beyond it MB | page MB |",

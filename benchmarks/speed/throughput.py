@@ -1,7 +1,7 @@
 """What edgecsd's pipelines cost over a bare loop of the same network on images in memory; what onnxruntime saves.
 
-    python benchmarks/throughput.py [--images PHOTOS] [--gallery-model timm:NAME] [--limit 256] [--repeats 5]
-    python benchmarks/throughput.py --part extract --engine onnxruntime --out benchmarks/results/throughput-engine.json
+    python benchmarks/speed/throughput.py [--images PHOTOS] [--gallery-model timm:NAME] [--limit 256] [--repeats 5]
+    python benchmarks/speed/throughput.py --part extract --engine onnxruntime --out FILE.json
 
 Both sides of a comparison run in this process, by turns (ours bare bare ours), with the same network, batch size and
 thread count. The result is the ratio of their images/s, one for each repeat: 1.0 means that decoding, resizing and
@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from environment import environment
 from numpy.typing import NDArray
 
@@ -45,7 +47,7 @@ from edgecsd.training.objective import Objective
 from edgecsd.training.settings import DistillConfig
 from edgecsd.training.training_set import make_training_set
 
-RESULTS = Path(__file__).parent / "results" / "throughput.json"
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "throughput.json"
 LEAST_REPEATS = 3
 
 

@@ -1,4 +1,4 @@
-"""What a job of a given size takes, stage by stage: formulae over constants that benchmarks/scaling.py measured.
+"""What a job of a given size takes, stage by stage: formulae over constants that benchmarks/scale/scaling.py measured.
 
 Every constant holds for one core of the machine in the results, or for the one server process that was pushed to. The
 plan multiplies them: that is extrapolation, and what breaks before it does is listed in docs/scale.md.

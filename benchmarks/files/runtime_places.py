@@ -20,7 +20,7 @@ from edgecsd.files.whole import replace_whole
 from edgecsd.measuring.remote.transport import Finished, run_program
 from edgecsd.targets.metadata import Target
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 OLD = ("tflite-runtime==2.14.0", "numpy<2")  # the last release of that name; with numpy 2 its Interpreter() fails
 CURRENT = ("ai-edge-litert", "onnxruntime", "numpy")  # in the versions of constraints.txt, which are this environment's
 CPU = "cortex-a53"  # a Raspberry Pi 3, and the small cores of many phones

@@ -1,6 +1,6 @@
 """A training step of `edgecsd distill` beside a bare forward and backward pass, and the memory of a whole run.
 
-    python benchmarks/training_step.py [--steps 12] [--images 10000] [--work FOLDER]
+    python benchmarks/speed/training_step.py [--steps 12] [--images 10000] [--work FOLDER]
 
 Step: MobileNetV2 at 160 px, 32 images, K = 1024 anchors out of N = 100,000 gallery vectors (512-d): NetworkTraining's
 train_step (uint8 to normalised, forward, contextual loss, backward, clipping, AdamW) and a bare forward, mean of the
@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from environment import environment
 from numpy.typing import NDArray
 
@@ -38,7 +40,7 @@ from edgecsd.training.network_stage import NetworkTraining
 from edgecsd.training.objective import Objective
 from edgecsd.training.settings import DistillConfig
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 NETWORK, SIZE, BATCH, ANCHORS, GALLERY, DIM = "mobilenetv2_100", 160, 32, 1024, 100_000, 512
 Floats = NDArray[np.float32]
 

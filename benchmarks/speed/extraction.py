@@ -1,6 +1,6 @@
 """What a second process of torchrun brings to extract, and whether memory grows with the photos.
 
-    python benchmarks/extraction.py [--photos FOLDER] [--repeats 3]
+    python benchmarks/speed/extraction.py [--photos FOLDER] [--repeats 3]
 
 The gallery model of the demo embeds the photos (and one view of each): by one process that may use one core, and by
 two that may use one each, in turns; only the embedding is timed, from when all processes are ready to when all are
@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from environment import environment
 
 from edgecsd.demo.photos import food_photos
@@ -36,7 +37,7 @@ from edgecsd.photos.images import ImageSet
 from edgecsd.photos.views import view_recipe
 from edgecsd.progress import SILENT
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 MODEL = "timm:tf_efficientnet_lite2"
 PART = 16  # photos: small parts, so that both processes end at nearly the same time
 COUNTS = (100, 200, 400)

@@ -1,8 +1,8 @@
 """The constants of the cost model, measured on one core of this machine, and the plan for a job of any size.
 
-    python benchmarks/scaling.py [--sizes 5000,10000,20000,40000] [--dim 512] [--work FOLDER]
-    python benchmarks/scaling.py --items
-    python benchmarks/scaling.py --images 1e8 --dim 512 --nodes 16 [--cores 32] [--price 1.5] [--index ivfpq] ...
+    python benchmarks/scale/scaling.py [--sizes 5000,10000,20000,40000] [--dim 512] [--work FOLDER]
+    python benchmarks/scale/scaling.py --items
+    python benchmarks/scale/scaling.py --images 1e8 --dim 512 --nodes 16 [--cores 32] [--price 1.5] [--index ivfpq] ...
 
 Without --images it measures, each thing in a fresh process that may use one core: extraction with two gallery models on
 the demo's photos, a training step of the demo's query model (K = 1024), mining and indexes over made-up clustered
@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 from cost_model import NUMBER_BYTES, Constants, Job, plan
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from environment import environment
 from scaling_steps import (
     ANCHORS,
@@ -45,7 +47,7 @@ from scaling_steps import (
 
 from edgecsd.files.whole import read_json, write_json
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 MODELS = ("tf_efficientnet_lite0", "tf_efficientnet_lite2")
 TYPES = ("flat", "ivf", "ivfpq", "hnsw")
 ONE_CORE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -183,7 +185,7 @@ def report(rows: dict[str, Any], known: Constants) -> str:
     lines = [
         "# The constants of the cost model",
         "",
-        "Measured by `benchmarks/scaling.py` on one core; see scaling.json.",
+        "Measured by `benchmarks/scale/scaling.py` on one core; see scaling.json.",
         "",
     ]
     lines += ["| step | rate of one core |", "|---|---|"]

@@ -1,6 +1,6 @@
 """How long each command takes before real work: to show its help, to refuse a wrong path, to import what it works with.
 
-    python benchmarks/startup.py [--repeats 5]
+    python benchmarks/speed/startup.py [--repeats 5]
 
 Each in fresh processes, the least of the repeats, with the interpreter's own start (python -c pass) beside it.
 "refuses" is the command with inputs that are not there: all that happens before it begins. Frameworks that the work
@@ -18,11 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from environment import environment
 
 from edgecsd.files.whole import write_json
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 NO = "/no/such/place"
 COMMANDS = {
     "extract": [NO, "--gallery-model", "timm:x", "--out", "o"],

@@ -1,7 +1,7 @@
 """A campaign of faults: every step killed at random moments and run again, a full disk, damaged and lost shards, ...
 
     make faults                                                        all of it, half an hour and more
-    python benchmarks/faults.py [--kills 20] [--steps extract,index] [--seed 0] [--gallery 60000] [--out FILE]
+    python benchmarks/robustness/faults.py [--kills 20] [--steps extract,index] [--gallery 60000] [--out FILE]
 
 Each step runs undisturbed twice: how long it takes, when it begins to write, what it leaves, and which values differ
 from run to run by themselves (dates). Then it is killed (SIGKILL, the whole process group) at moments spread over the
@@ -28,13 +28,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from environment import environment
 from fault_cases import CASES
 from fault_steps import GALLERY, STEPS, Step, make_inputs
 
 from edgecsd.files.whole import read_json, write_json
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 POLL = 0.005  # seconds between looks at what a step has written
 TRIES = 5  # of hitting a step before it ends
 QUIET = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

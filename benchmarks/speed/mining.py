@@ -1,6 +1,6 @@
 """Mining the nearest gallery vectors of many queries: time beside a bare faiss flat search, memory, inverted lists.
 
-    python benchmarks/mining.py [--galleries 100000,1000000] [--queries 10000] [--dim 512] [--k 512] [--work FOLDER]
+    python benchmarks/speed/mining.py [--galleries 100000,1000000] [--queries 10000] [--dim 512] [--k 512] [--work DIR]
 
 The gallery is made up, clustered, and lies on disk as float16, memory-mapped. `mine` and faiss' IndexFlatIP (which
 holds it as float32 in memory) search the same queries in turns, block by block, in one process, with the same threads:
@@ -25,6 +25,8 @@ from typing import Any
 import faiss
 import numpy as np
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from environment import environment
 from numpy.typing import NDArray
 
@@ -36,7 +38,7 @@ from edgecsd.training.anchors.list_mining import ListMining
 from edgecsd.training.anchors.mining import mine, nearest
 from edgecsd.training.choices import Mining
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 NOTHING = np.empty(0, np.int64)
 BLOCK, LATENT = 65_536, 32
 

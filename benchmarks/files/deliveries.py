@@ -1,6 +1,6 @@
 """What the programs in export/ deliver, measured: runs each on the demo's run and writes the table of export/README.md.
 
-    make demo && python benchmarks/deliveries.py [--demo demo-output] [--only web]
+    make demo && python benchmarks/files/deliveries.py [--demo demo-output] [--only web]
 
 The demo's query photos, which neither trained nor calibrated, are searched in its gallery index. A delivery that is in
 --work already is not made again. Also written: benchmarks/results/deliveries.json.
@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from environment import environment
 
 from edgecsd.demo.demo import split_photos
@@ -23,8 +24,8 @@ from edgecsd.demo.photos import food_photos
 from edgecsd.files.whole import read_json, replace_whole, write_json
 from edgecsd.photos.images import ImageSet
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = Path(__file__).parent / "results" / "deliveries.json"
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "deliveries.json"
 README = ROOT / "export" / "README.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 PROGRAMS = ("android", "ios", "web", "raspberry_pi", "server")
@@ -143,7 +144,7 @@ def text(rows: list[dict[str, Any]], facts: dict[str, Any]) -> str:
         [
             BEGIN,
             "",
-            f"Written by `benchmarks/deliveries.py` from real deliveries of the demo's run (EfficientNet-Lite0, "
+            f"Written by `benchmarks/files/deliveries.py` from real deliveries of the demo's run (EfficientNet-Lite0, "
             f"{photos} query photos); {facts['cpu']}, commit {facts['commit']}, {facts['date'][:10]}. Times are of "
             "that host, not of a phone: add a device's with `edgecsd bench FILE --device ...`.",
             "",

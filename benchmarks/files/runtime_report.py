@@ -117,7 +117,7 @@ def markdown(rows: Sequence[dict[str, Any]], photos: int) -> str:
         "",
         f"{photos} query photos of the demo through `bench_device.py` in each place: numbers, not times. "
         "cosine and `max_difference`: to the torch query model; `to_host`: to the same file in this host's runtime. "
-        "mobilenetv3 and efficientnet_b0 have random weights. Written by `benchmarks/runtimes.py`.",
+        "mobilenetv3 and efficientnet_b0 have random weights. Written by `benchmarks/files/runtimes.py`.",
         "",
         f"{len(rows) - len(failed)} of {len(rows)} rows have parity.",
         "",

@@ -1,6 +1,6 @@
 """Every export of four backbones, beside what the plain converters give with their defaults, in one run.
 
-    python benchmarks/export.py --work WORK [--photos PHOTOS.csv] [--only NAME] [--out benchmarks/results/export.json]
+    python benchmarks/files/export.py --work WORK [--photos PHOTOS.csv] [--only NAME] [--out FILE.json]
 
 Lite0 and MobileNetV2 have pretrained weights and a distilled head: what an export costs is told in retrieval (mAP and
 overlap@10 in the gallery model's features). MobileNetV3-Large and EfficientNet-B0 have weights at random with
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from asked import Asked, numbers, retrieval
 from environment import environment
 from peers import PEERS
@@ -226,7 +226,7 @@ def _markdown(rows: list[dict[str, Any]], how: dict[str, dict[str, Any]]) -> str
         "Losses are relative to the torch query model, with the 95 % interval of the paired bootstrap; mobilenetv3 and "
         "efficientnet_b0 have random weights and no retrieval. 64 calibration photos. `of_fp32`: size by the fp32 "
         "file's; `size_to_ours`, `time_to_ours`: the peer's by ours. Queries are photos of the gallery and others, but "
-        "those that calibrate, each searched for among the rest. Written by `benchmarks/export.py`.",
+        "those that calibrate, each searched for among the rest. Written by `benchmarks/files/export.py`.",
         "",
     ]
     for name in dict.fromkeys(row["backbone"] for row in rows):

@@ -1,4 +1,4 @@
-"""The search service under load, side by side with bare faiss on the same batches: python benchmarks/serve.py
+"""The search service under load, side by side with bare faiss on the same batches: python benchmarks/speed/serve.py
 
 A gallery of random unit vectors (100,000 x 512 by default) is served on loopback. For each number of clients, each of
 which sends one float32 embedding after the other, the program takes turns: a round of requests, then the batches that
@@ -21,6 +21,8 @@ from typing import Any
 
 import faiss
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from environment import environment
 from service_load import Clients, K, batches_so_far, cpu_seconds, resident_mb, served, sizes_of
 
@@ -32,7 +34,7 @@ from edgecsd.index.gallery_index import GalleryIndex
 
 TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds; what the system counts a process's CPU time in
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 @dataclass(frozen=True)

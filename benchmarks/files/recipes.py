@@ -1,10 +1,10 @@
 """What each choice of the w8a8 recipe costs in retrieval: ranges, bias correction, equalisation, how many photos.
 
-    python benchmarks/recipes.py --work WORK [--photos PHOTOS.csv] [--only NAME] [--target tflite] [--out FILE.json]
+    python benchmarks/files/recipes.py --work WORK [--photos PHOTOS.csv] [--only NAME] [--target tflite] [--out FILE]
 
 The networks with pretrained weights, each with a head distilled on the gallery's features; the queries are those of
-`benchmarks/export.py` (photos of both splits but the calibration photos, each searched for among the others), so that
-with the same --work and --limit the runs are shared. Rows are kept in WORK: run it again and it goes on.
+`export.py` (photos of both splits but the calibration photos, each searched for among the others), so that with the
+same --work and --limit the runs are shared. Rows are kept in WORK: run it again and it goes on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from asked import Asked, numbers, retrieval
 from environment import environment
 from seeded.workshop import CALIBRATION, Workshop
@@ -109,7 +109,7 @@ def markdown(rows: list[dict[str, Any]], how: dict[str, Any]) -> str:
         "",
         f"{rows[0]['target']}; photos of {how['photos']}: {how['queries']} queries, gallery of {how['gallery']}, each "
         "searched for among the others; losses are relative to the torch model, with the 95 % interval of the paired "
-        f"bootstrap. {how['date'][:10]}, commit {how['commit']}. Written by `benchmarks/recipes.py`.",
+        f"bootstrap. {how['date'][:10]}, commit {how['commit']}. Written by `benchmarks/files/recipes.py`.",
         "",
         "| backbone | recipe | cosine, mean | lowest | mAP lost | overlap@10 lost |",
         "|---|---|---|---|---|---|",
