@@ -12,6 +12,7 @@ import torch
 
 from edgecsd.features.store import FeatureStore
 from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
 from edgecsd.training import distill as distill_module
 from edgecsd.training import network_stage as training
 from edgecsd.training.distill import distill
@@ -44,12 +45,13 @@ def config(**changes: Any) -> DistillConfig:
     return DistillConfig.model_validate({**SETTINGS, **changes})
 
 
-def run(photos: Path, store: Path, out: Path, **options: Any) -> DistillResult:
+def run(photos: Path | ImageSet, store: Path, out: Path, **options: Any) -> DistillResult:
     """Two decoding threads, one computing thread: the same numbers on a busy machine as on a quiet one."""
     torch.set_num_threads(1)
     distill_module.PART_ITEMS = 6
     options.setdefault("config", config())
-    return distill(find_images(photos), store, out, workers=2, **options)
+    images = photos if isinstance(photos, ImageSet) else find_images(photos)
+    return distill(images, store, out, workers=2, **options)
 
 
 def training_set(photos: Path, store: FeatureStore, by: str = "kinds") -> TrainingSet:

@@ -104,14 +104,7 @@ def main() -> None:
         run = given.work / f"run-{'-'.join(options) or 'default'}{options.get('seed', '')}"
         backbone = {"query_model": given.query_model, "weights": given.weights}
         config = make_config(None, {**backbone, "epochs": given.epochs, **options})
-        distill(
-            find_images(parts["train"]),
-            given.work / "train",
-            run,
-            config=config,
-            cache=given.work / "cache",
-            reporter=REPORTER,
-        )
+        distill(parts["train"], given.work / "train", run, config=config, cache=given.work / "cache", reporter=REPORTER)
         both = scores(given.work, parts["query"], "", run)
         found[GALLERY] = both.pop(OWN_ROW)
         (found[name],) = both.values()
@@ -175,7 +168,7 @@ def own_stores(parts: dict[str, ImageSet], given: argparse.Namespace) -> Path:
         )
     for name in ("query", "gallery"):
         extract(
-            find_images(parts[name]),
+            parts[name],
             f"timm:{given.query_model}",
             given.work / f"own-{name}",
             weights=given.weights,
@@ -215,7 +208,7 @@ def scores(
     result = evaluate(
         work / f"{prefix}gallery",
         work / f"{prefix}query",
-        images=find_images(queries if run else None),
+        images=queries if run else None,
         run=run,
         gallery_images=gallery,
         reporter=REPORTER,

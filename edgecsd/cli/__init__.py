@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import typer
@@ -61,7 +62,8 @@ COMMANDS = {  # in the order in which one uses them
 
 def load(name: str) -> Any:
     """The command of that name, ready to be called; its module is imported."""
-    module = import_module(f"edgecsd.cli.{COMMANDS[name].module}")
+    global _called
+    module = _called = import_module(f"edgecsd.cli.{COMMANDS[name].module}")
     app = getattr(module, "app", None)
     if app is None:
         app = typer.Typer(add_completion=False)
@@ -71,6 +73,9 @@ def load(name: str) -> Any:
     for each in getattr(command, "commands", {"": command}).values():
         arrange(each, getattr(sys.modules[each.callback.__module__], "PANELS", {}))
     return command
+
+
+_called: ModuleType | None = None  # the module of the command that runs: what it says of an interruption
 
 
 class LoadedWhenCalled(TyperGroup):
@@ -123,5 +128,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     end_with(
         lambda: app(arguments, standalone_mode=False),
         "edgecsd",
-        "finished parts are kept: the same command goes on from there",
+        lambda: getattr(_called, "INTERRUPTED", "finished parts are kept: the same command goes on from there"),
     )

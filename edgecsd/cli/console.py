@@ -119,8 +119,8 @@ class DefaultsToMeasure(DefaultCommandGroup):
     default = "measure"
 
 
-def end_with(act: Callable[[], object], program: str, kept: str) -> NoReturn:
-    """Act, and end with its exit code. kept: what an interruption leaves, and what to do then."""
+def end_with(act: Callable[[], object], program: str, kept: Callable[[], str]) -> NoReturn:
+    """Act, and end with its exit code. kept: says what an interruption leaves."""
     try:
         code = act()
     except (KeyboardInterrupt, typer.Abort):
@@ -139,7 +139,7 @@ def end_with(act: Callable[[], object], program: str, kept: str) -> NoReturn:
         text = f"internal error, which is a bug: {type(error).__name__}: {error}"
         _fail(program, f"{text}; EDGECSD_DEBUG=1 shows the traceback", 70)
     if code == INTERRUPTED_EXIT_CODE:  # typer turns the key into this code
-        _fail(program, f"interrupted; {kept}", INTERRUPTED_EXIT_CODE)
+        _fail(program, f"interrupted; {kept()}", INTERRUPTED_EXIT_CODE)
     sys.exit(code if isinstance(code, int) else 0)  # the code of typer.Exit comes back as the app's value
 
 

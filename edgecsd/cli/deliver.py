@@ -12,6 +12,8 @@ from edgecsd.cli.export import Licence
 from edgecsd.cli.options import Json, choices
 from edgecsd.exporting.recipes import HOW_TO, RECIPES, find_recipe
 
+INTERRUPTED = "nothing was delivered: run the same command again"
+
 
 def command(
     run: Annotated[Path, typer.Argument(help="The run folder of a distilled query model.")],

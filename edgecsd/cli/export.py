@@ -83,6 +83,8 @@ def command(
     """
     if calibration_count is not None and calibration is None:
         raise BadInputError(f"`calibration_count` {calibration_count}: goes with `calibration` PHOTOS")
+    if split is not None and calibration is None:
+        raise BadInputError(f"`split` {split}: goes with `calibration` and a CSV list")
     chosen = _recipe(recipe, target, precision, ort_format)
     baked = baked_size(chosen.target, bake, bake_size)
     pack = PackOptions.of(golden, no_golden, index, calibration, split)

@@ -110,7 +110,7 @@ def test_labels_give_average_precision(arguments: dict[str, Any], photos: Path, 
             **arguments,
             "index": tmp_path / "labelled.index",
             "reference": labelled.path,
-            "images": tmp_path / "list.csv",
+            "images": find_images(tmp_path / "list.csv"),
         }
     )
     vectors, wanted = labelled.vectors(), []
@@ -155,7 +155,7 @@ def test_other_photos_than_the_references(arguments: dict[str, Any], photos: Pat
 
 
 def test_embeddings_of_a_device(arguments: dict[str, Any], result: CheckResult, folder: Path, tmp_path: Path) -> None:
-    model, images = load_query_model(folder / "run"), find_images(arguments["images"])
+    model, images = load_query_model(folder / "run"), arguments["images"]
     pixels = np.stack([model.config.preprocess.pixels(read_image(images.path(p))[0]) for p in range(24)])
     vectors = model.embed(pixels)[:, ::-1]  # as a device with a wrong memory order would give them
     order = np.random.default_rng(1).permutation(24)

@@ -63,7 +63,7 @@ def test_check_gives_the_same_verdict(result: CheckResult, arguments: dict[str, 
 def test_the_command_takes_an_address(
     arguments: dict[str, Any], address: MilvusAddress, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["check", str(arguments["file"]), "--images", str(arguments["images"]), "--k", "5", "--json"]
+    words = ["check", str(arguments["file"]), "--images", str(arguments["images"].root), "--k", "5", "--json"]
     words += ["--reference", str(arguments["reference"])]
     verdicts = {}
     for place in (arguments["index"], address):

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
 import yaml
 
 from edgecsd import cli
@@ -63,22 +62,20 @@ def step(name: str, *parts: str) -> str:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_names_commands_and_options_that_exist(name: str) -> None:
-    known = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     found = [words for text in scripts(name) for words in commands(text)]
     assert {words[1] for words in found} == {"check", "gate", "matrix"}
     for _, verb, *rest in found:
-        options = {option for parameter in known[verb].params for option in parameter.opts}
+        options = {option for parameter in cli.load(verb).params for option in parameter.opts}
         given = {word for word in rest if word.startswith("-")}
         assert given <= options, f"{verb}: {given - options}"
 
 
 def test_commands_of_the_page_exist() -> None:
-    known = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     blocks = re.findall(r"```\n(.*?)```", (DOCS / "ci.md").read_text(), flags=re.DOTALL)
     found = [line.split() for block in blocks for line in block.splitlines() if line.startswith("edgecsd ")]
     assert found
     for _, verb, *rest in found:
-        options = {option for parameter in known[verb].params for option in parameter.opts}
+        options = {option for parameter in cli.load(verb).params for option in parameter.opts}
         assert {word for word in rest if word.startswith("-")} <= options
 
 

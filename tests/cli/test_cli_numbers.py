@@ -19,7 +19,7 @@ def test_sizes_and_shares_of_a_file() -> None:
     }
     assert {text: size_from_text(text, "--max-size") for text in known} == known
     for wrong in ("6", "0.3", "MB", "-6MB", "0MB", "6 Mb s", "6GB", "nan%", ""):
-        with pytest.raises(BadInputError, match=r"`max_size` .*: a size such as 6MB"):
+        with pytest.raises(BadInputError, match=r"--max-size .*: a size such as 6MB"):
             size_from_text(wrong, "--max-size")
 
 
@@ -27,7 +27,7 @@ def test_ratios_and_shares() -> None:
     assert ratio_from_text("0.6", "-") == ratio_from_text("60%", "-") == 0.6 and ratio_from_text("150%", "-") == 1.5
     assert share_from_text("1%", "-") == share_from_text("0.01", "-") == 0.01
     for wrong in ("0", "-1", "fast", "nan", "inf"):
-        with pytest.raises(BadInputError, match=r"`max_cpu_ratio` .*a ratio above 0"):
+        with pytest.raises(BadInputError, match=r"--max-cpu-ratio .*a ratio above 0"):
             ratio_from_text(wrong, "--max-cpu-ratio")
     with pytest.raises(BadInputError, match=r"`max_loss` 1\.5: a share from 0 to 1"):
         share_from_text("1.5", "--max-loss")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,8 @@ import pytest
 import warm
 from distillations import config, run
 from doubles import PixelGallery
-from edgecsd.cli.delivery_program import delivery_program
 
+from edgecsd.cli import main
 from edgecsd.delivery import deliver as delivery
 from edgecsd.delivery.deliver import deliver
 from edgecsd.errors import BadInputError, GateFailedError, IncompatibleError
@@ -48,7 +47,7 @@ def test_the_program_of_each_device_class_delivers_a_folder(
     options = [*given, "--licence", "CC0-1.0", "--out", str(out)]
     done = warm.program(ROOT / "export" / f"{device}.py", [*command, *options], cwd=workplace)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"wrote {out}: ")
+    assert f"wrote {out}\n" in done.stdout
     names = {path.name for path in out.iterdir()}
     assert {"golden", "card.md", "check.json", "bench.jsonl"} < names
     assert any(name.endswith((".tflite", ".onnx", ".mlpackage")) for name in names)
@@ -81,10 +80,10 @@ def test_too_few_photos_to_be_checked_on_others(workplace: Path, photos: Path) -
     assert not (workplace / "few").exists()
 
 
-def test_one_delivery_at_a_time_to_a_folder(tmp_path: Path) -> None:
+def test_one_delivery_at_a_time_to_a_folder(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "delivered"
     with holding(out), pytest.raises(BadInputError, match=r"delivered: process .* writes there; wait for it"):
-        deliver(tmp_path / "run", tmp_path / "gallery.index", find_images(tmp_path), out, recipe=RECIPES["server"])
+        deliver(tmp_path / "run", tmp_path / "gallery.index", find_images(photos), out, recipe=RECIPES["server"])
 
 
 def test_an_index_or_reference_of_another_space_is_refused_before_anything_is_converted(
@@ -96,7 +95,7 @@ def test_an_index_or_reference_of_another_space_is_refused_before_anything_is_co
     for index, error in ((tmp_path / "other.index", IncompatibleError), (tmp_path / "none.index", BadInputError)):
         with pytest.raises(error):
             deliver(workplace / "run", index, find_images(photos), tmp_path / "out", recipe=RECIPES["web"])
-    given = (workplace / "run", workplace / "gallery.index", photos, tmp_path / "out")
+    given = (workplace / "run", workplace / "gallery.index", find_images(photos), tmp_path / "out")
     with pytest.raises(IncompatibleError):
         deliver(*given, recipe=RECIPES["server"], reference=other.path)
     with pytest.raises(BadInputError, match="cannot be run from here: give its features of the images with"):
@@ -108,7 +107,7 @@ def test_photos_that_give_ranges_are_not_checked_on(
     workplace: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Known by their bytes: they may have other names, in another folder."""
-    given = (workplace / "run", workplace / "gallery.index", photos, tmp_path / "out")
+    given = (workplace / "run", workplace / "gallery.index", find_images(photos), tmp_path / "out")
     with pytest.raises(BadInputError, match=r"24 of the 24 photos of .* measure the ranges of w8a8; 8 others or more"):
         deliver(*given, recipe=RECIPES["web"], calibration=find_images(photos))
     (tmp_path / "ranges").mkdir()
@@ -130,25 +129,25 @@ def test_photos_that_give_ranges_are_not_checked_on(
 @pytest.mark.parametrize(
     ("raised", "code", "said"),
     [
-        (
-            KeyboardInterrupt(),
-            130,
-            "android.py: error: interrupted; nothing was delivered: run the same command again\n",
-        ),
-        (IncompatibleError("another space"), 3, "android.py: error: another space\n"),
-        (OSError(28, "No space left on device", "out/x"), 2, "android.py: error: No space left on device: out/x; free"),
-        (ZeroDivisionError("division"), 70, "android.py: error: internal error, which is a bug: ZeroDivisionError"),
+        (KeyboardInterrupt(), 130, "edgecsd: error: interrupted; nothing was delivered: run the same command again\n"),
+        (IncompatibleError("another space"), 3, "edgecsd: error: another space\n"),
+        (OSError(28, "No space left on device", "out/x"), 2, "edgecsd: error: No space left on device: out/x; free"),
+        (ZeroDivisionError("division"), 70, "edgecsd: error: internal error, which is a bug: ZeroDivisionError"),
     ],
 )
-def test_a_program_ends_as_edgecsd_does(
-    raised: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_an_error_or_an_interruption_is_one_line(
+    raised: BaseException,
+    code: int,
+    said: str,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise raised
 
     monkeypatch.setattr(delivery, "deliver", fail)
     monkeypatch.delenv("EDGECSD_DEBUG", raising=False)
-    monkeypatch.setattr(sys, "argv", ["android.py", "run", "--index", "i", "--images", "p", "--out", "o"])
     with pytest.raises(SystemExit) as stop:
-        delivery_program("Deliver.", recipe="android", how_to="")
+        main(["deliver", "run", "--device", "android", "--index", "i", "--images", str(photos), "--out", "o"])
     assert stop.value.code == code and capsys.readouterr().err.startswith(said)

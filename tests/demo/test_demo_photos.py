@@ -116,7 +116,7 @@ def test_without_npm(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "empty" / "python"))
     with pytest.raises(
-        MissingBackendError, match=r"there is no npm: pip install 'edgecsd\[demo\]', or .*`images` DIR"
+        MissingBackendError, match=r"there is no npm: pip install 'edgecsd\[demo\]', or .*--images DIR"
     ) as no:
         food_photos()
     assert no.value.exit_code == 4

@@ -56,7 +56,7 @@ def test_easy_medium_and_hard(tmp_path: Path) -> None:
         gallery.path, queries.path, ground_truth=ground_truth(tmp_path / "easy.csv", hard=False)
     )  # nothing is hard: no hard row
     assert [row.setting for row in easy_only.rows] == ["easy", "medium"]
-    with pytest.raises(BadInputError, match="`no_labels` say what is relevant, and so does `ground_truth`"):
+    with pytest.raises(BadInputError, match="`labels=False` say what is relevant, and so does `ground_truth`"):
         evaluate(gallery.path, queries.path, ground_truth=tmp_path / "truth.csv", labels=False)
 
 
@@ -76,7 +76,7 @@ def test_the_querys_own_photo_is_junk_unless_the_ground_truth_judges_it(tmp_path
     assert 7 in easy[1].junk and 7 not in truth.relevance(Setting.EASY, gallery.row_of)[1].junk  # not judged
 
 
-def test_distractors_are_searched_and_never_relevant(tmp_path: Path) -> None:
+def test_distractors_are_searched_and_never_relevant(photos: Path, tmp_path: Path) -> None:
     gallery, queries = store(tmp_path / "g", 60, 1), store(tmp_path / "q", 12, 2)
     more, alien = store(tmp_path / "d", 30, 3), tmp_path / "alien"
     result = evaluate(gallery.path, queries.path, distractors=[more.path])
@@ -104,8 +104,8 @@ def test_distractors_are_searched_and_never_relevant(tmp_path: Path) -> None:
             gallery.path,
             queries.path,
             run=tmp_path,
-            images=find_images(tmp_path),
-            gallery_images=find_images(tmp_path),
+            images=find_images(photos),
+            gallery_images=find_images(photos),
             distractors=[more.path],
         )
 

@@ -25,10 +25,10 @@ def test_what_each_target_can() -> None:
     ("target", "bake", "size", "told"),
     [
         (Target.COREML, "resize", None, "target coreml cannot; onnx can for photos of any size, onnx and tflite"),
-        (Target.TFLITE, "resize", None, "one input size: add --bake-size HEIGHTxWIDTH"),
-        (Target.ONNX, None, "480x640", "--bake-size 480x640 goes with --bake resize"),
-        (Target.ONNX, "crop", None, "--bake crop: only resize"),
-        (Target.ONNX, "resize", "480", "--bake-size 480: HEIGHTxWIDTH"),
+        (Target.TFLITE, "resize", None, "one input size: add `bake_size` HEIGHTxWIDTH"),
+        (Target.ONNX, None, "480x640", "`bake_size` 480x640 goes with `bake` resize"),
+        (Target.ONNX, "crop", None, "`bake` crop: only resize"),
+        (Target.ONNX, "resize", "480", "`bake_size` 480: HEIGHTxWIDTH"),
         (Target.ONNX, "resize", "0x640", "a side has 1 to 16384"),
     ],
 )

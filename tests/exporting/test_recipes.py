@@ -102,10 +102,10 @@ def test_unknown_names() -> None:
 @pytest.mark.parametrize(
     "options, said",
     [
-        ([], "--target is missing"),
-        (["--recipe", "ios", "--target", "onnx"], "--recipe ios says --target itself"),
-        (["--recipe", "ios", "--precision", "fp32"], "--recipe ios says --precision itself"),
-        (["--recipe", "web", "--ort-format"], "--recipe web says --ort-format itself"),
+        ([], "`target` is missing"),
+        (["--recipe", "ios", "--target", "onnx"], "`recipe` ios says `target` itself"),
+        (["--recipe", "ios", "--precision", "fp32"], "`recipe` ios says `precision` itself"),
+        (["--recipe", "web", "--ort-format"], "`recipe` web says `ort_format` itself"),
     ],
 )
 def test_the_command_refuses_contradictions(options: list[str], said: str, tmp_path: Path) -> None:

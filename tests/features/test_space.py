@@ -120,10 +120,10 @@ def test_of_two_pixel_contracts_only_what_differs_is_named() -> None:
     [
         ({"gallery_model": "acme-v8", "weights_digest": "cd"}, "the query model distilled for this index's gallery"),
         ({"weights_digest": "cd"}, "other weights: find out which"),
-        ({"whitening": "cd", "dim": 128}, "--whitening STORE"),
+        ({"whitening": "cd", "dim": 128}, "`whitening` STORE"),
         ({"dim": 128}, "projected or cut"),
         ({"preprocess": None}, "the pixel contract that the gallery was made with"),
-        ({"scales": (0.5, 1.0)}, "the gallery's --scales"),
+        ({"scales": (0.5, 1.0)}, "the gallery's `scales`"),
         ({"parts": (SpacePart(fingerprint="es1-0", weight=1.0),)}, "the same stores with the same weights"),
     ],
 )

@@ -36,7 +36,7 @@ def test_the_second_is_refused_and_told_who_was_first(tmp_path: Path) -> None:
     place = tmp_path / "new folder" / "gallery.store"
     first = start_holder(place)
     try:
-        told = rf"process {first.pid} of .*since 20\d\d-.*choose another --out"
+        told = rf"process {first.pid} of .*since 20\d\d-.*choose another `out`"
         with pytest.raises(BadInputError, match=told), holding(place):
             pass
         with holding(place.with_name("another.store")):

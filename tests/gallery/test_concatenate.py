@@ -141,7 +141,7 @@ def test_missing_and_changed_items_are_named_or_left_out(tmp_path: Path) -> None
         concatenate([first, second], tmp_path / "o")
     assert str(caught.value) == (
         f"{first} lacks 1 item (z); {second} lacks 5 items (a, d, e, f, g); "
-        f"of different files under the same id: 1 item (c); --common keeps the items that every store has"
+        f"of different files under the same id: 1 item (c); `common` keeps the items that every store has"
     )
     assert not (tmp_path / "o").exists()
     notes = Notes()
@@ -165,10 +165,10 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     cases: list[tuple[list[Path], dict[str, Any], str]] = [
         ([first], {}, "1 store given; two or more"),
         ([first, first], {}, "live in the same embedding space"),
-        ([first, second], {"weights": (1,)}, "--weights: 1 numbers for 2 stores"),
-        ([first, second], {"weights": (1, 0)}, "--weights 1,0: numbers above 0"),
+        ([first, second], {"weights": (1,)}, "`weights`: 1 numbers for 2 stores"),
+        ([first, second], {"weights": (1, 0)}, "`weights` 1,0: numbers above 0"),
         ([first, second], {"weights": (1, float("nan"))}, "numbers above 0"),
-        ([first, second], {"weights": (1, 1e-12)}, r"--weights: weight = 0\.0: Input should be greater than 0"),
+        ([first, second], {"weights": (1, 1e-12)}, r"`weights`: weight = 0\.0: Input should be greater than 0"),
         ([first, tmp_path / "absent"], {}, "no such feature store"),
     ]
     for stores, options, message in cases:

@@ -120,7 +120,7 @@ def test_no_readable_photo_at_all_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"none of the 2 images can be read; the first: .*a\.jpg"):
         extract(find_images(tmp_path / "p"), PixelGallery(), tmp_path / "s")
     with pytest.raises(BadInputError, match="none of the 0 images"):
-        extract(find_images(ImageSet(tmp_path, ())), PixelGallery(), tmp_path / "s")
+        extract(ImageSet(tmp_path, ()), PixelGallery(), tmp_path / "s")
     assert [p.name for p in tmp_path.iterdir()] == ["p"]
 
 
@@ -128,11 +128,10 @@ def test_no_readable_photo_at_all_is_an_error(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"dtype": "int4"}, "float32, float16 or int8, not as int4"),
-        ({"views": -1}, "--views -1"),
-        ({"views": 65}, "--views 65"),
+        ({"views": -1}, "`views` -1"),
+        ({"views": 65}, "`views` 65"),
         ({"batch_size": 0}, "batch size 0"),
         ({"workers": -2}, "workers -2"),
-        ({"split": "train"}, "--split train needs a CSV"),
     ],
 )
 def test_bad_options_are_refused_before_any_work(
@@ -192,7 +191,7 @@ def test_another_model_other_photos_and_other_labels_are_another_call(photos: Pa
         (found, PixelGallery()),
     ]:
         with pytest.raises(BadInputError, match="already there"):
-            extract(find_images(images), model, tmp_path / "s")
+            extract(images, model, tmp_path / "s")
 
 
 def test_overwrite_replaces_a_store_and_nothing_else(photos: Path, tmp_path: Path) -> None:

@@ -36,9 +36,10 @@ import sys
 from pathlib import Path
 import edgecsd.gallery.extract
 from doubles import SlowGallery
+from edgecsd.photos.finding import find_images
 edgecsd.gallery.extract.PART_ITEMS = 4
 photos, out = map(Path, sys.argv[1:])
-edgecsd.gallery.extract.extract(photos, SlowGallery(), out, views=1, batch_size=4)
+edgecsd.gallery.extract.extract(find_images(photos), SlowGallery(), out, views=1, batch_size=4)
 """
 
 
@@ -103,12 +104,13 @@ from pathlib import Path
 import edgecsd.gallery.extract
 from doubles import PixelGallery
 from edgecsd.gallery.extract import extract
+from edgecsd.photos.finding import find_images
 edgecsd.gallery.extract.PART_ITEMS = 4
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write over the limit then fails with OSError, as on a full disk
 limit = int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
-    extract(Path(sys.argv[1]), PixelGallery(dim=64), Path(sys.argv[2]), views=1, dtype="float32")
+    extract(find_images(Path(sys.argv[1])), PixelGallery(dim=64), Path(sys.argv[2]), views=1, dtype="float32")
 except OSError as error:
     print("OSError", error.errno)
 """

@@ -102,9 +102,9 @@ def broken(change: str) -> np.ndarray:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("long", r"row 4 \(shop/4\.jpg\) has length 2\.0000, not 1.*--normalise mends it"),
-        ("nan", r"row 4 \(shop/4\.jpg\) has NaN or infinity.*--drop-invalid mends it"),
-        ("inf", r"row 4 \(shop/4\.jpg\) has NaN or infinity.*--drop-invalid mends it"),
+        ("long", r"row 4 \(shop/4\.jpg\) has length 2\.0000, not 1.*`normalise` mends it"),
+        ("nan", r"row 4 \(shop/4\.jpg\) has NaN or infinity.*`drop_invalid` mends it"),
+        ("inf", r"row 4 \(shop/4\.jpg\) has NaN or infinity.*`drop_invalid` mends it"),
         ("zero", r"row 4 \(shop/4\.jpg\) has length 0\.0000"),
     ],
 )

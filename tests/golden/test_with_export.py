@@ -95,9 +95,9 @@ def test_no_pack_where_there_are_no_photos_or_none_is_wanted(golden: Path, photo
     assert "8 made-up images" in text and "what wrong pixels cost (`edgecsd golden a.onnx" in text
     runner = CliRunner()
     for wrong, said in (
-        (["--no-golden", "--golden", str(photos)], "--no-golden: leave out --golden"),
-        (["--index", str(golden / "gallery.index")], "--index goes with the golden pack"),
-        (["--calibration-count", "20"], "--calibration-count 20: goes with --calibration PHOTOS"),
+        (["--no-golden", "--golden", str(photos)], "`no_golden`: leave out `golden`"),
+        (["--index", str(golden / "gallery.index")], "`index` goes with the golden pack"),
+        (["--calibration-count", "20"], "`calibration_count` 20: goes with `calibration` PHOTOS"),
     ):
         result = runner.invoke(app, ["export", str(golden / "run"), "--target", "onnx", "--overwrite", *wrong])
         assert isinstance(result.exception, BadInputError) and said in str(result.exception)
@@ -117,8 +117,8 @@ def test_what_stands_in_the_way_of_a_pack_is_said_before_anything_is_converted(
     for options, error, said in (
         (["--out", out, "--index", str(tmp_path / "none")], BadInputError, "none: no such file or folder"),
         (["--out", out, "--index", str(tmp_path / "other.index")], IncompatibleError, "different embedding spaces"),
-        (["--out", out, "--bake", "resize"], BadInputError, "leave out --golden, and make"),
-        (["--out", out, "--bake", "resize", "--index", index], BadInputError, "leave out --index, and make"),
+        (["--out", out, "--bake", "resize"], BadInputError, "leave out `golden`, and make"),
+        (["--out", out, "--bake", "resize", "--index", index], BadInputError, "leave out `index`, and make"),
         (["--out", str(tmp_path / "taken.onnx")], BadInputError, "is no golden pack"),
     ):
         command = ["export", str(golden / "run"), "--target", "onnx", "--golden", str(photos), *options]

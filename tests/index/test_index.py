@@ -142,14 +142,14 @@ def test_ties_stand_in_row_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"type": "annoy"}, "--type annoy: there are flat, ivf, ivfpq, hnsw"),
-        ({"nprobe": 3}, "--nprobe: an index of type flat does not take it .it takes: --bits"),
-        ({"type": "ivf", "ef_search": 3}, "--ef-search: .* type ivf .*--nlist, --nprobe"),
-        ({"type": "hnsw", "pq_bytes": 4}, "--pq-bytes: an index of type hnsw"),
-        ({"type": "ivf", "nlist": 0}, "--nlist 0: must be at least 1"),
+        ({"type": "annoy"}, "`type` annoy: there are flat, ivf, ivfpq, hnsw"),
+        ({"nprobe": 3}, "`nprobe`: an index of type flat does not take it .it takes: `bits`"),
+        ({"type": "ivf", "ef_search": 3}, "`ef_search`: .* type ivf .*`nlist`, `nprobe`"),
+        ({"type": "hnsw", "pq_bytes": 4}, "`pq_bytes`: an index of type hnsw"),
+        ({"type": "ivf", "nlist": 0}, "`nlist` 0: must be at least 1"),
         ({"type": "ivf", "nlist": 4, "nprobe": 5}, "nlist 4 and nprobe 5: needs nprobe <= nlist <= 400"),
         ({"type": "ivf", "nlist": 401}, "nlist 401"),
-        ({"type": "ivfpq", "pq_bytes": 3}, "--pq-bytes 3: must divide the dimension 16"),
+        ({"type": "ivfpq", "pq_bytes": 3}, "`pq_bytes` 3: must divide the dimension 16"),
     ],
 )
 def test_options_that_cannot_be_honoured(

@@ -225,7 +225,7 @@ def test_merged_indexes_are_one(
     tmp_path: Path,
 ) -> None:
     if on_disk and name not in LISTED:
-        with pytest.raises(BadInputError, match="on-disk"):
+        with pytest.raises(BadInputError, match="on_disk"):
             build_index(store, tmp_path / "x", **KINDS[name], on_disk=1)
         return
     first = build_index(halves[0], tmp_path / "0.index", **KINDS[name], **({"on_disk": 1} if on_disk else {}))
@@ -250,8 +250,8 @@ def test_what_cannot_be_merged(halves: tuple[FeatureStore, FeatureStore], tmp_pa
             merge_indexes([one, other], tmp_path / "x.index")
         assert not (tmp_path / "x.index").exists()
 
-    refused("trained apart from .*--like", **IVF)
-    refused("built with .*'nlist': 10.*--like", **{**IVF, "nlist": 10, "nprobe": 1})
+    refused("trained apart from .*`like`", **IVF)
+    refused("built with .*'nlist': 10.*`like`", **{**IVF, "nlist": 10, "nprobe": 1})
     refused("item 'item-0000' stands in .* and in", store=halves[0], like=one)
     stranger = make_store(tmp_path / "other.store", clustered(count=300), weights_digest="f" * 64)
     refused("another embedding space .*weights_digest", IncompatibleError, store=stranger, **IVF)
@@ -268,10 +268,10 @@ def test_what_cannot_be_merged(halves: tuple[FeatureStore, FeatureStore], tmp_pa
 
 def test_codes_must_make_sense(store: FeatureStore, tmp_path: Path) -> None:
     for options, message in (
-        ({"bits": 4}, "--bits 4: 8, 16, 32 bits a number"),
-        ({**CODES, "refine": 5}, "--refine 5: 8, 16, 32"),
-        ({**CODES, "refine_factor": 5}, "--refine-factor: only an index built with --refine"),
-        ({"on_disk": 1}, "--on-disk: an index of type flat"),
+        ({"bits": 4}, "`bits` 4: 8, 16, 32 bits a number"),
+        ({**CODES, "refine": 5}, "`refine` 5: 8, 16, 32"),
+        ({**CODES, "refine_factor": 5}, "`refine_factor`: only an index built with `refine`"),
+        ({"on_disk": 1}, "`on_disk`: an index of type flat"),
     ):
         with pytest.raises(BadInputError, match=message):
             build_index(store, tmp_path / "x.index", **options)

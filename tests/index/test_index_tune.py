@@ -167,9 +167,9 @@ def test_nothing_reaches_the_recall(store: FeatureStore, queries: QueryVectors, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"recall": 1.0}, "--recall 1.0: above 0 and below 1"),
+        ({"recall": 1.0}, "`recall` 1.0: above 0 and below 1"),
         ({"k": COUNT}, "the gallery offers 1 to 2999"),
-        ({"types": ["lsh"]}, "--types lsh: there are flat, ivf, ivfpq, hnsw"),
+        ({"types": ["lsh"]}, "`types` lsh: there are flat, ivf, ivfpq, hnsw"),
     ],
 )
 def test_what_cannot_be_tuned(

@@ -183,12 +183,12 @@ def test_a_result_file_of_another_schema_is_refused(onnx_file: Path, tmp_path: P
     ("arguments", "message"),
     [
         ({"files": []}, "no artifact"),
-        ({"threads": [0]}, "--threads 0"),
-        ({"threads": [1, 1]}, "--threads 1,1"),
+        ({"threads": [0]}, "`threads` 0"),
+        ({"threads": [1, 1]}, "`threads` 1,1"),
         ({"protocol": "hasty"}, "choose one of: quick, report"),
-        ({"min_runs": 0}, "--min-runs 0"),
-        ({"min_seconds": -1.0}, "--min-seconds -1"),
-        ({"timeout_seconds": 0}, "--timeout-seconds 0"),
+        ({"min_runs": 0}, "`min_runs` 0"),
+        ({"min_seconds": -1.0}, "`min_seconds` -1"),
+        ({"timeout_seconds": 0}, "`timeout_seconds` 0"),
     ],
 )
 def test_unusable_options_are_refused(arguments: dict[str, Any], message: str, onnx_file: Path) -> None:

@@ -208,7 +208,7 @@ def test_the_command(tmp_path: Path, tflite_file: Path) -> None:
     out, runner = tmp_path / "imported.jsonl", CliRunner()
     command = ["bench", "import", str(tmp_path / "log.txt"), "--out", str(out), "--artifact", str(tflite_file)]
     refused = runner.invoke(app, command)
-    assert isinstance(refused.exception, BadInputError) and "--on" in str(refused.exception)
+    assert isinstance(refused.exception, BadInputError) and "`on`" in str(refused.exception)
     told = runner.invoke(app, [*command, "--on", "Pixel 8"])
     assert told.exit_code == 0 and "imported: on Pixel 8" in told.stdout and f"wrote {out}" in told.stdout
     again = runner.invoke(app, [*command, "--on", "Pixel 8", "--json"])

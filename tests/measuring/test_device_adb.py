@@ -252,8 +252,16 @@ def test_what_benchmark_model_cannot_do(
 
 
 def test_the_command_with_benchmark_model(phone: LoopbackPhone, tflite_file: Path, tmp_path: Path) -> None:
-    command = ["bench", str(tflite_file), "--device", phone.address, "--benchmark-model", str(native(tmp_path))]
+    command = [
+        "bench",
+        "native",
+        str(tflite_file),
+        "--device",
+        phone.address,
+        "--benchmark-model",
+        str(native(tmp_path)),
+    ]
     told = CliRunner().invoke(app, [*command, "--threads", "1", "--min-runs", "5", "--min-seconds", "0"])
     assert told.exit_code == 0 and "measured on Acme Phone 7: device over adb, timed by benchmark_model" in told.stdout
-    refused = CliRunner().invoke(app, ["bench", str(tflite_file), "--benchmark-model", "x"])
+    refused = CliRunner().invoke(app, ["bench", "native", str(tflite_file), "--benchmark-model", "x"])
     assert isinstance(refused.exception, BadInputError)

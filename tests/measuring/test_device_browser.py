@@ -71,11 +71,11 @@ def test_what_a_browser_cannot_do(onnx_file: Path, coreml_file: Path) -> None:
     with pytest.raises(BadInputError, match="no browser runs Core ML"):
         bench_in_browser([coreml_file])
     for options, message in (
-        (["browser", "--keep"], "--keep cannot be honoured"),
-        (["browser:1"], "has no serial number"),
-        (["adb-browser", "--threads", "1"], "chosen on the phone's page"),
+        (["ssh://pi@board"], "give adb or adb:SERIAL"),
+        (["adb", "--threads", "1"], "`threads`: it is chosen on the phone's page"),
+        (["adb", "--protocol", "report"], "`protocol`: it is chosen on the phone's page"),
     ):
-        told = CliRunner().invoke(app, ["bench", str(onnx_file), "--device", *options])
+        told = CliRunner().invoke(app, ["bench", "browser", str(onnx_file), "--device", *options])
         assert isinstance(told.exception, BadInputError) and message in str(told.exception)
 
 
@@ -124,7 +124,7 @@ def test_the_page_in_a_phones_browser(
     """Both ends of adb reverse are this machine here, so the phone's port must be another than the page's."""
     monkeypatch.setattr(browser, "QUIET_SECONDS", 0.5)
     monkeypatch.setattr(browser, "phone_port", lambda port: port + 1 if port < 65000 else port - 1)
-    (row,) = bench_in_phone_browser([onnx_file], phone.address.replace("adb", "adb-browser"), timeout_seconds=60)
+    (row,) = bench_in_phone_browser([onnx_file], phone.address, timeout_seconds=60)
     assert row.status is Status.OK and row.provenance == "measured on Phone 7" and row.parity is not None
     assert "start -a android.intent.action.VIEW -d http://localhost:" in (tmp_path / "am.log").read_text()
 
@@ -134,7 +134,7 @@ def test_a_phone_that_opens_nothing(phone: LoopbackPhone, onnx_file: Path, monke
     monkeypatch.setattr(browser, "phone_port", lambda port: port + 1 if port < 65000 else port - 1)
     phone.install("am", "#!/bin/sh\necho 'Error: Activity not started, unable to resolve Intent'\n")
     with pytest.raises(MissingBackendError, match="no browser could be started there: Error: Activity"):
-        bench_in_phone_browser([onnx_file], phone.address.replace("adb", "adb-browser"), timeout_seconds=5)
+        bench_in_phone_browser([onnx_file], phone.address, timeout_seconds=5)
     phone.install("am", "#!/bin/sh\n")
     with pytest.raises(MissingBackendError, match="no measurement came from the phone within 1 s"):
-        bench_in_phone_browser([onnx_file], phone.address.replace("adb", "adb-browser"), timeout_seconds=1)
+        bench_in_phone_browser([onnx_file], phone.address, timeout_seconds=1)

@@ -105,7 +105,7 @@ def test_a_dead_scale_is_not_averaged_away(weights: Path) -> None:
         ((), "one or more scales are needed"),
         ((1.0, 1.0), "each once"),
         ((1.0, 0.0), "greater than 0"),
-        ((1.0, float("nan")), "--scales 1.0,nan: scales"),
+        ((1.0, float("nan")), "`scales` 1.0,nan: scales"),
         ((1.0, 9.0), "less than or equal to 8"),
         ((1.0, 0.2), "makes the 64 px input of timm:test_efficientnet 12 px wide; 16 to 2048"),
     ],

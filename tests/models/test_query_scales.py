@@ -64,8 +64,8 @@ def test_a_row_of_its_own_beside_the_one_scale(run: Path, pixel_store: FeatureSt
     ("scales", "message"),
     [
         ((1.0, 0.1), "scale 0.1 makes the 64 px input of the query model 6 px wide; .*: leave this scale out"),
-        ((1.0, 1.0), r"--query-scales 1.0,1.0: "),
-        ((float("nan"),), r"--query-scales nan: "),
+        ((1.0, 1.0), r"`query_scales` 1.0,1.0: "),
+        ((float("nan"),), r"`query_scales` nan: "),
     ],
 )
 def test_unusable_scales_are_refused(

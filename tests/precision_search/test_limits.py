@@ -1,4 +1,4 @@
-"""export --precision auto: size and CPU time are limits too."""
+"""search_precision: size and CPU time are limits too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""export --precision auto: what fits is taken, what was tried is not tried again, and the log says what was seen."""
+"""search_precision: what fits is taken, what was tried is not tried again, and the log says what was seen."""
 
 from __future__ import annotations
 
@@ -108,14 +108,14 @@ def test_a_place_that_cannot_be_written_is_said_before_the_first_trial(
     there = tmp_path / "a.onnx"
     there.write_text("a file")
     for out, said in (
-        (there, "already there; choose another --out or add --overwrite"),
+        (there, "already there; choose another `out` or add `overwrite`"),
         (tmp_path / "a.tflite", r"a onnx artifact ends in \.onnx"),
         (there / "b.onnx", r"a\.onnx is a file, not a folder"),
         (Path("/proc/a.onnx"), "cannot be written"),
     ):
         with pytest.raises(BadInputError, match=said):
             search_precision(made, "onnx", find_images(photos), pixel_store.path, out=out)
-    command = ["export", str(made), "--target", "onnx", "--precision", "auto", "--calibration", str(photos)]
+    command = ["precision", str(made), "--target", "onnx", "--calibration", str(photos)]
     ready = [*command, "--gallery", str(pixel_store.path), "--index", str(tmp_path / "none")]
     refused = CliRunner().invoke(app, ready)
     assert isinstance(refused.exception, BadInputError) and "none: no such" in str(refused.exception)
@@ -206,10 +206,10 @@ def test_errors(
     made: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for limits, said in (
-        ({"max_loss": 1}, r"--max-loss 1: from 0 to 1"),
-        ({"max_bytes": 0}, r"--max-size 0: above 0"),
+        ({"max_loss": 1}, r"`max_loss` 1: from 0 to 1"),
+        ({"max_bytes": 0}, r"`max_size` 0: above 0"),
         ({"max_bytes": 5, "max_size_share": 0.5}, "either a size or a share"),
-        ({"max_cpu_ratio": -1.0}, "--max-cpu-ratio -1: above 0"),
+        ({"max_cpu_ratio": -1.0}, "`max_cpu_ratio` -1: above 0"),
     ):
         with pytest.raises(BadInputError, match=said):
             Objectives(**limits)

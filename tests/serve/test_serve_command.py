@@ -93,15 +93,15 @@ def test_a_refusal_is_one_line_and_its_exit_code(index: GalleryIndex) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"photos": Path("photos")}, "give the query model with --model FILE"),
-        ({"out": Path("b.jsonl")}, "give the query model with --model FILE"),
-        ({"cert": Path("cert.pem")}, "--cert and --key belong together"),
+        ({"photos": Path("photos")}, "give the query model with `model` FILE"),
+        ({"out": Path("b.jsonl")}, "give the query model with `model` FILE"),
+        ({"cert": Path("cert.pem")}, "`cert` and `key` belong together"),
         ({"cert": Path("no-cert.pem"), "key": Path("no-key.pem")}, "no-cert.pem: no such file"),
         ({"model": Path("model.mlpackage")}, "no browser runs Core ML"),
         ({"model": Path("model.ort")}, r"give the \.onnx that it was made from"),
         ({"model": Path("missing.onnx")}, "no such artifact"),
-        ({"rate": -1.0}, "--rate -1.0"),
-        ({"token": "a token with blanks"}, "--token: 8 to 200 letters"),
+        ({"rate": -1.0}, "`rate` -1.0"),
+        ({"token": "a token with blanks"}, "`token`: 8 to 200 letters"),
     ],
 )
 def test_what_cannot_be_served_is_refused(index: GalleryIndex, options: dict[str, Any], words: str) -> None:

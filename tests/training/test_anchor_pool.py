@@ -74,9 +74,9 @@ def test_centroids_are_of_the_gallery_alone(photos: Path, pixel_store: FeatureSt
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"anchor_views": 1, "anchors": "codebook"}, "--anchor-views: --anchors codebook are centroids"),
-        ({"anchor_views": 1, "loss": "regression"}, "--anchor-views: --loss regression does not use it"),
-        ({"anchor_views": -1}, "--anchor-views -1"),
+        ({"anchor_views": 1, "anchors": "codebook"}, "`anchor_views`: `anchors` codebook are centroids"),
+        ({"anchor_views": 1, "loss": "regression"}, "`anchor_views`: `loss` regression does not use it"),
+        ({"anchor_views": -1}, "`anchor_views` -1"),
     ],
 )
 def test_what_has_no_use_is_refused(options: dict[str, Any], told: str) -> None:

@@ -230,7 +230,7 @@ def test_fewer_anchors_than_asked_for_and_what_to_know_about_them(
     text = "\n".join(listener.heard)
     assert "the gallery offers only 23 anchors an image; 512 were asked for" in text
     assert "dimensions: along" not in text  # 23 anchors, 16 dimensions
-    assert text.count("--tau-q 1 and --tau-g 0.1 differ: the best query is not the gallery feature, far from it") == 1
+    assert text.count("`tau_q` 1 and `tau_g` 0.1 differ: the best query is not the gallery feature, far from it") == 1
     listener = Listener()
     run(photos, pixel_store.path, tmp_path / "few", config=config(head_steps=2, epochs=0), reporter=listener)
     text = "\n".join(listener.heard)

@@ -59,7 +59,7 @@ def test_two_processes_learn_what_one_learns(photos: Path, pixel_store: FeatureS
     [
         ({"batch_size": 5}, "2 processes cannot share it evenly"),
         ({"loss": Loss.RAML}, "one process only"),
-        ({"freeze_norm": False}, "--freeze-norm"),
+        ({"freeze_norm": False}, "freeze_norm"),
     ],
 )
 def test_what_several_processes_cannot_do_alike(changes: dict[str, object], message: str) -> None:

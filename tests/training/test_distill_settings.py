@@ -128,7 +128,7 @@ def test_what_is_held_out_is_told_and_judges_every_stage(
     assert learnt[0].held_out.tolist() == training_set(photos, pixel_store, by).held_out.tolist()
     assert learnt[0].held_out.tolist() != training_set(photos, pixel_store, other).held_out.tolist()
     (told,) = (text for text in listener.heard if text.startswith("held out: 5 of 24 photos, "))
-    assert f"--held-out-by {other}" in told
+    assert f"`held_out_by` {other}" in told
     with pytest.raises(BadInputError, match=rf"held_out_by: {by} there, {other} now"):
         run(photos, pixel_store.path, tmp_path / "run", config=config(held_out_by=other, head_steps=4, epochs=1))
 

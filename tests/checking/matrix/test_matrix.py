@@ -222,7 +222,7 @@ def test_the_figures_are_those_of_the_index(result: MatrixResult, folder: Path, 
 def test_labels_and_fewer_photos(folder: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:
     rows = [f"{item},{'abc'[number % 3]}" for number, item in enumerate(find_images(photos).ids)]
     (tmp_path / "labels.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
-    arguments = ([folder / "v1.onnx"], [folder / "old.index"], photos)
+    arguments = ([folder / "v1.onnx"], [folder / "old.index"], find_images(photos))
     found = matrix(*arguments, references=[pixel_store.path], labels=tmp_path / "labels.csv", limit=6, k=5)
     assert found.queries == 6 and found.pairings[0].average_precision is not None and "label" in found.relevance
     with pytest.raises(BadInputError, match=r"has no labels; a CSV list needs a column 'label'"):

@@ -225,9 +225,9 @@ def test_a_store_of_another_space(store: FeatureStore, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "word"),
     [
-        ("ivf", {"nlist": 60, "nprobe": 1}, "too shallow (--nprobe 1 of 60 lists)"),
-        ("ivfpq", {"nlist": 4, "nprobe": 4, "pq_bytes": 1}, "codes are too coarse: a larger --pq-bytes than 1"),
-        ("hnsw", {"links": 2, "ef_construction": 2, "ef_search": 1}, "--ef-search 1"),
+        ("ivf", {"nlist": 60, "nprobe": 1}, "too shallow (`nprobe` 1 of 60 lists)"),
+        ("ivfpq", {"nlist": 4, "nprobe": 4, "pq_bytes": 1}, "codes are too coarse: a larger `pq_bytes` than 1"),
+        ("hnsw", {"links": 2, "ef_construction": 2, "ef_search": 1}, "`ef_search` 1"),
     ],
 )
 def test_a_search_that_misses_too_much(kind: str, options: dict[str, int], word: str, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_onnx_weights_beside_the_file_belong_to_the_identity(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("shape", "kind", "message"),
     [
-        (["b", 3, "h", "w"], TensorProto.FLOAT, "no fixed size: give --gallery-size"),
+        (["b", 3, "h", "w"], TensorProto.FLOAT, "no fixed size: give `gallery_size`"),
         (["b", 32, 32, 3], TensorProto.FLOAT, r"\(B, 3, H, W\) float or \(B, H, W, 3\) uint8 is expected"),
         (["b", 3, 32, 32], TensorProto.UINT8, r"is expected"),
         (["b", 3, 32, 32], TensorProto.FLOAT16, r"tensor\(float16\).* is expected"),

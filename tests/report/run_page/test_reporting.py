@@ -22,6 +22,7 @@ from edgecsd.gallery.extract import extract
 from edgecsd.models.embedding import embed_store_items
 from edgecsd.models.query import QueryModelEmbedder, load_query_model
 from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
 from edgecsd.report.run_page.report import ReportOptions, ReportResult, report
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -41,10 +42,12 @@ class Place:
     queries: FeatureStore
 
     def report(self, out: Path, **options: Any) -> ReportResult:
-        where = {"split": "query", "gallery_images": self.photos, "gallery_split": "gallery", **options}
-        where.setdefault("options", ReportOptions(show=4, depth=3))
-        images = where.pop("images", self.photos)
-        return report(self.run, self.gallery.path, self.queries.path, images, out, workers=2, **where)
+        shown = ReportOptions(show=4, depth=3)
+        where = {"images": self.of("query"), "gallery_images": self.of("gallery"), "options": shown, **options}
+        return report(self.run, self.gallery.path, self.queries.path, out=out, workers=2, **where)
+
+    def of(self, split: str) -> ImageSet:
+        return find_images(self.photos, split=split)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +116,7 @@ def test_the_choice_is_the_seeds(place: Place, labelled: ReportResult, tmp_path:
 
 def test_without_labels_and_without_the_gallerys_photos(place: Place, tmp_path: Path) -> None:
     options = ReportOptions(show=8, depth=3, labels=False)
-    result = place.report(tmp_path / "report", gallery_images=None, gallery_split=None, options=options)
+    result = place.report(tmp_path / "report", gallery_images=None, options=options)
     page = PageReader(result.page.read_text())
     assert len(result.shown) == 8 and HOSTILE in result.shown and "mAP of the query model" not in result.figures
     assert page.tags.count("img") == 8 + 6
@@ -137,13 +140,13 @@ def test_a_study_is_added(place: Place, tmp_path: Path) -> None:
 
 def test_photos_that_are_not_there(place: Place, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"8 photos of .* are not there"):
-        place.report(tmp_path / "report", split="gallery")
+        place.report(tmp_path / "report", images=place.of("gallery"))
     with pytest.raises(BadInputError, match="`gallery_images`: none of the photos that are to be shown is there"):
-        place.report(tmp_path / "report", gallery_split="query")
+        place.report(tmp_path / "report", gallery_images=place.of("query"))
     partly = Path(shutil.copytree(photos, tmp_path / "photos"))
     for item in find_images(partly).ids[1:12]:
         (partly / item).unlink()
-    result = place.report(tmp_path / "report", gallery_images=partly, gallery_split=None)
+    result = place.report(tmp_path / "report", gallery_images=find_images(partly))
     assert result.problems and all("is not in" in problem for problem in result.problems)
 
 
@@ -174,7 +177,7 @@ def test_another_space_and_a_run_that_did_not_end(place: Place, tmp_path: Path) 
     with pytest.raises(BadInputError, match="no such file"):
         report(tmp_path, place.gallery.path, place.queries.path, images, tmp_path / "report")
     for options in ({"show": 0}, {"depth": 51}, {"seed": -1}):
-        with pytest.raises(BadInputError, match=f"--{next(iter(options))}"):
+        with pytest.raises(BadInputError, match=f"`{next(iter(options))}`"):
             ReportOptions(**options)
 
 

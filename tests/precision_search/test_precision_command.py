@@ -1,4 +1,4 @@
-"""The command export --precision auto: what it prints, draws and refuses."""
+"""The command edgecsd precision: what it prints, draws and refuses."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from edgecsd.precision_search.results import NothingFitsError
 
 
 def test_the_command(made: Path, photos: Path, pixel_store: FeatureStore, tmp_path: Path) -> None:
-    base = ["export", str(made), "--target", "onnx", "--precision"]
-    ready = [*base, "auto", "--calibration", str(photos), "--gallery", str(pixel_store.path)]
+    base = ["precision", str(made), "--target", "onnx"]
+    ready = [*base, "--calibration", str(photos), "--gallery", str(pixel_store.path)]
     options = ["--calibration-count", "8", "--max-loss", "90%", "--out", str(tmp_path / "auto.onnx"), "--json"]
     options.append("--layers")
     done = CliRunner().invoke(app, [*ready, *options])
@@ -50,13 +50,10 @@ def test_the_command(made: Path, photos: Path, pixel_store: FeatureStore, tmp_pa
     for wrong, said in (
         ([*ready, "--max-size", "6"], "a size such as 6MB or 900kB, or a share"),
         ([*ready, "--max-cpu-ratio", "fast"], "a ratio above 0, such as 0.6"),
-        ([*base, "fp16", "--max-size", "6MB"], "--max-size goes with --precision auto"),
-        ([*base, "auto"], "give --calibration PHOTOS and --gallery STORE"),
         ([*ready, "--max-loss", "much"], "a share from 0 to 1"),
-        ([*base, "fp16", "--layers"], "--layers goes with --precision auto"),
-        ([*ready, "--layers", "--target", "coreml"], "--layers: target coreml can leave no layer"),
-        ([*ready, "--ort-format"], "not with --precision auto"),
-        ([*base, "fp16", "--max-loss", "1%"], "--max-loss goes with --precision auto"),
+        ([*ready, "--layers", "--target", "coreml"], "`layers`: target coreml can leave no layer"),
+        (["export", str(made), "--target", "onnx", "--precision", "auto"], "edgecsd precision RUN --target TARGET"),
     ):
         refused = CliRunner().invoke(app, wrong)
         assert isinstance(refused.exception, BadInputError) and said in str(refused.exception)
+    assert CliRunner().invoke(app, base).exit_code == 2, "without photos and gallery nothing can be searched"
