@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import warm
 
+from edgecsd.features.exact import unit
 from edgecsd.features.store import FeatureStore, Items, write_store
-from edgecsd.index.exact import unit
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent

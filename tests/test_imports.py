@@ -111,6 +111,21 @@ except SystemExit as stop:
     assert loaded_by(program) == set()
 
 
+def test_the_list_of_commands_loads_none_of_them() -> None:
+    program = """
+import sys
+from edgecsd import cli
+try:
+    cli.main(["--help"])
+except SystemExit:
+    pass
+modules = {f"edgecsd.cli.{entry.module}" for entry in cli.COMMANDS.values()}
+assert not modules & set(sys.modules), modules & set(sys.modules)
+assert not {"numpy", "pydantic"} & set(sys.modules)
+"""
+    assert loaded_by(program) == set()
+
+
 PUBLIC = [
     "ConsoleReporter",
     "DistillConfig",

@@ -10,13 +10,14 @@ from typing import Protocol
 import numpy as np
 
 from edgecsd.errors import BadInputError
+from edgecsd.features.exact import exact_neighbours, store_blocks, store_rows, without_own
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.columns import Column
 from edgecsd.gate.evidence import LinkEvidence
 from edgecsd.gate.facts import LinkName
-from edgecsd.index.exact import Floats, Rows, StoredVectors, exact_neighbours, store_blocks, store_rows, without_own
 from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.kinds import SEARCH_PARAMETER, IndexType
+from edgecsd.index.stored_vectors import Floats, Rows, StoredVectors
 
 SCORE_ENTRIES = 1 << 24  # similarities held at once: 64 MB
 FEWEST_ROWS, MOST_ROWS = 256, 16_384  # gallery vectors multiplied at once
@@ -143,10 +144,9 @@ def _depth(index: GalleryIndex, count: int, k: int) -> int:
 
 
 def _through_index(index: GalleryIndex, vectors: Floats, depth: int) -> tuple[Floats, Rows]:
-    """The index's own search (Q, depth), -1 where it finds no more; a vector that is not finite finds nothing."""
-    finite = np.asarray(np.isfinite(vectors).all(axis=1))
+    """The index's own search, always (Q, depth): -1 where there is no more, also where the index has fewer rows."""
     scores = np.full((len(vectors), depth), -np.inf, np.float32)
     rows = np.full((len(vectors), depth), -1, np.int64)
-    found, places = index.search(vectors[finite], depth)
-    scores[finite, : found.shape[1]], rows[finite, : found.shape[1]] = found, places
+    found, places = index.search(vectors, depth)
+    scores[:, : found.shape[1]], rows[:, : found.shape[1]] = found, places
     return scores, rows

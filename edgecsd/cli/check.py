@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from edgecsd.cli.console import console_reporter
-from edgecsd.cli.gate import (
-    Junit,
-    MaxIndexLoss,
-    MaxOverlapLoss,
-    MinCosine,
-    MinCosineMean,
-    MinOverlap,
-    Strict,
-    Threshold,
-    Thresholds,
-    changed,
-    conclude,
-)
+from edgecsd.cli.gate import Junit, Strict, Threshold, ThresholdsFile, conclude
 from edgecsd.cli.options import RUNNING, Json, Split, photos_at
+from edgecsd.cli.settings import with_settings
+from edgecsd.gate.thresholds import Thresholds
 
 PANELS = {
     "What else is known of the pair": (
@@ -35,20 +25,12 @@ PANELS = {
         "golden",
         "bench",
     ),
-    "Gates": (
-        "thresholds",
-        "threshold",
-        "min_overlap",
-        "max_overlap_loss",
-        "max_index_loss",
-        "min_cosine_mean",
-        "min_cosine",
-        "strict_decision",
-    ),
+    "Gates": ("thresholds", "threshold", "strict_decision"),
     RUNNING: ("threads", "junit"),
 }
 
 
+@with_settings(Thresholds)
 def command(
     file: Annotated[Path, typer.Argument(help="The exported file.")],
     index: Annotated[Path, typer.Option(help="The gallery index to search: a folder or milvus:URI#COLLECTION.")],
@@ -86,22 +68,18 @@ def command(
         Path | None, typer.Option(help="Rows of edgecsd bench, for the page (default: bench*.jsonl in the run).")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the evidence (default: RUN/checks/<file>-<target>-<index>).")
+        Path | None, typer.Option(help="Folder for the evidence (default: one of its own in RUN/checks).")
     ] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Depth of the overlap.")] = 10,
     limit: Annotated[int | None, typer.Option(min=2, help="Use this many photos, spread evenly.")] = None,
     threads: Annotated[int, typer.Option(min=1)] = 1,
-    thresholds: Thresholds = None,
+    thresholds: ThresholdsFile = None,
     threshold: Threshold = None,
-    min_overlap: MinOverlap = None,
-    max_overlap_loss: MaxOverlapLoss = None,
-    max_index_loss: MaxIndexLoss = None,
-    min_cosine_mean: MinCosineMean = None,
-    min_cosine: MinCosine = None,
     strict_decision: Strict = False,
     junit: Junit = None,
     split: Split = None,
     as_json: Json = False,
+    **settings: Any,
 ) -> None:
     """Does this file find, in this index, what the gallery model would find? Exit 1: a gate failed; 3: incompatible.
 
@@ -126,13 +104,7 @@ def command(
         golden=golden,
         bench=bench,
     )
-    changes = changed(
-        min_overlap=min_overlap,
-        max_overlap_loss=max_overlap_loss,
-        max_index_loss=max_index_loss,
-        min_cosine_mean=min_cosine_mean,
-        min_cosine=min_cosine,
-    )
+    changes = {name: value for name, value in settings.items() if value is not None}
     result = check(
         file,
         index,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgecsd.cli.console import finish, quoted, table
 from edgecsd.cli.options import RUNNING, Json
+from edgecsd.cli.settings import with_settings
+from edgecsd.gate.thresholds import Thresholds
 
 if TYPE_CHECKING:
     from edgecsd.gate.verdict import CheckResult
@@ -21,7 +23,7 @@ WORDS = {
 }
 SIGNS = {"passed": "pass", "failed": "FAIL", "undecided": "undecided"}
 
-Thresholds = Annotated[
+ThresholdsFile = Annotated[
     Path | None, typer.Option("--thresholds", help="TOML file of thresholds: \\[all] and a section a precision.")
 ]
 Threshold = Annotated[
@@ -30,53 +32,18 @@ Threshold = Annotated[
 ]
 Strict = Annotated[bool, typer.Option("--strict-decision", help="An undecided gate forbids shipping too.")]
 Junit = Annotated[Path | None, typer.Option("--junit", help="Write the gates as JUnit XML to this file.")]
-MinOverlap = Annotated[
-    float | None, typer.Option(help="Gate: overlap@k with the gallery model's results, at least (0.3).")
-]
-MaxOverlapLoss = Annotated[
-    float | None, typer.Option(help="Gate: relative loss of overlap against the torch model, at most (by precision).")
-]
-MaxIndexLoss = Annotated[float | None, typer.Option(help="Gate: relative loss of overlap by the index, at most (0.1).")]
-MinCosineMean = Annotated[
-    float | None, typer.Option(help="Gate: mean cosine to the torch model, at least (by precision).")
-]
-MinCosine = Annotated[
-    float | None, typer.Option(help="Gate: lowest cosine to the torch model, at least (by precision).")
-]
+PANELS = {"Gates": ("thresholds", "threshold", "strict_decision"), RUNNING: ("junit",)}
 
 
-def changed(**given: float | None) -> dict[str, float]:
-    """The thresholds that were given."""
-    return {name: value for name, value in given.items() if value is not None}
-
-
-PANELS = {
-    "Gates": (
-        "thresholds",
-        "threshold",
-        "min_overlap",
-        "max_overlap_loss",
-        "max_index_loss",
-        "min_cosine_mean",
-        "min_cosine",
-        "strict_decision",
-    ),
-    RUNNING: ("junit",),
-}
-
-
+@with_settings(Thresholds)
 def command(
     evidence: Annotated[Path, typer.Argument(help="The folder that edgecsd check wrote, or a run with one.")],
-    thresholds: Thresholds = None,
+    thresholds: ThresholdsFile = None,
     threshold: Threshold = None,
-    min_overlap: MinOverlap = None,
-    max_overlap_loss: MaxOverlapLoss = None,
-    max_index_loss: MaxIndexLoss = None,
-    min_cosine_mean: MinCosineMean = None,
-    min_cosine: MinCosine = None,
     strict_decision: Strict = False,
     junit: Junit = None,
     as_json: Json = False,
+    **settings: Any,
 ) -> None:
     """Judge saved evidence again, by other thresholds; no model is run. Exit 1: a gate failed.
 
@@ -87,13 +54,7 @@ def command(
 
     if junit is not None:
         require_file_place(junit, "--junit")
-    changes = changed(
-        min_overlap=min_overlap,
-        max_overlap_loss=max_overlap_loss,
-        max_index_loss=max_index_loss,
-        min_cosine_mean=min_cosine_mean,
-        min_cosine=min_cosine,
-    )
+    changes = {name: value for name, value in settings.items() if value is not None}
     result = gate(evidence, thresholds=thresholds, changes=changes, threshold=threshold, strict=strict_decision)
     conclude(result, as_json=as_json, junit=junit)
 

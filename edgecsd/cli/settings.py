@@ -19,7 +19,7 @@ from edgecsd.cli.options import choices
 def with_settings(model: type[BaseModel]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for every described field of `model`, in the place of its **settings.
 
-    A setting that is not given is None. Titles of panels and names of flags: edgecsd.training.settings.setting.
+    A setting that is not given is None. A field names its panel in its json_schema_extra (training/settings.py).
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -31,7 +31,7 @@ def with_settings(model: type[BaseModel]) -> Callable[[Callable[..., None]], Cal
         def called(**given: Any) -> None:
             command(**given)
 
-        called.__doc__ = command.__doc__
+        called.__doc__, called.__module__ = command.__doc__, command.__module__
         called.__annotations__ = {p.name: p.annotation for p in parameters}
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         return called
@@ -41,11 +41,11 @@ def with_settings(model: type[BaseModel]) -> Callable[[Callable[..., None]], Cal
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     extra = field.json_schema_extra
-    assert isinstance(extra, dict) and field.description is not None, "made by setting()"
+    assert isinstance(extra, dict) and field.description is not None, "a described field has a panel"
     kind, allowed = _kind(field.annotation)
     flag = f"--{name.replace('_', '-')}"
-    words = [f"{flag}/{extra['off'] or f'--no-{flag[2:]}'}"] if kind is bool else [flag]
-    default = field.default
+    words = [f"{flag}/{extra.get('off') or f'--no-{flag[2:]}'}"] if kind is bool else [flag]
+    default = None if field.is_required() else field.default
     said = "" if default is None or kind is bool else f" ({f'{default:g}' if isinstance(default, float) else default})"
     option = typer.Option(
         *words,

@@ -5,6 +5,7 @@ A gallery row that shows the query's very photo is junk: found or not, it says n
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -93,14 +94,12 @@ def own_photos(
     gallery: FeatureStore, queries: FeatureStore, distractors: Sequence[FeatureStore] = ()
 ) -> list[frozenset[int]]:
     """Of each query the rows that show its photo, cropped or whole: same bytes; same id where its digest is unknown."""
-    by_digest: dict[str, list[int]] = {photo_digest(digest): [] for digest in queries.items.digests if digest}
-    first = 0
+    by_digest: dict[str, list[int]] = defaultdict(list)
+    first, result = 0, []
     for store in (gallery, *distractors):
-        for row, digest in enumerate(store.items.digests, first):
-            if digest and (found := by_digest.get(photo_digest(digest))) is not None:
-                found.append(row)
+        for digest, rows in store.rows_showing(queries.items.digests).items():
+            by_digest[digest] += [first + row for row in rows]
         first += store.count
-    result = []
     for item, digest in zip(queries.items.ids, queries.items.digests, strict=True):
         if digest:
             result.append(frozenset(by_digest[photo_digest(digest)]))

@@ -54,10 +54,9 @@ def _search(index: GalleryIndex, store_rows: Rows, queries: Floats, targets: Seq
     most = min(len(store_rows), MOST_RESULTS)
     if index.type is IndexType.HNSW:  # asked for more than ef_search, it searches better than for the app
         most = min(most, index.parameters["ef_search"])
-    finite = np.flatnonzero(np.isfinite(queries).all(axis=1))
     top = np.full((len(queries), max(least, most)), NOWHERE, np.int64)
-    _, rows = index.search(queries[finite], most)
-    top[finite, : rows.shape[1]] = np.where(rows < 0, NOWHERE, store_rows[rows])
+    _, rows = index.search(queries, most)
+    top[:, : rows.shape[1]] = np.where(rows < 0, NOWHERE, store_rows[rows])
     return Ranking(top, tuple(_places(top[query], rows) for query, rows in enumerate(targets)))
 
 

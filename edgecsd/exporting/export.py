@@ -13,6 +13,7 @@ import edgecsd
 from edgecsd.errors import BadInputError, EdgecsdError, GateFailedError
 from edgecsd.exporting.photos import ExportPhotos, embed_by_both, read_photos
 from edgecsd.exporting.places import default_place, require_place, suffix_of
+from edgecsd.features.exact import exact_neighbours, without_own
 from edgecsd.files.places import holding_out
 from edgecsd.files.whole import replace_whole, sha256_file, size_bytes
 from edgecsd.metrics.retrieval import cosines, overlap_at
@@ -247,14 +248,14 @@ def require_unit(vectors: Floats, name: str) -> None:
 
 
 def overlap_among(vectors: Floats, reference: Floats, k: int) -> NDArray[np.float64]:
-    """(n,) overlap@k of what an embedding finds among the (n, D) reference embeddings of the other photos with what
-    that photo's own reference embedding finds there. A search in retrieval's terms that needs no gallery."""
-    found = []
-    for queries in (vectors, reference):
-        similarities = queries.astype(np.float64) @ reference.T
-        np.fill_diagonal(similarities, -np.inf)
-        found.append(np.argsort(-similarities, axis=1, kind="stable")[:, :k])
-    return overlap_at(found[0], found[1], k)
+    """(n,) overlap@k of two searches for each photo among the (n, D) reference embeddings of the others.
+
+    One search is with the photo's embedding in `vectors`, the other with its reference: retrieval without a gallery.
+    """
+    own = np.arange(len(reference))
+    searches = [exact_neighbours(queries, [(own, reference)], k + 1) for queries in (vectors, reference)]
+    found, wanted = (without_own(*each, own, k)[1] for each in searches)
+    return overlap_at(found, wanted, k)
 
 
 def _require_retrieval(

@@ -11,7 +11,7 @@ STORE/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,7 @@ from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.whitening import WHITENING_FILE, Whitening, read_whitening
 from edgecsd.files.columns import Column, RowOf, first_repeated, read_column
 from edgecsd.files.whole import digest_of, read_manifest, replace_whole, require_digest, sha256_file, write_json
+from edgecsd.photos.decoding import photo_digest
 from edgecsd.photos.views import ViewRecipe
 
 KIND = "feature store"
@@ -109,6 +110,28 @@ class FeatureStore:
     def row_of(self) -> RowOf:
         """Item id -> row."""
         return RowOf(self.items.ids)
+
+    def rows_showing(self, digests: Iterable[str]) -> dict[str, list[int]]:
+        """Photo digest -> the rows of that very photo, whole or cropped, for each known one of `digests`."""
+        found: dict[str, list[int]] = {photo_digest(digest): [] for digest in digests if digest}
+        for row, digest in enumerate(self.items.digests):
+            if digest and (rows := found.get(photo_digest(digest))) is not None:
+                rows.append(row)
+        return found
+
+    def rows_of(self, ids: Sequence[str], digests: Sequence[str]) -> tuple[NDArray[np.int64], ...]:
+        """Of each photo the rows that show it: of its bytes, or of its id where one of the two digests is not known.
+
+        digests: as items have them, "" where unknown
+        """
+        showing, result = self.rows_showing(digests), []
+        for item, digest in zip(ids, digests, strict=True):
+            rows = set(showing[photo_digest(digest)]) if digest else set()
+            own = self.row_of.find(item)
+            if own >= 0 and (not digest or not self.items.digests[own] or own in rows):
+                rows.add(own)
+            result.append(np.array(sorted(rows), np.int64))
+        return tuple(result)
 
     @property
     def dtype(self) -> str:

@@ -17,6 +17,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Cosine = Annotated[float, Field(ge=-1, le=1)]
 
 
+def _option(text: str, default: Any = ...) -> Any:
+    """A threshold that is an option of edgecsd check and gate too; `text` describes it there."""
+    return Field(default, description=text, json_schema_extra={"panel": "Gates"})
+
+
 class Thresholds(BaseModel):
     """What an artifact must reach. A `loss` is relative: 0.05 = a twentieth of what the link before had is gone.
 
@@ -37,9 +42,11 @@ class Thresholds(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)  # true is no number
 
-    min_cosine_mean: Cosine
-    min_cosine: Cosine
-    max_overlap_loss: Share
+    min_overlap: Share = _option("Overlap@k with the gallery model's results, at least", 0.3)
+    max_overlap_loss: Share = _option("Relative loss of overlap against the torch model, at most (by precision)")
+    max_index_loss: Share = _option("Relative loss of overlap by the index, at most", 0.1)
+    min_cosine_mean: Cosine = _option("Mean cosine to the torch model, at least (by precision)")
+    min_cosine: Cosine = _option("Lowest cosine to the torch model, at least (by precision)")
     max_rbo_loss: Share
     max_recall_loss: Share
     max_map_loss: Share
@@ -49,8 +56,6 @@ class Thresholds(BaseModel):
     min_device_cosine: Cosine = 0.995  # a decoder that rounds one value in ten otherwise: 0.998 to 0.9999 a photo
     min_calibration: Annotated[int, Field(ge=0)] = 0
     max_device_loss: Share = 0.02
-    max_index_loss: Share = 0.1
-    min_overlap: Share = 0.3
     max_leaked: Share = 0.05
     max_false_accepts: Share | None = None
     max_false_rejects: Share | None = None

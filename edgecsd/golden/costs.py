@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from edgecsd.errors import BadInputError, ImageReadError
+from edgecsd.features.exact import without_own
 from edgecsd.golden.choosing import STORED
 from edgecsd.golden.signatures import INPUT_MISTAKES, mistaken_tensors
-from edgecsd.index.exact import without_own
 from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.metrics.bootstrap import Interval, bootstrap_interval
 from edgecsd.metrics.retrieval import share_kept

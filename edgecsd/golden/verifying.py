@@ -81,8 +81,6 @@ def _shares(golden: GoldenPack, index: GalleryIndex, embeddings: Floats) -> Iter
 
 
 def _ids(item: GoldenItem, index: GalleryIndex, vector: Floats, k: int) -> set[str]:
-    if not np.isfinite(vector).all():
-        return set()
     _, rows = index.search(vector[None], k)
     return {index.ids[row] for row in rows[0] if row >= 0}
 

@@ -39,14 +39,18 @@ class GalleryIndex:
     def search(self, queries: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
         """(Q, dim) unit vectors -> cosines (Q, k) and rows (Q, k), best first, equal cosines by row.
 
-        k is cut to the gallery's size. An approximate index may find fewer than k: row -1, cosine -inf.
+        k is cut to the gallery's size. An approximate index may find fewer than k: row -1, cosine -inf; so does a query
+        that is not finite.
         """
         if queries.ndim != 2 or queries.shape[1] != self.space.dim:
             raise IncompatibleError(
                 f"{self.path}: holds {self.space.dim}-d vectors, the queries have shape {queries.shape}"
             )
         k = min(k, len(self.ids))
-        scores, rows = self.engine.search(np.ascontiguousarray(queries, np.float32), k)
+        lost = np.asarray(~np.isfinite(queries).all(axis=1))
+        asked = np.where(lost[:, None], 0, queries) if lost.any() else queries
+        scores, rows = self.engine.search(np.ascontiguousarray(asked, np.float32), k)
+        rows = np.where(lost[:, None], -1, rows)
         scores = np.where(rows < 0, -np.inf, scores)
         order = np.lexsort((rows, -scores), axis=1)
         return np.take_along_axis(scores, order, 1).astype(np.float32), np.take_along_axis(rows, order, 1)

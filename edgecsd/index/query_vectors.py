@@ -79,7 +79,8 @@ def load_query_vectors(
         require_same_space(space, gallery.space, given[0], str(gallery.path))
         vectors = embed_store_items(images, queries, embedder, name="query photos", workers=workers, reporter=reporter)
     _require_unit(vectors, queries, given[0])
-    own = np.array([gallery.row_of.get(item, -1) for item in queries.items.ids], np.int64)
+    shown = gallery.rows_of(queries.items.ids, queries.items.digests)
+    own = np.array([rows[0] if len(rows) else -1 for rows in shown], np.int64)
     return QueryVectors(np.ascontiguousarray(vectors), queries.vectors(), own)
 
 

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, DamagedFileError
+from edgecsd.features.exact import without_own
 from edgecsd.files.json_lines import JsonLog, has_other_header
 from edgecsd.index.engines.faiss.folder import faiss_of
 from edgecsd.index.engines.faiss.index import one_thread
-from edgecsd.index.exact import without_own
 from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.kinds import IndexType
 from edgecsd.metrics.retrieval import overlap_at

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from edgecsd.errors import BadInputError
+from edgecsd.features.exact import exact_neighbours, store_blocks, without_own
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding_out
 from edgecsd.files.whole import remove, replace_whole, write_json
 from edgecsd.index.engines.faiss.building import build_index
 from edgecsd.index.engines.faiss.folder import faiss_of, open_folder, set_search_parameters
-from edgecsd.index.exact import exact_neighbours, store_blocks, without_own
 from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.kinds import IndexType
 from edgecsd.index.query_vectors import Floats, QueryVectors

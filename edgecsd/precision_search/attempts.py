@@ -11,7 +11,7 @@ from edgecsd.errors import GateFailedError
 from edgecsd.exporting.export import ExportResult, export
 from edgecsd.exporting.places import AUTO, default_place
 from edgecsd.files.whole import digest_of, size_bytes
-from edgecsd.index.exact import Floats
+from edgecsd.index.stored_vectors import Floats
 from edgecsd.measuring.ratio import interleaved_ratio
 from edgecsd.models.query_config import read_config
 from edgecsd.photos.images import ImageSet

@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, ImageReadError
+from edgecsd.features.exact import exact_neighbours, store_blocks
 from edgecsd.features.store import FeatureStore
 from edgecsd.gate.waterfall import relative_loss
-from edgecsd.index.exact import Floats, Rows, exact_neighbours, store_blocks
+from edgecsd.index.stored_vectors import Floats, Rows
 from edgecsd.metrics.retrieval import cosines, overlap_at
 from edgecsd.models.query import QueryModel
 from edgecsd.photos.images import ImageSet
 from edgecsd.quantisation.calibration import one_digest
-from edgecsd.training.training_set import find_own_rows
 
 K = 10  # depth of the overlap
 BATCH = 16
@@ -33,7 +33,7 @@ class HeldOut:
         self.pixels, self.gallery = pixels, gallery
         ids, digests = (tuple(each[int(row)] for row in rows) for each in (gallery.items.ids, gallery.items.digests))
         self.names = frozenset(ids)
-        self._own = find_own_rows(ids, digests, gallery)
+        self._own = gallery.rows_of(ids, digests)
         self._wanted = self._find(truth)
         self.torch: Floats = np.empty((0, gallery.space.dim), np.float32)
         self._before: NDArray[np.float64] = np.empty(0)

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from edgecsd.errors import BadInputError
 from edgecsd.exporting.places import AUTO, default_place, require_not_taken, require_place
 from edgecsd.exporting.recipes import SearchedFrom, write_recipe
+from edgecsd.features.exact import store_rows
 from edgecsd.features.space import require_same_space
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.places import holding, require_writable
 from edgecsd.files.whole import digest_of, remove, write_json
-from edgecsd.index.exact import store_rows
 from edgecsd.models.query import QueryModel, load_query_model
 from edgecsd.photos.images import ImageSet
 from edgecsd.precision_search.attempts import Attempts

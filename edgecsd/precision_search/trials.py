@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgecsd.files.json_lines import JsonLog
-from edgecsd.index.exact import Floats
+from edgecsd.index.stored_vectors import Floats
 from edgecsd.metrics.bootstrap import bootstrap_intervals, queries_to_show
 from edgecsd.precision_search.held_out import HeldOut
 from edgecsd.quantisation.precisions import EightBit, Precision

@@ -23,11 +23,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
+from edgecsd.features.exact import unit
 from edgecsd.features.shards import from_int8, to_int8
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import replace_whole
-from edgecsd.index.exact import unit
 
 CENTROIDS = 256  # a sub-space: a byte
 KIND = "wire codebook"

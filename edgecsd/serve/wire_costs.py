@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from edgecsd.features.exact import Blocks, exact_neighbours, store_blocks, unit, without_own
 from edgecsd.features.store import FeatureStore
-from edgecsd.index.exact import Blocks, exact_neighbours, store_blocks, unit, without_own
 from edgecsd.index.query_vectors import Floats, QueryVectors, Rows
 from edgecsd.metrics.bootstrap import Interval, bootstrap_interval, paired_difference
 from edgecsd.metrics.retrieval import cosines, overlap_at, require_depth

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError
+from edgecsd.features.exact import unit_rows
 from edgecsd.features.mapped import FlatViews, Queries, Vectors, Views, gallery_vectors, view_vectors
 from edgecsd.features.space import require_same_space
 from edgecsd.features.store import FeatureStore
@@ -111,26 +112,8 @@ def make_training_set(
             f"{len(train)} training images, {len(held_out)} held out and a gallery of {gallery.count} are too few: "
             f"at least 8, 2 and {overlap_k + 2} are needed; give more photos, or a larger `held_out` share"
         )
-    own_rows = find_own_rows(chosen.ids, digests, gallery)
+    own_rows = gallery.rows_of(chosen.ids, digests)
     return TrainingSet(chosen, digests, store, recipe, vectors, gallery_vectors(gallery), own_rows, train, held_out)
-
-
-def find_own_rows(
-    ids: tuple[str, ...], digests: tuple[str, ...], gallery: FeatureStore
-) -> tuple[NDArray[np.int64], ...]:
-    """Per photo, of this id and digest ("" if unknown), the gallery rows that show it: same id or byte-identical."""
-    by_digest: dict[str, list[int]] = {photo_digest(digest): [] for digest in digests if digest}
-    for row, digest in enumerate(gallery.items.digests):
-        if digest and (rows_of := by_digest.get(photo_digest(digest))) is not None:
-            rows_of.append(row)
-    result = []
-    for item, digest in zip(ids, digests, strict=True):
-        rows = set(by_digest[photo_digest(digest)]) if digest else set()
-        own = gallery.row_of.find(item)
-        if own >= 0 and (not digest or not gallery.items.digests[own] or own in rows):
-            rows.add(own)
-        result.append(np.array(sorted(rows), np.int64))
-    return tuple(result)
 
 
 def _split(
@@ -183,5 +166,5 @@ def spherical_k_means(vectors: Queries, first: NDArray[np.int64], rounds: int = 
                 sums[number] += members.sum(axis=0)
                 counts[number] += len(members)
         means = sums[counts > 0] / counts[counts > 0, None].astype(np.float32)
-        centres[counts > 0] = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+        centres[counts > 0] = unit_rows(means)
     return cluster_of

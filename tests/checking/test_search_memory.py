@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from edgecsd.checking.gather import without_copies
+from edgecsd.features.exact import store_blocks
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
-from edgecsd.index.exact import store_blocks
 
 STATUS = Path("/proc/self/status")
 COUNT, DIM = 60_000, 256  # 61 MB as float32

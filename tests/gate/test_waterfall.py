@@ -10,6 +10,7 @@ import pytest
 from saved_evidence import HEALTHY, make_evidence, unit
 
 from edgecsd.checking.search import EmbeddedQueries, IndexVectors, StoreVectors, exact_search, search_links
+from edgecsd.features.exact import without_own
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gate.evidence import Evidence
@@ -19,7 +20,6 @@ from edgecsd.gate.judging import judge
 from edgecsd.gate.thresholds import DEFAULT_THRESHOLDS
 from edgecsd.gate.waterfall import MAP, OVERLAP, RECALL_1, RECALL_K, relative_loss, waterfall
 from edgecsd.index.engines.faiss.building import build_index
-from edgecsd.index.exact import without_own
 
 W8A8 = DEFAULT_THRESHOLDS["w8a8"]  # type: ignore[index]
 

@@ -12,10 +12,11 @@ from galleries import clustered, make_store, unit
 
 from edgecsd.checking.probes.recall import distant
 from edgecsd.checking.probes.run import run_probes
+from edgecsd.features.exact import exact_neighbours, store_blocks, store_rows
 from edgecsd.features.store import FeatureStore
 from edgecsd.index.engines.faiss import index as faiss_index
 from edgecsd.index.engines.faiss.building import build_index
-from edgecsd.index.exact import StoredVectors, exact_neighbours, store_blocks, store_rows
+from edgecsd.index.stored_vectors import StoredVectors
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -85,7 +86,7 @@ def test_equal_vectors_are_found_by_row_in_whatever_blocks() -> None:
 
 
 def test_a_large_gallery_is_sampled_in_blocks(store: FeatureStore, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("edgecsd.index.exact.BLOCK_ROWS", 50)
+    monkeypatch.setattr("edgecsd.features.exact.BLOCK_ROWS", 50)
     index = build_index(store, tmp_path / "x.index")
     blocks = list(StoredVectors(index).blocks(150))
     assert [rows[0] for rows, _ in blocks] == [0, 300, 550] and sum(len(rows) for rows, _ in blocks) == 150

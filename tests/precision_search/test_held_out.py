@@ -11,9 +11,9 @@ import pytest
 from doubles import PixelGallery
 from PIL import Image
 
+from edgecsd.features.exact import exact_neighbours, store_blocks, unit
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gallery.extract import extract
-from edgecsd.index.exact import exact_neighbours, store_blocks, unit
 from edgecsd.metrics.bootstrap import queries_needed
 from edgecsd.models.query import load_query_model
 from edgecsd.photos.finding import find_images

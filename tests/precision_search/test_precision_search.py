@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, GateFailedError
+from edgecsd.features.exact import unit
 from edgecsd.features.store import FeatureStore, write_store
 from edgecsd.files.places import holding
-from edgecsd.index.exact import unit
 from edgecsd.models.query import load_query_model, save_query_model
 from edgecsd.photos.finding import find_images
 from edgecsd.precision_search import attempts, objectives, search, sensitivity

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError
+from edgecsd.features.exact import unit
 from edgecsd.features.store import FeatureStore, write_store
 from edgecsd.files.whole import sha256_file
-from edgecsd.index.exact import unit
 from edgecsd.models.query_config import read_config
 from edgecsd.photos.finding import find_images
 from edgecsd.precision_search import attempts, search, tuning

@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 from edgecsd.cli import app
 from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.exporting.export import export
+from edgecsd.features.exact import unit
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gallery.extract import extract
 from edgecsd.gallery.whiten import spectrum_of
-from edgecsd.index.exact import unit
 from edgecsd.models.backbones import to_input
 from edgecsd.models.query import create_query_model, load_query_model, save_query_model
 from edgecsd.models.query_config import read_config

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgecsd.features.exact import unit
 from edgecsd.features.whitening import spectrum
-from edgecsd.index.exact import unit
 from edgecsd.metrics.retrieval import overlap_at
 from edgecsd.training.closed_form import error_ratio, wiener_filter
 

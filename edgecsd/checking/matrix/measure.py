@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.checking.matrix.result import Pairing, Update, Values
+from edgecsd.features.exact import without_own
 from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.metrics.bootstrap import bootstrap_interval, bootstrap_intervals, paired_difference, queries_needed
 from edgecsd.metrics.retrieval import Relevance, average_precision, overlap_at
@@ -56,18 +57,11 @@ def measure(name: str, artifact: str, vectors: Floats, judged: Judged, k: int) -
 
 
 def search(judged: Judged, vectors: Floats, depth: int) -> Rows:
-    """(Q, <= depth) rows that the index finds, the photo itself left out, -1 where it finds no more.
-
-    A vector that is not finite finds nothing.
-    """
+    """(Q, <= depth) rows that the index finds, the photo itself left out, -1 where it finds no more."""
     index = judged.index
-    finite = np.asarray(np.isfinite(vectors).all(axis=1))
-    found = np.full((len(vectors), min(depth, len(index.ids) - 1)), -1, np.int64)
-    _, rows = index.search(np.where(finite[:, None], vectors, 0).astype(np.float32), found.shape[1] + 1)
-    for query in np.flatnonzero(finite).tolist():
-        others = rows[query][rows[query] != index.row_of.get(judged.ids[query], -2)][: found.shape[1]]
-        found[query, : len(others)] = others
-    return found
+    own = np.array([index.row_of.get(item, -1) for item in judged.ids], np.int64)
+    depth = min(depth, len(index.ids) - 1)
+    return without_own(*index.search(vectors, depth + 1), own, depth)[1]
 
 
 def _relevance(judged: Judged) -> list[Relevance]:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from edgecsd.checking.probes.result import Probe
 from edgecsd.features.store import FeatureStore
 from edgecsd.index.engine import INNER_PRODUCT, L2
-from edgecsd.index.exact import Floats, Rows, StoredVectors
 from edgecsd.index.gallery_index import GalleryIndex
+from edgecsd.index.stored_vectors import Floats, Rows, StoredVectors
 from edgecsd.photos.decoding import photo_digest
 
 SCANNED_ROWS = 131_072  # read at most: seconds of one core at dimension 512; larger galleries are sampled in blocks

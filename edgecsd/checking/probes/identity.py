@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from edgecsd.checking.probes.result import Probe
 from edgecsd.errors import BadInputError
+from edgecsd.features.exact import exact_neighbours, store_blocks, store_rows, unit
 from edgecsd.features.space import advice
 from edgecsd.features.store import FeatureStore
-from edgecsd.index.exact import Floats, Rows, StoredVectors, exact_neighbours, store_blocks, store_rows, unit
 from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.kinds import IndexType
+from edgecsd.index.stored_vectors import Floats, Rows, StoredVectors
 
 # Cosine of a vector to its copy in a store of another type: float16 above 1 - 1e-6, int8 0.99976 and more
 # (EfficientNet-Lite2's vectors); the mildest mistake in the pixels gave 0.997, another photo's is far below.

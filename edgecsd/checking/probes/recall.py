@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.checking.probes.result import Probe
+from edgecsd.features.exact import Blocks, exact_neighbours, store_blocks, store_rows, unit
 from edgecsd.features.store import FeatureStore
-from edgecsd.index.exact import Blocks, Floats, Rows, StoredVectors, exact_neighbours, store_blocks, store_rows, unit
 from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.kinds import SEARCH_PARAMETER, IndexType
+from edgecsd.index.stored_vectors import Floats, Rows, StoredVectors
 
 DEPTH = 10
 # The lowest recall@10. Flat is exact: only ties at the cut may differ. Lists and graphs lose what a larger nprobe or

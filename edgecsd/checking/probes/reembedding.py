@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from edgecsd.checking.probes.result import Probe
 from edgecsd.errors import ImageReadError
+from edgecsd.features.exact import store_rows, unit
 from edgecsd.features.store import FeatureStore
-from edgecsd.index.exact import Floats, Rows, StoredVectors, store_rows, unit
 from edgecsd.index.gallery_index import GalleryIndex
+from edgecsd.index.stored_vectors import Floats, Rows, StoredVectors
 from edgecsd.models.gallery.model import GalleryModel, WhitenedGalleryModel
 from edgecsd.photos.images import ImageSet
 from edgecsd.photos.pixel_mistakes.diagnosis import explain_pixels, renormalising

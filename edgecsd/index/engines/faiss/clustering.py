@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, missing_extra
+from edgecsd.features.exact import unit_rows
 from edgecsd.features.mapped import MappedVectors, Vectors
 
 try:
@@ -27,9 +28,7 @@ def spherical_codebook(vectors: Vectors, k: int, *, seed: int, iterations: int =
         raise BadInputError(f"`k` {k}: the gallery offers 1 to {len(vectors)} anchors an image")
     held = _held(vectors, k, seed)
     centroids = _centroids(held, k, spherical=True, seed=_faiss_seed(seed), iterations=iterations)
-    norms = np.linalg.norm(centroids, axis=1, keepdims=True)
-    unit: Floats = centroids / np.maximum(norms, np.float32(1e-12))
-    return unit
+    return unit_rows(centroids)
 
 
 def require_sub_spaces(sub_spaces: int, dim: int) -> None:

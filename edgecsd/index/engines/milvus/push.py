@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, DamagedFileError, IncompatibleError
+from edgecsd.features.exact import store_rows
 from edgecsd.features.space import advice
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import digest_of
@@ -27,7 +28,6 @@ from edgecsd.index.engines.milvus.server import (
     create_index,
     read_manifest,
 )
-from edgecsd.index.exact import store_rows
 from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.kinds import IndexType, index_parameters
 from edgecsd.progress import SILENT, Reporter

@@ -1,9 +1,12 @@
-"""The vectors that an index holds, read back out of it in blocks, and exact search over blocks of vectors."""
+"""Exact search over blocks of unit vectors, in bounded memory: the one that every step uses but two.
+
+evaluation/ranking.py also counts where judged items stand; training/anchors/mining.py wants thousands of neighbours of
+every training image, in any order of ties, as fast as a matrix product.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,40 +14,13 @@ from numpy.typing import NDArray
 
 from edgecsd.features.shards import let_go
 from edgecsd.features.store import FeatureStore
-from edgecsd.index.gallery_index import GalleryIndex
 
-Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
+Floats = NDArray[np.float32]
 Blocks = Iterable[tuple[Rows, Floats]]
-
 BLOCK_ROWS = 8_192  # read at once: 16 MB at dimension 512
 SUMMED_ROWS = 256  # as float64 at once
 NOISE = 1e-5  # what a matrix product of float32 unit vectors may be off, and more
-
-
-@dataclass(frozen=True)
-class StoredVectors:
-    """What the rows of an index hold. Of a compressed index (`exact` False) they are what its codes decode to."""
-
-    index: GalleryIndex
-
-    @property
-    def exact(self) -> bool:
-        return self.index.exact
-
-    def blocks(self, most: int | None = None, size: int | None = None) -> Iterator[tuple[Rows, Floats]]:
-        """(rows, vectors) of all rows, or of blocks spread evenly over them that hold about `most` rows together.
-
-        size: rows a block, by default BLOCK_ROWS.
-        """
-        held, size = self.index.held, size or BLOCK_ROWS
-        starts = list(range(0, held, size))
-        if most is not None and held > most:
-            chosen = np.linspace(0, len(starts) - 1, max(1, most // size)).round().astype(int)
-            starts = [starts[i] for i in np.unique(chosen)]
-        for start in starts:
-            rows = np.arange(start, min(start + size, held), dtype=np.int64)
-            yield rows, self.index.read(rows)
 
 
 def store_rows(store: FeatureStore, rows: Rows) -> Floats:
@@ -122,8 +98,13 @@ def _merge(scores: Floats, rows: Rows, new_scores: Floats, new_rows: Rows) -> No
     scores[: len(order)], rows[: len(order)] = every_score[order], every_row[order]
 
 
+def unit_rows(vectors: NDArray[Any]) -> Floats:
+    """(N, D) float32 rows scaled to length 1; zeros stay zero, what is not finite stays so."""
+    rows = np.asarray(vectors, np.float32)
+    scaled: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
+    return scaled
+
+
 def unit(vectors: NDArray[Any]) -> Floats:
     """Rows scaled to length 1; zero and non-finite rows become zero."""
-    clean = np.nan_to_num(np.asarray(vectors, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    scaled: Floats = clean / np.maximum(np.linalg.norm(clean, axis=1, keepdims=True), 1e-12)
-    return scaled
+    return unit_rows(np.nan_to_num(np.asarray(vectors, np.float32), nan=0.0, posinf=0.0, neginf=0.0))
