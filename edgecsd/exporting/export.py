@@ -24,6 +24,7 @@ from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision, parse
 from edgecsd.quantisation.range_guard import FEW, RangeReport, guard_ranges, require_half_precision
 from edgecsd.targets.artifact import (
     TargetModule,
+    convert,
     latency_measurable,
     load_runner,
     parse_target,
@@ -129,7 +130,7 @@ def export(
     ranges = _guard(deploy, photos.pixels, module, precision, path.name, reporter)
     reporter.message(f"converting {model.config.backbone} to {target}, {precision}")
     with replace_whole(path) as temporary:
-        _convert(module, deploy, temporary, precision, photos, metadata, how)
+        _convert(deploy, temporary, precision, photos, metadata, how)
         written = read_metadata(temporary)
         runner = load_runner(temporary)
         vectors, reference = embed_by_both(runner, written, model, photos, seed, reporter)
@@ -199,7 +200,7 @@ def _metadata(
     return ArtifactMetadata(
         target=target,
         precision=precision,
-        recipe="-".join(filter(None, (module.recipe(precision), how.changes))),
+        recipe="-".join(filter(None, (module.RECIPES[precision], how.changes))),
         space=config.space,
         fingerprint=config.space.fingerprint,
         dim=config.dim,
@@ -217,7 +218,6 @@ def _metadata(
 
 
 def _convert(
-    module: TargetModule,
     deploy: DeployModel,
     out: Path,
     precision: Precision,
@@ -226,7 +226,7 @@ def _convert(
     how: EightBit,
 ) -> None:
     pixels = photos.pixels if precision is Precision.W8A8 else None
-    module.convert(deploy, out, precision, pixels, metadata, how)
+    convert(metadata.target, deploy, out, precision, pixels, metadata, how)
     if not out.exists():
         raise EdgecsdError(f"the {metadata.target} converter ended without an error and without a file")
     seal(out)

@@ -83,29 +83,19 @@ class OneByOne:
         return pixels
 
 
+EIGHT_BIT_RECIPES = frozenset({Target.ONNX, Target.TFLITE})  # targets whose w8a8 has several
+
+
 class TargetModule(Protocol):
-    """What every `edgecsd.targets.<target>_target` offers; tests/targets/test_contract.py holds them to it."""
+    """What every edgecsd/targets/<target>/target.py offers; tests/targets/test_contract.py holds them to it."""
 
     PRECISIONS: frozenset[Precision]
     HALF_PRECISIONS: frozenset[Precision]  # those whose file computes in fp16, whatever its weights are
-
-    def recipe(self, precision: Precision) -> str:
-        """The name of the recipe that `convert` follows for this precision."""
-        ...
+    RECIPES: dict[Precision, str]  # the name of the recipe that the target's convert.py follows
 
     def versions(self) -> dict[str, str]:
         """Versions of the converter and the runtime."""
         ...
-
-    def convert(
-        self,
-        model: DeployModel,
-        out: Path,
-        precision: Precision,
-        calibration: NDArray[np.uint8] | None,
-        metadata: ArtifactMetadata,
-        how: EightBit = STANDARD,
-    ) -> None: ...
 
     def read_metadata_json(self, path: Path) -> str: ...
 
@@ -117,6 +107,27 @@ def target_module(target: Target) -> TargetModule:
     with quiet_conversion(f"loading what {target} needs"):  # coremltools and LiteRT talk while they are imported
         module: Any = importlib.import_module(f"edgecsd.targets.{target}.target")
     return module  # type: ignore[no-any-return]
+
+
+def convert(
+    target: Target,
+    model: DeployModel,
+    out: Path,
+    precision: Precision,
+    calibration: NDArray[np.uint8] | None,
+    metadata: ArtifactMetadata,
+    how: EightBit = STANDARD,
+) -> None:
+    """Write `model` to `out` by edgecsd/targets/<target>/convert.py, which loads the target's converter.
+
+    calibration  (n, S, S, 3) uint8, used by w8a8 alone
+    how          of w8a8; BadInputError for a target that has one recipe only
+    """
+    if how != STANDARD and target not in EIGHT_BIT_RECIPES:
+        raise BadInputError(f"target {target} has one recipe for w8a8, not {how.changes}")
+    with quiet_conversion(f"loading the converter to {target}"):
+        module: Any = importlib.import_module(f"edgecsd.targets.{target}.convert")
+    module.convert(model, out, precision, calibration, metadata, how)
 
 
 def target_of(path: Path) -> Target:

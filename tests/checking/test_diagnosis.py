@@ -16,7 +16,7 @@ from edgecsd.gate.gates import Verdict
 from edgecsd.gate.verdict import CheckResult, gate
 from edgecsd.models.query import load_query_model
 from edgecsd.photos.finding import find_images
-from edgecsd.targets.artifact import ArtifactEmbedder, read_metadata, target_module
+from edgecsd.targets.artifact import ArtifactEmbedder, convert, read_metadata
 from edgecsd.targets.deploy import DeployModel
 from edgecsd.targets.metadata import Target
 
@@ -50,7 +50,7 @@ def test_a_file_that_takes_bgr_is_named(arguments: dict[str, Any], tmp_path: Pat
     sound, broken = arguments["file"], arguments["file"].with_name("swapped.onnx")
     model = load_query_model(sound.parent.parent)
     metadata = read_metadata(sound)
-    target_module(Target.ONNX).convert(Swapped(model), broken, metadata.precision, None, metadata)
+    convert(Target.ONNX, Swapped(model), broken, metadata.precision, None, metadata)
     try:
         result = check(**{**arguments, "file": broken}, out=tmp_path / "evidence")
     finally:

@@ -39,6 +39,7 @@ def test_an_error_names_its_parameters() -> None:
 
 def test_the_program_prints_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.jpg").touch()
+    place = ["--gallery", str(tmp_path), "--out", "run"]
     with pytest.raises(SystemExit) as stop:
         cli.main(["distill", str(tmp_path), *place, "--loss", "raml", "--tau-q", "1"])
     assert stop.value.code == 2

@@ -11,7 +11,7 @@ from edgecsd.models.query import QueryModel, create_query_model
 from edgecsd.models.query_config import read_config
 from edgecsd.photos.contract import Preprocess
 from edgecsd.quantisation.precisions import Precision
-from edgecsd.targets.artifact import target_module
+from edgecsd.targets.artifact import convert
 from edgecsd.targets.deploy import DeployModel
 from edgecsd.targets.metadata import METADATA_KEY, ArtifactMetadata, Target
 
@@ -44,7 +44,7 @@ def save_artifact(run: Path, model: QueryModel, out: Path) -> Path:
         versions={},
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    target_module(target).convert(DeployModel(model), out, Precision.FP32, None, metadata)
+    convert(target, DeployModel(model), out, Precision.FP32, None, metadata)
     return out
 
 

@@ -6,6 +6,7 @@ import inspect
 import json
 import platform
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from edgecsd.photos.finding import find_images
 from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets.artifact import (
     TargetModule,
+    convert,
     latency_measurable,
     load_runner,
     read_metadata,
@@ -51,8 +53,10 @@ TARGETS = [pytest.param(target, marks=MARKS.get(target, ())) for target in HAS]
 @pytest.mark.parametrize("target", TARGETS)
 def test_module_keeps_the_contract(target: str) -> None:
     module = target_module(Target(target))
-    assert set(HAS[target]) == set(module.PRECISIONS)
-    for name in ("recipe", "versions", "convert", "read_metadata_json", "load_runner"):
+    assert set(HAS[target]) == set(module.PRECISIONS) == set(module.RECIPES)
+    converter = import_module(f"edgecsd.targets.{target}.convert").convert
+    assert list(inspect.signature(converter).parameters) == list(inspect.signature(convert).parameters)[1:]
+    for name in ("versions", "read_metadata_json", "load_runner"):
         wanted = list(inspect.signature(getattr(TargetModule, name)).parameters)[1:]
         assert list(inspect.signature(getattr(module, name)).parameters) == wanted, name
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from edgecsd.errors import missing_extra
-from edgecsd.quantisation.precisions import Precision
+from edgecsd.errors import BadInputError, missing_extra
+from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME
+from edgecsd.targets.coreai.target import PRECISIONS
 from edgecsd.targets.deploy import DeployModel, PlanesFirst
 from edgecsd.targets.metadata import METADATA_KEY, ArtifactMetadata
 
@@ -22,8 +25,19 @@ except ImportError as error:
     raise missing_extra(error.name or "coreai-torch", "coreai") from None
 
 
-def convert(model: DeployModel, out: Path, precision: Precision, metadata: ArtifactMetadata) -> None:
-    """Write `model` to the folder `out`."""
+def convert(
+    model: DeployModel,
+    out: Path,
+    precision: Precision,
+    calibration: NDArray[np.uint8] | None,
+    metadata: ArtifactMetadata,
+    how: EightBit = STANDARD,
+) -> None:
+    """Write `model` to the folder `out`. There is no w8a8: calibration and `how` have nothing to decide."""
+    del calibration, how
+    if precision not in PRECISIONS:
+        has = ", ".join(each for each in Precision if each in PRECISIONS)
+        raise BadInputError(f"target coreai has no precision {precision}; it has: {has}")
     with quiet_conversion(f"the conversion to Core AI {precision}"):
         image = model.example()
         network = PlanesFirst(model) if type(model) is DeployModel else model  # others may take pixels in their own way

@@ -1,4 +1,4 @@
-"""Core AI artifacts (experimental): metadata and runner. Conversion is in coreai_convert."""
+"""Core AI artifacts (experimental): metadata and runner."""
 
 from __future__ import annotations
 
@@ -6,18 +6,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edgecsd.errors import BadInputError, missing_extra
-from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
-from edgecsd.quiet import quiet_conversion
+from edgecsd.errors import missing_extra
+from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets.artifact import Runner, no_metadata
 from edgecsd.targets.coreai.asset import own_metadata, read_about
-from edgecsd.targets.metadata import ArtifactMetadata
 
 if TYPE_CHECKING:
-    from edgecsd.targets.deploy import DeployModel
+    pass
 
 try:
     import coreai  # noqa: F401  a few lines; its libraries are loaded by who converts, describes or runs
@@ -26,17 +21,12 @@ except ImportError:
 
 PRECISIONS = frozenset({Precision.FP32, Precision.FP16, Precision.W8A32})
 HALF_PRECISIONS = frozenset({Precision.FP16})
-_RECIPES = {
+RECIPES = {
     Precision.FP32: "float32-experimental",
     Precision.FP16: "float16-experimental",
     Precision.W8A32: "int8-weights-symmetric-per-channel-experimental",
 }
 PACKAGES = ("coreai-core", "coreai-torch")
-
-
-def recipe(precision: Precision) -> str:
-    """The name of the recipe that `convert` follows for this precision."""
-    return _RECIPES[precision]
 
 
 def versions() -> dict[str, str]:
@@ -45,25 +35,6 @@ def versions() -> dict[str, str]:
         return {name: version(name) for name in PACKAGES}
     except PackageNotFoundError as error:
         raise missing_extra(str(error.name), "coreai") from None
-
-
-def convert(
-    model: DeployModel,
-    out: Path,
-    precision: Precision,
-    calibration: NDArray[np.uint8] | None,
-    metadata: ArtifactMetadata,
-    how: EightBit = STANDARD,
-) -> None:
-    """Write `model` to the folder `out`. There is no w8a8: calibration and `how` have nothing to decide."""
-    if precision not in PRECISIONS:
-        has = ", ".join(each for each in Precision if each in PRECISIONS)
-        raise BadInputError(f"target coreai has no precision {precision}; it has: {has}")
-    del calibration, how
-    with quiet_conversion("loading the converter to Core AI"):
-        from edgecsd.targets.coreai import convert as coreai_convert
-
-    coreai_convert.convert(model, out, precision, metadata)
 
 
 def read_metadata_json(path: Path) -> str:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgecsd.errors import missing_extra
-from edgecsd.quantisation.precisions import Precision
+from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME
 from edgecsd.targets.deploy import DeployModel, PlanarDeployModel
@@ -30,11 +30,13 @@ def convert(
     precision: Precision,
     calibration: NDArray[np.uint8] | None,
     metadata: ArtifactMetadata,
+    how: EightBit = STANDARD,
 ) -> None:
     """Write `model` to the folder `out`. The input is an RGB image, as the camera and Vision give it.
 
-    calibration  (n, S, S, 3) uint8, used by w8a8 alone
+    calibration  (n, S, S, 3) uint8, used by w8a8 alone, which has one recipe: `how` has nothing to decide
     """
+    del how
     with quiet_conversion(f"the conversion to Core ML {precision}"):
         shape = (1, 3, model.size, model.size)
         example = model.example().permute(0, 3, 1, 2).float().contiguous()

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.errors import BadInputError, EdgecsdError, first_line, missing_extra
-from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
-from edgecsd.quiet import quiet_conversion
+from edgecsd.errors import EdgecsdError, first_line, missing_extra
+from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME, OneByOne, Runner, no_metadata
 from edgecsd.targets.coreml.package import damaged, open_package
-from edgecsd.targets.metadata import METADATA_KEY, ArtifactMetadata
+from edgecsd.targets.metadata import METADATA_KEY
 
 if TYPE_CHECKING:
-    from edgecsd.targets.deploy import DeployModel
+    pass
 
 
 try:
@@ -26,7 +25,7 @@ except ImportError as error:
     raise missing_extra(error.name or "coremltools", "coreml") from None
 PRECISIONS = frozenset(Precision)
 HALF_PRECISIONS = PRECISIONS - {Precision.FP32}  # 8-bit weights go with 16-bit computing: coreml_convert
-_RECIPES = {
+RECIPES = {
     Precision.FP32: "float32",
     Precision.FP16: "float16",
     Precision.W8A32: "int8-weights-linear-symmetric-per-channel-float16-computing",
@@ -35,31 +34,9 @@ _RECIPES = {
 }
 
 
-def recipe(precision: Precision) -> str:
-    """The name of the recipe that `convert` follows for this precision."""
-    return _RECIPES[precision]
-
-
 def versions() -> dict[str, str]:
     """Version of the converter, which on macOS is the door to the runtime too."""
     return {"coremltools": coremltools.__version__}
-
-
-def convert(
-    model: DeployModel,
-    out: Path,
-    precision: Precision,
-    calibration: NDArray[np.uint8] | None,
-    metadata: ArtifactMetadata,
-    how: EightBit = STANDARD,
-) -> None:
-    """Write `model` to the folder `out`; calibration (n, S, S, 3) uint8 is used by w8a8 alone, which has one recipe."""
-    if how != STANDARD:
-        raise BadInputError(f"target coreml has one recipe for w8a8, not {how.changes}")
-    with quiet_conversion("loading the converter to Core ML"):
-        from edgecsd.targets.coreml import convert as coreml_convert
-
-    coreml_convert.convert(model, out, precision, calibration, metadata)
 
 
 def read_metadata_json(path: Path) -> str:

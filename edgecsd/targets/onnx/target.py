@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import DamagedFileError, first_line, missing_extra
-from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
-from edgecsd.quiet import quiet_conversion
+from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME, OneByOne, no_metadata, session_options
 from edgecsd.targets.metadata import METADATA_KEY, ORT_SUFFIX, ArtifactMetadata
 
 if TYPE_CHECKING:
-    from edgecsd.targets.deploy import DeployModel
+    pass
 
 
 try:
@@ -27,7 +26,7 @@ except ImportError as error:
 PRECISIONS = frozenset(Precision)
 _OF_THE_RUNTIME = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (?:\S+\.(?:cc|h):\d+ \S+ )?")
 HALF_PRECISIONS = frozenset({Precision.FP16})
-_RECIPES = {
+RECIPES = {
     Precision.FP32: "float32",
     Precision.FP16: "float16",
     Precision.W8A32: "int8-weights-per-channel",
@@ -35,32 +34,9 @@ _RECIPES = {
 }
 
 
-def recipe(precision: Precision) -> str:
-    """The name of the recipe that `convert` follows for this precision."""
-    return _RECIPES[precision]
-
-
 def versions() -> dict[str, str]:
     """Versions of the converter and the runtime."""
     return {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
-
-
-def convert(
-    model: DeployModel,
-    out: Path,
-    precision: Precision,
-    calibration: NDArray[np.uint8] | None,
-    metadata: ArtifactMetadata,
-    how: EightBit = STANDARD,
-) -> None:
-    """Write `model` to `out`, in onnxruntime's own format if that ends in .ort.
-
-    calibration   (n, S, S, 3) uint8, used by w8a8 alone
-    """
-    with quiet_conversion("loading the converter to ONNX"):
-        from edgecsd.targets.onnx import convert as onnx_convert
-
-    onnx_convert.convert(model, out, precision, calibration, metadata, how)
 
 
 def _read(path: Path) -> onnx.ModelProto:

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import DamagedFileError, first_line, missing_extra
-from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
+from edgecsd.quantisation.precisions import Precision
 from edgecsd.quiet import quiet_conversion
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME, OneByOne, no_metadata
-from edgecsd.targets.metadata import METADATA_KEY, ArtifactMetadata
+from edgecsd.targets.metadata import METADATA_KEY
 from edgecsd.targets.tflite.file import damaged, read_whole
 
 if TYPE_CHECKING:
-    from edgecsd.targets.deploy import DeployModel
+    pass
 
 
 try:
@@ -27,17 +27,12 @@ except ImportError as error:
     raise missing_extra(error.name or "ai-edge-litert", "tflite") from None
 PRECISIONS = frozenset(Precision)
 HALF_PRECISIONS = frozenset({Precision.FP16})
-_RECIPES = {
+RECIPES = {
     Precision.FP32: "float32",
     Precision.FP16: "float16-weights",
     Precision.W8A32: "int8-weights-per-channel",
     Precision.W8A8: "static-s8s8-per-channel-percentile-99.99-body-only-bias-corrected-float-gates",
 }
-
-
-def recipe(precision: Precision) -> str:
-    """The name of the recipe that `convert` follows for this precision."""
-    return _RECIPES[precision]
 
 
 def versions() -> dict[str, str]:
@@ -49,21 +44,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def convert(
-    model: DeployModel,
-    out: Path,
-    precision: Precision,
-    calibration: NDArray[np.uint8] | None,
-    metadata: ArtifactMetadata,
-    how: EightBit = STANDARD,
-) -> None:
-    """Write `model` to `out`; calibration (n, S, S, 3) uint8 is used by w8a8 alone."""
-    with quiet_conversion("loading the converter to TFLite"):
-        from edgecsd.targets.tflite import convert as tflite_convert
-
-    tflite_convert.convert(model, out, precision, calibration, metadata, how)
 
 
 def read_metadata_json(path: Path) -> str:
