@@ -43,7 +43,7 @@ class Reported(BaseModel):
 
 
 class Machine(Reported):
-    """memory and disk in GB (1e9 bytes); memory is None where the system does not tell."""
+    """memory and disk in GB (1e9 bytes); memory is None where unknown."""
 
     system: str
     python: str

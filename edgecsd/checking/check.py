@@ -70,7 +70,7 @@ PAGE, VERDICT = "check.html", "verdict.json"
 
 
 def default_folder(file: Path, index: Path | MilvusAddress, run: Path | None = None) -> Path:
-    """Where the evidence of a file and an index goes unless told: RUN/checks/<artifact>-<target>-<index>."""
+    """Where the evidence of a file and an index goes by default: RUN/checks/<artifact>-<target>-<index>."""
     return run_of(file, run) / CHECKS / f"{file.stem}-{file.suffix[1:]}-{index_name(index)}"
 
 

@@ -114,7 +114,7 @@ def _probes(
     """What the index holds, probed; the probes that could not run. Its recall is judged by the waterfall, not here."""
     photos = chosen.gallery_images or _gallery_photos(pair, queries)
     result = run_probes(pair.index, store=pair.store, model=queries.model, photos=photos, reporter=reporter)
-    told = tuple(
+    probes = tuple(
         ProbeFacts(
             name=probe.name,
             passed=probe.passed,
@@ -125,7 +125,7 @@ def _probes(
         for probe in result.probes
         if not probe.name.startswith("recall")
     )
-    return told, result.skipped
+    return probes, result.skipped
 
 
 def _gallery_photos(pair: Pair, queries: CheckQueries) -> ImageSet | None:
@@ -145,7 +145,7 @@ def _notes(pair: Pair) -> Iterator[str]:
     if pair.fp32 is None:
         yield (
             f"no fp32 {pair.artifact.metadata.target} file of the same weights beside {pair.file.name} or by `fp32`: "
-            "what the conversion costs and what the precision costs are told as one"
+            "what the conversion costs and what the precision costs are reported as one"
         )
     if pair.store is None:
         return

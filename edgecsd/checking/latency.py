@@ -17,7 +17,7 @@ def find_latency(file: Path, sha256: str, run: Path, given: Path | None) -> tupl
     """The rows whose file has this SHA-256, and a note on what is not shown and why.
 
     given   a bench's result file; without one every ROWS_FILES beside the file, in its run and beside its run is read.
-    Raises BadInputError for a given file that is no bench result; such a file that was only found is told in the note.
+    Raises BadInputError for a given file that is no bench result; such a file that was only found is named in the note.
     """
     found: list[LatencyFacts] = []
     notes: list[str] = []
@@ -44,7 +44,7 @@ def find_latency(file: Path, sha256: str, run: Path, given: Path | None) -> tupl
 
 
 def _beside(file: Path, run: Path) -> Iterator[Path]:
-    """Where `bench `out`` is told to write: the run, the file's folder, and what the run lies in; each file once."""
+    """Result files where `edgecsd bench --out` usually writes them: in the run, beside the file, around the run."""
     folders = dict.fromkeys(path.resolve() for path in (run, run / "exports", file.parent, run.resolve().parent))
     for folder in folders:
         yield from sorted(path for path in folder.glob(ROWS_FILES) if path.is_file())

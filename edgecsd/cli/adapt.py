@@ -21,7 +21,7 @@ def command(
         float | None,
         typer.Option(
             help="Variance of the query model's error in a dimension, by the slope squared (as the photos that "
-            "distill held out told it)."
+            "distill held out gave it)."
         ),
     ] = None,
     overwrite: Overwrite = False,
@@ -29,7 +29,7 @@ def command(
 ) -> None:
     """Adapt a query model to a gallery of other kinds of photos than it was distilled on: no photos, no training.
 
-    The gallery's vectors tell in which directions a query can mean something; the others are turned down (a Wiener
+    The gallery's vectors show in which directions a query can mean something; the others are turned down (a Wiener
     filter), inside the projection, so that the file stays as large and as fast. Where the training photos are the
     gallery it finds less.
 

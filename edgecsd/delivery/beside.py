@@ -77,7 +77,7 @@ def put_beside(
     held_out   what a search measured, for the card
     photos   that the pack's are chosen from; None: no pack
     index    adds the results that an app must find, and what wrong pixels cost (about a minute more)
-    asked    the pack was asked for: what stands in its way is an error. Else it is told, and the card alone written.
+    asked    the pack was asked for: what stands in its way is an error, else a message
     """
     out = _pack_of(exported.path)
     _remove_stale(out, exported, reporter)

@@ -117,7 +117,7 @@ def write_per_query(path: Path, results: PerQuery) -> None:
 
 
 def require_parquet_name(path: Path) -> None:
-    """Raise BadInputError, before any work is done, where the file could not be told from a run or an artifact."""
+    """Raise BadInputError, before any work is done, for a name that a run or an artifact could have."""
     if path.suffix != ".parquet":
         raise BadInputError(f"`per_query` {path}: results a query are a Parquet file; call it {path.stem}.parquet")
 

@@ -155,7 +155,7 @@ def _guard(
     name: str,
     reporter: Reporter,
 ) -> RangeReport | None:
-    """Refuse a file that computes in fp16 of a network that half precision breaks; of other files only tell of it."""
+    """Refuse a file that computes in fp16 of a network that half precision breaks; of other files only warn."""
     computes_in_half = precision in module.HALF_PRECISIONS
     report = guard_ranges(deploy, pixels, most=len(pixels) if computes_in_half else FEW)
     if report is None:

@@ -50,16 +50,16 @@ class SearchedFrom(BaseModel):
 
     def differences(self, metadata: ArtifactMetadata) -> tuple[str, ...]:
         """Why an export by the recipe is not the file that was found, in words that say what to do; () if it is."""
-        told = []
+        found = []
         if metadata.weights_digest != self.weights_digest:
-            told.append(f"the recipe was found with other weights, those in {self.run}: export that folder")
+            found.append(f"the recipe was found with other weights, those in {self.run}: export that folder")
         if metadata.calibration_digest != self.calibration_digest:
             split = "" if self.split is None else f" `split` {self.split}"
-            told.append(
+            found.append(
                 f"the recipe was found with other photos for the ranges: `calibration` {self.calibration}{split} "
                 f"`calibration_count` {self.calibration_count} `seed` {self.seed}"
             )
-        return tuple(told)
+        return tuple(found)
 
 
 class Recipe(BaseModel):
@@ -113,7 +113,7 @@ HOW_TO = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of that name, or of the TOML file; BadInputError tells the names, or what is wrong in the file."""
+    """The recipe of that name or TOML file; BadInputError names the known ones, or what is wrong in the file."""
     if name in RECIPES:
         return RECIPES[name]
     file = Path(name)

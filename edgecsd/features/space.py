@@ -105,7 +105,7 @@ def _is_default(name: str, value: Any) -> bool:
     return name in LATER_FIELDS and list(value) == LATER_FIELDS[name]
 
 
-# What to do about each part that differs; the first differing part of this order decides what is told.
+# What to do about each part that differs; the first differing part of this order decides the advice.
 _ADVICE = {
     "gallery_model": "the vectors come from two gallery models: use the query model distilled for this index's gallery "
     "model, or the index built from that model's features",

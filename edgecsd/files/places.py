@@ -112,7 +112,7 @@ def holding_out(step: Callable[Given, Result]) -> Callable[Given, Result]:
 def sharing(place: Path, everyone: Ranks, reporter: Reporter) -> Iterator[None]:
     """Hold a place that several runs make use of, of torchrun's processes the first for all.
 
-    Another run that holds it is waited for, and told of: look then whether it made what is wanted.
+    Another run that holds it is waited for, which the reporter says: look then whether it made what is wanted.
     """
     with holding(place, wait=reporter) if everyone.first else nullcontext():
         everyone.meet()
@@ -123,7 +123,7 @@ def sharing(place: Path, everyone: Ranks, reporter: Reporter) -> Iterator[None]:
 def holding(place: Path, *, wait: Reporter | None = None, chosen: bool = True) -> Iterator[None]:
     """Hold `place`, a file or folder that need not exist yet; BadInputError names the run that holds it already.
 
-    wait: wait for that run instead, and tell this reporter
+    wait: wait for that run instead, and say so to this reporter
     chosen: whether a user could choose another place, by `out`
     """
     if sys.platform == "win32":
@@ -144,7 +144,7 @@ def holding(place: Path, *, wait: Reporter | None = None, chosen: bool = True) -
 
 def _acquire(file: Path, place: Path, wait: Reporter | None, otherwise: str) -> int:
     """The descriptor of the file, locked; `place` and what to do but wait are for the message."""
-    told = False
+    said = False
     while True:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -160,9 +160,9 @@ def _acquire(file: Path, place: Path, wait: Reporter | None, otherwise: str) -> 
             os.close(descriptor)
             if wait is None:
                 raise BadInputError(f"{place}: {_holder(text)} writes there; wait for it{otherwise}") from None
-            if not told:
+            if not said:
                 wait.message(f"{place}: {_holder(text)} makes the same: waiting for it")
-            told = True
+            said = True
             time.sleep(LOOKS_EVERY)
             continue
         except FileNotFoundError:
@@ -183,7 +183,7 @@ def _this_run() -> dict[str, str | int]:
 
 def _holder(text: bytes) -> str:
     try:
-        told = json.loads(text)
-        return f"process {told['process']} of {told['machine']} ({told['command']}, since {told['since']})"
+        holder = json.loads(text)
+        return f"process {holder['process']} of {holder['machine']} ({holder['command']}, since {holder['since']})"
     except (ValueError, KeyError, TypeError):  # it has not written its name yet
         return "another run"

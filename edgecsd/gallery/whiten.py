@@ -40,7 +40,7 @@ def whiten(
     Learn on many and varied vectors. Plain whitening gives every kept direction the same weight, noise included: on
     caltech101 (1280-d features, learnt on 3,484 photos of other categories) it took the mAP from 0.753 to 0.692, and to
     0.742 at 512 dimensions; shrinkage 0.8 gave 0.769 and 0.766. Learnt on the 49 evaluated categories alone, 256
-    dimensions gave 0.446: what tells few categories apart is most of their variance, which whitening then takes away.
+    dimensions gave 0.446: what separates few categories is most of their variance, which whitening then takes away.
 
     Items, digests, labels and views stay. Raises BadInputError for a store that is whitened already and for more
     dimensions than can be learnt, IncompatibleError (exit 3) where `learnt_on` was learnt in another space.

@@ -31,7 +31,7 @@ from edgecsd.gate.facts import Facts, LinkName
 
 KIND, SCHEMA_VERSION = "check evidence", 1
 MANIFEST, ARRAYS = "evidence.json", "evidence.npz"
-CHECKS = "checks"  # of a run folder: where its evidence goes unless told
+CHECKS = "checks"  # of a run folder: where its evidence goes by default
 Floats = NDArray[np.float32]
 Values = NDArray[np.float64]
 Rows = NDArray[np.int64]

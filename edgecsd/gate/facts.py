@@ -147,7 +147,7 @@ class GoldenFacts(BaseModel):
 class LatencyFacts(BaseModel):
     """A row of a bench of this very file. kind: "measured", "emulated" or "imported"; peak_mb: of the whole process.
 
-    What a browser or another tool does not tell is None or "".
+    What a browser or another tool does not report is None or "".
 
     status is "ok", or `reason` says why there are no figures; contended: others held the cores meanwhile.
     """

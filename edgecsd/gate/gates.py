@@ -175,7 +175,7 @@ def sampled_gate(
 def _undecided(
     threshold: float, needed: int | None, interval: Interval, queries: int, advice: str, at_most: bool
 ) -> str:
-    said = f"{queries} queries cannot tell whether it is {'above' if at_most else 'below'} {threshold:g}"
+    said = f"{queries} queries do not decide whether it is {'above' if at_most else 'below'} {threshold:g}"
     if needed is None:
         decide = "more would have to"
     elif needed <= queries:

@@ -268,7 +268,7 @@ def _the(link: LinkName) -> str:
 
 
 def _worse(by_name: dict[LinkName, LinkFigures], file: LinkFigures) -> LinkName:
-    """Which of conversion and precision costs more, where an fp32 file tells them apart."""
+    """Which of conversion and precision costs more, where there is an fp32 file to separate them."""
     converted = by_name.get(LinkName.FP32)
     if converted is None or converted is file:
         return file.name

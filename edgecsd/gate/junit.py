@@ -1,4 +1,4 @@
-"""JUnit XML of a verdict: a test case a gate, which is how CI systems show what failed without being told more."""
+"""JUnit XML of a verdict: a test case a gate, as CI systems show failures."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def read_me(pack: GoldenPack) -> str:
         f"- Resize as `{contract.resize}`{crop}, {contract.interpolation} with antialias. The file normalises by "
         "itself.",
         f"- Implement `embed`: those bytes through the file -> {metadata.dim} numbers of length 1.",
-        "- `decode` and `search` may be left out; with them the self-test tells more.",
+        "- `decode` and `search` may be left out; with them the self-test checks more.",
         "- Run it on every device class. Each stage that fails names its likely cause, by what known mistakes give.",
         f"- Tolerances: of 255 levels {limits.tensor_mean:g} in the mean and {limits.tensor_max} at most, cosine "
         f"{limits.cosine:g} from the pack's tensor and {limits.end_to_end_cosine:g} from the photo, overlap@{pack.k} "

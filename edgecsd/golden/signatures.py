@@ -1,6 +1,6 @@
 """What a photo's tensor looks like with each known mistake, small enough to stand in a pack.
 
-A signature is the tensor at GRID x GRID places, not its thumbnail: means over patches would hide what tells a filter
+A signature is the tensor at GRID x GRID places, not its thumbnail: means over patches would hide what marks a filter
 without antialias from one with it.
 """
 

@@ -14,7 +14,7 @@ from edgecsd.metrics.retrieval import share_kept
 from edgecsd.quantisation.precisions import CLOSENESS, Precision
 
 # Levels of 0 to 255. Over 20 photos Pillow, Chromium and Java's ImageIO decoded alike to the bit. A decoder without
-# smooth chroma (jpeg-js) differed by 1.3 in the mean, its tensors by 0.8: as much as a wrong filter, so it is told.
+# smooth chroma (jpeg-js) differed by 1.3 in the mean, its tensors by 0.8: as much as a wrong filter, so it is reported.
 DECODER_MEAN = 1.0
 TENSOR_MAX = 24
 OF_SMALLEST_MISTAKE = 0.5  # a tolerance may be at most this share of what the smallest mistake in the pack changes

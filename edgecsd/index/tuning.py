@@ -87,7 +87,7 @@ class TuneResult:
 
     @property
     def reached(self) -> bool:
-        """Whether the chosen index reaches the recall on queries that it was not chosen by, as far as they can tell."""
+        """Whether the chosen index reaches the recall on queries that it was not chosen by, as far as they show."""
         return self.query_model is not None and self.query_model.may_reach(self.target)
 
     def as_dict(self) -> dict[str, Any]:

@@ -183,5 +183,5 @@ class ServingChild:
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    assert pipe is not None  # Popen was told PIPE
+    assert pipe is not None  # Popen was given PIPE
     return pipe

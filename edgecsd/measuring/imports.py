@@ -33,7 +33,7 @@ def import_rows(
     """The rows of a tool's result file; appended to `out` if it is given.
 
     artifact   the file that was measured: the row carries its digest, target and precision
-    device     what it was measured on, where the result does not tell
+    device     what it was measured on, where the result does not say it
     threads    the same
     index      gallery index that embeddings of the result, where it holds some, are searched in for `k` items
 
@@ -76,17 +76,17 @@ def _row(
 ) -> BenchRow:
     where = reading.device or device
     if not where:
-        raise BadInputError(f"{source}: does not tell what it was measured on: say it with `on` 'Pixel 8, Android 15'")
+        raise BadInputError(f"{source}: does not say what it was measured on: give it with `on` 'Pixel 8, Android 15'")
     if reading.device and device:
         raise BadInputError(f"{source}: says that it was measured on {reading.device}: leave `on` out")
     _require_same_file(reading, source, artifact)
     parity, problem = _parity(reading, metadata)
     found, expected = (np.array(each, np.float32) for each in (reading.embeddings, reading.expected))
     neighbours = index.compare(found, expected) if index is not None and parity is not None and not problem else None
-    told: dict[str, Any] = {}
+    known: dict[str, Any] = {}
     if artifact is not None and metadata is not None:
-        told = artifact_fields(artifact, metadata)
-    fields: dict[str, Any] = {"file": Path(reading.model).name or "unknown", "sha256": reading.sha256, **told}
+        known = artifact_fields(artifact, metadata)
+    fields: dict[str, Any] = {"file": Path(reading.model).name or "unknown", "sha256": reading.sha256, **known}
     return BenchRow(
         kind="imported",
         tool=reading.tool,

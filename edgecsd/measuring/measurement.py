@@ -135,5 +135,5 @@ def _spread(repeats: list[Repeat]) -> float | None:
 
 
 def _p90(repeat: Repeat) -> float:
-    assert repeat.figures.p90_ms is not None  # bench_device.py tells it of every series
+    assert repeat.figures.p90_ms is not None  # bench_device.py reports it of every series
     return repeat.figures.p90_ms

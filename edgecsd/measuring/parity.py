@@ -145,8 +145,8 @@ def parity_problem(parity: Parity, precision: Precision | None, *, same_file: bo
         wanted = f"{needed} or more is expected of {precision or 'any precision'}"
         return f"wrong embeddings: {which} cosine {found:.5f} to the {parity.reference}; {wanted}"
     if max(abs(parity.norm_min - 1), abs(parity.norm_max - 1)) > NORM_TOLERANCE:
-        told = f"{parity.norm_min:.4f} to {parity.norm_max:.4f}"
-        return f"wrong embeddings: norms {told}; within {NORM_TOLERANCE} of 1 is expected"
+        lengths = f"{parity.norm_min:.4f} to {parity.norm_max:.4f}"
+        return f"wrong embeddings: norms {lengths}; within {NORM_TOLERANCE} of 1 is expected"
     return ""
 
 

@@ -26,14 +26,14 @@ def plot_rows(rows: Sequence[BenchRow], folder: Path, soaks: Sequence[tuple[str,
     figures = {}
     if series:
         figures["distribution"] = distribution_figure(series)
-    merits, told = _merits(measured)
+    merits, label = _merits(measured)
     points = [
         (row.name if checked else f"{row.name}, not checked", row.device, row.figures.typical_ms, merit)
         for row, (merit, checked) in zip(measured, merits, strict=True)
         if row.figures is not None and row.figures.typical_ms is not None and merit is not None
     ]
     if points:
-        figures["pareto"] = pareto_figure(points, told)
+        figures["pareto"] = pareto_figure(points, label)
     if soaks:
         figures["soak"] = soak_figure(
             [
@@ -56,12 +56,12 @@ def _merits(rows: Sequence[BenchRow]) -> tuple[list[tuple[float | None, bool]], 
     depths = [row.neighbours.k for row in rows if row.neighbours is not None]
     own = [_merit(row, bool(depths)) for row in rows]
     of_file = {row.sha256: merit for row, merit in zip(rows, own, strict=True) if row.sha256 and merit is not None}
-    told = f"overlap@{min(depths)} with the reference" if depths else "mean cosine to the reference"
+    label = f"overlap@{min(depths)} with the reference" if depths else "mean cosine to the reference"
     found = [
         (of_file.get(row.sha256), False) if merit is None and row.parity is None else (merit, True)
         for row, merit in zip(rows, own, strict=True)
     ]
-    return found, told
+    return found, label
 
 
 def _merit(row: BenchRow, searched: bool) -> float | None:

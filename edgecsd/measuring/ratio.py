@@ -17,7 +17,7 @@ from edgecsd.targets.artifact import read_metadata, session_options
 
 PRECISE = 0.01  # standard error of the median over the ratio: two such ratios differ by 5 % in one of 2,000 cases
 MOST_TIMES = 10  # as many blocks as were asked for, on a machine that is too busy for that precision
-# Of a pair of processes; then come new ones. Two pairs gave 0.976 and 0.933, by more apart than their blocks told.
+# Of a pair of processes; then come new ones. Two pairs gave 0.976 and 0.933, by more apart than their blocks.
 BLOCKS_OF_A_PAIR = 5
 MEDIAN_ERROR = 1.2533  # standard error of a median over that of a mean, of normal noise
 NORMAL_MAD = 1.4826  # standard deviations in a median absolute deviation of normal noise

@@ -17,7 +17,7 @@ from edgecsd.measuring.schema import BenchResult, BenchRow, Status
 from edgecsd.photos.images import ImageSet
 from edgecsd.targets.artifact import read_metadata
 
-LEAST_DISTANCE = 1e-4  # of embeddings to torch's: below it nobody can tell two artifacts apart
+LEAST_DISTANCE = 1e-4  # of embeddings to torch's: below it two artifacts are the same to every user
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def compare_artifacts(
     changes.append(Change("size", *sizes, "MB", sizes[1] / sizes[0], limit))
     if before.parity and after.parity:
         distances = (1 - before.parity.cosine_mean, 1 - after.parity.cosine_mean)
-        told = [max(LEAST_DISTANCE, distance) for distance in distances]
-        changes.append(Change("distance to torch", *distances, "1 - cosine", told[1] / told[0], limit))
+        floored = [max(LEAST_DISTANCE, distance) for distance in distances]
+        changes.append(Change("distance to torch", *distances, "1 - cosine", floored[1] / floored[0], limit))
     return Comparison(before.file, after.file, tuple(changes), cpu)
 
 

@@ -19,7 +19,7 @@ from edgecsd.progress import SILENT, Reporter
 
 
 def read_rows(path: Path, reporter: Reporter = SILENT) -> list[BenchRow]:
-    """The rows of a result file; a half line at its end, which a killed process left, is passed over and told of.
+    """The rows of a result file; a half line at its end, which a killed process left, is passed over and reported.
 
     Raises BadInputError if it is missing, DamagedFileError for a line that is no row.
     """
@@ -30,7 +30,7 @@ def read_rows(path: Path, reporter: Reporter = SILENT) -> list[BenchRow]:
 
 
 def split_rows(path: Path) -> tuple[list[BenchRow], str]:
-    """The rows of a result file, and what is to be told of a half line at its end, or ""; errors as of `read_rows`."""
+    """The rows of a result file, and a note about a half line at its end, or ""; errors as of `read_rows`."""
     try:
         text = path.read_text()
     except FileNotFoundError:

@@ -1,5 +1,5 @@
 """BenchRow: one artifact timed at one thread count. The one result schema: of this host, devices, browsers and other
-tools. What a browser or a tool does not tell is absent, never made up.
+tools. What a browser or a tool does not report is absent, never made up.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def choose_protocol(name: str, min_runs: int | None = None, min_seconds: float |
 
 
 class LatencyFigures(Frozen):
-    """What one fresh process measured, batch 1, in milliseconds and KiB; None is what the tool did not tell.
+    """What one fresh process measured, batch 1, in milliseconds and KiB; None: the tool did not report it.
 
     import_ms, load_ms     of the runtime and of the file
     first_ms               the first inference
@@ -110,7 +110,7 @@ class LatencyFigures(Frozen):
 
     @property
     def typical_ms(self) -> float | None:
-        """The median; where a tool does not tell it, its mean or what it calls its estimate."""
+        """The median; where a tool does not report it, its mean or what it calls its estimate."""
         return next((ms for ms in (self.p50_ms, self.mean_ms, self.estimate_ms) if ms is not None), None)
 
     @property
@@ -118,7 +118,7 @@ class LatencyFigures(Frozen):
         return None if self.peak_kb is None else self.peak_kb * 1024 / 1e6
 
 
-# What edgecsd itself tells of every series.
+# What edgecsd itself reports of every series.
 MEASURED = ("load_ms", "first_ms", "cold_ms", "runs", "seconds", "p50_ms", "p90_ms", "p95_ms", "min_ms", "mean_ms")
 
 
@@ -135,7 +135,7 @@ class Repeat(Frozen):
 
     wall_ns   every warm run in the order it ran, nanoseconds; nothing is dropped
     states    of a device, before and after the process
-    load_average   of the machine in the minute before, where it tells: a busy machine explains a slow repeat
+    load_average   of the machine in the minute before, where known: a busy machine explains a slow repeat
     """
 
     pid: int | None = None
@@ -250,7 +250,7 @@ class BenchRow(Frozen):
         if self.figures is not None and self.tool in (OWN, PAGE):
             missing = [name for name in MEASURED if getattr(self.figures, name) is None]
             if missing := [*missing, *(["parity"] if self.parity is None else [])]:
-                raise ValueError(f"{self.tool} tells {', '.join(missing)} of every row that is ok")
+                raise ValueError(f"{self.tool} reports {', '.join(missing)} of every row that is ok")
         return self
 
     @property

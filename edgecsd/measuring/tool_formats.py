@@ -25,7 +25,7 @@ PERCENTILES = {"p50_ms": 50, "p90_ms": 90, "p95_ms": 95}
 
 
 class Reading(Frozen):
-    """threads, device and model are "" or None where the tool does not tell; wall_ns: its raw series, where it does."""
+    """threads, device and model are "" or None where the tool does not say; wall_ns: its raw series, where it does."""
 
     tool: str
     figures: LatencyFigures
@@ -65,18 +65,18 @@ def benchmark_model_text(data: bytes) -> list[Reading] | None:
     series = re.findall(r"\bcount=.*", text)
     if summary is None or not series:
         return None
-    told = {name: float(value) for name, value in re.findall(rf"\b(\w+)={NUMBER}", series[-1])}
-    only = told.get("curr")  # of a single run nothing else is printed
+    printed = {name: float(value) for name, value in re.findall(rf"\b(\w+)={NUMBER}", series[-1])}
+    only = printed.get("curr")  # of a single run nothing else is printed
     names = {"mean_ms": "avg", "min_ms": "min", "max_ms": "max", "p50_ms": "median", "p95_ms": "p95"}
-    default = only if told["count"] == 1 else None
-    microseconds = {ours: told.get(theirs, default) for ours, theirs in names.items()}
+    default = only if printed["count"] == 1 else None
+    microseconds = {ours: printed.get(theirs, default) for ours, theirs in names.items()}
     times: dict[str, Any] = {name: value / 1e3 for name, value in microseconds.items() if value is not None}
     peak = re.search(rf"Overall peak memory footprint \(MB\) via periodic monitoring: {NUMBER}", text)
     growth = re.search(
         rf"Memory footprint delta from the start of the tool \(MB\): init={NUMBER} overall={NUMBER}", text
     )
     figures = LatencyFigures(
-        runs=int(told["count"]),
+        runs=int(printed["count"]),
         load_ms=float(summary[1]) / 1e3,
         first_ms=float(summary[2]) / 1e3,
         peak_kb=int(float(peak[1]) * 1024) if peak else None,

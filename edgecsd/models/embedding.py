@@ -118,12 +118,12 @@ def embed_parts(
     everyone.meet()  # nobody begins before all have seen what is done
     todo = everyone.share([number for number in range(work.parts) if number not in done])
     own = sum(len(work.positions(number)) for number in todo)
-    told, counted = (
+    shown, counted = (
         (name, (len(images), len(images) - own))
         if everyone.count == 1
         else (f"{name}, share {everyone.rank + 1} of {everyone.count}", (own, 0))
     )
-    for number, part in _make(work, todo, told, counted, reporter):
+    for number, part in _make(work, todo, shown, counted, reporter):
         parts.write(number, **part)
     everyone.meet()
 
@@ -138,8 +138,8 @@ def join_parts(parts: Parts, count: int, per_item: int, dim: int, *, part_items:
     def readable() -> Iterator[str]:
         for number in numbers:
             part = parts.read(number, "digests", "problems")
-            told = zip(part["digests"].tolist(), part["problems"].tolist(), strict=True)
-            for position, (digest, problem) in enumerate(told, number * part_items):
+            outcomes = zip(part["digests"].tolist(), part["problems"].tolist(), strict=True)
+            for position, (digest, problem) in enumerate(outcomes, number * part_items):
                 if problem:
                     problems[position] = problem
                 else:

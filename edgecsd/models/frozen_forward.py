@@ -45,7 +45,7 @@ def frozen_forward(
     """What `network`, in eval mode, does without gradients: (B, 3, size, size) float32 -> (B, ...) float32.
 
     Two images of noise go through both engines. Where they differ by more than 1e-3 of the largest value, or the
-    network cannot be converted, torch is used and it is told; with `onnxruntime` asked for by name, that is an error.
+    network cannot be converted, torch is used, with a message; with `onnxruntime` asked for by name, that is an error.
     Which engine runs follows from `images`, their whole number, so that an interrupted step goes on as it began.
     Raises MissingBackendError if onnxruntime is asked for and not installed.
     """

@@ -166,10 +166,10 @@ def _from_parquet(source: str, files: Any, path: str, split: str | None) -> Imag
     with _told(source), files.open(path, "rb") as handle:
         schema = pq.read_schema(handle)
         encoded = next((name for name in BYTES_COLUMNS if name in schema.names and _holds_bytes(schema, name)), None)
-        told = [name for name in ("path", "id", "label", "split", *BOX_COLUMNS) if name in schema.names]
-        table = pq.read_table(handle, columns=told)
+        known = [name for name in ("path", "id", "label", "split", *BOX_COLUMNS) if name in schema.names]
+        table = pq.read_table(handle, columns=known)
     rows = [{name: "" if value is None else str(value) for name, value in row.items()} for row in table.to_pylist()]
-    columns = list(told)
+    columns = list(known)
     if "path" not in columns and "id" in columns:
         columns = ["path" if name == "id" else name for name in columns]
         rows = [{("path" if name == "id" else name): value for name, value in row.items()} for row in rows]

@@ -65,7 +65,7 @@ class Objectives:
 
     @property
     def need_fp32(self) -> bool:
-        """Whether a limit is told by the fp32 file."""
+        """Whether a limit is measured by the fp32 file."""
         return self.max_size_share is not None or self.max_cpu_ratio is not None
 
     def against(self, fp32_bytes: int) -> Objectives:
@@ -96,26 +96,26 @@ class Objectives:
 
     def lacks(self, trial: ExportTrial) -> tuple[str, ...]:
         """What the trial lacks, each in a few words; nothing for one that fits."""
-        told = []
+        said = []
         if not trial.fits(self.max_loss):
-            told.append(f"loses {trial.loss:z.2%}, limit {self.max_loss:.2%}")
+            said.append(f"loses {trial.loss:z.2%}, limit {self.max_loss:.2%}")
         if self.too_large(trial):
-            told.append(f"{trial.size_bytes / 1e6:.2f} MB, limit {(self.max_bytes or 0) / 1e6:.2f}")
+            said.append(f"{trial.size_bytes / 1e6:.2f} MB, limit {(self.max_bytes or 0) / 1e6:.2f}")
         if self.too_slow(trial):
-            told.append(f"CPU {trial.cpu_ratio or float('nan'):.2f} of fp32's, limit {self.max_cpu_ratio:.2f}")
-        return tuple(told)
+            said.append(f"CPU {trial.cpu_ratio or float('nan'):.2f} of fp32's, limit {self.max_cpu_ratio:.2f}")
+        return tuple(said)
 
     @property
     def words(self) -> str:
         """All limits."""
-        told = [f"loses at most {self.max_loss:.2%} of overlap@10"]
+        said = [f"loses at most {self.max_loss:.2%} of overlap@10"]
         if self.max_bytes is not None:
-            told.append(f"is at most {self.max_bytes / 1e6:.2f} MB")
+            said.append(f"is at most {self.max_bytes / 1e6:.2f} MB")
         if self.max_size_share is not None:
-            told.append(f"is at most {self.max_size_share:.0%} of the fp32 file")
+            said.append(f"is at most {self.max_size_share:.0%} of the fp32 file")
         if self.max_cpu_ratio is not None:
-            told.append(f"takes at most {self.max_cpu_ratio:g} of the fp32 file's CPU time")
-        return " and ".join(told)
+            said.append(f"takes at most {self.max_cpu_ratio:g} of the fp32 file's CPU time")
+        return " and ".join(said)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

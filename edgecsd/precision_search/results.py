@@ -1,4 +1,4 @@
-"""What a search tells: all that was tried, and what was chosen or that nothing was."""
+"""The result of a search: all that was tried, and what was chosen or that nothing was."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def recipe_of(target: Target, chosen: ExportTrial, found: SearchedFrom) -> Recip
 
 @dataclass(frozen=True)
 class HeldOutFigures:
-    """What a search of precisions measured. lost: of the torch model's overlap@10, 0 to 1; photos: that told it."""
+    """What a search of precisions measured. lost: share of the torch model's overlap@10; photos: how many it used."""
 
     torch_overlap: float
     lost: Interval

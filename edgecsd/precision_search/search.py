@@ -82,7 +82,7 @@ def search_precision(
 
     Tried in this order, until one fits: w8a8 with its default ranges, with others, without bias correction and
     equalised, the best of them with its costliest layers in float, then w8a32, fp16, fp32; fp32 first where a limit is
-    told by it. Of those tried that fit the smallest is taken, then the fastest. What cannot be small enough is not
+    measured by it. Of those tried that fit the smallest is taken, then the fastest. What cannot be small enough is not
     tried. Every trial is kept in <run>/exports/auto-<target>/ and not made again; recipe.toml there is what was chosen,
     and of what it was made. Raises BadInputError for too few photos with features, photos of another space, CPU time
     that cannot be measured here and a folder or `out` that another run holds; IncompatibleError for a gallery of
@@ -210,15 +210,15 @@ class _Search:
     def _more_bits(self) -> ExportTrial | None:
         """The first of w8a32, fp16 and fp32 that fits."""
         for precision in (Precision.W8A32, Precision.FP16, Precision.FP32):
-            if self._told_hopeless(precision):
+            if self._hopeless(precision):
                 continue
             trial = self.attempts.attempt(precision)
             if trial is not None and self._fits(trial):
                 return trial
         return None
 
-    def _told_hopeless(self, precision: Precision) -> bool:
-        """Whether no file of this precision can be small enough, by its weights and by what was tried; it is told."""
+    def _hopeless(self, precision: Precision) -> bool:
+        """Whether no file of this precision can be small enough, by its weights and the trials; with a message."""
         most = self.objectives.max_bytes
         least = least_bytes(precision, self._weights, self.attempts.tried)
         if most is None or least <= most:
@@ -240,7 +240,7 @@ class _Search:
     def _eight_bit(self) -> ExportTrial | None:
         """The first recipe of w8a8 that fits."""
         for how in self._recipes():
-            if how != STANDARD and self._told_hopeless(Precision.W8A8):
+            if how != STANDARD and self._hopeless(Precision.W8A8):
                 return None
             trial = self.attempts.attempt(Precision.W8A8, how)
             if trial is not None and self._fits(trial):

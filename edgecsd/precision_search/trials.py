@@ -65,7 +65,7 @@ class ExportTrial:
         return self.high <= most
 
     def needed(self, most: float) -> int | None:
-        """How many photos would tell whether the loss is above the limit; None where these do, or none would."""
+        """How many photos would decide whether the loss is above the limit; None where these do, or none would."""
         decided = self.surely(most) or self.low > most
         return None if decided else queries_to_show(self.loss - most, self.deviation)
 

@@ -147,7 +147,7 @@ def _settings(run: Path, steps: int) -> DistillConfig:
     if steps < 1:
         raise BadInputError(f"`tune` {steps}: 1 step or more")
     if not (run / "run.json").is_file():
-        raise BadInputError(f"`tune` goes on with a distillation, and {run}/run.json, which tells its loss, is missing")
+        raise BadInputError(f"`tune` goes on with a distillation, and {run}/run.json, which holds its loss, is missing")
     config = DistillConfig.model_validate(read_json(run / "run.json")["config"])
     changes: dict[str, Any] = {
         "backbone_lr": RATE * config.backbone_lr,

@@ -1,4 +1,4 @@
-"""Runs a module in float and as a GPU in half precision would, operator by operator, and tells how large each gets."""
+"""Run a module in float and as a GPU in half precision would, operator by operator, and report how large values get."""
 
 from __future__ import annotations
 

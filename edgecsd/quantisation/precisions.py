@@ -1,6 +1,6 @@
 """How near a file's embeddings must be to the right ones, by precision: one list for measured rows and golden packs.
 
-Whether a file is good enough is `check`'s to judge, in retrieval; here is told what computes something else.
+Whether a file is good enough, in retrieval, `check` judges; this only flags files that compute something different.
 """
 
 from __future__ import annotations
@@ -73,16 +73,16 @@ class EightBit:
     @property
     def changes(self) -> str:
         """What is not the default, in a few words; "" where all is."""
-        told = [] if self.percentile == STANDARD_PERCENTILE else [f"percentile-{self.percentile:g}"]
+        parts = [] if self.percentile == STANDARD_PERCENTILE else [f"percentile-{self.percentile:g}"]
         if not self.bias_correction:
-            told.append("biases-not-corrected")
+            parts.append("biases-not-corrected")
         if self.equalisation:
-            told.append("equalised")
+            parts.append("equalised")
         if self.float_convolutions:
-            told.append("float-convolutions-" + "-".join(map(str, sorted(self.float_convolutions))))
+            parts.append("float-convolutions-" + "-".join(map(str, sorted(self.float_convolutions))))
         if self.float_weights:
-            told.append("float-weights")
-        return "-".join(told)
+            parts.append("float-weights")
+        return "-".join(parts)
 
 
 # Lite0: cosine mean 0.993 against 0.991 for min-max, minimum 0.953 against 0.906.

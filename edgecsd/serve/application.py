@@ -60,12 +60,12 @@ ROUTES = frozenset(
 
 @dataclass
 class Service:
-    """What the handlers work with; `tell` takes a line for the terminal."""
+    """What the handlers work with; `announce` takes a line for the terminal."""
 
     index: GalleryIndex
     page: PhonePage | None
     limits: Limits
-    tell: Callable[[str], None] = lambda text: None
+    announce: Callable[[str], None] = lambda text: None
     codebook: Codebook | None = None
     ready: bool = False
     reporting: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -143,7 +143,7 @@ class Service:
                 message = f"{self.limits.reports} reports were taken"
                 raise Refusal(429, "too many reports", message, "start the server again to take more")
             row = await run_in_threadpool(self.page.reports.add, report)
-        self.tell(describe(row))
+        self.announce(describe(row))
         return _json(row.model_dump(mode="json", exclude={"repeats"}))
 
     async def about(self, _: Request) -> Response:
@@ -232,5 +232,5 @@ async def _http_problem(_: Request, error: HTTPException) -> Response:
 
 
 async def _internal(_: Request, error: Exception) -> Response:
-    refusal = Refusal(500, "internal error", f"a bug of the service: {type(error).__name__}", "tell its owner")
+    refusal = Refusal(500, "internal error", f"a bug of the service: {type(error).__name__}", "report it to its owner")
     return JSONResponse(refusal.body, 500)

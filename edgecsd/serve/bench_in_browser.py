@@ -205,11 +205,11 @@ def phone_port(port: int) -> int:
 
 
 def _await_rows(reports: ReportBook, address: str, limit: float) -> list[BenchRow]:
-    begun = told = time.monotonic()
+    begun = latest = time.monotonic()
     count = 0
-    while time.monotonic() < (told + QUIET_SECONDS if count else begun + limit):
+    while time.monotonic() < (latest + QUIET_SECONDS if count else begun + limit):
         if len(reports.rows) > count:
-            count, told = len(reports.rows), time.monotonic()
+            count, latest = len(reports.rows), time.monotonic()
         time.sleep(0.05)
     if not count:
         raise MissingBackendError(f"{address}: no measurement came from the phone within {limit:.0f} s")

@@ -52,13 +52,13 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        self._metrics.in_flight += 1
+        self._metrics.in_flight.inc()
         route = "/" + str(scope["path"]).removeprefix("/").split("/")[0]  # of OPTIONS the path may be "*"
         label = route if route in self._routes else "other"
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._metrics.requests[label, message["status"]] += 1
+                self._metrics.requests.labels(label, message["status"]).inc()
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
@@ -71,7 +71,7 @@ class Guard:
         except Refusal as refusal:
             await refuse(send_with_headers, refusal, as_page="text/html" in Headers(scope=scope).get("accept", ""))
         finally:
-            self._metrics.in_flight -= 1
+            self._metrics.in_flight.dec()
 
     def _limit(self, scope: Scope) -> None:
         client = scope.get("client")

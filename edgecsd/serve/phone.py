@@ -37,7 +37,7 @@ WEBGPU = re.compile(r"/ort\.webgpu\.")  # not kept for offline use: 27 MB that t
 
 @dataclass(frozen=True)
 class PhonePage:
-    """files: what is served by its path; about: what the page is told at its start."""
+    """files: what is served by its path; about: what the page reads at its start."""
 
     files: dict[str, MemoryFile] = field(repr=False)
     about: dict[str, Any]

@@ -1,6 +1,6 @@
 """What a phone's page measured -> a row of bench: checked, with its parity to the host's embeddings, kept in a file.
 
-A browser tells neither CPU time nor peak memory.
+A browser reports neither CPU time nor peak memory.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def describe(row: BenchRow) -> str:
 
 
 def _vectors(report: PhoneReport) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # beyond float32 is infinity, which is told as such
+    with np.errstate(over="ignore"):  # beyond float32 is infinity, which is reported as such
         return np.asarray(report.embeddings, np.float64).astype(np.float32)
 
 

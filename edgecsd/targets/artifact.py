@@ -220,7 +220,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 @cache
 def multiplies_bytes_exactly(cpuinfo: Path = CPUINFO) -> bool:
-    """Whether every core multiplies unsigned by signed bytes without saturation (VNNI); False where nobody tells."""
+    """Whether every core multiplies unsigned by signed bytes without saturation (VNNI); False where unknown."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except (OSError, UnicodeDecodeError):

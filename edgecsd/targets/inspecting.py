@@ -183,7 +183,7 @@ def _precision(metadata: ArtifactMetadata, description: Description) -> Check:
     """Whether constants and operators are those of the precision that is named."""
     name, stated, held = "precision", metadata.precision, held_precision(description)
     if held is None:
-        return Check(name, Outcome.NOT_CHECKED, "no convolution here has weights of a type that tells")
+        return Check(name, Outcome.NOT_CHECKED, "no convolution here has weights of a type that shows it")
     count = sum(description.quantised_operators.values())
     seen = f"the convolutions' weights and {count} operators on 8-bit activations are those of {held}"
     if held is stated:

@@ -17,7 +17,7 @@ def traced_once(trace: Callable[[DeployModel], bytes]) -> Callable[[DeployModel]
     """`trace`, whose results are kept for the last models that it was given: tracing is most of a conversion's time.
 
     Models are the same if their weights, their modules and what query_model.json says of them are. A model with a
-    module of somebody else's class, or with a method of its own, is traced every time: its weights do not tell it all.
+    module of somebody else's class, or with a method of its own, is traced every time: its weights are not all of it.
     """
     kept: dict[str, bytes] = {}
 

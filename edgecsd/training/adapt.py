@@ -34,7 +34,7 @@ KIND, MANIFEST, SCHEMA_VERSION = "gallery adaptation", "adaptation.json", 1
 class Adapted:
     """The folder of the adapted query model, and by what it was made.
 
-    count      gallery vectors that told the covariance
+    count      gallery vectors that gave the covariance
     ratio      of the query model's error, by which they were filtered
     dimensions how many of `dim` count: the sum of the filter's gains
     """
@@ -58,7 +58,7 @@ def adapt(
 ) -> Adapted:
     """Write to the folder `out` the query model of `run`, adapted to the vectors of the store `gallery`.
 
-    error   r of edgecsd.training.closed_form (default: as the photos that `distill` held out told it)
+    error   r of edgecsd.training.closed_form (default: as measured on the photos that `distill` held out)
 
     Nothing is trained: two passes over the vectors, one decomposition of (D, D). Raises BadInputError for a run that is
     adapted already, has no projection or does not know its error, and for fewer vectors than half of the dimensions;
@@ -79,7 +79,7 @@ def adapt(
     dim = store.space.dim
     if 2 * store.count < dim:
         raise BadInputError(
-            f"{gallery}: {store.count} vectors tell too little of {dim} dimensions: {(dim + 1) // 2} or more are "
+            f"{gallery}: {store.count} vectors are too few for {dim} dimensions: {(dim + 1) // 2} or more are "
             f"needed, and {dim} or more are good"
         )
     if store.count < dim:
@@ -115,14 +115,14 @@ def adapt(
 
 
 def _error_of(run: Path, reporter: Reporter) -> float:
-    """What distill's held-out photos told of the run's last stage."""
+    """The error that distill measured on held-out photos at the run's last stage."""
     if not (run / "result.json").is_file():
-        raise BadInputError(f"{run}: has no result.json, which tells the query model's error; give it with `error`")
+        raise BadInputError(f"{run}: has no result.json, which holds the query model's error; give it with `error`")
     stages = read_result(run).stages
     error = stages[-1].error if stages else None
     if not isinstance(error, float):
         raise BadInputError(
-            f"{run}: does not tell the query model's error: an earlier edgecsd made it, fewer than {FEWEST} photos "
+            f"{run}: does not hold the query model's error: an earlier edgecsd made it, fewer than {FEWEST} photos "
             "were held out, or they have nothing in common with the gallery model's vectors. Distil again with "
             "`overwrite` (what lies in `cache` is used again), or give `error` (0.002 for EfficientNet-Lite0 in 1280 "
             "dimensions)"

@@ -20,7 +20,7 @@ class Mining(StrEnum):
     """How the nearest gallery features are found."""
 
     EXACT = "exact"  # every vector against the whole gallery, in blocks
-    IVF = "ivf"  # through inverted lists (faiss); the recall is measured and told
+    IVF = "ivf"  # through inverted lists (faiss); the recall is measured and reported
     IVF_PQ = "ivf-pq"  # the same with compressed vectors, whose best are compared anew: a 16th of the disk
 
 

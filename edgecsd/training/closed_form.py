@@ -97,7 +97,7 @@ class ClosedForms:
         return Projection((scale * weight).astype(np.float32), (scale * bias).astype(np.float32))
 
 
-FEWEST = 20  # photos that tell an error
+FEWEST = 20  # photos that an error is measured on
 Doubles = NDArray[np.float64]
 
 
@@ -122,6 +122,6 @@ def _centred(vectors: NDArray[Any]) -> Doubles:
 
 
 def wiener_filter(found: Spectrum, ratio: float) -> Doubles:
-    """(D, D) symmetric: C (C + ratio I)^-1, of the covariance C that `found` tells."""
+    """(D, D) symmetric: C (C + ratio I)^-1, where C is the covariance described by `found`."""
     gains = found.values / (found.values + ratio)
     return np.asarray((found.directions.T * gains) @ found.directions, np.float64)

@@ -64,7 +64,7 @@ def frozen_features(
 
     Memory-mapped. Kept in `folder` under a name made of all that they follow from, so that several runs can share it;
     features of more views than are wanted serve too. Maps of all views may take too much room: then only the first
-    views are taken, and it is told. The processes of `everyone` share the work.
+    views are taken, and the reporter says so. The processes of `everyone` share the work.
     """
     shape = _shape(model)
     views = _views(data.views, len(data.images), shape, reporter)

@@ -107,7 +107,7 @@ class HeadStage:
             self._plan = self._load(file)
 
     def worth_refitting(self) -> bool:
-        """Whether there is a head, and enough photos were held out from it to fit it again; told where too few were."""
+        """Whether there is a head, and enough photos were held out from it to fit it again; a message where too few."""
         config, held_out, images = self.config, len(self.data.held_out), len(self.data.images)
         fitted = config.starts_closed or (config.head_steps > 0 and bool(self.model.head_parameters()))
         enough = held_out > REFIT_ABOVE * images

@@ -92,7 +92,7 @@ def train_head(
         if found:
             best = max(found, key=lambda each: each.overlap)  # of equals the first
             way, begins, start = best.share, best.named, origins[best.named]
-            reporter.message(best.told)
+            reporter.message(best.in_words)
     model.load_head_state(interpolated(start, kept, way))
     return HeadPlan(kept_at / total if way else 0.0, way, begins)
 

@@ -67,7 +67,7 @@ class Kept:
     end: float
 
     @property
-    def told(self) -> str:
+    def in_words(self) -> str:
         """In words."""
         kept = f"{self.share:.1f} of the way from {self.named} to the end" if self.share else self.named
         return f"kept {kept}: held-out overlap {self.overlap:.4f} (start {self.start:.4f}, end {self.end:.4f})"
@@ -149,10 +149,10 @@ class MovingAverage:
 class Selection:
     """Decides validation by validation; `best` holds the overlaps (H,) of the best seen so far, or None.
 
-    A few hundred held-out photos cannot tell 0.52 from 0.53, and training goes on improving what they don't show. So
+    On a few hundred held-out photos 0.52 and 0.53 are the same, and training goes on improving what they don't show. So
     later weights are taken unless they are worse by more than one standard error of the paired difference: the
     one-standard-error rule of Breiman et al. ("Classification and Regression Trees", 1984) turned to more training.
-    That is for held-out kinds. Single photos tell what queries like them will find: of them the best is taken.
+    That is for held-out kinds. With single photos held out, keep the best.
     everything: take whatever comes, for studies of what training does by itself.
     """
 

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: metrics.jsonl, a record a validation, and TensorBoard events beside it."""
+"""What a run reports while it trains: metrics.jsonl, a record a validation, and TensorBoard events beside it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class TrainingLog:
         self.flush()
 
     def flush(self) -> None:
-        """Everything told so far is on disk: a checkpoint must not be ahead of it."""
+        """Put everything reported so far on disk: a checkpoint must not be ahead of it."""
         self._writer.flush()
 
     def close(self) -> None:
@@ -62,7 +62,7 @@ class TrainingLog:
 
 
 class NoLog:
-    """What the other processes of a run tell: nothing."""
+    """The log of a run's other processes: they report nothing."""
 
     def scalars(self, step: int, **values: float) -> None:
         del step, values

@@ -137,7 +137,7 @@ class NetworkTraining:
         kept = best_between(self.start, end, SHARES, judge, self.config.held_out_by)
         if kept is None:
             return end
-        reporter.message(kept.told)
+        reporter.message(kept.in_words)
         return interpolated(self.start, end, kept.share)
 
     def _log(self, resumed: bool) -> TrainingLog | NoLog:

@@ -28,7 +28,7 @@ class Stage:
 
     name: str
     overlap: float  # mean overlap@k with the gallery model's neighbours
-    cosine: float  # mean cosine to the gallery features; told, never selected by
+    cosine: float  # mean cosine to the gallery features; reported, never selected by
     error: float | None = (
         None  # variance a dimension by the slope squared (edgecsd.training.closed_form); None: too few images
     )

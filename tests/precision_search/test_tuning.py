@@ -266,7 +266,7 @@ def test_errors(made: Path, photos: Path, pixel_store: FeatureStore, calibration
         tuned(made, tmp_path / "a", photos, pixel_store, calibration, 0)
     bare = shutil.copytree(made, tmp_path / "bare")
     (bare / "run.json").unlink()
-    with pytest.raises(BadInputError, match=r"run\.json, which tells its loss, is missing"):
+    with pytest.raises(BadInputError, match=r"run\.json, which holds its loss, is missing"):
         tuned(bare, tmp_path / "a", photos, pixel_store, calibration, 1)
 
 

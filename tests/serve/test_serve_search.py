@@ -197,8 +197,8 @@ def test_metrics_count_requests_and_batches(http: httpx.Client) -> None:
     assert changed['edgecsd_requests_total{route="/search",status="200"}'] == 1
     assert changed['edgecsd_requests_total{route="other",status="404"}'] == 1
     assert changed["edgecsd_batch_vectors_sum"] == 5 and changed["edgecsd_search_seconds_count"] == 1
-    assert changed['edgecsd_batch_vectors_bucket{le="8"}'] == 1
-    assert 'edgecsd_batch_vectors_bucket{le="4"}' not in changed
+    assert changed['edgecsd_batch_vectors_bucket{le="8.0"}'] == 1
+    assert 'edgecsd_batch_vectors_bucket{le="4.0"}' not in changed
 
 
 OPENED: list[str] = []

@@ -104,7 +104,7 @@ def test_what_cannot_be_adapted_is_refused(
     few = write_store(
         tmp_path / "few", pixel_store.space, Items(list("abcdefg"), [""] * 7), unit(np.eye(7, 16, dtype=np.float32))
     )
-    with pytest.raises(BadInputError, match="7 vectors tell too little of 16 dimensions: 8 or more are needed, and 16"):
+    with pytest.raises(BadInputError, match="7 vectors are too few for 16 dimensions: 8 or more are needed, and 16"):
         adapt(made, few.path, tmp_path / "o")
     other = extract(find_images(photos), PixelGallery(seed=8), tmp_path / "other.store", views=0)
     with pytest.raises(IncompatibleError):
@@ -118,7 +118,7 @@ def test_what_cannot_be_adapted_is_refused(
         del stage["error"]
     (old / "result.json").write_text(json.dumps(document))
     with pytest.raises(
-        BadInputError, match=r"does not tell the query model's error.*Distil again with `overwrite`.*or give `error`"
+        BadInputError, match=r"does not hold the query model's error.*Distil again with `overwrite`.*or give `error`"
     ):
         adapt(old, gallery.path, tmp_path / "o")
     none = create_query_model(

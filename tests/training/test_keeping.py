@@ -88,7 +88,7 @@ def test_what_retrieves_best_is_kept(by: HeldOutBy, peak: float) -> None:
     found = best_between(START, END, head_shares(by), judge, by)
     assert found is not None and found.share == peak
     kept = f"{peak:.1f} of the way from this stage's start to the end" if peak else "this stage's start"
-    assert found.told == f"kept {kept}: held-out overlap 1.0000 (start {1 - peak:.4f}, end {peak:.4f})"
+    assert found.in_words == f"kept {kept}: held-out overlap 1.0000 (start {1 - peak:.4f}, end {peak:.4f})"
 
 
 def test_the_most_training_that_is_not_measurably_worse() -> None:

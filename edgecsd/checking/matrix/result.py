@@ -37,13 +37,13 @@ class Pairing:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without those of single queries."""
         figures = {"overlap": self.overlap, "right": self.right, "average_precision": self.average_precision}
-        told = {name: figure and asdict(figure) for name, figure in figures.items()}
+        plain = {name: figure and asdict(figure) for name, figure in figures.items()}
         return {
             "artifact": self.artifact,
             "index": self.index,
             "compatible": self.compatible,
             "reason": self.reason,
-            **told,
+            **plain,
         }
 
 

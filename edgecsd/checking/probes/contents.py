@@ -46,7 +46,7 @@ def content_probes(index: GalleryIndex, store: FeatureStore | None) -> tuple[lis
     else:
         skipped.append("duplicates: a compressed index gives different vectors the same code")
     if len(scan.rows) < FEWEST_ROWS:
-        skipped.append(f"constant dimensions: {len(scan.rows)} vectors are too few to tell ({FEWEST_ROWS} are needed)")
+        skipped.append(f"constant dimensions: {len(scan.rows)} vectors are too few ({FEWEST_ROWS} are needed)")
     else:
         probes.append(_constant(scan))
     return probes, skipped
@@ -107,7 +107,7 @@ def _finite(index: GalleryIndex, scan: Scan) -> Probe:
 
 
 def _length(index: GalleryIndex, scan: Scan, *, exact: bool) -> Probe:
-    """A vector that was normalised twice is the same vector: nothing can tell, and nothing is lost."""
+    """A vector that was normalised twice is the same vector: nothing shows it, and nothing is lost."""
     usable = np.isfinite(scan.lengths) & (scan.lengths > 0)
     lengths, rows = scan.lengths[usable], scan.rows[usable]
     if not len(lengths):

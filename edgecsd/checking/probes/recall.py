@@ -94,8 +94,8 @@ def _probe(index: GalleryIndex, name: str, shares: NDArray[np.float64], source: 
         least = min(least, LEAST_OF_CODES)
     slack = ONE_SIDED * float(shares.std()) / len(shares) ** 0.5
     passed = bool(reached + slack >= least)
-    told = f"of {len(shares)} queries the index finds {reached:.3f} of the exact first {DEPTH} among {source}"
-    return Probe(name, passed, reached, f">= {least}", told if passed else f"{told}: {_cause(index)}")
+    said = f"of {len(shares)} queries the index finds {reached:.3f} of the exact first {DEPTH} among {source}"
+    return Probe(name, passed, reached, f">= {least}", said if passed else f"{said}: {_cause(index)}")
 
 
 def _cause(index: GalleryIndex) -> str:

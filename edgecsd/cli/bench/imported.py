@@ -15,7 +15,7 @@ def command(
     source: Annotated[Path, typer.Argument(help="What another tool printed or wrote.")],
     artifact: Annotated[Path | None, typer.Option(help="The exported file that was measured.")] = None,
     on: Annotated[str, typer.Option(help="The device, where the result does not name it.")] = "",
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads, where the result does not tell.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads, where the result does not say.")] = None,
     index: Annotated[
         str | None, typer.Option(help="Gallery index that the result's embeddings, if any, are searched in.")
     ] = None,

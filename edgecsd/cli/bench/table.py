@@ -1,4 +1,4 @@
-"""Rows of bench as a table: of this host, devices, browsers and other tools alike. "-" is what was not told."""
+"""Rows of bench as a table: of this host, devices, browsers and other tools alike. "-": not reported."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _ms(of: Callable[[LatencyFigures], float | None]) -> Callable[[BenchRow], st
 
 
 def _mean(row: BenchRow) -> str:
-    """Of rows whose tool tells no median."""
+    """The time of rows whose tool reports no median."""
     figures = row.figures
     if figures is None or figures.p50_ms is not None or figures.typical_ms is None:
         return "-"

@@ -109,7 +109,7 @@ def read_kilobytes(field: str) -> int | None:
 
 
 def process_age_ns() -> tuple[int, str]:
-    """Time since the kernel started this process (10 ms steps), or since this file's first line if it cannot tell."""
+    """Time since the kernel started this process (10 ms steps), or since this file's first line if unknown."""
     try:
         with open("/proc/self/stat") as stat:
             ticks = int(stat.read().rsplit(")", 1)[1].split()[19])

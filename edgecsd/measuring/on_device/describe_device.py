@@ -81,8 +81,10 @@ def android_properties() -> dict[str, str]:
     """What Android says about itself, {} elsewhere."""
     if shutil.which("getprop") is None:
         return {}
-    told = {name: subprocess.run(["getprop", name], stdout=subprocess.PIPE, check=False).stdout for name in PROPERTIES}
-    return {name: text.decode(errors="replace").strip() for name, text in told.items() if text.strip()}
+    printed = {
+        name: subprocess.run(["getprop", name], stdout=subprocess.PIPE, check=False).stdout for name in PROPERTIES
+    }
+    return {name: text.decode(errors="replace").strip() for name, text in printed.items() if text.strip()}
 
 
 def packages() -> dict[str, str]:
@@ -95,7 +97,7 @@ def packages() -> dict[str, str]:
             found[name] = str(getattr(importlib.import_module(module), "__version__", "unknown"))
             found[name] = version(name)
         except PackageNotFoundError:
-            pass  # of a distribution's package, whose module told its version
+            pass  # of a distribution's package, whose module has its version
         except Exception as error:  # built for another numpy, or one of its libraries is not there
             found[name] = "broken: " + (str(error).splitlines() or [type(error).__name__])[0]
     return found
@@ -112,18 +114,18 @@ def state() -> dict[str, Any]:
             zones[(os.path.basename(zone) + " " + read_text(zone + "/type")).strip()] = int(value) / 1000
     supplies = {}
     for supply in sorted(glob.glob("/sys/class/power_supply/*")):
-        told = [(name, read_text(supply + "/" + name)) for name in ("status", "capacity", "online")]
-        supplies[os.path.basename(supply)] = ", ".join(name + " " + value for name, value in told if value)
+        read = [(name, read_text(supply + "/" + name)) for name in ("status", "capacity", "online")]
+        supplies[os.path.basename(supply)] = ", ".join(name + " " + value for name, value in read if value)
     return {"khz": [int(clock) for clock in clocks if clock.isdigit()], "celsius": zones, "power": supplies}
 
 
 def describe() -> dict[str, Any]:
-    """The whole document. board: what the device is called, "" where nothing tells."""
+    """The whole document. board: what the device is called, "" where unknown."""
     properties = android_properties()
     phone = " ".join(properties.get(name, "") for name in PROPERTIES[:2]).strip()
     board = phone or read_text("/proc/device-tree/model")
     cpu = processor()
-    telling = f"{board} {cpu}".lower()
+    names_of_it = f"{board} {cpu}".lower()
     return {
         "board": board,
         "cpu": cpu,
@@ -131,7 +133,7 @@ def describe() -> dict[str, Any]:
         "machine": platform.machine(),
         "system": platform.platform(),
         "android": properties.get("ro.build.version.release", ""),
-        "emulated": properties.get("ro.kernel.qemu") == "1" or any(name in telling for name in EMULATED),
+        "emulated": properties.get("ro.kernel.qemu") == "1" or any(name in names_of_it for name in EMULATED),
         "python": platform.python_version(),
         "executable": sys.executable,
         "packages": packages(),

@@ -40,13 +40,13 @@ class AdbTransport:
         self.address = address
         given = address.removeprefix(SCHEME).removeprefix(":")
         if given.startswith("-") or any(character.isspace() for character in given):
-            raise BadInputError(f"`device` {address}: is no serial number; adb devices tells those that there are")
+            raise BadInputError(f"`device` {address}: is no serial number; adb devices lists those that there are")
         self.serial = given or _only_device()
         if ":" in self.serial:
             _adb("connect", self.serial)  # ends with 0 even when it fails: the state decides
         state = _settled_state(self.serial)
         if state != READY:
-            advice = STATES.get(state, "adb devices -l tells what there is; switch USB debugging on")
+            advice = STATES.get(state, "adb devices -l lists what there is; switch USB debugging on")
             raise MissingBackendError(f"{address}: the device {self.serial} is {state}: {advice}")
 
     def run(self, command: str, timeout_seconds: float | None = None) -> Finished:

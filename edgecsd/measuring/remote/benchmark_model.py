@@ -47,8 +47,8 @@ class NativeBench:
                 f"{transport.address}: `benchmark_model` {program} does not run there ({helped.said}); give one that "
                 f"was built for its processor, which is {self._run('uname -m', CONNECT_SECONDS).said}"
             )
-        told = [self._run(f"getprop {name}", CONNECT_SECONDS) for name in PROPERTIES]
-        maker, model, self._release, qemu = (each.stdout.decode().strip() if each.code == 0 else "" for each in told)
+        answers = [self._run(f"getprop {name}", CONNECT_SECONDS) for name in PROPERTIES]
+        maker, model, self._release, qemu = (each.stdout.decode().strip() if each.code == 0 else "" for each in answers)
         self.name = f"{maker} {model}".strip() or self._run("uname -nm", CONNECT_SECONDS).said
         self._emulated = qemu == "1"
 
@@ -173,8 +173,8 @@ def _reading(done: Finished, result: Path) -> Reading | None:
     exact = benchmark_model_protobuf(result.read_bytes()) if result.is_file() else None
     if exact is None:
         return readings[0]
-    told = {name: value for name, value in exact[0].figures if value is not None}
-    return readings[0].model_copy(update={"figures": readings[0].figures.model_copy(update=told)})
+    measured = {name: value for name, value in exact[0].figures if value is not None}
+    return readings[0].model_copy(update={"figures": readings[0].figures.model_copy(update=measured)})
 
 
 def bench_natively(

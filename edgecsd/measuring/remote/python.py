@@ -56,7 +56,7 @@ def remote_folder(transport: Transport, *, keep: bool, reporter: Reporter) -> It
 
 
 def _tidy(transport: Transport, places: list[str], keep: bool) -> str:
-    """End what runs and remove the folder, wherever it was made; what there is to tell of it, or ""."""
+    """End what runs and remove the folder, wherever it was made; what to report of it, or ""."""
     each = [f"if [ -f {place}/{PID_FILE} ]; then kill -9 $(cat {place}/{PID_FILE}); fi" for place in places]
     each += [f"if [ -d {place} ]; then echo kept there: {place}; fi" if keep else f"rm -rf {place}" for place in places]
     problem = ""

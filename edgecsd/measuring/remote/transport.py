@@ -17,7 +17,7 @@ SEND_SECONDS = 600.0  # for one file
 
 @dataclass(frozen=True)
 class Finished:
-    """A command that ended on the device; its exit code as a shell tells it, so 137 is a kill."""
+    """A command that ended on the device; its exit code as a shell gives it, so 137 is a kill."""
 
     code: int
     stdout: bytes

@@ -21,7 +21,7 @@ Embed = Callable[[Pixels], Floats]
 
 REPRODUCED = 0.999  # cosine of vectors that are the same but for a decoder's or float16's rounding
 CLEARLY_BETTER = 0.25  # a mistake explains the vectors only if it leaves at most this share of the distance
-PHOTOS = 8  # enough to tell mistakes apart: chance agreement on all of them is out of the question
+PHOTOS = 8  # enough to separate mistakes: chance agreement on all of them is out of the question
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,12 @@ WORDS = {
 
 @dataclass(frozen=True)
 class CheckPage:
-    """All that the page shows. told: gates that did not pass; findings: what explains a link, what a device sent."""
+    """All that the page shows. open_gates: those not passed; findings: what explains a link, what a device sent."""
 
     title: str
     verdict: str
     words: str
-    told: tuple[Gate, ...]
+    open_gates: tuple[Gate, ...]
     waterfall: PageFigure
     links: Rows
     link_texts: Pairs
@@ -65,7 +65,7 @@ def make_page(evidence: Evidence, judgement: Judgement, queries: Thumbnails, gal
     """Put the page together; photos that cannot be shown are shown by their ids."""
     facts, links = evidence.facts, judgement.links
     waterfall, figures = page_figures(evidence, judgement)
-    told = sorted((g for g in judgement.gates if g.verdict is not Verdict.PASSED), key=lambda gate: gate.passed)
+    open_gates = sorted((g for g in judgement.gates if g.verdict is not Verdict.PASSED), key=lambda gate: gate.passed)
     notes = list(facts.notes)
     if judgement.shift is not None:
         notes.append(judgement.shift.words())
@@ -75,7 +75,7 @@ def make_page(evidence: Evidence, judgement: Judgement, queries: Thumbnails, gal
         title=f"{Path(facts.artifact.path).name} in {Path(facts.index.path).name}",
         verdict=str(Verdict.FAILED if refused else judgement.verdict),
         words=words,
-        told=tuple(told),
+        open_gates=tuple(open_gates),
         waterfall=waterfall,
         links=links_table(links, facts.k, evidence.depth),
         link_texts=tuple((str(link.name), link.text) for link in links),

@@ -7,10 +7,10 @@ _STYLE = """
   font-weight: 700; background: var(--neutral); overflow-wrap: anywhere; }
 .verdict.undecided { background: var(--muted); }
 .verdict.passed { background: var(--right); } .verdict.failed { background: var(--wrong); }
-.told { padding: 0; list-style: none; }
-.told li { border-left: 4px solid var(--neutral); padding: .1rem 0 .1rem .8rem; margin: .7rem 0;
+.gates { padding: 0; list-style: none; }
+.gates li { border-left: 4px solid var(--neutral); padding: .1rem 0 .1rem .8rem; margin: .7rem 0;
   overflow-wrap: anywhere; }
-.told li.failed { border-color: var(--wrong); }
+.gates li.failed { border-color: var(--wrong); }
 .said { white-space: nowrap; }
 td.passed { color: var(--right); } td.failed { color: var(--wrong); font-weight: 700; }
 p, .about, .stacked td:first-child { overflow-wrap: anywhere; }
@@ -48,9 +48,9 @@ CHECK_PAGE = page(
 <p class="verdict {{ page.verdict }}">{{ page.words }}</p>
 </header>
 <main>
-{% if page.told %}
-<ul class="told">
-{% for gate in page.told %}
+{% if page.open_gates %}
+<ul class="gates">
+{% for gate in page.open_gates %}
 <li class="{{ gate.verdict }}"><b>{{ gate.name }}</b>: <span class="said">{{ gate.measured() }}</span>,
 needed <span class="said">{{ gate.needed() }}</span><br>{{ gate.message }}</li>
 {% endfor %}

@@ -1,4 +1,4 @@
-"""The one look of every figure: fonts, ink, and a palette that colour-blind readers can tell apart.
+"""The one look of every figure: fonts, ink, and a palette that colour-blind readers can distinguish.
 
 The palette is Okabe and Ito's ("Color Universal Design", 2008) without its yellow, which is too faint on white. Figures
 are drawn for white paper; `dark` turns a figure's SVG into its dark twin by exchanging these very colours.

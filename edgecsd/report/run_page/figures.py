@@ -101,7 +101,7 @@ def of_run(result: DistillResult, records: Sequence[dict[str, Any]]) -> Iterator
             RUN,
             "stages",
             "Stages",
-            "On images held out of the training set. Stages are chosen by overlap; the cosine is told alone, and a "
+            "On images held out of the training set. Stages are chosen by overlap; the cosine is only shown, and a "
             "lower one is not worse. The closed form is the best of several, and training may begin at another.",
             f"Overlap@{result.overlap_k} after each stage: {said}",
             stages_figure(stages, result.overlap_k),

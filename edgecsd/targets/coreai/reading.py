@@ -74,7 +74,7 @@ def reads_8_bit(operation: Any) -> bool:
 def read(path: Path) -> dict[str, Any]:
     from coreai.authoring import AIModelAsset
 
-    # The public door tells counts of types and operators, not which weights belong to which operator
+    # The public door gives counts of types and operators, not which weights belong to which operator
     program: Any = AIModelAsset.load(path).program._module._mlir_module
     graphs = [each.operation for each in program.body.operations if each.operation.name == GRAPH]
     composites = {each.attributes["sym_name"].value: COMPOSITE.search(str(each.attributes)) for each in graphs}

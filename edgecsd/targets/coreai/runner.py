@@ -55,7 +55,7 @@ class RuntimeProcess:
     def give(self, pixels: NDArray[np.uint8]) -> None:
         """Start on (1, S, S, 3) uint8; the process has to be asked for what came of it before the next."""
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # `take` tells why
+        with contextlib.suppress(BrokenPipeError):  # `take` says why
             self.process.stdin.write(pixels.tobytes())
             self.process.stdin.flush()
 

@@ -64,7 +64,7 @@ class TfliteRunner(OneByOne):
 
     def __init__(self, path: Path, threads: int) -> None:
         data = read_whole(path)
-        with quiet_conversion(f"loading {path}"):  # the interpreter tells of its delegate on stderr
+        with quiet_conversion(f"loading {path}"):  # the interpreter prints its delegate on stderr
             try:
                 self._interpreter = Interpreter(model_content=data, num_threads=threads)
                 self._interpreter.allocate_tensors()

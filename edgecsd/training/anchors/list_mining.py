@@ -1,4 +1,4 @@
-"""Approximate mining through inverted lists: searched as deep as a recall on a sample takes, and told."""
+"""Approximate mining through inverted lists: searched as deep as a recall on a sample takes."""
 
 from __future__ import annotations
 

@@ -146,8 +146,8 @@ def in_blocks(
     everyone.meet()  # nobody begins before all have seen what is missing
     own = everyone.share(missing)
     total = sum(sizes[number] for number in own)
-    told, done = (count, count - total) if everyone.count == 1 else (total, 0)
-    with reporter.task(name, told, done) as advance:
+    shown, done = (count, count - total) if everyone.count == 1 else (total, 0)
+    with reporter.task(name, shown, done) as advance:
         for number in own:
             parts.write(number, **make(slice(starts[number], starts[number] + sizes[number])))
             advance(sizes[number])

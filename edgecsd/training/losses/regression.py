@@ -19,6 +19,6 @@ def regression(embeddings: Tensor, features: Tensor) -> Tensor:
     Deviations: on unit vectors the squared distance and the cosine form of regression differ by a constant factor, so
     one function serves both. Later comparisons call the distance itself, without the square, by the same name; the
     square is kept because its slope fades as q reaches g. Differences are taken before squares: 1 - q.g would lose its
-    digits there. First-order only: nothing but g tells q where to be.
+    digits there. First-order only: only g pulls q.
     """
     return (at_least_float32(embeddings) - at_least_float32(features)).square().sum(dim=1).mean()

@@ -56,7 +56,7 @@ def read_engine(folder: Path, *, on_disk: bool) -> FaissIndex:
     ranking = folder / RANKING
     if not on_disk:
         return FaissIndex(_read(folder / MAIN), _read(ranking) if ranking.exists() else None)
-    # faiss would look for the lists where they were written; opening elsewhere it tells stderr.
+    # faiss would look for the lists where they were written; opening elsewhere it prints to stderr.
     content = (folder / MAIN).read_bytes()
     before, after = (struct.pack("<Q", len(name)) + name for name in (LISTS.encode(), os.fsencode(folder / LISTS)))
     head, found, tail = content.rpartition(before)
