@@ -16,12 +16,13 @@ TEST_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(max(1, min(4, len(os.sche
 STUDY_PHOTOS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types bench faults study verify-old-runtime verify-arm64 clean
+.PHONY: help setup demo test test-all lint types bench faults study verify-old-runtime verify-arm64 clean
 
 help:
 	@echo "make setup   make $(VENV) with tested versions of everything (7 GB; 3 minutes and more)"
 	@echo "make demo    the whole job on real photos; results in demo-output/"
-	@echo "make test    all tests but the studies"
+	@echo "make test    every step and target on tiny data, in minutes"
+	@echo "make test-all   all tests but the studies"
 	@echo "make lint    ruff, its formatter, and the import contracts"
 	@echo "make types   mypy --strict over edgecsd/"
 	@echo "make bench   the quick benchmark programs, on the demo's photos or BENCH_IMAGES=PHOTOS"
@@ -55,6 +56,9 @@ demo: $(STAMP)
 	$(BIN)/edgecsd demo --out demo-output
 
 test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not study and not slow" -n $(TEST_WORKERS)
+
+test-all: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not study" -n $(TEST_WORKERS)
 
 lint: $(STAMP)

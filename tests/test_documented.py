@@ -80,12 +80,14 @@ def test_the_readme_shows_every_command_of_the_main_job() -> None:
     assert shown >= {"extract", "import-features", "index", "distill", "evaluate", "export", "check", "bench", "doctor"}
 
 
+@pytest.mark.slow
 def test_every_readme_command_runs(workplace: Path) -> None:
     assert (workplace / "run" / "exports" / "tf_efficientnet_lite0-w8a8.tflite").is_file()
     assert (workplace / "imported.store" / "manifest.json").is_file()
     assert (workplace / "adapted" / "query_model.json").is_file()
 
 
+@pytest.mark.slow
 def test_the_commands_for_several_processes(workplace: Path) -> None:
     commands = re.findall(r"^    (torchrun .*)$", (ROOT / "docs" / "scale.md").read_text(), flags=re.MULTILINE)
     assert len(commands) == 2
@@ -100,11 +102,13 @@ def example(name: str, arguments: list[str], folder: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_example_vectors_from_elsewhere(workplace: Path) -> None:
     printed = example("vectors_from_elsewhere", ["vectors.npy", "ids.txt", "out"], workplace)
     assert printed[0].endswith("item-0")
 
 
+@pytest.mark.slow
 def test_example_from_photos_to_phone(workplace: Path) -> None:
     """From the store that the commands of README made: the same photos are not extracted twice."""
     shutil.copytree(workplace / "gallery.store", workplace / "example" / "gallery.store")

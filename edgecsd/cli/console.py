@@ -57,7 +57,7 @@ def run_option(file: Path, run: Path | None) -> str:
 
 
 def quoted_photos(images: Path, split: str | None) -> str:
-    """The photos of a command as the next one is given them, its option among them."""
+    """The photos of a command, with --split if it was given, as arguments of the next one."""
     return quoted(images) if split is None else f"{quoted(images)} --split {quoted(split)}"
 
 
@@ -120,7 +120,7 @@ class DefaultsToMeasure(DefaultCommandGroup):
 
 
 def end_with(act: Callable[[], object], program: str, kept: Callable[[], str]) -> NoReturn:
-    """Act, and end with its exit code. kept: says what an interruption leaves."""
+    """Run `act` and exit with its code. kept: says what an interruption leaves."""
     try:
         code = act()
     except (KeyboardInterrupt, typer.Abort):

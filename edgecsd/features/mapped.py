@@ -77,7 +77,7 @@ class MappedViews:
         return out
 
     def of(self, images: NDArray[np.int64]) -> MappedViews:
-        """The same of only these images."""
+        """The views of only these images."""
         return MappedViews(self._own, self._views, self._of_each, self._rows[images], self.shape[1])
 
 

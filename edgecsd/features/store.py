@@ -149,7 +149,7 @@ class FeatureStore:
         return blocks_of(self.path, self.manifest["shards"])
 
     def view_blocks(self) -> Iterator[tuple[int, Shard]]:
-        """The same of the cached views; a shard may end within an item's views."""
+        """(first row, memory-mapped rows) of each shard of cached views; a shard may end within an item's views."""
         return blocks_of(self.path, self.manifest["view_shards"])
 
     @property

@@ -21,7 +21,7 @@ from edgecsd.errors import BadInputError, DamagedFileError
 
 
 def named(path: Path) -> Path:
-    """The same place by a path that ends in its name, unlike "." and ".."; BadInputError for a root, which has none."""
+    """A path that ends in the place's name, which "." and ".." do not; BadInputError for a root, which has none."""
     if path.name not in ("", ".."):
         return path
     resolved = path.resolve()
@@ -34,7 +34,7 @@ def named(path: Path) -> Path:
 def replace_whole(path: Path, *, tidy: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what was written there (file or folder) takes its place on success.
 
-    A folder is replaced by a folder only, a file by a file: BadInputError else.
+    A folder is replaced by a folder only, a file by a file: else BadInputError.
     tidy: first delete what killed processes left of it, which takes a look at every name in the folder.
     """
     path = named(path)

@@ -148,7 +148,7 @@ def write_evidence(out: Path, evidence: Evidence, *, add: Callable[[Path], None]
 
 
 def finite_json(value: Any) -> Any:
-    """The same plain value with null for NaN and infinity, which JSON has not."""
+    """A plain value with null in the place of NaN and infinity, which JSON lacks."""
     if isinstance(value, dict):
         return {name: finite_json(each) for name, each in value.items()}
     if isinstance(value, list | tuple):

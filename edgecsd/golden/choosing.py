@@ -88,7 +88,7 @@ def _of_each_orientation(turned: list[_Candidate]) -> list[_Candidate]:
 
 
 def _turned(picked: list[Chosen]) -> list[Chosen]:
-    """The same with an orientation written into the last, and in packs of 6 and more into the last two."""
+    """Write an orientation into the last photo, and in packs of 6 and more into the last two."""
     for place, orientation in zip((-1, -2)[: 1 if len(picked) < 6 else 2], MADE_ORIENTATIONS, strict=False):
         photo = picked[place]
         data = with_orientation(photo.data, orientation)
@@ -179,7 +179,7 @@ def orientation_of(data: bytes) -> int:
 
 
 def with_orientation(data: bytes, orientation: int) -> bytes:
-    """The same JPEG with this orientation and no other EXIF; all of its other segments stay as they are."""
+    """A JPEG with this orientation and no other EXIF; all of its other segments stay as they are."""
     if not 1 <= orientation <= 8:
         raise BadInputError(f"EXIF orientation {orientation}: 1 to 8 are known")
     tag = struct.pack(">HHIHH", ExifTags.Base.Orientation, 3, 1, orientation, 0)  # type 3: one 16-bit number

@@ -1,4 +1,4 @@
-"""The same query photos as two models see them: what an index or a code is tuned and judged with."""
+"""Query photos as two models see them: what an index or a code is tuned and judged with."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class Preprocess(BaseModel):
         return self.size**2
 
     def at_size(self, size: int) -> Preprocess:
-        """The same contract at another input size."""
+        """This contract at another input size."""
         return preprocess_from_json({**self.model_dump(), "size": size}, f"input size {size}")
 
     def require_square(self, what: str) -> None:

@@ -1,4 +1,4 @@
-"""Find, read and batch images; a bad file is named, never fatal unless asked."""
+"""ImageSet: photos in a fixed order, read and decoded; a bad file is named, and fatal only if asked."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ImageSet:
 
     @property
     def place(self) -> str:
-        """Where the images are: the same for the same ones, wherever one stands."""
+        """Where the images are, independent of the working folder."""
         return str(self.root.resolve()) if self.source is None else self.source.place
 
     def path(self, position: int) -> Path:
@@ -87,7 +87,7 @@ class ImageSet:
         return replace(self, ids=tuple(self.ids[p] for p in positions), labels=labels, boxes=boxes)
 
     def with_boxes(self, boxes: Mapping[str, Box | None]) -> ImageSet:
-        """The same images, those named in `boxes` (by id) cropped to theirs, all others whole."""
+        """These images, those named in `boxes` (by id) cropped to their box, all others whole."""
         unknown = sorted(set(boxes) - set(self.ids))
         if unknown:
             raise BadInputError(f"{self.root}: {len(unknown)} boxes are of images not in it, the first: {unknown[0]}")

@@ -39,7 +39,7 @@ def listed(content: bytes, file: str, split: str | None) -> Listed:
 
 
 def of_rows(columns: list[str], rows: list[dict[str, str]], file: str, split: str | None) -> Listed:
-    """The same of rows that were read; `columns` name what they have."""
+    """Ids, labels and boxes of rows that were read; `columns` names what they have."""
     if "path" not in columns:
         raise BadInputError(f"{file}: the header has no 'path' column (found: {', '.join(columns) or 'nothing'})")
     if split is not None:

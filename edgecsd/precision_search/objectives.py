@@ -69,7 +69,7 @@ class Objectives:
         return self.max_size_share is not None or self.max_cpu_ratio is not None
 
     def against(self, fp32_bytes: int) -> Objectives:
-        """The same with the limit of the size in bytes."""
+        """These limits with the size in bytes, where it was a share of the fp32 file."""
         if self.max_size_share is None:
             return self
         return Objectives(self.max_loss, int(self.max_size_share * fp32_bytes), None, self.max_cpu_ratio)

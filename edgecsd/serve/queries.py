@@ -22,7 +22,7 @@ K = 10  # results a query, unless the request says otherwise
 
 
 class SearchBody(BaseModel):
-    """One embedding or a list of them, and how many results each shall have."""
+    """One embedding or a list of them, and how many results each asks for."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 

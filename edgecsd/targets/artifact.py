@@ -27,7 +27,7 @@ BAKES_ANY_SIZE, BAKES_ONE_SIZE = frozenset({Target.ONNX}), frozenset({Target.ONN
 
 
 def parse_target(name: str) -> Target:
-    """The target called `name`; "litert" is another name of tflite."""
+    """The target called `name`; "litert" is tflite's other name."""
     if name in _ALIASES:
         return _ALIASES[name]
     try:
@@ -74,7 +74,7 @@ class OneByOne:
         return np.concatenate([self.embed_one(pixels[i : i + 1]) for i in range(len(pixels))])
 
     def check(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The same pixels, or BadInputError with the shape and type that are expected."""
+        """Return the pixels; BadInputError with the shape and type that are expected."""
         sides = self.sides or (pixels.shape[1:3] if pixels.ndim == 4 and min(pixels.shape) > 0 else ("h", "w"))
         if pixels.shape != (1, *sides, 3) or pixels.dtype != np.uint8:
             raise BadInputError(

@@ -214,6 +214,7 @@ def test_the_summary_of_github_shows_the_verdict(projects: dict[str, Project]) -
     assert project.run(text, EVIDENCE="nothing")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_foreign_index_ends_the_check_with_3_and_a_wrong_path_with_2(
     projects: dict[str, Project], tmp_path: Path
 ) -> None:

@@ -29,5 +29,5 @@ def test_ratios_and_shares() -> None:
     for wrong in ("0", "-1", "fast", "nan", "inf"):
         with pytest.raises(BadInputError, match=r"--max-cpu-ratio .*a ratio above 0"):
             ratio_from_text(wrong, "--max-cpu-ratio")
-    with pytest.raises(BadInputError, match=r"`max_loss` 1\.5: a share from 0 to 1"):
+    with pytest.raises(BadInputError, match=r"--max-loss 1\.5: a share from 0 to 1"):
         share_from_text("1.5", "--max-loss")

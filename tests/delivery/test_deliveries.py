@@ -36,7 +36,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, photos: Path, pixel_stor
     return folder
 
 
-@pytest.mark.parametrize("device", ["android", "ios", "web", "raspberry_pi", "server"])
+@pytest.mark.parametrize(
+    "device",
+    ["android", "ios", *(pytest.param(name, marks=pytest.mark.slow) for name in ("web", "raspberry_pi", "server"))],
+)
 def test_the_program_of_each_device_class_delivers_a_folder(
     workplace: Path, photos: Path, pixel_store: FeatureStore, device: str
 ) -> None:

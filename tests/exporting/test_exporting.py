@@ -218,6 +218,7 @@ def test_a_folder_artifact_is_replaced_whole(fresh: Path) -> None:
     assert f"| {words} |" in (first.path.parent / card).read_text()
 
 
+@pytest.mark.slow
 def test_stdout_carries_the_result_alone(fresh: Path) -> None:
     code = (
         "import json, sys; from pathlib import Path; from edgecsd.exporting.export import export; "
@@ -255,6 +256,7 @@ def test_overlap_among_the_photos_is_that_of_a_search_of_each_among_the_others()
     assert 0 < np.mean(by_hand) < 1 and overlap_among(reference, reference, 5) == pytest.approx(np.ones(23))
 
 
+@pytest.mark.slow
 def test_an_8_bit_core_ml_file_that_finds_too_little_is_not_written(
     fresh: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ def test_every_gate_is_a_test_case(tmp_path: Path) -> None:
     (suite,) = ElementTree.parse(tmp_path / "out.xml").getroot()
     cases = suite.findall("testcase")
     assert [case.get("name") for case in cases] == [gate.name for gate in judgement.gates]
-    assert {case.get("classname") for case in cases} >= {"edgecsd.checking.numerics", "edgecsd.checking.retrieval"}
+    assert {case.get("classname") for case in cases} >= {"edgecsd.check.numerics", "edgecsd.check.retrieval"}
     failed = {case.get("name") for case in cases if case.find("failure") is not None}
     assert failed == {gate.name for gate in judgement.gates if gate.verdict is Verdict.FAILED} and len(failed) >= 2
     assert suite.get("failures") == str(len(failed)) and suite.get("tests") == str(len(cases))

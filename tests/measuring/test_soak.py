@@ -99,6 +99,7 @@ while time.monotonic() < until:
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_is_really_held_back() -> None:
     """Stopped and let go on in turns from the middle on, as a quota does."""
     process = subprocess.Popen([sys.executable, "-c", WORK, "7"], stdout=subprocess.PIPE, text=True)

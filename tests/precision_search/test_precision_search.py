@@ -40,6 +40,7 @@ def test_the_first_that_fits_is_taken(made: Path, photos: Path, pixel_store: Fea
     assert not result.layers and not (result.folder / search.LAYERS).exists()
 
 
+@pytest.mark.slow
 def test_a_limit_that_8_bit_misses(made: Path, photos: Path, pixel_store: FeatureStore) -> None:
     """An untrained network of noise loses much in 8 bit: the search goes on, and is resumed without an export."""
     if searched(made, photos, pixel_store, max_loss=0.9).chosen.loss <= 1e-6:

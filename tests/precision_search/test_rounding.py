@@ -122,6 +122,7 @@ def test_a_bottleneck_is_rounded_as_in_its_file(
     assert "bottleneck" not in with_rounded(tmp_path / "run", calibration, floats)[1].names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "least"), [(STANDARD, 0.5), (EightBit(bias_correction=False), 0.85)])
 def test_a_rounded_model_is_near_its_file(how: EightBit, least: float, photos: Path, tmp_path: Path) -> None:
     """Lite0 with its ImageNet weights: as far from torch as its file is, in the same direction, and nearer to the file.

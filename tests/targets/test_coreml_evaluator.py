@@ -128,7 +128,7 @@ def differences(name: str, pixels: Pixels, folder: Path) -> tuple[float, float]:
     return float(np.abs(found - expected).max()), float(np.abs(expected - exact).max())
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", [*FEW[:2], *(pytest.param(name, marks=pytest.mark.slow) for name in FEW[2:])])
 def test_float_numbers_are_torchs(name: str, pixels: Pixels, tmp_path: Path) -> None:
     assert differences(name, pixels, tmp_path)[0] <= 1e-5
 

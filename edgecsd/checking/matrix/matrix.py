@@ -146,7 +146,7 @@ def _truths(
     places = [{item: p for p, item in enumerate(queries.photos.ids)} for queries in answers.values()]
     shared = [p for p, item in enumerate(photos.ids) if all(item in place for place in places)]
     if not shared:
-        raise BadInputError(f"{photos.root}: no photo of which every gallery model has features; see `reference`")
+        raise BadInputError(f"{photos.root}: no photo has features of every gallery model; see `reference`")
     chosen = photos.subset(shared)
     of_space = zip(answers.items(), places, strict=True)
     truths = {name: queries.truth[[place[item] for item in chosen.ids]] for (name, queries), place in of_space}

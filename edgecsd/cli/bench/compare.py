@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def command(
     before: Annotated[Path, typer.Argument(help="The exported file of today.")],
-    after: Annotated[Path, typer.Argument(help="The file that shall replace it.")],
+    after: Annotated[Path, typer.Argument(help="The file to replace it.")],
     max_regression: Annotated[
         str | None, typer.Option(help="Exit 1 if CPU time, memory, size or distance grow by more, such as 5%.")
     ] = None,

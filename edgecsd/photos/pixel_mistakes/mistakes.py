@@ -74,7 +74,7 @@ def _cropped_afterwards(shot: Shot, contract: Preprocess) -> Pixels:
 
 
 def _cropped_afterwards_not_antialiased(shot: Shot, contract: Preprocess) -> Pixels:
-    """The same from OpenCV or a tensor: bilinear, four pixels for each."""
+    """Resize as OpenCV or a tensor does: bilinear, from four pixels each."""
     return _array(_centre(_enlarged_frame(shot, contract, False), contract.size))
 
 

@@ -86,7 +86,7 @@ class _ByImage(torch.autograd.Function):
 
 
 class _ByMappedImage(torch.autograd.Function):
-    """The same with anchors on disk, which are read again for the way back."""
+    """`by_image` with anchors on disk, which are read again for the way back."""
 
     @staticmethod
     def forward(ctx: Any, queries: Tensor, gallery: MappedVectors, ids: Tensor) -> Tensor:

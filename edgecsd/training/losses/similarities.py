@@ -27,7 +27,7 @@ def nearest(query_similarities: Tensor, gallery_similarities: Tensor, neighbours
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """The same values as float32, or float64 where they are that already.
+    """Values as float32, or float64 where they are that already.
 
     bfloat16 has 3 digits: a KL near 0 is a difference of logarithms, and 1 - q.g of a good query is below 0.05.
     """

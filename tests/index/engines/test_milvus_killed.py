@@ -61,6 +61,7 @@ print(result.sent, result.kept)
 """
 
 
+@pytest.mark.slow
 def test_a_push_killed_at_any_moment_goes_on(tmp_path: Path, store: FeatureStore) -> None:
     """kill -9 takes the embedded server along: what it acknowledged must still be there, and nothing twice."""
 

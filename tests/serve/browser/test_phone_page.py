@@ -116,6 +116,7 @@ def test_the_phone_finds_what_the_host_finds_and_shows_it(
         assert {url.split("/")[2] for url in sent if url.startswith("http")} == {root.split("/")[2]}
 
 
+@pytest.mark.slow
 def test_a_tflite_file_runs_there_too(run: Path, photos: Path, queries: list[Path], tmp_path: Path) -> None:
     gallery = make_gallery(run, photos, "tflite", tmp_path)
     service, received = gallery.service()

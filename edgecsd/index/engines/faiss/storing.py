@@ -87,7 +87,7 @@ def write_lists(engine: FaissIndex, file: Path) -> None:
 
 
 def read_lists(file: Path) -> Any:
-    """The same, memory-mapped."""
+    """Read a faiss file memory-mapped."""
     return faiss.downcast_InvertedLists(faiss.read_InvertedLists(faiss.FileIOReader(str(file)), faiss.IO_FLAG_MMAP))
 
 
@@ -108,7 +108,7 @@ def join_in_memory(trained: FaissIndex, parts: Iterable[Any], *, shift: bool) ->
 
 
 def join_on_disk(trained: FaissIndex, parts: Sequence[Any], lists: Path, *, shift: bool) -> FaissIndex:
-    """The same in a file: no list is held in memory. Raises OSError beforehand where the disk has no room for it."""
+    """Join lists in a file: no list is held in memory. Raises OSError beforehand where the disk has no room for it."""
     ivf = faiss.extract_index_ivf(trained.main)
     count = sum(part.compute_ntotal() for part in parts)
     needed = int(count * (ivf.code_size + 8) * DISK_MARGIN)  # 8: of the row
