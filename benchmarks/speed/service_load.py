@@ -92,7 +92,7 @@ def batches_so_far(port: int) -> tuple[dict[int, int], int]:
     connection.close()
     values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     bounds = [name.split('"')[1] for name in values if name.startswith("edgecsd_batch_vectors_bucket")]
-    up_to = {int(bound): int(values[f'edgecsd_batch_vectors_bucket{{le="{bound}"}}']) for bound in bounds[:-1]}
+    up_to = {int(float(bound)): int(float(values[f'edgecsd_batch_vectors_bucket{{le="{bound}"}}'])) for bound in bounds[:-1]}
     calls = dict(zip(up_to, np.diff([0, *up_to.values()]).tolist(), strict=True))
     return calls, round(float(values["edgecsd_batch_vectors_sum"]))
 

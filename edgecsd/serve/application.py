@@ -149,7 +149,7 @@ class Service:
     async def about(self, _: Request) -> Response:
         """GET /about: the model, the gallery and the files of the page."""
         if self.page is None:
-            raise _absent("this service has no phone page: start it with `model` FILE")
+            raise _absent("this service has no phone page: serve it with a model FILE")
         return _json(self.page.about)
 
     async def health(self, _: Request) -> Response:

@@ -87,7 +87,7 @@ def test_without_an_fp32_file_it_says_so(arguments: dict[str, Any], folder: Path
     run = shutil.copytree(folder / "run", tmp_path / "run", ignore=shutil.ignore_patterns("exports"))
     given = {**arguments, "file": Path(alone), "run": run, "limit": 8}
     result = check(**given)
-    assert result.evidence.link(LinkName.FP32) is None and "told as one" in result.evidence.facts.notes[0]
+    assert result.evidence.link(LinkName.FP32) is None and "reported as one" in result.evidence.facts.notes[0]
     assert check(**{**given, "run": folder / "run"}).evidence.link(LinkName.FP32) is not None, "that of the run"
     beside = folder / "run" / "exports" / "model-fp32.onnx"
     assert check(**given, options=CheckOptions(fp32=beside)).evidence.link(LinkName.FP32) is not None

@@ -86,7 +86,7 @@ def test_equal_vectors_are_found_by_row_in_whatever_blocks() -> None:
 
 
 def test_a_large_gallery_is_sampled_in_blocks(store: FeatureStore, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("edgecsd.features.exact.BLOCK_ROWS", 50)
+    monkeypatch.setattr("edgecsd.index.stored_vectors.BLOCK_ROWS", 50)
     index = build_index(store, tmp_path / "x.index")
     blocks = list(StoredVectors(index).blocks(150))
     assert [rows[0] for rows, _ in blocks] == [0, 300, 550] and sum(len(rows) for rows, _ in blocks) == 150

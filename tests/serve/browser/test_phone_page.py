@@ -131,7 +131,7 @@ def test_the_benchmark_reports_times_and_parity(gallery: Gallery, tmp_path: Path
     out = tmp_path / "bench.jsonl"
     service, _ = gallery.service(out)
     lines: list[str] = []
-    service.tell = lines.append
+    service.announce = lines.append
     with running(service) as root, phone(tmp_path / "profile") as browser:
         browser.goto(root)
         browser.press("bench-tab")
