@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
 
 from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.serve.handshake import HEADER
@@ -88,13 +89,16 @@ def batches_so_far(port: int) -> tuple[dict[int, int], int]:
     """({largest size of a bucket: calls of faiss}, vectors in all of them) since the service started."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", "/metrics", headers={"authorization": f"Bearer {TOKEN}"})
-    lines = connection.getresponse().read().decode().splitlines()
+    text = connection.getresponse().read().decode()
     connection.close()
-    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-    bounds = [name.split('"')[1] for name in values if name.startswith("edgecsd_batch_vectors_bucket")]
-    up_to = {int(float(bound)): int(float(values[f'edgecsd_batch_vectors_bucket{{le="{bound}"}}'])) for bound in bounds[:-1]}
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    up_to = {
+        int(float(sample.labels["le"])): int(sample.value)
+        for sample in samples
+        if sample.name == "edgecsd_batch_vectors_bucket" and sample.labels["le"] != "+Inf"
+    }
     calls = dict(zip(up_to, np.diff([0, *up_to.values()]).tolist(), strict=True))
-    return calls, round(float(values["edgecsd_batch_vectors_sum"]))
+    return calls, round(sum(sample.value for sample in samples if sample.name == "edgecsd_batch_vectors_sum"))
 
 
 def sizes_of(calls: dict[int, int], vectors: int) -> list[int]:

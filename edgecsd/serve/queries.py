@@ -107,7 +107,7 @@ def _from_raw(body: bytes, dtype: str, dim: int, codebook: Codebook | None) -> N
     """
     codes = raw_codes(codebook)
     if dtype not in codes:
-        why = ": this service was started without `codebook`" if dtype == Code.PQ else ""
+        why = ": this service has no codebook" if dtype == Code.PQ else ""
         raise Refusal(415, "content type", f"dtype={dtype:.30}{why}", f"there are {', '.join(codes)}")
     code = Code(dtype)
     unit = codebook.bytes if codebook is not None and code is Code.PQ else NUMBERS[code].itemsize
