@@ -153,7 +153,11 @@ def _of_few_clusters(vectors: Views, order: NDArray[np.int64], wanted: int) -> N
 
 
 def spherical_k_means(vectors: Queries, first: NDArray[np.int64], rounds: int = 10) -> NDArray[np.int64]:
-    """(T,) cluster of each unit vector (T, D), by cosine; centres start from the rows `first` (Dhillon, Modha 2001)."""
+    """(T,) cluster of each unit vector (T, D), by cosine; centres start from the rows `first` (Dhillon, Modha 2001).
+
+    faiss's k-means, which codebooks use, starts from a sample by position and holds all vectors at once: this one gives
+    the same clusters however the photos are listed, and reads the vectors in blocks.
+    """
     centres = np.array(vectors[first], np.float32)
     cluster_of = np.zeros(len(vectors), np.int64)
     for _ in range(rounds):
