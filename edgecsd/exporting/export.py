@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 NORM_TOLERANCE = 3e-3  # of 1; rounding each step of L2 to fp16 gave 1.02e-3 (Lite0, Core ML, one of 64 photos)
 FEWEST_SEARCHED, K = 20, 10  # photos among which each is searched; depth
 LEAST_OVERLAP = 0.5  # of Core ML's w8a8, among those photos
+# What float files may differ from torch by [measured: fp32 1e-5 and 1e-6 of cosine, fp16 0.9999]; above it a converter
+# computes something else. A resize inside the file rounds pixels differently from Pillow: then fp16's counts.
+MOST_DIFFERENCE, LEAST_COSINE, LEAST_COSINE_FP16 = 1e-4, 0.99999, 0.999
 Floats = NDArray[np.float32]
 
 
@@ -98,7 +101,8 @@ def export(
     (quantisation/range_guard.py). For other files the reporter warns if they would not, on 16 images.
 
     Raises:
-        GateFailedError: the written file is wrong, or overflows in half precision.
+        GateFailedError: the written file is wrong, differs from torch more than its float precision does, or overflows
+            in half precision.
         BadInputError: the target lacks the precision, w8a8 without calibration, `out` exists without `overwrite`.
         MissingBackendError: the target's converter is not installed.
     """
@@ -136,6 +140,7 @@ def export(
         vectors, reference = embed_by_both(runner, written, model, photos, seed, reporter)
         require_unit(vectors, path.name)
         parity = compare(vectors, reference)
+        _require_parity(written, parity, path.name)
         if photos.digest is not None and len(vectors) >= FEWEST_SEARCHED:
             parity["overlap_10"] = float(overlap_among(vectors, reference, K).mean())
         _require_retrieval(target, precision, parity, path.name, reporter)
@@ -244,6 +249,23 @@ def require_unit(vectors: Floats, name: str) -> None:
         raise GateFailedError(
             f"{name}: {_count(wrong)} embeddings are wrong, the worst is {what}; nothing was written. "
             "Try precision fp32; if that fails too, the query model itself gives such embeddings"
+        )
+
+
+def _require_parity(metadata: ArtifactMetadata, parity: dict[str, float], name: str) -> None:
+    """GateFailedError for a float file whose embeddings are not torch's: a converter can be wrong without an error."""
+    exact = metadata.precision is Precision.FP32 and metadata.baked is None
+    if not exact and metadata.precision not in (Precision.FP32, Precision.FP16):
+        return
+    cosine, difference = parity["cosine_min"], parity["max_difference"]
+    least = LEAST_COSINE if exact else LEAST_COSINE_FP16
+    if cosine < least or (exact and difference > MOST_DIFFERENCE):
+        allowed = f"cosine {least} or more" + (f", difference {MOST_DIFFERENCE:g} or less" if exact else "")
+        others = ", ".join(each for each in Target if each is not metadata.target)
+        raise GateFailedError(
+            f"{name}: its embeddings are not torch's: lowest cosine {cosine:.5f}, largest difference {difference:.2g} "
+            f"({allowed}); nothing was written. The converter to {metadata.target} computes something else for "
+            f"{metadata.backbone}: take another `target` ({others}) or another backbone"
         )
 
 

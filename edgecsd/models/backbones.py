@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgecsd.errors import BadInputError, MissingBackendError, first_line, missing_extra
+from edgecsd.errors import BadInputError, EdgecsdError, MissingBackendError, first_line, missing_extra
 from edgecsd.models.gallery.model import Pixels
 from edgecsd.models.weights import PACKAGED, load_weights, packaged_weights
 from edgecsd.photos.contract import BRIGHTEST, Interpolation, Preprocess, Resize
@@ -20,25 +22,72 @@ from edgecsd.photos.contract import BRIGHTEST, Interpolation, Preprocess, Resize
 try:
     import timm
     from timm.layers.norm_act import BatchNormAct2d
+    from timm.models import reparameterize_model
 except ImportError:
     raise missing_extra("timm", "train") from None
 BATCH_NORMS: tuple[type[nn.BatchNorm2d], ...] = (nn.BatchNorm2d, BatchNormAct2d)
+FUSED_TOLERANCE = 1e-3  # of the largest value: sums in another order [measured: 1e-6 in eight networks, 7e-5 in one]
 
 
 @dataclass(frozen=True)
 class Backbone:
     """A timm network without its classifier.
 
-    network   forward_features: (B, 3, S, S) normalised float -> (B, width, s, s); forward: pooled (B, features)
-    width     channels of the feature map
-    natural   the pixel contract that its pretrained weights were made with
+    network   forward: (B, 3, S, S) normalised float -> pooled (B, features), as timm pools; `feature_map` takes it too
+    weights   where they came from, in words
     """
 
     name: str
     network: nn.Module
-    width: int
-    natural: Preprocess
     weights: str
+
+    @cached_property
+    def natural(self) -> Preprocess:
+        """The pixel contract that its pretrained weights were made with, or the nearest: see `unlike`."""
+        return _natural_preprocess(self._config)
+
+    @property
+    def unlike(self) -> str:
+        """What timm does with photos for these weights that no pixel contract does; "" in nearly all networks."""
+        mode, crop_pct = self._config.get("crop_mode"), self._config.get("crop_pct") or 1.0
+        if mode == "border":
+            return "timm pads its photos to squares"
+        return f"timm squashes its photos and crops them to {crop_pct:g}" if mode == "squash" and crop_pct < 1 else ""
+
+    @cached_property
+    def width(self) -> int:
+        """Channels of the feature map. Raises BadInputError for a network without one."""
+        try:
+            with torch.inference_mode():
+                return int(feature_map(self.network, self._probe(self._size)).shape[1])
+        except BadInputError as error:
+            raise BadInputError(f"{self.name}: {error}; choose another backbone") from None
+
+    def require_size(self, height: int, width: int) -> None:
+        """Raise BadInputError unless the network takes images of this size."""
+        if (height, width) == (self._size, self._size):
+            return
+        try:
+            with torch.inference_mode():
+                self.network(self._probe(height, width))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise BadInputError(
+                f"{self.name} takes no images of {height} x {width} px ({first_line(error)}); its own size is "
+                f"{self._size}"
+            ) from None
+
+    @property
+    def _config(self) -> Mapping[str, Any]:
+        config: Mapping[str, Any] = self.network.pretrained_cfg  # type: ignore[assignment]
+        return config
+
+    @property
+    def _size(self) -> int:
+        return int(self._config["input_size"][-1])
+
+    @staticmethod
+    def _probe(height: int, width: int | None = None) -> Tensor:
+        return torch.zeros(1, 3, height, width or height).to(memory_format=torch.channels_last)
 
 
 def create_backbone(name: str, *, weights: Path | None = None, pretrained: bool = True) -> Backbone:
@@ -58,18 +107,50 @@ def create_backbone(name: str, *, weights: Path | None = None, pretrained: bool 
         network, source = _from_hub(name), "timm hub"
     else:
         network, source = _untrained(name), "none"
-    natural = _natural_preprocess(network.pretrained_cfg)
     if hasattr(network, "reset_classifier"):
         network.reset_classifier(0)
-    network = network.eval().to(memory_format=torch.channels_last)
-    probe = torch.zeros(1, 3, natural.size, natural.size).to(memory_format=torch.channels_last)
+    return Backbone(name, network.eval().to(memory_format=torch.channels_last), source)
+
+
+def feature_map(network: Any, images: Tensor) -> Tensor:
+    """(B, 3, S, S) normalised float -> (B, width, h, w), whatever order the timm network keeps its features in.
+
+    Features of the order NHWC are turned, and the tokens (B, N, width) of a transformer laid out as the grid that they
+    stand for, without those that stand for no place: class and registers. Raises BadInputError for anything else.
+    """
+    given, width = network.forward_features(images), network.num_features
+    if isinstance(given, Tensor) and given.ndim == 4 and width in (given.shape[1], given.shape[3]):
+        return given if given.shape[1] == width else given.permute(0, 3, 1, 2)
+    if isinstance(given, Tensor) and given.ndim == 3 and given.shape[2] == width:
+        places = given[:, getattr(network, "num_prefix_tokens", 0) :].transpose(1, 2)
+        side = math.isqrt(places.shape[2])
+        if side and side * side == places.shape[2]:
+            return places.reshape(len(given), width, side, side)
+    shapes = tuple(given.shape) if isinstance(given, Tensor) else f"{len(given)} tensors"
+    raise BadInputError(f"no feature map (B, {width}, h, w) can be made of what the network gives: {shapes}")
+
+
+def for_inference(network: nn.Module, size: int) -> nn.Module:
+    """`network`, in eval mode, as files and frozen passes run it: changed in place, with the same features.
+
+    Parallel branches of networks such as MobileOne, RepViT and FastViT become one convolution each (Ding et al.,
+    "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021). Attention is computed in plain products: litert-torch
+    converts torch's fused attention wrongly where heads share one key and value (MobileNetV4-hybrid: cosine 0.915).
+    Raises EdgecsdError where the features of two images of noise (2, 3, size, size) differ.
+    """
+    example = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    example = example.to(next(network.parameters()).device)
     with torch.inference_mode():
-        maps = network.forward_features(probe)
-    if maps.ndim != 4:
-        raise BadInputError(
-            f"{name} gives no (B, C, h, w) feature map but {tuple(maps.shape)}: convolutional backbones only"
-        )
-    return Backbone(name, network, int(maps.shape[1]), natural, source)
+        before = feature_map(network, example)
+    for module in network.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False  # type: ignore[assignment]
+    fused: nn.Module = reparameterize_model(network, inplace=True)
+    with torch.inference_mode():
+        difference, largest = (feature_map(fused, example) - before).abs().max(), before.abs().max()
+    if not difference <= FUSED_TOLERANCE * largest:
+        raise EdgecsdError(f"with its branches fused the network differs by {difference:.2g} of {largest:.2g}")
+    return fused
 
 
 def _untrained(name: str) -> Any:  # Any: what timm networks have beyond nn.Module is in no type
@@ -94,7 +175,7 @@ def _from_hub(name: str) -> Any:
 def _natural_preprocess(config: Mapping[str, Any]) -> Preprocess:
     return Preprocess(
         size=int(config["input_size"][-1]),
-        resize=Resize.SHORTER_SIDE,
+        resize=Resize.SQUASH if config.get("crop_mode") == "squash" else Resize.SHORTER_SIDE,
         crop_pct=float(config.get("crop_pct") or 1.0),
         interpolation=Interpolation.BICUBIC if config.get("interpolation") == "bicubic" else Interpolation.BILINEAR,
         mean=config["mean"],

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edgecsd.errors import BadInputError, DamagedFileError
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.files.whole import replace_whole, write_json
-from edgecsd.models.backbones import create_backbone, to_input
+from edgecsd.models.backbones import create_backbone, feature_map, to_input
 from edgecsd.models.gallery.model import Floats, Pixels
 from edgecsd.models.multi_scale import SINGLE_SCALE, multi_scale, scaled_sides
 from edgecsd.models.pooling import Pool, scaled_l2
@@ -46,7 +46,7 @@ class QueryModel(nn.Module):
         return self.bottleneck is not None or isinstance(self.pool.power, nn.Parameter)
 
     def pooled(self, images: Tensor) -> Tensor:
-        maps: Tensor = self.backbone.forward_features(images)  # type: ignore[operator]
+        maps = feature_map(self.backbone, images)
         return maps if self.head_takes_maps else self.pool(maps)
 
     def hidden(self, pooled: Tensor) -> Tensor:
@@ -129,6 +129,7 @@ def create_query_model(
     if resize is not None:
         contract = contract.model_copy(update={"resize": resize})
     contract.require_square("a query model")
+    backbone.require_size(contract.size, contract.size)
     pooled = pooling.width(backbone.width)
     if projection is ProjectionKind.NONE and pooled != space.dim:
         raise BadInputError(

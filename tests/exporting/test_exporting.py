@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -227,6 +228,48 @@ def test_stdout_carries_the_result_alone(fresh: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert [parity["max_difference"] <= 1e-5 for parity in json.loads(done.stdout)] == [True] * 2
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("precision", "turned", "refused"), [("fp32", 0.01, True), ("fp16", 0.1, True), ("fp16", 0.01, False)]
+)
+def test_a_float_file_whose_embeddings_are_not_torchs_is_not_written(
+    fresh: Path, precision: str, turned: float, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = exporting.embed_by_both
+
+    def a_little_turned(*given: Any) -> Any:
+        vectors, reference = real(*given)
+        away = np.random.default_rng(0).normal(size=vectors.shape)
+        away -= (away * vectors).sum(1, keepdims=True) * vectors
+        away *= np.tan(turned) / np.linalg.norm(away, axis=1, keepdims=True)
+        return (np.cos(turned) * (vectors + away)).astype(np.float32), reference
+
+    monkeypatch.setattr(exporting, "embed_by_both", a_little_turned)
+    if not refused:
+        assert export(fresh, "onnx", precision).parity["cosine_min"] < 1 - 2e-5
+        return
+    with pytest.raises(
+        GateFailedError, match=r"embeddings are not torch's: lowest cosine 0\.99.*take another `target`"
+    ):
+        export(fresh, "onnx", precision)
+    assert left_behind(fresh) == []
+
+
+@pytest.mark.slow
+def test_attention_with_shared_keys_is_converted_as_torch_computes_it(tmp_path: Path) -> None:
+    """litert-torch miscompiles torch's fused attention of MobileNetV4-hybrid."""
+    torch.manual_seed(0)
+    space = EmbeddingSpace(gallery_model="g", dim=16)
+    model = create_query_model("mobilenetv4_hybrid_medium", space, size=128, pretrained=False)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the mean over the passes
+        norm.reset_running_stats()
+    with torch.no_grad():
+        model.train()(torch.randn(8, 3, 128, 128))
+    save_query_model(model, tmp_path)
+    assert export(tmp_path, "tflite", "fp32").parity["max_difference"] < 1e-5
 
 
 def test_unit_length_and_comparison() -> None:

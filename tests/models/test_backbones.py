@@ -1,0 +1,72 @@
+"""timm networks as query backbones: one feature map whatever their layout, and their form for inference."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from edgecsd.errors import BadInputError, EdgecsdError
+from edgecsd.features.space import EmbeddingSpace
+from edgecsd.models.backbones import create_backbone, feature_map, for_inference
+from edgecsd.models.query import create_query_model
+from edgecsd.targets.deploy import DeployModel
+
+
+def test_maps_of_any_layout_become_channels_by_grid() -> None:
+    images = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    for name in ("test_byobnet", "test_mambaout", "test_vit", "test_vit3"):
+        network = timm.create_model(name, num_classes=0).eval()
+        with torch.inference_mode():
+            given, maps = network.forward_features(images), feature_map(network, images)
+        assert maps.shape[:2] == (2, network.num_features) and maps.shape[2] == maps.shape[3]
+        if given.ndim == 3:  # tokens in rows of the grid, behind the class token and registers
+            places = given[:, network.num_prefix_tokens :]
+            assert torch.equal(maps[:, :, 3, 5], places[:, 3 * maps.shape[3] + 5])
+        elif name == "test_mambaout":
+            assert torch.equal(maps[0, :, 1, 2], given[0, 1, 2])
+        else:
+            assert torch.equal(maps, given)
+        assert create_backbone(name, pretrained=False).width == network.num_features
+
+
+def test_a_network_without_one_map_is_refused_by_name() -> None:
+    with pytest.raises(BadInputError, match=r"crossvit_tiny_240: no feature map .* 2 tensors; choose another backbone"):
+        create_query_model("crossvit_tiny_240", EmbeddingSpace(gallery_model="g", dim=8), pretrained=False)
+
+
+def test_an_input_size_that_the_network_does_not_take_is_refused_before_any_work() -> None:
+    with pytest.raises(BadInputError, match=r"test_vit3 takes no images of 96 x 96 px .* its own size is 160"):
+        create_query_model("test_vit3", EmbeddingSpace(gallery_model="g", dim=8), size=96, pretrained=False)
+
+
+def test_branches_are_fused_in_what_is_exported_and_stay_in_what_is_trained() -> None:
+    torch.manual_seed(0)
+    model = create_query_model("repvit_m0_9", EmbeddingSpace(gallery_model="g", dim=8), size=64, pretrained=False)
+    deploy = DeployModel(model)
+    fused = timm.models.reparameterize_model(copy.deepcopy(model.backbone))
+    assert _convolutions(deploy) == _convolutions(fused) < _convolutions(model)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert (deploy.embedding(images) - model(images)).abs().max() < 1e-5
+
+
+def test_fusing_that_changes_the_features_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = create_backbone("test_byobnet", pretrained=False).network
+
+    def spoilt(given: nn.Module, inplace: bool) -> nn.Module:
+        del inplace
+        with torch.no_grad():
+            next(given.parameters()).mul_(1.1)
+        return given
+
+    monkeypatch.setattr("edgecsd.models.backbones.reparameterize_model", spoilt)
+    with pytest.raises(EdgecsdError, match="with its branches fused the network differs by"):
+        for_inference(network, 64)
+
+
+def _convolutions(network: nn.Module) -> int:
+    return sum(isinstance(module, nn.Conv2d) for module in network.modules())
