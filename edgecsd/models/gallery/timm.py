@@ -20,7 +20,11 @@ from edgecsd.progress import SILENT, Reporter
 
 
 class TimmGalleryModel:
-    """A timm network's pooled features, L2-normalised; at several scales, the mean of theirs."""
+    """What a timm network gives without its classifier, L2-normalised; at several scales, the mean of theirs.
+
+    Any image network: convolutional, vision transformer or hybrid, pooled as timm pools it (`num_classes=0`). The
+    towers of CLIP keep their projection in the classifier: these vectors are those in front of it.
+    """
 
     def __init__(
         self,
@@ -31,13 +35,17 @@ class TimmGalleryModel:
         scales: tuple[float, ...] = SINGLE_SCALE,
     ) -> None:
         backbone = create_backbone(name, weights=weights)
+        if preprocess is None and backbone.unlike:
+            raise BadInputError(f"timm:{name}: {backbone.unlike}, which no pixel contract does; give `preprocess`")
         self._network, self._scales = backbone.network, scales
         self._images, self._engine = 0, Engine.AUTO
         self._reporter: Reporter = SILENT
         self._forward: Callable[[Tensor], Tensor] | None = None
         self.preprocess = preprocess or backbone.natural.at_size(size or backbone.natural.size)
         scaled_sides(self.preprocess.size, scales, f"timm:{name}")
-        probe = np.zeros((1, self.preprocess.size, self.preprocess.size, 3), np.uint8)
+        size = self.preprocess.size
+        backbone.require_size(size, size if self.preprocess.one_size else size * 3 // 4)
+        probe = np.zeros((1, size, size, 3), np.uint8)
         digest = weights_digest(self._network.state_dict())
         self.space = named_space(
             f"timm:{name}", digest, self.preprocess, self._vectors(self._network, probe).shape[1], scales

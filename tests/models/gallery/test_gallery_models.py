@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import onnx
 import pytest
+import timm
 import torch
 from doubles import PixelGallery
 from onnx import TensorProto, helper
+from safetensors.torch import load_file, save_file
 
 from edgecsd.errors import BadInputError, IncompatibleError
-from edgecsd.models.backbones import create_backbone, to_input
+from edgecsd.models.backbones import Backbone, create_backbone, to_input
 from edgecsd.models.frozen_forward import Engine
 from edgecsd.models.gallery.loading import load_gallery_model
 from edgecsd.models.gallery.model import normalise, prepare
@@ -249,6 +253,50 @@ def test_timm_gallery_models_use_the_packaged_weights() -> None:
     assert other.space.differences(model.space)[0].startswith("preprocess:")
 
 
-def test_an_attention_network_is_refused_with_its_shape() -> None:
-    with pytest.raises(BadInputError, match="convolutional backbones only"):
-        create_backbone("vit_tiny_patch16_224", pretrained=False)
+@pytest.fixture
+def timm_weights(tmp_path: Path) -> Callable[[str], Path]:
+    """A state dict of a timm network with weights at random."""
+
+    def made(name: str) -> Path:
+        torch.manual_seed(0)
+        file = tmp_path / f"{name}.safetensors"
+        save_file(timm.create_model(name).state_dict(), file)
+        return file
+
+    return made
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_vit2", "test_vit3", "test_mambaout", "test_convnext"])
+def test_any_timm_network_is_a_gallery_model_and_its_vector_timms_own(
+    name: str, timm_weights: Callable[[str], Path]
+) -> None:
+    file = timm_weights(name)
+    model = load_gallery_model(f"timm:{name}", weights=file)
+    network = timm.create_model(name)
+    network.load_state_dict(load_file(file))
+    network.reset_classifier(0)
+    photos = pixels(3, model.preprocess.size)
+    with torch.inference_mode():
+        own = network.eval()(to_input(photos, model.preprocess)).double().numpy()
+    assert model.space.dim == own.shape[1] > 32
+    assert np.abs(model.embed(photos) - own / np.linalg.norm(own, axis=1, keepdims=True)).max() < 1e-5
+
+
+def test_a_network_of_one_input_size_is_refused_another(timm_weights: Callable[[str], Path]) -> None:
+    file = timm_weights("test_vit3")
+    for given in ({"size": 96}, {"preprocess": Preprocess(size=160, resize=Resize.LONGER_SIDE)}):
+        with pytest.raises(BadInputError, match=r"test_vit3 takes no images of \d+ x \d+ px .* its own size is 160"):
+            load_gallery_model("timm:test_vit3", weights=file, **given)
+
+
+def test_the_contract_is_how_timm_shows_photos_to_the_network(timm_weights: Callable[[str], Path]) -> None:
+    def backbone(tag: str) -> Backbone:
+        config = timm.get_pretrained_cfg(tag).to_dict()
+        return Backbone(tag, cast(Any, SimpleNamespace(pretrained_cfg=config)), "none")
+
+    assert backbone("tf_efficientnetv2_m.in21k_ft_in1k").natural.resize is Resize.SQUASH
+    assert backbone("vit_base_patch16_clip_224.openai").natural.resize is Resize.SHORTER_SIDE
+    assert backbone("vit_base_patch16_clip_224.openai").unlike == ""
+    assert "pads" in backbone("deepseek_vit_412m.deepseek_v4_1_flash").unlike
+    with pytest.raises(BadInputError, match=r"squashes its photos and crops them to 0\.9.*give `preprocess`"):
+        load_gallery_model("timm:tf_efficientnetv2_b3", weights=timm_weights("tf_efficientnetv2_b3"))
