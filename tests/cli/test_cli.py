@@ -183,6 +183,15 @@ def test_every_command_gives_one_json_document(pipeline: Pipeline) -> None:
     assert {"machine", "packages", "abilities"} <= set(pipeline.json["doctor"])
 
 
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [("edgecsd ex", "extract export"), ("edgecsd bench co", "compare"), ("edgecsd index g --lik", "--like")],
+)
+def test_a_shell_completes_commands_that_are_loaded_when_called(line: str, offered: str) -> None:
+    asked = {"_EDGECSD_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    assert CliRunner().invoke(app, [], prog_name="edgecsd", env=asked).output.split() == offered.split()
+
+
 def test_progress_goes_to_stderr(pipeline: Pipeline) -> None:
     assert "embedding: 24 of 24" in pipeline.stderr["extract"]
     assert "closed-form start: held-out overlap@5" in pipeline.stderr["distill"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import timm
 import torch
+from huggingface_hub import is_offline_mode
 from torch import nn
 
-from edgecsd.errors import BadInputError, EdgecsdError
+from edgecsd.errors import BadInputError, EdgecsdError, MissingBackendError
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.models.backbones import create_backbone, feature_map, for_inference
 from edgecsd.models.query import create_query_model
@@ -66,6 +68,32 @@ def test_fusing_that_changes_the_features_is_an_error(monkeypatch: pytest.Monkey
     monkeypatch.setattr("edgecsd.models.backbones.reparameterize_model", spoilt)
     with pytest.raises(EdgecsdError, match="with its branches fused the network differs by"):
         for_inference(network, 64)
+
+
+@pytest.mark.parametrize(
+    ("resolves", "proxies", "cache_only"), [(False, {}, True), (True, {}, False), (False, {"https": "p"}, False)]
+)
+def test_without_a_network_the_hub_is_not_asked(
+    resolves: bool, proxies: dict[str, str], cache_only: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def addresses(*given: Any) -> list[Any]:
+        if not resolves:
+            raise OSError("Name or service not known")
+        return [given]
+
+    seen = []
+
+    def fetched(name: str, pretrained: bool) -> Any:
+        seen.append(is_offline_mode())
+        raise RuntimeError("no such file")
+
+    monkeypatch.setattr("edgecsd.models.backbones.getaddrinfo", addresses)
+    monkeypatch.setattr("edgecsd.models.backbones.getproxies", lambda: proxies)
+    monkeypatch.setattr(timm, "create_model", fetched)
+    before = is_offline_mode()
+    with pytest.raises(MissingBackendError, match="no pretrained weights for test_vit"):
+        create_backbone("test_vit")
+    assert seen == [cache_only or before] and is_offline_mode() is before
 
 
 def _convolutions(network: nn.Module) -> int:

@@ -8,6 +8,7 @@ from edgecsd.cli.bench import browser, compare, imported, measure, native, scrip
 from edgecsd.cli.console import DefaultsToMeasure
 
 app = typer.Typer(
+    add_completion=False,
     cls=DefaultsToMeasure,
     help="Measure latency, memory and parity of exported files: edgecsd bench FILE, which is short for edgecsd bench "
     "measure FILE; the other commands measure elsewhere, for longer, or read what was measured.\n\n"

@@ -58,7 +58,7 @@ def command(
 
     Exit 1 if a row failed, 4 if none can be measured there.
 
-    Example: edgecsd bench run/exports/tf_efficientnet_lite0-w8a8.tflite --images photos --threads 1
+    Example: edgecsd bench measure run/exports/tf_efficientnet_lite0-w8a8.tflite --images photos --threads 1
     """
     from edgecsd.measuring.bench import bench
     from edgecsd.measuring.remote.opening import DeviceOptions, open_device

@@ -8,6 +8,7 @@ from edgecsd.cli.console import DefaultsToBuild
 from edgecsd.cli.index import build, merge, push, tune
 
 app = typer.Typer(
+    add_completion=False,
     cls=DefaultsToBuild,
     help="Build a gallery index over a feature store: edgecsd index STORE --out INDEX, which is short for edgecsd "
     "index build STORE --out INDEX; the other commands merge indexes, push one to Milvus, and tune.\n\n"
