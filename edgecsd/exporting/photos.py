@@ -33,7 +33,7 @@ Floats = NDArray[np.float32]
 class ExportPhotos:
     """pixels of the photos that an export goes by, and of those that its file is compared with the query model on.
 
-    pixels     (n, S, S, 3) uint8, of which w8a8 takes its ranges; made up where no images were given
+    pixels     (n, S, S, 3) uint8: w8a8 takes its ranges from them; made up where no images were given
     digest     of them; None of made-up ones
     compared   (m, S, S, 3) uint8
     whole      the images to compare a file on whose resize is inside; None: made-up ones

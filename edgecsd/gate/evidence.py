@@ -234,7 +234,7 @@ PREFIX = "map_"
 
 
 def find_places(gallery: Floats, by_gallery_model: Floats, by_file: Floats, *, seed: int = 0) -> EmbeddingPlaces | None:
-    """Sampled gallery (N, D); the queries' embeddings by both models (Q, D), of which PAIR_POINTS are drawn by `seed`.
+    """Sampled gallery (N, D); the queries' embeddings by both models (Q, D); PAIR_POINTS are drawn by `seed`.
 
     The axes are fitted to what the gallery model made, so that they are the same whatever file is checked. What is not
     finite stands nowhere; None where nothing is left to draw.

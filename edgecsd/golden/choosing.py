@@ -173,7 +173,7 @@ def orientation_of(data: bytes) -> int:
     try:
         with Image.open(io.BytesIO(data)) as image:
             found = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
-    except Exception:  # broken EXIF, of which Pillow raises almost anything; read_photo takes it as upright too
+    except Exception:  # Pillow raises almost anything for broken EXIF; read_photo takes it as upright too
         return UPRIGHT
     return found if isinstance(found, int) and 1 <= found <= 8 else UPRIGHT
 

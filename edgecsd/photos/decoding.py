@@ -105,7 +105,7 @@ def decode_image(data: bytes, name: str) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # broken EXIF, of which Pillow raises almost anything: as other viewers do, show it as it lies
+    except Exception:  # Pillow raises almost anything for broken EXIF: as other viewers do, show it as it lies
         return image
 
 

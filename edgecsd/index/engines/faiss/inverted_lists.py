@@ -39,7 +39,7 @@ def nearest_in(block: Floats, queries: Floats, count: int) -> tuple[Floats, NDAr
 
 
 class InvertedLists:
-    """Approximate nearest neighbours of unit vectors by cosine. The lists are a file, of which a search reads parts.
+    """Approximate nearest neighbours of unit vectors by cosine. The lists are a file; a search reads parts of it.
 
     FOLDER/lists.faiss    centroids and where each list lies
     FOLDER/lists.ivfdata  the vectors by list: as they were, float16 where they were that or less, or codes

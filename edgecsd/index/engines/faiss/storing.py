@@ -1,7 +1,7 @@
 """Engines on disk: written without a second copy in memory, joined from parts, opened with their lists memory-mapped.
 
 index.faiss     what faiss searches; of an index on disk without its inverted lists
-lists.ivfdata   those lists (faiss's OnDiskInvertedLists), of which a search reads what it needs
+lists.ivfdata   those lists (faiss's OnDiskInvertedLists), a search reads what it needs of them
 ranking.faiss   where codes are ranked again: the vectors, as they are kept for that
 trained.faiss, trained-ranking.faiss   both before anything was added: indexes with the same ones can be merged
 """
