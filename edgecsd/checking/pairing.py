@@ -17,7 +17,7 @@ from edgecsd.index.addresses import MilvusAddress
 from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.opening import open_index
 from edgecsd.models.embedding import embed_images
-from edgecsd.models.gallery.loading import load_gallery_model
+from edgecsd.models.gallery.loading import NAMED, gallery_model_of
 from edgecsd.models.gallery.model import GalleryEmbedder, GalleryModel
 from edgecsd.models.query import QueryModel, load_query_model
 from edgecsd.photos.images import ImageSet
@@ -198,7 +198,7 @@ def find_answers(
         return store, known
     name = index.space.gallery_model
     derived = index.space.parts or index.space.whitening  # joined or whitened vectors are made by more than a model
-    if derived or not name.startswith(("timm:", "onnx:")):
+    if derived or not name.startswith(NAMED):
         raise BadInputError(
             f"the gallery model {name!r} cannot be run from here: "
             f"give its features of the images with `reference` STORE"
@@ -219,7 +219,7 @@ def gallery_features(
         digests = {item: store.items.digests[row] for item, row in zip(chosen.ids, rows, strict=True)}
         return CheckQueries(chosen, store.vectors()[rows], len(photos) - len(known), labels, str(reference), digests)
     space, name = index.space, index.space.gallery_model
-    gallery_model = load_gallery_model(name, weights=weights, preprocess=space.preprocess, scales=space.scales)
+    gallery_model = gallery_model_of(space, weights=weights)
     require_same_space(gallery_model.space, index.space, f"the gallery model {name} as it loads here", str(index.path))
     embedded = embed_images(photos, GalleryEmbedder(gallery_model), name="gallery model", reporter=reporter)
     if not embedded.kept:

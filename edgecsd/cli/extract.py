@@ -14,7 +14,16 @@ from edgecsd.models.frozen_forward import Engine, parse_engine
 from edgecsd.photos.views import ViewStrength, parse_strength
 
 PANELS = {
-    "Gallery model": ("weights", "gallery_size", "preprocess", "scales", "whitening"),
+    "Gallery model": (
+        "weights",
+        "gallery_size",
+        "gallery_pooling",
+        "gallery_head",
+        "gallery_output",
+        "preprocess",
+        "scales",
+        "whitening",
+    ),
     "Augmented views, for distillation": ("views", "view_strength", "seed"),
     "Photos": ("split", "ground_truth", "strict"),
     RUNNING: ("dtype", "engine", "batch_size"),
@@ -38,6 +47,23 @@ def command(
     gallery_size: Annotated[
         int | None, typer.Option(help="Input side of the gallery model in pixels (default: its own).")
     ] = None,
+    gallery_pooling: Annotated[
+        str,
+        typer.Option(
+            help="How its features are pooled, where it has a choice: token, avg, map ... (default: its own)."
+        ),
+    ] = "",
+    gallery_head: Annotated[
+        bool | None,
+        typer.Option(
+            "--gallery-head/--no-gallery-head",
+            help="The vector is what the projection behind the features gives (default: with CLIP's kind of networks).",
+            show_default=False,
+        ),
+    ] = None,
+    gallery_output: Annotated[
+        str, typer.Option(help="Which output of an ONNX file is the vector (default: the first).")
+    ] = "",
     preprocess: Annotated[
         Path | None, typer.Option(help="JSON pixel contract of the gallery model (default: its own).")
     ] = None,
@@ -92,6 +118,9 @@ def command(
         out,
         weights=weights,
         gallery_size=gallery_size,
+        gallery_pooling=gallery_pooling,
+        gallery_head=gallery_head,
+        gallery_output=gallery_output,
         preprocess=preprocess,
         scales=averaged,
         whitening=whitening,

@@ -33,7 +33,7 @@ class SpacePart(BaseModel):
 
 # Fields that came after the first fingerprints were written into people's files. At these values they are left out of
 # the JSON, and so out of the digest: a space that does without them keeps the fingerprint that it always had.
-LATER_FIELDS: dict[str, list[Any]] = {"scales": [1.0], "parts": []}
+LATER_FIELDS: dict[str, list[Any] | str] = {"scales": [1.0], "parts": [], "output": ""}
 
 
 class EmbeddingSpace(BaseModel):
@@ -44,6 +44,8 @@ class EmbeddingSpace(BaseModel):
     preprocess      the gallery model's pixel contract, or None where it is unknown
     whitening       digest of a whitening transform that was applied, or None
     dim, metric     of the vectors
+    output          what of the model's outputs the vectors are: "head" (what a timm network's classifier gives), a
+                    pooling, the name of an ONNX file's output; "" for what its kind gives by default
     scales          the input scales whose vectors were averaged, ascending
     parts           the spaces whose vectors were concatenated, in order; empty where the vectors are one model's
     """
@@ -58,6 +60,7 @@ class EmbeddingSpace(BaseModel):
     metric: Metric = Metric.COSINE
     scales: tuple[Annotated[float, Field(gt=0, le=8, allow_inf_nan=False)], ...] = (1.0,)
     parts: tuple[SpacePart, ...] = ()
+    output: str = ""
 
     @field_validator("scales")
     @classmethod
@@ -102,7 +105,8 @@ def _shown(value: Any) -> Any:
 
 
 def _is_default(name: str, value: Any) -> bool:
-    return name in LATER_FIELDS and list(value) == LATER_FIELDS[name]
+    default = LATER_FIELDS.get(name)
+    return default is not None and (list(value) if isinstance(default, list) else value) == default
 
 
 # What to do about each part that differs; the first differing part of this order decides the advice.
@@ -119,6 +123,8 @@ _ADVICE = {
     "preprocess": "the gallery model saw other pixels: extract again with the pixel contract that the gallery was made "
     "with",
     "scales": "the features are averages over other input scales: extract again with the gallery's `scales`",
+    "output": "the vectors are another output of the gallery model: extract again with the gallery's "
+    "`gallery_pooling`, `gallery_head` or `gallery_output`",
     "parts": "the features are joined of other parts or with other weights: concatenate the same stores with the same "
     "weights",
 }

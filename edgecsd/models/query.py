@@ -163,9 +163,9 @@ def _start_bottleneck(convolution: nn.Conv2d) -> None:
 
 
 def _matching_contract(natural: Preprocess, gallery: Preprocess | None) -> Preprocess:
-    """The gallery's geometry where it is square; under an aspect-preserving one the phone squashes the whole photo."""
+    """The gallery's geometry in one step; under one that keeps the whole photo the phone squashes it."""
     geometry = gallery or natural
-    resize = Resize.SQUASH if geometry.resize is Resize.LONGER_SIDE else geometry.resize
+    resize = geometry.resize.for_phones
     return natural.model_copy(
         update={"resize": resize, "crop_pct": geometry.crop_pct, "interpolation": Interpolation.BILINEAR}
     )

@@ -25,6 +25,24 @@ class Resize(StrEnum):
     SQUASH = "squash"  # both sides to the target, the aspect ratio is lost, nothing is cropped
     SHORTER_SIDE = "shorter-side"  # shorter side to round(target / crop_pct), then the centre is cropped
     LONGER_SIDE = "longer-side"  # longer side to the target, aspect ratio kept, never enlarged: not a square
+    # What servers do (torchvision, timm, transformers): resize to a whole number of pixels first, then cut the centre.
+    SHORTER_SIDE_THEN_CROP = "shorter-side-then-crop"  # shorter side to floor(target / crop_pct)
+    SQUASH_THEN_CROP = "squash-then-crop"  # both sides to floor(target / crop_pct)
+    LONGER_SIDE_THEN_PAD = (
+        "longer-side-then-pad"  # longer side to floor(target / crop_pct), the rest in the mean's colour
+    )
+
+    @property
+    def on_phones(self) -> bool:
+        """Whether a query model may have it: exported files and apps do it, in one step."""
+        return self in (Resize.SQUASH, Resize.SHORTER_SIDE)
+
+    @property
+    def for_phones(self) -> Resize:
+        """The one that shows a phone's query model what this one shows the gallery model, or the most of it."""
+        if self.on_phones:
+            return self
+        return Resize.SHORTER_SIDE if self is Resize.SHORTER_SIDE_THEN_CROP else Resize.SQUASH
 
 
 class Interpolation(StrEnum):
@@ -64,14 +82,40 @@ class Preprocess(BaseModel):
         """
         if image.mode != CHANNELS:
             raise BadInputError(f"the pixel contract starts from an RGB image, not mode {image.mode}")
-        resampling = _FILTERS[self.interpolation]
+        resampling, square = _FILTERS[self.interpolation], (self.size, self.size)
         if self.resize is Resize.SQUASH:
-            resized = image.resize((self.size, self.size), resampling)
+            resized = image.resize(square, resampling)
         elif self.resize is Resize.SHORTER_SIDE:
-            resized = image.resize((self.size, self.size), resampling, box=self._centre_box(image.width, image.height))
-        else:
+            resized = image.resize(square, resampling, box=self._centre_box(image.width, image.height))
+        elif self.resize is Resize.LONGER_SIDE:
             resized = image.resize(self._fitted(image.width, image.height, scale), resampling)
+        elif self.resize is Resize.SHORTER_SIDE_THEN_CROP and max(image.size) > LONGEST_WHOLE * min(image.size):
+            resized = image.resize(square, resampling, box=self._centre_box(image.width, image.height))
+        else:
+            resized = self._centre(image.resize(self._before_cropping(image.width, image.height), resampling))
         return np.asarray(resized, dtype=RESIZED)
+
+    def _before_cropping(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of the whole photo before its centre is cut out, rounded as torchvision and timm round."""
+        side = math.floor(self.size / self.crop_pct)
+        if self.resize is Resize.SQUASH_THEN_CROP:
+            return side, side
+        if self.resize is Resize.LONGER_SIDE_THEN_PAD:
+            ratio = max(width / side, height / side)
+            return max(1, round(width / ratio)), max(1, round(height / ratio))
+        shorter, longer = side, int(side * max(width, height) / min(width, height))
+        return (shorter, longer) if width <= height else (longer, shorter)
+
+    def _centre(self, image: Image.Image) -> Image.Image:
+        """The centre of `size` x `size`; what lacks is padded with the mean's colour, the odd pixel behind."""
+        missing = [max(0, self.size - side) for side in image.size]
+        if any(missing):
+            colour = tuple(round(BRIGHTEST * value) for value in self.mean)
+            padded = Image.new(CHANNELS, (image.width + missing[0], image.height + missing[1]), colour)
+            padded.paste(image, (missing[0] // 2, missing[1] // 2))
+            image = padded
+        left, top = (round((side - self.size) / 2) for side in image.size)
+        return image.crop((left, top, left + self.size, top + self.size))
 
     def _fitted(self, width: int, height: int, scale: float) -> tuple[int, int]:
         """(width, height) of an image whose longer side becomes floor(size * scale), which never enlarges it.
@@ -110,12 +154,12 @@ class Preprocess(BaseModel):
         return preprocess_from_json({**self.model_dump(), "size": size}, f"input size {size}")
 
     def require_square(self, what: str) -> None:
-        """Raise IncompatibleError, naming `what` needs it, unless every image becomes (size, size, 3)."""
-        if self.resize is Resize.LONGER_SIDE:
-            squares = " or ".join(resize for resize in Resize if resize is not Resize.LONGER_SIDE)
+        """Raise IncompatibleError, naming `what` needs it, unless every image becomes a square in one resize."""
+        if not self.resize.on_phones:
+            squares = " or ".join(resize for resize in Resize if resize.on_phones)
             raise IncompatibleError(
-                f"{what} needs images of one square size, and the pixel contract's resize is {self.resize} "
-                f"(longer side {self.size}, any aspect ratio); use a contract with {squares}"
+                f"{what} needs images of one square size, made in one step, and the pixel contract's resize is "
+                f"{self.resize}; use a contract with {squares}"
             )
 
 
@@ -135,6 +179,7 @@ def preprocess_from_json(data: Any, where: str) -> Preprocess:
 CHANNELS = "RGB"  # Pillow's mode, and the order of the bytes
 BACKGROUND = "white"  # what transparency is laid over
 RESIZED = "uint8"  # numpy's name of the type that resizing gives
+LONGEST_WHOLE = 64  # longer than this times its shorter side, a photo is not resized whole: it may have no end
 BRIGHTEST = 255  # divides a value before mean and std
 GREY_16 = 257  # divides 16-bit grey, so that 65535 becomes 255
 

@@ -1,7 +1,9 @@
-"""Gallery models: timm:NAME, onnx:FILE or module:function, all embedding (B, H, W, 3) uint8 batches."""
+"""What all gallery models have in common: (B, H, W, 3) uint8 batches in, vectors out, and the choices one has."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +19,44 @@ from edgecsd.progress import SILENT, Reporter
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+
+
+HEAD = "head"  # EmbeddingSpace.output where the vector is what a network's classifier gives
+_GOES_WITH = {
+    "weights": ("weights", "timm:NAME"),
+    "pooling": ("gallery_pooling", "timm:NAME"),
+    "head": ("gallery_head", "timm:NAME"),
+    "output": ("gallery_output", "onnx:FILE"),
+}
+
+
+@dataclass(frozen=True)
+class GalleryOptions:
+    """What a user may choose about a gallery model; each kind takes some of it.
+
+    weights     a state dict in place of the pretrained ones
+    size        input side in pixels, in place of the model's own
+    preprocess  pixel contract, in place of the model's own
+    scales      input scales whose vectors are averaged
+    pooling     how the vector is pooled, by the library's name; "": as its own
+    head        whether the vector is what the classifier gives; None: as published
+    output      which of several outputs is the vector, by its name; "": the first
+    """
+
+    weights: Path | None = None
+    size: int | None = None
+    preprocess: Preprocess | None = None
+    scales: tuple[float, ...] = (1.0,)
+    pooling: str = ""
+    head: bool | None = None
+    output: str = ""
+
+    def refuse(self, spec: str, *names: str) -> None:
+        """Raise BadInputError where one of these was chosen: `spec` has no such choice."""
+        for name in names:
+            parameter, kinds = _GOES_WITH[name]
+            if getattr(self, name):
+                raise BadInputError(f"`{parameter}` goes with {kinds} only, not with {spec}")
 
 
 class GalleryModel(Protocol):
@@ -52,11 +92,18 @@ def normalise(vectors: NDArray[Any], name: str) -> Floats:
 
 
 def named_space(
-    name: str, weights: str | None, preprocess: Preprocess, dim: int, scales: tuple[float, ...] = (1.0,)
+    name: str,
+    weights: str | None,
+    preprocess: Preprocess,
+    dim: int,
+    scales: tuple[float, ...] = (1.0,),
+    output: str = "",
 ) -> EmbeddingSpace:
     """The space of a gallery model; BadInputError, naming the model, where it gives none that can be used."""
     try:
-        return EmbeddingSpace(gallery_model=name, weights_digest=weights, preprocess=preprocess, dim=dim, scales=scales)
+        return EmbeddingSpace(
+            gallery_model=name, weights_digest=weights, preprocess=preprocess, dim=dim, scales=scales, output=output
+        )
     except ValidationError as error:
         raise BadInputError(f"gallery model {name!r} gives no usable space: {validation_text(error)}") from None
 

@@ -3,53 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from edgecsd.errors import BadInputError
-from edgecsd.models.backbones import create_backbone, to_input
+from edgecsd.errors import BadInputError, first_line
+from edgecsd.models.backbones import Backbone, create_backbone, to_input
 from edgecsd.models.frozen_forward import Engine, frozen_forward
-from edgecsd.models.gallery.model import Floats, Pixels, named_space, normalise
+from edgecsd.models.gallery.model import HEAD, Floats, GalleryOptions, Pixels, named_space, normalise
 from edgecsd.models.multi_scale import SINGLE_SCALE, multi_scale, scaled_sides
 from edgecsd.models.weights import weights_digest
-from edgecsd.photos.contract import Preprocess
 from edgecsd.progress import SILENT, Reporter
 
 
 class TimmGalleryModel:
-    """What a timm network gives without its classifier, L2-normalised; at several scales, the mean of theirs.
+    """What a timm network gives, L2-normalised; at several scales, the mean of theirs.
 
-    Any image network: convolutional, vision transformer or hybrid, pooled as timm pools it (`num_classes=0`). The
-    towers of CLIP keep their projection in the classifier: these vectors are those in front of it.
+    Any image network: convolutional, vision transformer or hybrid. The vector is the features as timm pools them
+    (`num_classes=0`). The towers of CLIP, MobileCLIP and PE-Core keep their projection in the classifier: theirs is
+    what it gives, as published.
     """
 
-    def __init__(
-        self,
-        name: str,
-        weights: Path | None,
-        size: int | None,
-        preprocess: Preprocess | None,
-        scales: tuple[float, ...] = SINGLE_SCALE,
-    ) -> None:
-        backbone = create_backbone(name, weights=weights)
-        if preprocess is None and backbone.unlike:
-            raise BadInputError(f"timm:{name}: {backbone.unlike}, which no pixel contract does; give `preprocess`")
-        self._network, self._scales = backbone.network, scales
+    def __init__(self, name: str, options: GalleryOptions) -> None:
+        backbone = create_backbone(name, weights=options.weights, classifier=True)
+        self._network, self._scales = backbone.network, options.scales
         self._images, self._engine = 0, Engine.AUTO
         self._reporter: Reporter = SILENT
         self._forward: Callable[[Tensor], Tensor] | None = None
-        self.preprocess = preprocess or backbone.natural.at_size(size or backbone.natural.size)
-        scaled_sides(self.preprocess.size, scales, f"timm:{name}")
+        output = _choose_output(backbone, options.pooling, options.head)
+        self.preprocess = options.preprocess or backbone.contract(options.size)
+        scaled_sides(self.preprocess.size, options.scales, f"timm:{name}")
         size = self.preprocess.size
         backbone.require_size(size, size if self.preprocess.one_size else size * 3 // 4)
         probe = np.zeros((1, size, size, 3), np.uint8)
+        with torch.inference_mode():
+            given = self._network(to_input(probe, self.preprocess))
+        if sum(side > 1 for side in given.shape[1:]) > 1:
+            raise BadInputError(
+                f"timm:{name}: gives {tuple(given.shape)} for one photo, no single vector; choose `gallery_pooling`"
+            )
         digest = weights_digest(self._network.state_dict())
-        self.space = named_space(
-            f"timm:{name}", digest, self.preprocess, self._vectors(self._network, probe).shape[1], scales
-        )
+        self.space = named_space(f"timm:{name}", digest, self.preprocess, given[0].numel(), options.scales, output)
 
     def prepare(self, images: int, engine: Engine, reporter: Reporter = SILENT) -> None:
         """Choose the engine for `images` images: many are worth another one than torch (models/frozen_forward.py)."""
@@ -76,3 +72,31 @@ class TimmGalleryModel:
                 self._network, size, self._images, engine=self._engine, reporter=self._reporter
             )
         return normalise(self._vectors(self._forward, pixels), self.space.gallery_model)
+
+
+def _choose_output(backbone: Backbone, pooling: str, head: bool | None) -> str:
+    """Change the network so that it gives the vectors asked for; what the embedding space keeps of that."""
+    network: Any = backbone.network
+    if head and not backbone.projects:
+        raise BadInputError(f"`gallery_head`: timm:{backbone.name} has no projection: its vectors are its features")
+    if head and pooling:
+        raise BadInputError(f"`gallery_pooling` {pooling}: goes with features, and `gallery_head` is what follows them")
+    if head or (head is None and backbone.projects and not pooling):
+        return HEAD
+    own = _own_pooling(network)
+    try:
+        network.reset_classifier(0, *filter(None, [pooling]))
+    except Exception as error:
+        raise BadInputError(
+            f"`gallery_pooling` {pooling}: timm:{backbone.name} cannot pool so: {first_line(error)}"
+        ) from None
+    return "" if pooling == own else pooling
+
+
+def _own_pooling(network: Any) -> str:
+    """timm's name of the pooling that the network comes with; "" where it has none."""
+    for holder in (network, getattr(network, "head", None)):
+        pooling = getattr(holder, "global_pool", None)
+        if pooling is not None:
+            return pooling if isinstance(pooling, str) else str(getattr(pooling, "pool_type", ""))
+    return ""
