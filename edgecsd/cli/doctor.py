@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecsd.cli.console import console_reporter, finish, table
+from edgecsd.cli.console import console_reporter, finish, quoted, table
 from edgecsd.cli.options import Json
 
 if TYPE_CHECKING:
@@ -15,16 +15,47 @@ if TYPE_CHECKING:
 
 def command(
     probe: Annotated[bool, typer.Option("--probe", help="Also import each library, in a process of its own.")] = False,
+    gallery_model: Annotated[
+        str | None,
+        typer.Option(help="Try this gallery model on three photos instead: timm:NAME, onnx:FILE or module:function."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """What is installed, what each step and target can do here, and what to install for the rest.
 
     Example: edgecsd doctor --probe
     """
+    if gallery_model is not None:
+        _try(gallery_model, as_json)
+        return
     from edgecsd.doctor import doctor
 
     report = doctor(probe=probe, reporter=console_reporter())
     finish(as_json, report.model_dump(mode="json"), text=_text(report), following=_following(report))
+
+
+def _try(gallery_model: str, as_json: bool) -> None:
+    """Print what the gallery model gives; exit 2 where a gallery made with it could not be searched."""
+    from edgecsd.models.gallery.loading import load_gallery_model
+    from edgecsd.models.gallery.trial import try_gallery_model
+
+    trial = try_gallery_model(load_gallery_model(gallery_model))
+    contract = trial.preprocess
+    lines = [
+        f"{trial.gallery_model}{f' ({trial.output})' if trial.output else ''}, by {trial.made_by or 'your own code'}",
+        f"{trial.dim} values a photo, embedding space {trial.fingerprint}",
+        f"pixels: {contract.size}, {contract.resize}, crop {contract.crop_pct:g}, {contract.interpolation}, "
+        f"mean {contract.mean}, std {contract.std}",
+        f"{1000 * trial.seconds_per_photo:.0f} ms a photo; the same photos again: cosine {trial.again:.6f}; "
+        f"each alone: {trial.alone:.6f}; two different ones: {trial.most_alike:.4f} at most",
+        *(f"problem: {problem}" for problem in trial.problems),
+    ]
+    following = f"edgecsd extract PHOTOS --gallery-model {quoted(gallery_model)} --out gallery.store"
+    finish(
+        as_json, trial.model_dump(mode="json"), text="\n".join(lines), following=None if trial.problems else following
+    )
+    if trial.problems:
+        raise typer.Exit(2)
 
 
 def _text(report: DoctorReport) -> str:

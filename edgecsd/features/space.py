@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Iterable
 from enum import StrEnum
+from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
@@ -31,9 +34,39 @@ class SpacePart(BaseModel):
     weight: Annotated[float, Field(gt=0, le=1)]
 
 
+class Maker(BaseModel):
+    """What computed the vectors, and a sample of what it gave: one name and weights can be another space.
+
+    library   with its version: "timm 1.0.31"
+    sample    the first values (64 at most) of the vectors of the built-in test photos (edgecsd.photos.probe)
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    library: Annotated[str, Field(min_length=1)]
+    sample: tuple[tuple[float, ...], ...]
+
+    @staticmethod
+    def of(library: str, vectors: Iterable[Iterable[float]]) -> Maker:
+        """From the vectors of the test photos, (2, dim) of unit length."""
+        rounded = (tuple(round(float(value), 6) for value in islice(vector, SAMPLED)) for vector in vectors)
+        return Maker(library=library, sample=tuple(rounded))
+
+    def lowest_cosine(self, other: Maker) -> float:
+        """Of the two samples, photo by photo."""
+        return min(_cosine(mine, theirs) for mine, theirs in zip(self.sample, other.sample, strict=False))
+
+
+def _cosine(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    lengths = math.hypot(*a) * math.hypot(*b)
+    return sum(x * y for x, y in zip(a, b, strict=False)) / lengths if lengths else float(a == b)
+
+
 # Fields that came after the first fingerprints were written into people's files. At these values they are left out of
 # the JSON, and so out of the digest: a space that does without them keeps the fingerprint that it always had.
-LATER_FIELDS: dict[str, list[Any] | str] = {"scales": [1.0], "parts": [], "output": ""}
+LATER_FIELDS: dict[str, list[Any] | str | None] = {"scales": [1.0], "parts": [], "output": "", "maker": None}
+SAMPLED = 64  # values of a vector: enough to see another one
+SAME_VECTORS = 0.9999  # lowest cosine of a sample; other sums in float32 leave 0.999999
 
 
 class EmbeddingSpace(BaseModel):
@@ -47,6 +80,8 @@ class EmbeddingSpace(BaseModel):
     output          what of the model's outputs the vectors are: "head" (what a timm network's classifier gives), a
                     pooling, the name of an ONNX file's output; "" for what its kind gives by default
     scales          the input scales whose vectors were averaged, ascending
+    maker           what computed the vectors; no part of the space's identity, but of two spaces with the same identity
+                    their samples must agree
     parts           the spaces whose vectors were concatenated, in order; empty where the vectors are one model's
     """
 
@@ -61,6 +96,7 @@ class EmbeddingSpace(BaseModel):
     scales: tuple[Annotated[float, Field(gt=0, le=8, allow_inf_nan=False)], ...] = (1.0,)
     parts: tuple[SpacePart, ...] = ()
     output: str = ""
+    maker: Maker | None = None
 
     @field_validator("scales")
     @classmethod
@@ -78,18 +114,27 @@ class EmbeddingSpace(BaseModel):
     @property
     def fingerprint(self) -> str:
         """The prefix es1- and 32 hex digits of the SHA-256 of the canonical JSON, in which LATER_FIELDS may lack."""
-        canonical = canonical_json(self.model_dump(mode="json"))
+        canonical = canonical_json(self.model_dump(mode="json", exclude={"maker"}))
         return "es1-" + hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
     def differences(self, other: EmbeddingSpace) -> list[str]:
         """One line for each part in which `other` differs: the part, this space's value, the other's."""
-        mine, theirs = ({**LATER_FIELDS, **space.model_dump(mode="json")} for space in (self, other))
-        return [_difference(name, mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]]
+        mine, theirs = self._identity(), other._identity()
+        found = [_difference(name, mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]]
+        if found or self.maker is None or other.maker is None:
+            return found
+        cosine = self.maker.lowest_cosine(other.maker)
+        if cosine >= SAME_VECTORS:
+            return []
+        return [f"maker: {self.maker.library} against {other.maker.library}: a test photo has cosine {cosine:.4f}"]
 
     def differing_parts(self, other: EmbeddingSpace) -> list[str]:
         """The names of the parts in which `other` differs, in the order of `differences`."""
-        mine, theirs = ({**LATER_FIELDS, **space.model_dump(mode="json")} for space in (self, other))
-        return [name for name in mine if mine[name] != theirs[name]]
+        return [difference.partition(":")[0] for difference in self.differences(other)]
+
+    def _identity(self) -> dict[str, Any]:
+        fields = {**LATER_FIELDS, **self.model_dump(mode="json")}
+        return {name: value for name, value in fields.items() if name != "maker"}
 
 
 def _difference(name: str, mine: Any, theirs: Any) -> str:
@@ -105,8 +150,10 @@ def _shown(value: Any) -> Any:
 
 
 def _is_default(name: str, value: Any) -> bool:
-    default = LATER_FIELDS.get(name)
-    return default is not None and (list(value) if isinstance(default, list) else value) == default
+    if name not in LATER_FIELDS:
+        return False
+    default = LATER_FIELDS[name]
+    return (list(value) if isinstance(default, list) else value) == default
 
 
 # What to do about each part that differs; the first differing part of this order decides the advice.
@@ -125,6 +172,8 @@ _ADVICE = {
     "scales": "the features are averages over other input scales: extract again with the gallery's `scales`",
     "output": "the vectors are another output of the gallery model: extract again with the gallery's "
     "`gallery_pooling`, `gallery_head` or `gallery_output`",
+    "maker": "the same weights give other vectors: extract with the version of the library that made the gallery, or "
+    "extract the gallery again",
     "parts": "the features are joined of other parts or with other weights: concatenate the same stores with the same "
     "weights",
 }

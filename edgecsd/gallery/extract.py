@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from edgecsd.distributed import ranks
 from edgecsd.errors import BadInputError, validation_text
 from edgecsd.features.shards import require_dtype
-from edgecsd.features.space import EmbeddingSpace
+from edgecsd.features.space import EmbeddingSpace, require_same_space
 from edgecsd.features.store import KIND, FeatureStore, Items, write_store
 from edgecsd.features.whitening import Whitening
 from edgecsd.files.places import holding_out, require_free
-from edgecsd.files.whole import Parts, digest_of
+from edgecsd.files.whole import Parts, digest_of, read_json, write_json
 from edgecsd.models.embedding import PART_ITEMS, embed_parts, join_parts
 from edgecsd.models.frozen_forward import Engine
 from edgecsd.models.gallery.loading import load_gallery_model
@@ -100,11 +100,13 @@ def extract(
     if images.boxes is not None:
         settings["boxes"] = digest_of([box and list(box.pixels) for box in images.boxes])
     if out.exists() and not overwrite:
-        return _existing(out, settings, reporter)
+        return _existing(out, settings, model.space, reporter)
     if everyone.first:
         Parts(out, settings)  # throws away what was made under other settings, before anybody looks
     everyone.meet()
     parts = Parts(out, settings)
+    if everyone.first:
+        _require_same_maker(parts, model.space)
     embed_parts(
         images,
         GalleryEmbedder(model),
@@ -122,6 +124,16 @@ def extract(
         parts.discard()
     everyone.meet()
     return FeatureStore.open(out)
+
+
+def _require_same_maker(parts: Parts, space: EmbeddingSpace) -> None:
+    """Raise IncompatibleError where the library that made the first parts gave other vectors than this one does."""
+    file = parts.folder / "space.json"
+    if file.is_file():
+        begun = EmbeddingSpace.model_validate(read_json(file))
+        require_same_space(begun, space, f"what is made so far ({parts.folder})", "the gallery model as it loads here")
+    else:
+        write_json(file, space.model_dump(mode="json"))
 
 
 def _write(
@@ -179,11 +191,12 @@ def _recipe(views: int, seed: int, strength: ViewStrength) -> ViewRecipe:
         raise BadInputError(f"`views` {views}: {validation_text(error)}") from None
 
 
-def _existing(out: Path, settings: dict[str, Any], reporter: Reporter) -> FeatureStore:
+def _existing(out: Path, settings: dict[str, Any], space: EmbeddingSpace, reporter: Reporter) -> FeatureStore:
     store = FeatureStore.open(out)
     if store.manifest.get("provenance") != settings:
         raise BadInputError(
             f"{out}: already there, made from other images, models or settings; choose another `out` or add `overwrite`"
         )
+    require_same_space(store.space, space, str(out), "the gallery model as it loads here")
     reporter.message(f"{out} is already whole: nothing to do")
     return store

@@ -155,6 +155,10 @@ def create_backbone(
     return Backbone(name, network.eval().to(memory_format=torch.channels_last), source)
 
 
+def timm_version() -> str:
+    return str(timm.__version__)
+
+
 def feature_map(network: Any, images: Tensor) -> Tensor:
     """(B, 3, S, S) normalised float -> (B, width, h, w), whatever order the timm network keeps its features in.
 

@@ -225,6 +225,14 @@ def test_text_says_what_was_written_and_what_comes_next(pipeline: Pipeline) -> N
     assert "host CPU, not a phone" in measured.stdout
     report = edgecsd("doctor").stdout
     assert "works here" in report and "onnxruntime" in report and report.splitlines()[-1].startswith("next: ")
+    tried = edgecsd("doctor", "--gallery-model", "doubles:make_function_double").stdout
+    assert (
+        tried.startswith("acme-embedder-v7, by doubles:make_function_double\n16 values a photo")
+        and "problem" not in tried
+    )
+    assert tried.splitlines()[-1].startswith(
+        "next: edgecsd extract PHOTOS --gallery-model doubles:make_function_double"
+    )
 
 
 def test_a_failed_gate_is_exit_code_1(pipeline: Pipeline) -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from edgecsd.errors import IncompatibleError
 from edgecsd.features import space as space_module
-from edgecsd.features.space import EmbeddingSpace, SpacePart, require_same_space
+from edgecsd.features.space import EmbeddingSpace, Maker, SpacePart, require_same_space
 from edgecsd.files.whole import canonical_json
 from edgecsd.photos.contract import Interpolation, Preprocess
 
@@ -125,12 +125,43 @@ def test_of_two_pixel_contracts_only_what_differs_is_named() -> None:
         ({"preprocess": None}, "the pixel contract that the gallery was made with"),
         ({"scales": (0.5, 1.0)}, "the gallery's `scales`"),
         ({"parts": (SpacePart(fingerprint="es1-0", weight=1.0),)}, "the same stores with the same weights"),
+        ({"output": "head"}, "the gallery's `gallery_pooling`, `gallery_head` or `gallery_output`"),
     ],
 )
 def test_the_error_says_what_to_do(update: dict[str, object], advice: str) -> None:
     with pytest.raises(IncompatibleError, match=f"What to do: .*{advice}") as caught:
         require_same_space(SPACE, SPACE.model_copy(update=update), "model.onnx", "gallery.index")
     assert str(caught.value).count("What to do") == 1
+
+
+def made_by(library: str, *vectors: list[float]) -> EmbeddingSpace:
+    return SPACE.model_copy(update={"maker": Maker.of(library, vectors)})
+
+
+def test_the_maker_is_no_part_of_the_fingerprint_and_is_read_back() -> None:
+    space = made_by("timm 1.0.31", [0.6, 0.8], [1.0, 0.0])
+    assert space.fingerprint == SPACE.fingerprint
+    assert EmbeddingSpace.model_validate_json(space.model_dump_json()) == space
+    assert Maker.of("timm 1", [range(100)]).sample == (tuple(range(64)),)
+
+
+def test_two_versions_that_give_the_same_vectors_are_one_space() -> None:
+    old = made_by("timm 1.0.29", [0.6, 0.8], [1.0, 0.0])
+    same = made_by("timm 1.0.31", [0.6000001, 0.8], [1.0, 1e-3])
+    require_same_space(old, same, "gallery.store", "photos.store")
+    require_same_space(old, SPACE, "gallery.store", "a store of before")
+
+
+def test_two_versions_that_give_other_vectors_are_refused_by_name() -> None:
+    old = made_by("timm 1.0.29", [1.0, 0.0], [0.6, 0.8])
+    other = made_by("timm 1.0.31", [1.0, 0.0], [0.62, 0.7846])
+    with pytest.raises(IncompatibleError) as caught:
+        require_same_space(old, other, "gallery.store", "the gallery model as it loads here")
+    assert "maker: timm 1.0.29 against timm 1.0.31: a test photo has cosine 0.9997" in str(caught.value)
+    assert "What to do: the same weights give other vectors" in str(caught.value)
+    assert old.differing_parts(other) == ["maker"]
+    weights = other.model_copy(update={"weights_digest": "cd"})
+    assert old.differing_parts(weights) == ["weights_digest"]  # other vectors are no surprise then
 
 
 def test_every_part_of_a_space_has_advice() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import doubles
 import numpy as np
 import pytest
-from doubles import PixelGallery
+from doubles import FunctionDouble, PixelGallery
 
 import edgecsd.gallery.extract
-from edgecsd.errors import BadInputError
+from edgecsd.errors import BadInputError, IncompatibleError
 from edgecsd.features.shards import to_int8
 from edgecsd.features.store import FeatureStore
 from edgecsd.files.whole import sha256_file
@@ -205,3 +206,43 @@ def test_overwrite_replaces_a_store_and_nothing_else(photos: Path, tmp_path: Pat
     assert len(find_images(precious)) == 24
     with pytest.raises(BadInputError, match="not a feature store"):
         extract(find_images(photos), PixelGallery(), precious)
+
+
+class Changing(FunctionDouble):
+    """Keeps its identity, and gives other vectors from one version to the next."""
+
+    def __init__(self, seed: int) -> None:
+        self._model = PixelGallery(seed=seed)
+
+    def embed(self, pixels: np.ndarray) -> np.ndarray:
+        return self._model.embed(pixels)
+
+
+def test_a_model_that_changed_under_its_name_continues_no_store(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, out, spec = find_images(photos), tmp_path / "store", "doubles:make_function_double"
+
+    def load(seed: int) -> None:
+        monkeypatch.setattr(doubles, "make_function_double", lambda: Changing(seed))
+
+    load(1)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(edgecsd.gallery.extract, "_write", interrupt)
+        extract(found, spec, out)
+    load(2)
+    refused = rf"what is made so far \(.*partial\) and the gallery model .* maker: {spec} against {spec}: .* cosine"
+    with pytest.raises(IncompatibleError, match=refused):
+        extract(found, spec, out)
+    load(1)
+    whole = extract(found, spec, out)
+    assert whole.space.maker is not None and whole.space.maker.library == spec
+    load(2)
+    with pytest.raises(IncompatibleError, match=f"maker: {spec}"):
+        extract(found, spec, out)
+    load(1)
+    assert extract(found, spec, out).digest == whole.digest
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -17,6 +17,7 @@ from edgecsd.errors import BadInputError
 from edgecsd.gallery.extract import extract
 from edgecsd.models.backbones import to_input
 from edgecsd.models.gallery.loading import load_gallery_model
+from edgecsd.models.gallery.model import GalleryOptions, usable_scales
 from edgecsd.models.gallery.timm import TimmGalleryModel
 from edgecsd.models.multi_scale import multi_scale, scaled_sides
 from edgecsd.photos.finding import find_images
@@ -84,9 +85,10 @@ def test_one_scale_is_what_it_always_was(weights: Path) -> None:
 
 def test_scales_are_part_of_the_space_in_any_order(weights: Path) -> None:
     def space(*scales: float) -> Any:
-        return TimmGalleryModel("test_efficientnet", weights, 64, None, scales).space
+        options = GalleryOptions(weights=weights, size=64, scales=usable_scales(scales))
+        return TimmGalleryModel("test_efficientnet", options).space
 
-    assert space(1, 0.7071) == space(0.7071, 1)
+    assert not space(1, 0.7071).differences(space(0.7071, 1))
     fingerprints = {space(*scales).fingerprint for scales in ((1,), (0.7071,), (1, 0.7071), (1, 0.7), (1, 0.7, 1.4))}
     assert len(fingerprints) == 5
 

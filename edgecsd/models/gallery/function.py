@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from edgecsd.errors import BadInputError, EdgecsdError, first_line
-from edgecsd.features.space import EmbeddingSpace
+from edgecsd.features.space import EmbeddingSpace, Maker
 from edgecsd.models.frozen_forward import Engine
-from edgecsd.models.gallery.model import Floats, Pixels, named_space, normalise
+from edgecsd.models.gallery.model import Floats, Pixels, named_space, normalise, probe_pixels
 from edgecsd.photos.contract import Preprocess
 from edgecsd.progress import Reporter
 
@@ -50,7 +50,7 @@ class FunctionGalleryModel:
 
 
 def from_function(module: str, function: str) -> FunctionGalleryModel:
-    """What the user's function returns, made sure of with one black image. Raises BadInputError, naming its place."""
+    """What the user's function returns, made sure of with two test photos. Raises BadInputError, naming its place."""
     spec = f"{module}:{function}"
     try:
         with _their_own(spec, "importing it", but=(ImportError, AttributeError, TypeError, ValueError)):
@@ -70,12 +70,13 @@ def from_function(module: str, function: str) -> FunctionGalleryModel:
             f"(edgecsd.photos.contract.Preprocess) and embed(pixels); "
             f"missing or of the wrong type: {', '.join(missing) or 'preprocess'}"
         )
-    black = np.zeros((1, model.preprocess.size, model.preprocess.size, 3), np.uint8)
+    photos = probe_pixels(model.preprocess)
     with _their_own(spec, "embed()"):
-        probe = np.asarray(model.embed(black), np.float32)
-    if probe.ndim != 2:
-        raise BadInputError(f"{spec}: embed() gave shape {probe.shape} for one image; (1, dim) is expected")
-    space = named_space(str(model.identity), None, model.preprocess, probe.shape[-1])
+        given = np.asarray(model.embed(photos), np.float32)
+    if given.ndim != 2 or len(given) != len(photos):
+        raise BadInputError(f"{spec}: embed() gave shape {given.shape} for two images; (2, dim) is expected")
+    maker = Maker.of(spec, normalise(given, spec))
+    space = named_space(str(model.identity), None, model.preprocess, given.shape[1], maker=maker)
     return FunctionGalleryModel(space, model.preprocess, model, spec)
 
 

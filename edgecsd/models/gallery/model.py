@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from edgecsd.errors import BadInputError, validation_text
-from edgecsd.features.space import EmbeddingSpace, require_same_space
+from edgecsd.features.space import EmbeddingSpace, Maker, require_same_space
 from edgecsd.features.whitening import Whitening
 from edgecsd.models.frozen_forward import Engine
 from edgecsd.photos.contract import Preprocess
+from edgecsd.photos.probe import probe_photos
 from edgecsd.progress import SILENT, Reporter
 
 Pixels = NDArray[np.uint8]
@@ -91,6 +92,11 @@ def normalise(vectors: NDArray[Any], name: str) -> Floats:
     return unit
 
 
+def probe_pixels(preprocess: Preprocess) -> Pixels:
+    """The built-in test photos as a gallery model sees them: (2, h, w, 3)."""
+    return np.stack([preprocess.pixels(photo) for photo in probe_photos()])
+
+
 def named_space(
     name: str,
     weights: str | None,
@@ -98,11 +104,18 @@ def named_space(
     dim: int,
     scales: tuple[float, ...] = (1.0,),
     output: str = "",
+    maker: Maker | None = None,
 ) -> EmbeddingSpace:
     """The space of a gallery model; BadInputError, naming the model, where it gives none that can be used."""
     try:
         return EmbeddingSpace(
-            gallery_model=name, weights_digest=weights, preprocess=preprocess, dim=dim, scales=scales, output=output
+            gallery_model=name,
+            weights_digest=weights,
+            preprocess=preprocess,
+            dim=dim,
+            scales=scales,
+            output=output,
+            maker=maker,
         )
     except ValidationError as error:
         raise BadInputError(f"gallery model {name!r} gives no usable space: {validation_text(error)}") from None

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, IncompatibleError, first_line, missing_extra
+from edgecsd.features.space import Maker
 from edgecsd.files.whole import digest_of, sha256_file
-from edgecsd.models.gallery.model import GalleryOptions, named_space, normalise
+from edgecsd.models.gallery.model import GalleryOptions, named_space, normalise, probe_pixels
 from edgecsd.photos.contract import BRIGHTEST, preprocess_from_json
 
 # onnxruntime's names of the inputs that are understood: uint8 pixels as they are, or normalised ones in floats
@@ -47,10 +48,12 @@ class OnnxGalleryModel:
             )
         if self._scales != (1.0,):
             self._require_free_size(fixed)
-        probe = np.zeros((1, self.preprocess.size, self.preprocess.size, 3), np.uint8)
         self._output, output = self._choose_output(file, options.output)
-        dim = self._vectors(probe).shape[1]
-        self.space = named_space(self._name, _onnx_digest(file), self.preprocess, dim, options.scales, output)
+        vectors = self.embed(probe_pixels(self.preprocess))
+        maker = Maker.of(f"onnxruntime {onnxruntime.__version__}", vectors)
+        self.space = named_space(
+            self._name, _onnx_digest(file), self.preprocess, vectors.shape[1], options.scales, output, maker
+        )
 
     def _choose_output(self, file: Path, name: str) -> tuple[str, str]:
         """The name of the output that is the vector, and what the embedding space keeps: "" for an only one."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from edgecsd.errors import BadInputError, first_line
-from edgecsd.models.backbones import Backbone, create_backbone, to_input
+from edgecsd.features.space import Maker
+from edgecsd.models.backbones import Backbone, create_backbone, timm_version, to_input
 from edgecsd.models.frozen_forward import Engine, frozen_forward
-from edgecsd.models.gallery.model import HEAD, Floats, GalleryOptions, Pixels, named_space, normalise
+from edgecsd.models.gallery.model import HEAD, Floats, GalleryOptions, Pixels, named_space, normalise, probe_pixels
 from edgecsd.models.multi_scale import SINGLE_SCALE, multi_scale, scaled_sides
 from edgecsd.models.weights import weights_digest
 from edgecsd.progress import SILENT, Reporter
@@ -28,7 +28,7 @@ class TimmGalleryModel:
 
     def __init__(self, name: str, options: GalleryOptions) -> None:
         backbone = create_backbone(name, weights=options.weights, classifier=True)
-        self._network, self._scales = backbone.network, options.scales
+        self._name, self._network, self._scales = name, backbone.network, options.scales
         self._images, self._engine = 0, Engine.AUTO
         self._reporter: Reporter = SILENT
         self._forward: Callable[[Tensor], Tensor] | None = None
@@ -37,15 +37,12 @@ class TimmGalleryModel:
         scaled_sides(self.preprocess.size, options.scales, f"timm:{name}")
         size = self.preprocess.size
         backbone.require_size(size, size if self.preprocess.one_size else size * 3 // 4)
-        probe = np.zeros((1, size, size, 3), np.uint8)
-        with torch.inference_mode():
-            given = self._network(to_input(probe, self.preprocess))
-        if sum(side > 1 for side in given.shape[1:]) > 1:
-            raise BadInputError(
-                f"timm:{name}: gives {tuple(given.shape)} for one photo, no single vector; choose `gallery_pooling`"
-            )
         digest = weights_digest(self._network.state_dict())
-        self.space = named_space(f"timm:{name}", digest, self.preprocess, given[0].numel(), options.scales, output)
+        vectors = normalise(self._vectors(self._network, probe_pixels(self.preprocess)), f"timm:{name}")
+        maker = Maker.of(f"timm {timm_version()}", vectors)
+        self.space = named_space(
+            f"timm:{name}", digest, self.preprocess, vectors.shape[1], options.scales, output, maker
+        )
 
     def prepare(self, images: int, engine: Engine, reporter: Reporter = SILENT) -> None:
         """Choose the engine for `images` images: many are worth another one than torch (models/frozen_forward.py)."""
@@ -59,11 +56,20 @@ class TimmGalleryModel:
         batch = to_input(pixels, self.preprocess)
         with torch.inference_mode():
             if self._scales == SINGLE_SCALE:
-                pooled = forward(batch).float().flatten(1)
+                pooled = self._one_each(forward(batch)).float()
             else:
-                pooled = multi_scale(forward, batch, self._scales)
+                pooled = multi_scale(lambda scaled: self._one_each(forward(scaled)), batch, self._scales)
         vectors: Floats = pooled.numpy()
         return vectors
+
+    def _one_each(self, given: Tensor) -> Tensor:
+        """(B, dim); BadInputError where the network gives more than one vector for a photo."""
+        if sum(side > 1 for side in given.shape[1:]) > 1:
+            raise BadInputError(
+                f"timm:{self._name}: gives {tuple(given.shape[1:])} for a photo, no single vector; choose "
+                f"`gallery_pooling`"
+            )
+        return given.flatten(1)
 
     def embed(self, pixels: Pixels) -> Floats:
         if self._forward is None:  # not before it is needed: what is whole already needs none

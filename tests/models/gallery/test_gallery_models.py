@@ -136,7 +136,7 @@ def test_of_several_onnx_outputs_one_is_the_vector(tmp_path: Path) -> None:
     spec = f"onnx:{onnx_model(tmp_path / 'm.onnx', ['b', 3, 32, 32])}"
     first, named = load_gallery_model(spec), load_gallery_model(spec, output="y")
     assert first.space == named.space
-    with pytest.raises(BadInputError, match=r"its output maps is \(1, 3, 32, 32\): no single vector; .*: y, maps"):
+    with pytest.raises(BadInputError, match=r"its output maps is \(2, 3, 32, 32\): no single vector; .*: y, maps"):
         load_gallery_model(spec, output="maps")
     with pytest.raises(BadInputError, match=r"`gallery_output` z: .* has no such output; it has y, maps"):
         load_gallery_model(spec, output="z")
@@ -205,15 +205,15 @@ class Model:
         self.embed = answer
 
 def late(pixels):
-    if pixels.any():
+    if len(pixels) == 3:
         raise ZeroDivisionError("scale")
-    return np.ones((1, 4))
+    return np.ones((len(pixels), 4))
 
 def make_late():
     return Model(late)
 
 def make_without_gpu():
-    model = Model(lambda pixels: np.ones((1, 4)))
+    model = Model(lambda pixels: np.ones((len(pixels), 4)))
     model.prepare = lambda images, engine, reporter: fail()
     return model
 
@@ -241,7 +241,7 @@ def test_what_the_users_own_code_raises_is_told_as_theirs(tmp_path: Path, monkey
         load_gallery_model("gm_no_module:make")
     late = load_gallery_model("gm_broken:make_late")
     with pytest.raises(BadInputError, match=rf"in embed\(\): ZeroDivisionError: scale {place}"):
-        late.embed(pixels(2))
+        late.embed(pixels(3))
     with pytest.raises(BadInputError, match=rf"in prepare\(\): RuntimeError: my weights are missing {place}"):
         prepare(load_gallery_model("gm_broken:make_without_gpu"), 5, Engine.AUTO)
     with pytest.raises(BadInputError, match=r"^`engine` torch: goes with timm:NAME only"):
