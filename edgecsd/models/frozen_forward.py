@@ -44,6 +44,7 @@ def frozen_forward(
 ) -> Forward:
     """What `network`, in eval mode, does without gradients: (B, 3, size, size) float32 -> (B, ...) float32.
 
+    Parallel branches are fused first (edgecsd.models.backbones.fuse_branches).
     Two images of noise go through both engines. Where they differ by more than 1e-3 of the largest value, or the
     network cannot be converted, torch is used, with a message; with `onnxruntime` asked for by name, that is an error.
     Which engine runs follows from `images`, their whole number, so that an interrupted step goes on as it began.
@@ -51,17 +52,19 @@ def frozen_forward(
     """
     import torch
 
+    example = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    fused = _fused(network, example, reporter)
+
     def by_torch(batch: Tensor) -> Tensor:
         with torch.inference_mode():
-            result: Tensor = network(batch)
+            result: Tensor = fused(batch)
         return result.float()
 
     on_cpu = all(tensor.device.type == "cpu" for tensor in network.parameters())
     if engine is Engine.TORCH or (engine is Engine.AUTO and (images < WORTHWHILE or not on_cpu)):
         return by_torch
-    example = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     try:
-        forward = _by_onnxruntime(network, example)
+        forward = _by_onnxruntime(fused, example)
         expected, got = by_torch(example), forward(example)
         difference, largest = float((got - expected).abs().max()), float(expected.abs().max())
         if not difference <= TOLERANCE * largest:
@@ -76,6 +79,25 @@ def frozen_forward(
             return by_torch
         raise
     return forward
+
+
+def _fused(network: nn.Module, example: Tensor, reporter: Reporter) -> nn.Module:
+    """`network` with fused branches; as it is where it has none, or where that would change what it gives."""
+    import torch
+
+    from edgecsd.models.backbones import fuse_branches
+
+    fused = fuse_branches(network)
+    if fused is network:
+        return network
+    example = example.to(next(network.parameters()).device)
+    with torch.inference_mode():
+        expected = network(example).float()
+        difference, largest = (fused(example).float() - expected).abs().max(), expected.abs().max()
+    if difference <= TOLERANCE * largest:
+        return fused
+    reporter.message(f"the network runs with its branches: fused it differs by {difference:.2g} of {largest:.2g}")
+    return network
 
 
 def _by_onnxruntime(network: nn.Module, example: Tensor) -> Forward:

@@ -14,7 +14,9 @@ from torch import nn
 from edgecsd.errors import BadInputError, EdgecsdError, MissingBackendError
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.models.backbones import create_backbone, feature_map, for_inference
+from edgecsd.models.frozen_forward import Engine, frozen_forward
 from edgecsd.models.query import create_query_model
+from edgecsd.progress import Silent
 from edgecsd.targets.deploy import DeployModel
 
 
@@ -57,17 +59,44 @@ def test_branches_are_fused_in_what_is_exported_and_stay_in_what_is_trained() ->
 
 
 def test_fusing_that_changes_the_features_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = create_backbone("test_byobnet", pretrained=False).network
+    network = create_backbone("repghostnet_050", pretrained=False).network
 
-    def spoilt(given: nn.Module, inplace: bool) -> nn.Module:
-        del inplace
+    def spoilt(given: nn.Module) -> nn.Module:
+        changed = copy.deepcopy(given)
         with torch.no_grad():
-            next(given.parameters()).mul_(1.1)
-        return given
+            for parameter in changed.parameters():
+                parameter.mul_(1.1)
+        return changed
 
     monkeypatch.setattr("edgecsd.models.backbones.reparameterize_model", spoilt)
     with pytest.raises(EdgecsdError, match="with its branches fused the network differs by"):
         for_inference(network, 64)
+    said: list[str] = []
+    reporter = Silent()
+    monkeypatch.setattr(reporter, "message", said.append)
+    assert frozen_forward(network, 64, 1, reporter=reporter)(torch.ones(1, 3, 64, 64)).equal(
+        network(torch.ones(1, 3, 64, 64))
+    )
+    assert said[0].startswith("the network runs with its branches: fused it differs by")
+
+
+def test_a_frozen_network_runs_with_its_branches_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = create_backbone("mobileone_s0", pretrained=False).network
+    ran: list[nn.Module] = []
+
+    def keep(fused: nn.Module, _: torch.Tensor) -> Any:
+        ran.append(fused.requires_grad_(False))
+        return fused
+
+    monkeypatch.setattr("edgecsd.models.frozen_forward._by_onnxruntime", keep)
+    images = torch.randn(2, 3, 64, 64)
+    frozen_forward(network, 64, 1, engine=Engine.ONNXRUNTIME)
+    frozen = frozen_forward(network, 64, 1)
+    with torch.inference_mode():
+        expected = network(images)
+    assert 4 * _convolutions(ran[0]) < _convolutions(network)
+    assert (frozen(images) - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
 @pytest.mark.parametrize(
