@@ -22,6 +22,7 @@ from edgecsd.errors import BadInputError, EdgecsdError, MissingBackendError, fir
 from edgecsd.models.gallery.model import Pixels
 from edgecsd.models.weights import PACKAGED, load_weights, packaged_weights
 from edgecsd.photos.contract import BRIGHTEST, Interpolation, Preprocess, Resize, preprocess_from_json
+from edgecsd.photos.probe import probe_photos
 
 try:
     import timm
@@ -38,6 +39,7 @@ _RESIZES = {
     "squash": Resize.SQUASH_THEN_CROP,
     "border": Resize.LONGER_SIDE_THEN_PAD,
 }
+SIGNED = 0.4  # share of negative values [measured: 0 behind ReLU, 0.2 to 0.3 behind SiLU, 0.5 behind a norm]
 _FUSING = ("fuse", "reparameterize", "switch_to_deploy")  # what timm calls a module's own way to do it
 FUSED_TOLERANCE = 1e-3  # of the largest value: sums in another order [measured: 1e-6 in eight networks, 7e-5 in one]
 
@@ -102,7 +104,25 @@ class Backbone:
             with torch.inference_mode():
                 return int(feature_map(self.network, self._probe(self._size)).shape[1])
         except BadInputError as error:
-            raise BadInputError(f"{self.name}: {error}; choose another backbone") from None
+            raise BadInputError(f"{self.name}: {error}; choose `pooling` pretrained or another backbone") from None
+
+    @cached_property
+    def pooled_width(self) -> int:
+        """Values of the vector that the network itself makes. Raises BadInputError where it makes none."""
+        with torch.inference_mode():
+            given = self.network(self._probe(self._size))
+        if given.ndim != 2:
+            raise BadInputError(f"{self.name}: gives {tuple(given.shape)} for a photo; choose another backbone")
+        return int(given.shape[1])
+
+    @cached_property
+    def signed(self) -> bool:
+        """Whether the feature map is about as much negative as positive, as behind a norm; tried on two photos."""
+        contract = self.natural
+        pixels = np.stack([contract.pixels(photo) for photo in probe_photos()])
+        with torch.inference_mode():
+            maps = feature_map(self.network, to_input(pixels, contract))
+        return bool(maps.clamp_max(0).abs().sum() > SIGNED * maps.abs().sum())
 
     def require_size(self, height: int, width: int) -> None:
         """Raise BadInputError unless the network takes images of this size."""
@@ -200,13 +220,13 @@ def for_inference(network: nn.Module, size: int) -> nn.Module:
     example = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     example = example.to(next(network.parameters()).device)
     with torch.inference_mode():
-        before = feature_map(network, example)
+        before = network(example)
     for module in network.modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = False  # type: ignore[assignment]
     fused = fuse_branches(network)
     with torch.inference_mode():
-        difference, largest = (feature_map(fused, example) - before).abs().max(), before.abs().max()
+        difference, largest = (fused(example) - before).abs().max(), before.abs().max()
     if not difference <= FUSED_TOLERANCE * largest:
         raise EdgecsdError(f"with its branches fused the network differs by {difference:.2g} of {largest:.2g}")
     return fused

@@ -46,6 +46,9 @@ class QueryModel(nn.Module):
         return self.bottleneck is not None or isinstance(self.pool.power, nn.Parameter)
 
     def pooled(self, images: Tensor) -> Tensor:
+        if self.config.pooling is Pooling.PRETRAINED:
+            own: Tensor = self.backbone(images)
+            return own
         maps = feature_map(self.backbone, images)
         return maps if self.head_takes_maps else self.pool(maps)
 
@@ -108,8 +111,8 @@ def create_query_model(
     space: EmbeddingSpace,
     *,
     weights: Path | None = None,
-    pooling: Pooling = Pooling.GEM,
-    gem_p: float = 3.0,
+    pooling: Pooling | None = None,
+    gem_p: float | None = None,
     learn_power: bool = False,
     projection: ProjectionKind = ProjectionKind.LINEAR,
     preprocess: Preprocess | None = None,
@@ -119,6 +122,9 @@ def create_query_model(
 ) -> QueryModel:
     """A new query model for `space`: pretrained backbone, untrained projection (seed torch first).
 
+    pooling: by default average where the feature map is about as much negative as positive, of which GeM would lose the
+    half; GeM for the others, and where its power p is given or learnt.
+    gem_p: p of GeM, by default 3.
     preprocess: its pixel contract; by default the geometry of the gallery model's contract, so that both see the same
     part of a photo, at the backbone's own size (or `size`), mean and std, with the bilinear filter phones have.
     """
@@ -130,7 +136,15 @@ def create_query_model(
         contract = contract.model_copy(update={"resize": resize})
     contract.require_square("a query model")
     backbone.require_size(contract.size, contract.size)
-    pooled = pooling.width(backbone.width)
+    own = pooling is Pooling.PRETRAINED
+    if own and projection is ProjectionKind.BOTTLENECK:
+        raise BadInputError("`projection` bottleneck: begins at the feature map, and `pooling` pretrained leaves none")
+    width = backbone.pooled_width if own else backbone.width
+    if pooling is None:
+        positive = projection is ProjectionKind.BOTTLENECK  # behind its ReLU
+        average = gem_p is None and not learn_power and not positive and backbone.signed
+        pooling = Pooling.AVERAGE if average else Pooling.GEM
+    pooled = pooling.width(width)
     if projection is ProjectionKind.NONE and pooled != space.dim:
         raise BadInputError(
             f"`projection` none: {name} gives {pooled} pooled values and the gallery has {space.dim} dimensions; "
@@ -139,9 +153,9 @@ def create_query_model(
     config = QueryModelConfig(
         backbone=name,
         pooling=pooling,
-        gem_p=gem_p,
+        gem_p=3.0 if gem_p is None else gem_p,
         projection=projection,
-        width=backbone.width,
+        width=width,
         preprocess=contract,
         space=space,
     )

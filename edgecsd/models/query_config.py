@@ -20,11 +20,12 @@ class Pooling(StrEnum):
     AVERAGE = "average"
     GEM = "gem"
     GEM_AVERAGE = "gem+average"  # both, each divided by its root mean square, one behind the other
+    PRETRAINED = "pretrained"  # the network's own, and what stands between that and its classifier
 
     @property
     def has_power(self) -> bool:
         """Whether there is an exponent p in it."""
-        return self is not Pooling.AVERAGE
+        return self in (Pooling.GEM, Pooling.GEM_AVERAGE)
 
     def width(self, channels: int) -> int:
         """How many values a map of so many channels becomes."""
@@ -39,8 +40,8 @@ class ProjectionKind(StrEnum):
     NONE = "none"  # pooling only: C must be D
 
 
-SCHEMA_VERSION = 3
-READABLE_VERSIONS = (1, 2, 3)  # 1 had a linear projection only, 2 one kind of pooling at a time
+SCHEMA_VERSION = 4
+READABLE_VERSIONS = (1, 2, 3, 4)  # 1: linear projections only; 2: one kind of pooling at a time; 3: not the pretrained
 
 
 class QueryModelConfig(BaseModel):
@@ -53,7 +54,7 @@ class QueryModelConfig(BaseModel):
     pooling: Pooling = Pooling.GEM
     gem_p: Annotated[float, Field(ge=1, le=10)] = 3.0
     projection: ProjectionKind = ProjectionKind.LINEAR
-    width: Annotated[int, Field(ge=1)]  # channels of the backbone's feature map
+    width: Annotated[int, Field(ge=1)]  # channels of the backbone's feature map; of its own vector where that is pooled
     preprocess: Preprocess
     space: EmbeddingSpace
     weights_digest: str = ""

@@ -31,6 +31,7 @@ from edgecsd.photos.images import ImageSet
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.training.choices import HeldOutBy, Loss, Order
 from edgecsd.training.closed_form import error_ratio
+from edgecsd.training.directions import narrow, require_directions
 from edgecsd.training.frozen_features import frozen_features
 from edgecsd.training.head_stage import HeadStage
 from edgecsd.training.head_training import copy_head
@@ -147,6 +148,8 @@ class _Distillation:
             size=config.size,
             resize=config.resize,
         )
+        if (problem := narrow(self.model)) is not None:
+            reporter.message(f"warning: {problem}")
 
     def run(self) -> DistillResult:
         pooled = frozen_features(
@@ -210,6 +213,7 @@ class _Distillation:
 
     def _stage(self, name: str, embeddings: Floats) -> None:
         overlap = self._overlap(embeddings)
+        require_directions(embeddings, self.config.query_model)
         truth = self.data.own_features(self.data.held_out)
         cosine = float((embeddings * truth).sum(1).mean())
         self.stages.append(Stage(name, overlap, cosine, error_ratio(embeddings, truth)))

@@ -50,8 +50,10 @@ class DistillConfig(BaseModel):
     views: Annotated[int, Field(ge=0)] | None = setting(
         None, MODEL, "Use only the first so many of the cached views (default: all)"
     )
-    pooling: Pooling = setting(Pooling.GEM, HEAD, "Pooling of the feature map")
-    gem_p: Annotated[float, Field(ge=1, le=10)] = setting(3.0, HEAD, "Exponent of gem")
+    pooling: Pooling | None = setting(
+        None, HEAD, "Pooling of the feature map (default: gem; average where half of its values are negative)"
+    )
+    gem_p: Annotated[float, Field(ge=1, le=10)] | None = setting(None, HEAD, "Exponent of gem (default: 3)")
     learn_gem_p: bool = setting(False, HEAD, "Learn the exponent of gem", off="--fix-gem-p")
     projection: Literal["linear", "bottleneck", "none"] = setting(
         "linear", HEAD, "bottleneck: 1x1 convolution, ReLU, pooling, linear"
@@ -189,7 +191,7 @@ def _refuse_ignored(config: DistillConfig, given: set[str]) -> None:
         raise BadInputError("`interpolate`: with select = false the last weights are kept; leave one of them out")
     if "refit" in given and config.refit and not (config.starts_closed or (config.has_head and config.head_steps)):
         raise BadInputError("`refit`: there is no head to fit again; leave it out")
-    if "gem_p" in given and not config.pooling.has_power:
+    if "gem_p" in given and config.pooling is not None and not config.pooling.has_power:
         raise BadInputError(f"`gem_p`: `pooling` {config.pooling} has no exponent; leave it out")
     for name in sorted(unused & given):
         loss = f"`loss` {config.loss}" + (f" `order` {config.order}" if own_alone else "")
@@ -231,7 +233,7 @@ def _check_together(config: DistillConfig) -> None:
         raise BadInputError(
             f"`order` {config.order}: only {', '.join(sorted(CONTEXTUAL_LOSSES))} have two terms, not {config.loss}"
         )
-    if config.learn_gem_p and not config.pooling.has_power:
+    if config.learn_gem_p and config.pooling is not None and not config.pooling.has_power:
         raise BadInputError(f"`learn_gem_p`: `pooling` {config.pooling} has no exponent to learn; use gem")
     if config.first_order and config.loss is not Loss.SSP:
         raise BadInputError(f"`first_order` {config.first_order:g}: belongs to `loss` ssp, not to {config.loss}")

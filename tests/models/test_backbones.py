@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import timm
@@ -16,6 +16,7 @@ from edgecsd.features.space import EmbeddingSpace
 from edgecsd.models.backbones import create_backbone, feature_map, for_inference
 from edgecsd.models.frozen_forward import Engine, frozen_forward
 from edgecsd.models.query import create_query_model
+from edgecsd.models.query_config import Pooling, ProjectionKind
 from edgecsd.progress import Silent
 from edgecsd.targets.deploy import DeployModel
 
@@ -38,8 +39,40 @@ def test_maps_of_any_layout_become_channels_by_grid() -> None:
 
 
 def test_a_network_without_one_map_is_refused_by_name() -> None:
-    with pytest.raises(BadInputError, match=r"crossvit_tiny_240: no feature map .* 2 tensors; choose another backbone"):
+    with pytest.raises(BadInputError, match=r"crossvit_tiny_240: no feature map .*choose `pooling` pretrained"):
         create_query_model("crossvit_tiny_240", EmbeddingSpace(gallery_model="g", dim=8), pretrained=False)
+
+
+def test_pretrained_pooling_takes_what_the_network_itself_gives() -> None:
+    """Also of a network without one map; and with what stands behind the pooling, 576 -> 1024 here."""
+    for name, width in (("crossvit_tiny_240", 288), ("mobilenetv3_small_050", 1024)):
+        torch.manual_seed(0)
+        space = EmbeddingSpace(gallery_model="g", dim=8)
+        model = create_query_model(name, space, pooling=Pooling.PRETRAINED, pretrained=False)
+        assert model.config.width == model.config.pooled_width == width
+        own = timm.create_model(name, num_classes=0).eval()
+        own.load_state_dict(model.backbone.state_dict())
+        images = torch.randn(2, 3, model.config.preprocess.size, model.config.preprocess.size)
+        with torch.inference_mode():
+            assert torch.allclose(model.pooled(images), own(images), atol=1e-5)
+            assert torch.allclose(DeployModel(model).embedding(images), model(images), atol=1e-5)
+    with pytest.raises(BadInputError, match="`projection` bottleneck: begins at the feature map"):
+        create_query_model(
+            "test_vit", space, pooling=Pooling.PRETRAINED, projection=ProjectionKind.BOTTLENECK, pretrained=False
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling"), [("resnet10t", Pooling.GEM), ("test_vit", Pooling.AVERAGE), ("test_convnext", Pooling.AVERAGE)]
+)
+def test_maps_of_both_signs_are_averaged_unless_a_pooling_is_asked_for(name: str, pooling: Pooling) -> None:
+    torch.manual_seed(0)
+    space = EmbeddingSpace(gallery_model="g", dim=8)
+    made = create_query_model(name, space, pretrained=False)
+    assert (made.config.pooling, made.config.gem_p) == (pooling, 3.0)
+    for asked in ({"gem_p": 4.0}, {"learn_power": True}, {"projection": ProjectionKind.BOTTLENECK}):
+        model = create_query_model(name, space, pretrained=False, **cast(Any, asked))
+        assert model.config.pooling is Pooling.GEM
 
 
 def test_an_input_size_that_the_network_does_not_take_is_refused_before_any_work() -> None:

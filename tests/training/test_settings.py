@@ -16,7 +16,7 @@ from edgecsd.training.settings import DistillConfig, make_config
     [
         ({"tau_q": 0.0}, "`tau_q` 0.0: Input should be greater than 0"),
         ({"init": "zeros"}, "`init` 'zeros': Input should be 'closed-form' or 'random'"),
-        ({"pooling": "max"}, "`pooling` 'max': Input should be 'average', 'gem' or 'gem.average'"),
+        ({"pooling": "max"}, "`pooling` 'max': Input should be 'average', 'gem', .*or 'pretrained'"),
         ({"resize": "pad"}, "`resize` 'pad'"),
         ({"precision": "int8"}, "`precision` 'int8': Input should be '32-true' or 'bf16-mixed'"),
         ({"seed": -1}, "`seed` -1"),
