@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,11 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
 
             return load_file(file)
         loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except UnpicklingError:  # torch's message says how to run the code
+        raise BadInputError(
+            f"{file}: cannot be read as weights: it is no checkpoint, or holds objects other than tensors, which could "
+            f"run code; save its state_dict() as .safetensors"
+        ) from None
     except Exception as error:
         raise BadInputError(f"{file}: cannot be read as weights: {first_line(error)}") from None
     for key in ("state_dict", "model", "model_state_dict"):
