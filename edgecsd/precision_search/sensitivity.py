@@ -15,7 +15,7 @@ from edgecsd.files.json_lines import JsonLog
 from edgecsd.precision_search.held_out import BATCH, HeldOut
 from edgecsd.progress import Reporter
 from edgecsd.quantisation.bias_correction import convolutions_in_order, hooked, rounded_weights
-from edgecsd.targets.activation_ranges import Range, percentile_ranges
+from edgecsd.targets.activation_ranges import Range, activation_ranges
 from edgecsd.targets.deploy import DeployModel
 
 STEPS = 255  # of an activation in 8 bit
@@ -108,7 +108,7 @@ def input_ranges(
             deploy(torch.from_numpy(photo))
         return {name: torch.cat(parts).numpy() for name, parts in seen.items()}
 
-    ranges = percentile_ranges(values, calibration, percentile)
+    ranges = activation_ranges(values, calibration, percentile)
     return {layer: ranges[name] for layer, name in names.items()}
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 Shape = tuple[int, ...]
+ARITHMETIC = frozenset({"add", "mul"})  # in any target's words, in lower case
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,22 @@ class Words:
     eight_bit      types with kernels of 8 bit that are exact enough; every other type stays float
     clamps         activations that cost nothing in 8 bit: the converter or the runtime merges them into a convolution
     pads           what puts zeros around a value: in 8 bit the same values, with a quarter of the bytes to copy
+    products       products of matrices; with a constant one they are linear layers, as of transformers
+    attention      what weighs values by each other: softmax (and `products` of two computed values)
+    moves          what hands values on in another order, or changed by constants
     """
 
     convolutions: frozenset[str]
     eight_bit: frozenset[str]
     clamps: frozenset[str]
     pads: frozenset[str] = frozenset()
+    products: frozenset[str] = frozenset()
+    attention: frozenset[str] = frozenset()
+    moves: frozenset[str] = frozenset()
+
+    def is_layer(self, operation: Operation) -> bool:
+        """A convolution or a linear layer: one computed input, the rest are weights."""
+        return len(operation.inputs) == 1 and operation.kind in self.convolutions | self.products
 
 
 def eight_bit_operations(
@@ -41,22 +52,67 @@ def eight_bit_operations(
 
     floats: convolutions to leave in float, by their place among the convolutions.
 
-    These are the operators of the body (`body_operations`) of a type that has 8-bit kernels, except for the gates of
-    squeeze-and-excite (`gate_operations`). Those stay float: on EfficientNet-B0 and MobileNetV3-Large with gates that
-    vary as trained ones do, photos differed by embeddings whose cosine to float's was 0.079 and 0.695 (means removed;
-    nets that amplify every rounding) against 0.055 and 0.689 in 8 bit, and 0.907 against 0.902 with B0's own gates.
-    They are a thousandth of the work, and their weights are stored in 8 bit all the same.
+    These are the layers of the body (`body_operations`), and from their results on every operator of a type that has
+    8-bit kernels, as far as all that it reads is held in 8 bit: made so, or read by a layer. Sums and products with a
+    constant end that: the epsilon of a norm is below a step of 8 bit, and the division behind it is by 0. So norms,
+    softmax, attention's products and what is computed from them alone stay float up to the next layer. What a linear
+    layer gives is float again: behind it are norms, GELU and long chains of sums.
+
+    The gates of squeeze-and-excite (`gate_operations`) stay float too: on EfficientNet-B0 and MobileNetV3-Large with
+    gates that vary as trained ones do, photos differed by embeddings whose cosine to float's was 0.079 and 0.695 (means
+    removed; nets that amplify every rounding) against 0.055 and 0.689 in 8 bit, and 0.907 against 0.902 with B0's own
+    gates. They are a thousandth of the work, and their weights are stored in 8 bit all the same.
     """
-    body, gates = body_operations(operations, words), gate_operations(operations, shapes)
+    body, gates = body_operations(operations, words, shapes), gate_operations(operations, shapes)
     convolutions = [operation.name for operation in operations if operation.kind in words.convolutions]
     left = {convolutions[place] for place in floats if place < len(convolutions)} | gates
-    chosen = {
+    left |= _inside_attention(operations, words)
+    candidates = [operation for operation in operations if operation.name in body and operation.name not in left]
+    layers = [operation for operation in candidates if words.is_layer(operation)]
+    chosen = {operation.name for operation in layers}
+    spreads = {
         operation.name
-        for operation in operations
-        if operation.name in body and operation.name not in left and operation.kind in words.eight_bit
+        for operation in candidates
+        if operation.kind in words.eight_bit - words.convolutions - words.products
+        and not (operation.kind.lower() in ARITHMETIC and len(operation.inputs) == 1)
     }
+    held = {value for layer in layers for value in layer.inputs}
+    held |= {value for operation in operations if operation.name in gates for value in operation.outputs}
+    for operation in operations:
+        if operation.name in spreads and set(operation.inputs) <= held:
+            chosen.add(operation.name)
+        if operation.name in chosen and operation.kind not in words.products:
+            held |= set(operation.outputs)
     chosen |= _pads_before(operations, chosen, words)
     return [operation.name for operation in operations if operation.name in chosen]
+
+
+def _inside_attention(operations: Sequence[Operation], words: Words) -> set[str]:
+    """Names of the layers between a product of attention and its softmax: talking heads mix the heads' weights."""
+    made_by = {value: operation for operation in operations for value in operation.outputs}
+    readers: dict[str, list[Operation]] = {}
+    for operation in operations:
+        for value in operation.inputs:
+            readers.setdefault(value, []).append(operation)
+
+    def attends(operation: Operation) -> bool:
+        product = operation.kind in words.products and len(operation.inputs) == 2
+        return product or operation.kind in words.attention
+
+    def sources(operation: Operation) -> list[Operation]:
+        return [made_by[value] for value in operation.inputs if value in made_by]
+
+    def followers(operation: Operation) -> list[Operation]:
+        return [reader for value in operation.outputs for reader in readers.get(value, ())]
+
+    def reaches(operation: Operation, step: Callable[[Operation], list[Operation]]) -> bool:
+        return any(
+            attends(near) or (near.kind in words.moves and len(near.inputs) == 1 and reaches(near, step))
+            for near in step(operation)
+        )
+
+    layers = [operation for operation in operations if words.is_layer(operation)]
+    return {layer.name for layer in layers if reaches(layer, sources) and reaches(layer, followers)}
 
 
 def _pads_before(operations: Sequence[Operation], chosen: set[str], words: Words) -> set[str]:
@@ -73,14 +129,20 @@ def _pads_before(operations: Sequence[Operation], chosen: set[str], words: Words
     return found
 
 
-def body_operations(operations: Sequence[Operation], words: Words) -> set[str]:
-    """Names of the convolutions, of all between two of them, and of the clamp behind the last.
+def body_operations(operations: Sequence[Operation], words: Words, shapes: Mapping[str, Shape]) -> set[str]:
+    """Names of the layers on maps, of all between two of them, and of the clamp behind the last.
 
-    Outside are the normalisation of the input, on which every convolution depends, and pooling, projection and L2,
-    on which none does. 8-bit division and powers are wrong there without a warning (values of 1e10 were seen).
+    Outside are the normalisation of the input, on which every layer depends, and pooling, projection and L2, on which
+    none does. 8-bit division and powers are wrong there without a warning (values of 1e10 were seen).
     """
-    behind = _reached(operations, words.convolutions)
-    before = _reached([_turned(operation) for operation in reversed(operations)], words.convolutions)
+    ends = {
+        operation.name
+        for operation in operations
+        if words.is_layer(operation)
+        and (operation.kind in words.convolutions or not _one_a_channel(shapes.get(operation.outputs[0])))
+    }
+    behind = _reached(operations, ends)
+    before = _reached([_turned(operation) for operation in reversed(operations)], ends)
     body = behind & before
     made_by = {value: operation for operation in operations for value in operation.outputs}
     readers = _readers(operations)
@@ -110,12 +172,12 @@ def _one_a_channel(shape: Shape | None) -> bool:
     return shape is not None and sum(side > 1 for side in shape) <= 1
 
 
-def _reached(operations: Sequence[Operation], convolutions: frozenset[str]) -> set[str]:
-    """Names of the convolutions and of all that depend on one."""
+def _reached(operations: Sequence[Operation], ends: set[str]) -> set[str]:
+    """Names of the ends and of all that depend on one."""
     values: set[str] = set()
     names: set[str] = set()
     for operation in operations:
-        if operation.kind in convolutions or values & set(operation.inputs):
+        if operation.name in ends or values & set(operation.inputs):
             values |= set(operation.outputs)
             names.add(operation.name)
     return names

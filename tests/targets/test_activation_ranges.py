@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgecsd.targets.activation_ranges import BINS, NARROWEST, percentile_ranges
+from edgecsd.targets.activation_ranges import BINS, NARROWEST, activation_ranges
 
 
 def ranges(arrays: dict[str, np.ndarray], percentile: float = 99.0) -> dict[str, tuple[float, float]]:
     """The ranges of arrays (n, ...): row i belongs to photo i, which is known by its only pixel."""
     count = len(next(iter(arrays.values())))
     photos = np.arange(count, dtype=np.uint8).reshape(count, 1, 1, 1)
-    return percentile_ranges(
+    return activation_ranges(
         lambda photo: {name: array[int(photo[0, 0, 0, 0])] for name, array in arrays.items()}, photos, percentile
     )
 

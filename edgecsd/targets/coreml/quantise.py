@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecsd.errors import BadInputError, missing_extra
+from edgecsd.targets.activation_ranges import Range
 from edgecsd.targets.coreml.evaluator import CoremlEvaluator
-from edgecsd.targets.coreml.ranges import Body, Range, body_of, measured_ranges
+from edgecsd.targets.coreml.ranges import Body, body_of, measured_ranges
 
 try:
     import coremltools
@@ -42,7 +43,7 @@ def scale_of(measured: Range) -> Scale | None:
     A value that goes about as far below zero as above is signed with zero as 0. Any other is unsigned: one that is
     never negative has zero as 0 too, and one that hardly is (behind SiLU or hard-swish) would lose a bit if signed.
     """
-    lowest, highest = min(measured.lowest, 0.0), max(measured.highest, 0.0)
+    lowest, highest = min(measured[0], 0.0), max(measured[1], 0.0)
     signed = min(-lowest, highest) >= BALANCED * max(-lowest, highest)
     step = max(-lowest / 128, highest / 127) if signed else (highest - lowest) / 255
     if not step <= HALF_LARGEST:  # a value that overflowed in the float program is left as it is, NaN too
@@ -67,8 +68,8 @@ def quantise_activations(package: Any, calibration: NDArray[np.uint8]) -> Any:
         evaluator = CoremlEvaluator(saved, threads=1)
         body = body_of(evaluator.program.steps, evaluator.program.input.name)
         if body is None:
-            raise BadInputError("precision w8a8 is for convolutional networks: this one has no convolution")
-        ranges = measured_ranges(evaluator, calibration, body.values)
+            raise BadInputError("precision w8a8: this network has neither a convolution nor a linear layer of maps")
+        ranges = measured_ranges(evaluator, calibration, tuple(body.readers))
         # Read back from the file, so that its values have the names that the evaluator saw
         reread = coremltools.models.MLModel(str(saved), skip_model_load=True)
         scales = {name: scale for name, each in ranges.items() if (scale := scale_of(each)) is not None}
@@ -78,7 +79,7 @@ def quantise_activations(package: Any, calibration: NDArray[np.uint8]) -> Any:
 
 
 class _InsertPairs(AbstractGraphPass):  # type: ignore[misc]
-    """value -> quantize -> dequantize -> everyone in the body who read the value."""
+    """value -> quantize -> dequantize -> those operators of the body that read the value rounded."""
 
     def __init__(self, scales: dict[str, Scale], body: Body) -> None:
         super().__init__()
@@ -90,20 +91,28 @@ class _InsertPairs(AbstractGraphPass):  # type: ignore[misc]
             made = {output.name: output for operation in function.operations for output in operation.outputs}
             made.update(function.inputs)
             for name, scale in self._scales.items():
-                self._insert(function, made[name], scale, made[self._body.last].op)
+                self._insert(function, made[name], scale, self._body.readers[name])
 
-    def _insert(self, function: Any, value: Any, scale: Scale, last: Any) -> None:
+    def _insert(self, function: Any, value: Any, scale: Scale, readers: frozenset[str]) -> None:
         operations = list(function.operations)
         after = operations[operations.index(value.op) + 1] if value.op is not None else operations[0]
         step = types.nptype_from_builtin(value.dtype)(scale.step)
         zero = (np.int8 if scale.signed else np.uint8)(scale.zero)
         kind = "int8" if scale.signed else "uint8"
+        reading = [operation for operation in value.child_ops if operation.outputs[0].name in readers]
         quantised = Builder.quantize(
             input=value, scale=step, zero_point=zero, output_dtype=kind, name=f"{value.name}_8bit", before_op=after
         )
         rounded = Builder.dequantize(
             input=quantised, scale=step, zero_point=zero, name=f"{value.name}_from_8bit", before_op=after
         )
-        function.replace_uses_of_var_after_op(
-            anchor_op=rounded.op, end_op=last, old_var=value, new_var=rounded, no_check_var_types=True
-        )
+        for operation in reading:
+            given = {key: _with(each, value, rounded) for key, each in operation.inputs.items() if each is not None}
+            operation.set_inputs(no_check_var_types=True, type_inference=False, **given)
+
+
+def _with(given: Any, value: Any, rounded: Any) -> Any:
+    """An operator's input, or list of them, with `rounded` for `value`."""
+    if isinstance(given, (list, tuple)):
+        return tuple(rounded if each is value else each for each in given)
+    return rounded if given is value else given

@@ -15,7 +15,7 @@ from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from edgecsd.quantisation.precisions import STANDARD, EightBit
-from edgecsd.targets.activation_ranges import Range, percentile_ranges
+from edgecsd.targets.activation_ranges import Range, activation_ranges
 from edgecsd.targets.artifact import INPUT_NAME
 from edgecsd.targets.graph_body import Operation, Shape, Words, eight_bit_operations
 
@@ -29,6 +29,9 @@ WORDS = Words(
         {"Conv", "Clip", "Relu", "LeakyRelu", "Sigmoid", "Add", "Mul", "AveragePool", "MaxPool", "Concat", "Pad"}
     ),
     clamps=frozenset({"Clip", "Relu"}),
+    products=frozenset({"MatMul", "Gemm"}),
+    attention=frozenset({"Softmax"}),
+    moves=frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Add", "Mul", "Cast"}),
 )
 
 
@@ -125,13 +128,43 @@ def _with_pairs(proto: ModelProto, chosen: set[str], calibration: NDArray[np.uin
         table,
         [node.name for node in proto.graph.node if node.name in chosen],
         [],
-        sorted(WORDS.eight_bit),
-        {},
+        sorted(WORDS.eight_bit | WORDS.products),
+        {
+            "OpTypesToExcludeOutputQuantization": sorted(WORDS.products),
+            "QDQOpTypePerChannelSupportToAxis": {"MatMul": 1},
+        },
     )
+    made = _made_in_float(proto, chosen)
     quantiser.quantize_model()
     quantiser.model.topological_sort()
     result: ModelProto = quantiser.model.model
+    _read_as_made(result, made, chosen)
     return result
+
+
+def _made_in_float(proto: ModelProto, chosen: set[str]) -> set[str]:
+    """Names of the values that exist in float: results of float operators and of linear layers."""
+    return {
+        value
+        for node in proto.graph.node
+        if node.name not in chosen or node.op_type in WORDS.products
+        for value in node.output
+    }
+
+
+def _read_as_made(proto: ModelProto, made: set[str], chosen: set[str]) -> None:
+    """Let float operators read these float values themselves; the quantiser gives everybody the rounded ones."""
+    rounded = {node.input[0]: node.output[0] for node in proto.graph.node if node.op_type == "QuantizeLinear"}
+    floats = {rounded[value]: value for value in made & set(rounded)}
+    floats = {
+        node.output[0]: floats[node.input[0]]
+        for node in proto.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in floats
+    }
+    for node in proto.graph.node:
+        if node.name not in chosen and node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            for place, value in enumerate(node.input):
+                node.input[place] = floats.get(value, value)
 
 
 def _ranges(proto: ModelProto, chosen: set[str], calibration: NDArray[np.uint8], percentile: float) -> dict[str, Range]:
@@ -146,7 +179,7 @@ def _ranges(proto: ModelProto, chosen: set[str], calibration: NDArray[np.uint8],
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     session = onnxruntime.InferenceSession(seen.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return percentile_ranges(
+    return activation_ranges(
         lambda photo: dict(zip(names, session.run(names, {INPUT_NAME: photo}), strict=True)), calibration, percentile
     )
 

@@ -31,6 +31,7 @@ try:
     import litert_torch
     from ai_edge_litert import schema_py_generated as schema
 
+    from edgecsd.targets.tflite.expansions import ExpansionsBySums
     from edgecsd.targets.tflite.quantise import quantise
     from edgecsd.targets.tflite.resize import add_resize
 except ImportError as error:
@@ -49,9 +50,9 @@ class _Named(nn.Module):
         return {OUTPUT_NAME: self.model(image)}
 
 
-class _MeansInSteps(_Named):
+class _AsTfliteTakesIt(_Named):
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        with MeansInSteps():
+        with MeansInSteps(), ExpansionsBySums():
             return super().forward(image)
 
 
@@ -74,7 +75,7 @@ def convert(
 
 @traced_once
 def _float_file(model: DeployModel) -> bytes:
-    traced = _MeansInSteps(folded(model, model.example()))
+    traced = _AsTfliteTakesIt(folded(model, model.example()))
     edge_model = litert_torch.convert(traced, sample_kwargs={INPUT_NAME: model.example()})
     with tempfile.TemporaryDirectory() as folder:
         edge_model.export(f"{folder}/float.tflite")

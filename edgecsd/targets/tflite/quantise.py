@@ -15,7 +15,7 @@ from ai_edge_quantizer.recipe_manager import RecipeManager
 from numpy.typing import NDArray
 
 from edgecsd.quantisation.precisions import STANDARD, EightBit, Precision
-from edgecsd.targets.activation_ranges import Range, percentile_ranges
+from edgecsd.targets.activation_ranges import Range, activation_ranges
 from edgecsd.targets.artifact import INPUT_NAME, OUTPUT_NAME
 from edgecsd.targets.graph_body import Operation, Shape, Words, eight_bit_operations
 
@@ -42,6 +42,9 @@ WORDS = Words(
     },
     clamps=frozenset(),  # litert-torch merges them into the convolutions; what is left belongs to the pooling
     pads=frozenset({"PAD", "PADV2"}),
+    products=frozenset({"FULLY_CONNECTED", "BATCH_MATMUL"}),
+    attention=frozenset({"SOFTMAX"}),
+    moves=frozenset({"RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "SPLIT", "ADD", "MUL"}),
 )
 
 
@@ -137,7 +140,7 @@ def _ranges(
         run(**{INPUT_NAME: photo})[OUTPUT_NAME]
         return {name: interpreter.get_tensor(places[name]) for name in names}
 
-    return percentile_ranges(values, calibration, percentile)
+    return activation_ranges(values, calibration, percentile)
 
 
 def _replace(table: dict[str, Any], ranges: dict[str, Range]) -> None:
