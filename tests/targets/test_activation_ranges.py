@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgecsd.quantisation.precisions import STANDARD_PERCENTILE
 from edgecsd.targets.activation_ranges import BINS, NARROWEST, activation_ranges
 
 
@@ -49,3 +50,19 @@ def test_a_dead_channel_has_a_range_that_can_be_divided_by() -> None:
     almost[1, 1] = np.nextafter(np.float32(5.0), np.float32(6.0))
     low, high = ranges({"almost": almost})["almost"]
     assert low == 0.0 and high == pytest.approx(5.0, rel=1e-6)
+
+
+def test_one_photo_far_beyond_the_others_does_not_take_their_steps() -> None:
+    """Each photo counts alike. A cut over all values leaves the far photo whole: its values are a share of them."""
+    random = np.random.default_rng(2)
+    values = np.abs(random.standard_normal((32, 3000))).astype(np.float32)
+    values[7] *= 300
+    assert ranges({"a": values}, 99.9)["a"][1] > 300, "of one percentile"
+    _, high = ranges({"a": values}, STANDARD_PERCENTILE)["a"]
+    assert high == pytest.approx(values.max(axis=1).mean(), rel=1e-3)
+
+
+def test_a_percentile_stands_where_it_makes_the_smaller_error() -> None:
+    values = np.random.default_rng(3).uniform(0, 1, (16, 40000)).astype(np.float32)
+    values[:, 0] = 100.0  # in every photo, so that the mean of extremes is as wide, and one in 40,000
+    assert ranges({"a": values}, STANDARD_PERCENTILE)["a"][1] < 1.1

@@ -16,37 +16,32 @@ from edgecsd.models.query import create_query_model, save_query_model
 from edgecsd.models.weights import packaged_weights
 from edgecsd.photos.decoding import read_image
 from edgecsd.photos.finding import find_images
+from edgecsd.targets.activation_ranges import activation_ranges
 from edgecsd.targets.artifact import load_runner, read_metadata
 from edgecsd.targets.coreml.arguments import Operator
 from edgecsd.targets.coreml.evaluator import CoremlEvaluator
 from edgecsd.targets.coreml.program import CoremlProgram, Output, Step
 from edgecsd.targets.coreml.quantise import Scale, scale_of
-from edgecsd.targets.coreml.ranges import Range, body_of, measured_ranges
+from edgecsd.targets.coreml.ranges import body_of, measured_ranges
 
 
-def test_ranges_are_of_all_photos_and_cut_at_both_ends(artifact: Make, pixels: Pixels) -> None:
+def test_ranges_are_those_of_every_target_over_all_photos(artifact: Make, pixels: Pixels) -> None:
     evaluator = CoremlEvaluator(artifact("coreml", "fp32").path, 1)
     body = body_of(evaluator.program.steps, "image")
     assert body is not None
-    names = (body.values[0], body.values[5], body.values[-1])
+    names = [list(body.readers)[place] for place in (0, 5, -1)]
     kept: dict[str, list[np.ndarray]] = {name: [] for name in names}
 
     def keep(name: str, value: torch.Tensor) -> None:
         if name in kept:
-            kept[name].append(value.float().numpy().ravel())
+            kept[name].append(value.float().numpy())
 
     for number in range(PHOTOS):
         evaluator.observe(pixels[number : number + 1], keep)
-    whole = measured_ranges(evaluator, pixels, names, percentile=100)
-    cut = measured_ranges(evaluator, pixels, names, percentile=98)
-    for name in names:
-        values = np.concatenate(kept[name])
-        assert (whole[name].lowest, whole[name].highest) == (values.min(), values.max())
-        step = (values.max() - values.min()) / 2048  # one bin
-        assert abs(cut[name].lowest - np.quantile(values, 0.01)) <= 1.5 * step
-        assert abs(cut[name].highest - np.quantile(values, 0.99)) <= 1.5 * step
-        last = kept[name][-1]
-        assert last.max() < values.max() or last.min() > values.min()  # the last photo alone would not do
+    numbers = np.arange(PHOTOS, dtype=np.uint8).reshape(PHOTOS, 1, 1, 1)
+    expected = activation_ranges(lambda n: {name: kept[name][int(n[0, 0, 0, 0])] for name in names}, numbers)
+    assert measured_ranges(evaluator, pixels, names) == expected
+    assert measured_ranges(evaluator, pixels[-1:], names) != expected  # the last photo alone would not do
 
 
 def nothing(*_: object) -> torch.Tensor:
@@ -75,9 +70,14 @@ def test_the_body_is_between_the_convolutions_and_leaves_gates_alone() -> None:
     ]
     body = body_of(steps, "image")
     assert body is not None
-    assert body.values == ("normalised", "b", "gated", "c", "shifted", "small")
-    assert body.last == "last"
-    assert body_of([step("linear", "a", "image")], "image") is None
+    assert {value: set(readers) for value, readers in body.readers.items()} == {
+        "normalised": {"a"},
+        "b": {"squeezed", "gated", "sum"},  # made in 8 bit, and read so by everyone
+        "gated": {"c"},
+        "c": {"sum"},
+        "small": {"last"},
+    }
+    assert body_of([step("mul", "a", "image")], "image") is None
 
 
 def rounded(values: np.ndarray, scale: Scale) -> np.ndarray:
@@ -96,7 +96,7 @@ def rounded(values: np.ndarray, scale: Scale) -> np.ndarray:
     ],
 )
 def test_scales_hold_the_range_and_zero(lowest: float, highest: float, zero: int, signed: bool) -> None:
-    scale = scale_of(Range(lowest, highest))
+    scale = scale_of((lowest, highest))
     assert scale is not None and (scale.zero, scale.signed) == (zero, signed)
     values = np.linspace(lowest, highest, 1001)
     assert np.abs(rounded(values, scale) - values).max() <= 0.75 * scale.step  # a half, and fp16's rounding of the step
@@ -108,7 +108,7 @@ def test_no_step_is_too_short_for_its_range() -> None:
     """Steps are fp16, rounded up: the nearest below would clip the ends, of a range of 2e-5 by a third."""
     for highest in np.geomspace(0.016, 1e6, 500).tolist():
         for lowest in (0.0, -highest):
-            scale = scale_of(Range(lowest, highest))
+            scale = scale_of((lowest, highest))
             assert scale is not None
             assert scale.step * (127 if scale.signed else 255 - scale.zero) >= highest
             assert scale.step * ((128 if scale.signed else 0) + scale.zero) >= -lowest
@@ -116,7 +116,7 @@ def test_no_step_is_too_short_for_its_range() -> None:
 
 @pytest.mark.parametrize("highest", [0.0, 1e-9, 2.2e-5, 0.015, 1e9, float("inf"), float("nan")])
 def test_values_that_no_scale_holds_stay_float(highest: float) -> None:
-    assert scale_of(Range(0.0, highest)) is None
+    assert scale_of((0.0, highest)) is None
 
 
 def test_only_the_body_reads_8_bit_values(artifact: Make) -> None:

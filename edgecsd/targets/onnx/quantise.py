@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from edgecsd.targets.activation_ranges import Range, activation_ranges
 from edgecsd.targets.artifact import INPUT_NAME
 from edgecsd.targets.graph_body import Operation, Shape, Words, eight_bit_operations
 
+TABLE = 16384  # values; one scale a head, or a place
 WEIGHT_AXIS = {"Conv": 0, "MatMul": 1}  # output channels of the weight, its second input; Gemm depends on transB
 # Types with an 8-bit kernel in onnxruntime; HardSwish and HardSigmoid have none and compute in float between two 8-bit
 # values. SiLU (Sigmoid, Mul) is 8 bit: left float it gained nothing (EfficientNet-B0, cosine of what differs between
@@ -62,14 +64,14 @@ def _name_apart(nodes: Iterable[NodeProto]) -> None:
 
 
 def _give_own_weights(proto: ModelProto) -> None:
-    """A copy of a weight that several convolutions read for each but the first.
+    """A copy of a weight that several layers read for each but the first.
 
     torch's exporter makes one of equal small ones; onnxruntime cannot load a file whose 8-bit convolutions share it.
     """
     weights = {tensor.name: tensor for tensor in proto.graph.initializer}
     read: set[str] = set()
     for node in proto.graph.node:
-        if node.op_type not in WORDS.convolutions or node.input[1] not in weights:
+        if node.op_type not in WORDS.convolutions | WORDS.products or node.input[1] not in weights:
             continue
         if node.input[1] in read:
             own = proto.graph.initializer.add()
@@ -187,11 +189,18 @@ def _ranges(proto: ModelProto, chosen: set[str], calibration: NDArray[np.uint8],
 def store_weights_in_8_bit(proto: ModelProto, operators: set[str], left: frozenset[str] = frozenset()) -> None:
     """Replace float weights by int8, symmetric per output channel, and a DequantizeLinear; the operators stay float.
 
+    Large constant summands too: torch's exporter writes tables of attention's biases out for every pair of places.
     left: names of weights that are not replaced; those of depthwise convolutions never are.
     """
     weights = {tensor.name: tensor for tensor in proto.graph.initializer}
     added: dict[str, NodeProto] = {}  # by the weight's name: several operators may read one
     for node in proto.graph.node:
+        for place, name in enumerate(node.input if node.op_type == "Add" else ()):
+            if name in weights and _is_a_table(weights[name]):
+                if name not in added:
+                    axis = next(i for i, side in enumerate(weights[name].dims) if side > 1)
+                    added[name] = _dequantised(proto, weights[name], axis)
+                node.input[place] = added[name].output[0]
         if (
             node.op_type not in operators
             or len(node.input) < 2
@@ -210,6 +219,11 @@ def store_weights_in_8_bit(proto: ModelProto, operators: set[str], left: frozens
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
     _drop_unused(proto)
+
+
+def _is_a_table(tensor: TensorProto) -> bool:
+    """Whether a summand is as large as a weight: attention's bias of each place for each, (heads, N, N)."""
+    return tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 2 and math.prod(tensor.dims) >= TABLE
 
 
 def _weight_axis(node: NodeProto) -> int:

@@ -33,6 +33,7 @@ try:
 
     from edgecsd.targets.tflite.expansions import ExpansionsBySums
     from edgecsd.targets.tflite.quantise import quantise
+    from edgecsd.targets.tflite.refusals import in_words, require_convertible
     from edgecsd.targets.tflite.resize import add_resize
 except ImportError as error:
     raise missing_extra(error.name or "litert-torch", "tflite") from None
@@ -64,7 +65,11 @@ def convert(
     metadata: ArtifactMetadata,
     how: EightBit = STANDARD,
 ) -> None:
-    """Write `model` to `out`; calibration (n, S, S, 3) uint8 is used by w8a8 alone."""
+    """Write `model` to `out`; calibration (n, S, S, 3) uint8 is used by w8a8 alone.
+
+    Raises BadInputError, naming the operator, for a network that litert-torch cannot convert.
+    """
+    require_convertible(model)
     with quiet_conversion(f"the conversion to TFLite {precision}"), tempfile.TemporaryDirectory() as folder:
         exported = Path(folder) / "float.tflite"
         exported.write_bytes(_float_file(model))
@@ -76,7 +81,8 @@ def convert(
 @traced_once
 def _float_file(model: DeployModel) -> bytes:
     traced = _AsTfliteTakesIt(folded(model, model.example()))
-    edge_model = litert_torch.convert(traced, sample_kwargs={INPUT_NAME: model.example()})
+    with in_words(model.query_model.config.backbone):
+        edge_model = litert_torch.convert(traced, sample_kwargs={INPUT_NAME: model.example()})
     with tempfile.TemporaryDirectory() as folder:
         edge_model.export(f"{folder}/float.tflite")
         return Path(folder, "float.tflite").read_bytes()

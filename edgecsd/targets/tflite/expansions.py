@@ -1,4 +1,4 @@
-"""Values repeated along an axis, as TFLite takes them: litert-torch turns torch's expansion of a map into other numbers.
+"""Maps repeated along an axis: litert-torch turns torch's expansion of them into other numbers.
 
 Behind a convolution whose map it keeps as NHWC, it takes the sides of the expanded value in the order NCHW: the
 conversion fails where they do not fit, and is wrong without an error where they do. A sum with zeros of the wanted

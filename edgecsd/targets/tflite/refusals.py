@@ -1,0 +1,41 @@
+"""What litert-torch cannot convert, in words: known networks before the conversion, and what it says when it fails."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from edgecsd.errors import BadInputError
+from edgecsd.targets.deploy import DeployModel
+
+INSTEAD = "take `target` onnx or coreml, or another backbone"
+# Classes whose attention multiplies the queries of a batch's photos by the keys of the others: a product of vectors
+ACROSS_THE_BATCH = frozenset({"timm.models.csatv2.SpatialTransformerBlock"})
+_SAID = re.compile(r"(?P<file>[^\s/]+/[^\s/]+\.py):(?P<line>\d+):\d+: error: '(?P<operator>[\w.]+)' op (?P<why>.+)")
+
+
+def require_convertible(model: DeployModel) -> None:
+    """BadInputError, naming the module, for a network that litert-torch is known not to convert."""
+    for name, module in model.named_modules():
+        if f"{type(module).__module__}.{type(module).__qualname__}" in ACROSS_THE_BATCH:
+            raise BadInputError(
+                f"{model.query_model.config.backbone} cannot become a TFLite file: "
+                f"{name.removeprefix('query_model.')} ({type(module).__qualname__}) attends over the photos of a batch, "
+                f"and its matrix product has no form in TFLite; {INSTEAD}"
+            )
+
+
+@contextmanager
+def in_words(backbone: str) -> Iterator[None]:
+    """A converter's error about one operator as a BadInputError that names it; others pass unchanged."""
+    try:
+        yield
+    except Exception as error:
+        said = _SAID.search(str(error))
+        if said is None:
+            raise
+        raise BadInputError(
+            f"{backbone} cannot become a TFLite file: litert-torch fails on {said['operator']}, which it makes of line "
+            f"{said['line']} of {said['file']}: {said['why'].strip()}; {INSTEAD}"
+        ) from error
