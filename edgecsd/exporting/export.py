@@ -35,6 +35,7 @@ from edgecsd.targets.content_digest import UNSEALED, seal
 from edgecsd.targets.metadata import ArtifactMetadata, Target
 
 if TYPE_CHECKING:
+    from edgecsd.exporting.differing import Differing
     from edgecsd.models.query import QueryModel
     from edgecsd.targets.deploy import DeployModel
 
@@ -112,6 +113,7 @@ def export(
     module = target_module(target)
     _require_precision(module, target, precision, calibration)
     suffix = suffix_of(target, ort_format)
+    from edgecsd.exporting.differing import first_differing
     from edgecsd.models.query import load_query_model
     from edgecsd.quantisation.bias_correction import correct_biases, require_places
     from edgecsd.quantisation.equalisation import equalise
@@ -141,7 +143,9 @@ def export(
         vectors, reference = embed_by_both(runner, written, model, photos, seed, reporter)
         require_unit(vectors, path.name)
         parity = compare(vectors, reference)
-        _require_parity(written, parity, path.name)
+        if too_far(written, parity):
+            reporter.message("looking for the module that the converter gets wrong")
+            raise unlike_torch(written, parity, path.name, first_differing(deploy, written, photos.compared[:1]))
         if photos.digest is not None and len(vectors) >= FEWEST_SEARCHED:
             parity["overlap_10"] = float(overlap_among(vectors, reference, K).mean())
         _require_retrieval(target, precision, parity, path.name, reporter)
@@ -253,21 +257,33 @@ def require_unit(vectors: Floats, name: str) -> None:
         )
 
 
-def _require_parity(metadata: ArtifactMetadata, parity: dict[str, float], name: str) -> None:
-    """GateFailedError for a float file whose embeddings are not torch's: a converter can be wrong without an error."""
-    exact = metadata.precision is Precision.FP32 and metadata.baked is None
+def too_far(metadata: ArtifactMetadata, parity: dict[str, float]) -> bool:
+    """Whether a float file's embeddings are not torch's: a converter can be wrong without an error."""
+    exact = _is_exact(metadata)
     if not exact and metadata.precision not in (Precision.FP32, Precision.FP16):
-        return
-    cosine, difference = parity["cosine_min"], parity["max_difference"]
+        return False
     least = LEAST_COSINE if exact else LEAST_COSINE_FP16
-    if cosine < least or (exact and difference > MOST_DIFFERENCE):
-        allowed = f"cosine {least} or more" + (f", difference {MOST_DIFFERENCE:g} or less" if exact else "")
-        others = ", ".join(each for each in Target if each is not metadata.target)
-        raise GateFailedError(
-            f"{name}: its embeddings are not torch's: lowest cosine {cosine:.5f}, largest difference {difference:.2g} "
-            f"({allowed}); nothing was written. The converter to {metadata.target} computes something else for "
-            f"{metadata.backbone}: take another `target` ({others}) or another backbone"
-        )
+    return parity["cosine_min"] < least or (exact and parity["max_difference"] > MOST_DIFFERENCE)
+
+
+def unlike_torch(
+    metadata: ArtifactMetadata, parity: dict[str, float], name: str, differing: Differing | None
+) -> GateFailedError:
+    """The error for a file that is `too_far`, with the module that the converter gets wrong, if one was found."""
+    exact = _is_exact(metadata)
+    allowed = f"cosine {LEAST_COSINE if exact else LEAST_COSINE_FP16} or more"
+    allowed += f", difference {MOST_DIFFERENCE:g} or less" if exact else ""
+    others = ", ".join(each for each in Target if each is not metadata.target)
+    first = f" The first module whose output differs is {differing}." if differing is not None else ""
+    return GateFailedError(
+        f"{name}: its embeddings are not torch's: lowest cosine {parity['cosine_min']:.5f}, largest difference "
+        f"{parity['max_difference']:.2g} ({allowed}); nothing was written. The converter to {metadata.target} computes "
+        f"something else for {metadata.backbone}.{first} Take another `target` ({others}) or another backbone"
+    )
+
+
+def _is_exact(metadata: ArtifactMetadata) -> bool:
+    return metadata.precision is Precision.FP32 and metadata.baked is None
 
 
 def overlap_among(vectors: Floats, reference: Floats, k: int) -> NDArray[np.float64]:

@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from edgecsd.models.backbones import for_inference
 from edgecsd.models.query import QueryModel
 from edgecsd.photos.contract import BRIGHTEST
+from edgecsd.targets.rewrites import at_one_size
 
 
 class DeployModel(nn.Module):
     """(1, S, S, 3) uint8, RGB, NHWC -> (1, dim) float32, L2-normalised.
 
     Holds a copy of the query model, so that a converter which rewrites modules in place leaves the original alone. In
-    the copy the backbone is in its form for inference: parallel branches fused, attention in plain products.
+    the copy the backbone is in its form for inference: parallel branches fused, attention in plain products, for one
+    size of images.
     mean255, std255   (3,) of the pixel contract, in units of 0..255: Core ML's ImageType has one scale for all three
                       channels, so the normalisation is part of the network in every target
     """
@@ -27,6 +29,7 @@ class DeployModel(nn.Module):
     def __init__(self, query_model: QueryModel) -> None:
         super().__init__()
         self.query_model = copy.deepcopy(query_model).eval().requires_grad_(False)
+        at_one_size(self.query_model.backbone, query_model.config.preprocess.size)
         self.query_model.backbone = for_inference(self.query_model.backbone, query_model.config.preprocess.size)
         preprocess = query_model.config.preprocess
         self.size, self.dim = preprocess.size, query_model.config.dim

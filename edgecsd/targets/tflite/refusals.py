@@ -20,9 +20,9 @@ def require_convertible(model: DeployModel) -> None:
     for name, module in model.named_modules():
         if f"{type(module).__module__}.{type(module).__qualname__}" in ACROSS_THE_BATCH:
             raise BadInputError(
-                f"{model.query_model.config.backbone} cannot become a TFLite file: "
-                f"{name.removeprefix('query_model.')} ({type(module).__qualname__}) attends over the photos of a batch, "
-                f"and its matrix product has no form in TFLite; {INSTEAD}"
+                f"{model.query_model.config.backbone} cannot become a TFLite file: {name.removeprefix('query_model.')} "
+                f"({type(module).__qualname__}) attends over the photos of a batch, and its matrix product has no form "
+                f"in TFLite; {INSTEAD}"
             )
 
 
