@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecsd.errors import EdgecsdError
+from edgecsd.models.backbones import BATCH_NORMS
 from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets.artifact import convert, load_runner
 from edgecsd.targets.deploy import DeployModel
@@ -81,10 +82,15 @@ def first_differing(deploy: DeployModel, metadata: ArtifactMetadata, photo: NDAr
 
 
 def _in_order(deploy: DeployModel, photo: NDArray[np.uint8]) -> list[str]:
-    """The query model's modules that run once and give one tensor of floats, in the order in which they end."""
+    """The query model's modules that run once and give one tensor of floats, in the order in which they end.
+
+    Without those that do nothing and batch norms, which are folded away: what is around them stands for them.
+    """
     ended: list[str] = []
     model = copy.deepcopy(deploy)
     for name, module in model.query_model.named_modules():
+        if isinstance(module, nn.Identity) or type(module) in BATCH_NORMS:
+            continue
 
         def look(_: nn.Module, __: Any, output: Any, name: str = name) -> None:
             ended.append(name if isinstance(output, Tensor) and output.is_floating_point() else "")

@@ -32,7 +32,7 @@ def test_percentiles_over_all_photos(scale: float) -> None:
 def test_one_outlier_does_not_widen_the_range() -> None:
     values = np.random.default_rng(1).uniform(0, 1, (4, 100, 100)).astype(np.float32)
     values[2, 3, 4] = 50.0
-    low, high = ranges({"a": values}, 99.99)["a"]
+    low, high = ranges({"a": values}, 99.98)["a"]
     assert low == 0.0 and 0.98 < high < 1.1
 
 
@@ -62,7 +62,8 @@ def test_one_photo_far_beyond_the_others_does_not_take_their_steps() -> None:
     assert high == pytest.approx(values.max(axis=1).mean(), rel=1e-3)
 
 
-def test_a_percentile_stands_where_it_makes_the_smaller_error() -> None:
-    values = np.random.default_rng(3).uniform(0, 1, (16, 40000)).astype(np.float32)
-    values[:, 0] = 100.0  # in every photo, so that the mean of extremes is as wide, and one in 40,000
-    assert ranges({"a": values}, STANDARD_PERCENTILE)["a"][1] < 1.1
+def test_the_percentile_stands_where_it_makes_the_smaller_error() -> None:
+    """Of photos that reach to 1 and to 3 the mean, 2, would clip a third of what half of them hold."""
+    values = np.random.default_rng(3).uniform(0, 1, (16, 4000)).astype(np.float32)
+    values[::2] *= 3
+    assert ranges({"a": values}, STANDARD_PERCENTILE)["a"][1] == pytest.approx(3, rel=1e-2)
