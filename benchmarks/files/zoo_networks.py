@@ -40,7 +40,7 @@ FAMILIES = {
     "ReXNet": ("rexnet_100",),
     "RegNet": ("regnety_004", "regnetx_004"),
     "ResNet": ("resnet18", "resnet50"),
-    "CSPNet": ("cs3darknet_s", "cspresnet50"),
+    "CSPNet": ("cs3darknet_s",),
     "VoVNet": ("ese_vovnet19b_dw",),
     "DLA": ("dla34",),
     "HGNetV2": ("hgnetv2_b0",),
