@@ -16,10 +16,10 @@ from urllib.request import getproxies
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecsd.errors import BadInputError, EdgecsdError, MissingBackendError, first_line, missing_extra
-from edgecsd.models.gallery.model import Pixels
 from edgecsd.models.weights import PACKAGED, load_weights, packaged_weights
 from edgecsd.photos.contract import BRIGHTEST, Interpolation, Preprocess, Resize, preprocess_from_json
 from edgecsd.photos.probe import probe_photos
@@ -265,7 +265,7 @@ def _cache_only_without_network() -> Iterator[None]:
         hub.HF_HUB_OFFLINE = before
 
 
-def to_input(pixels: Pixels, preprocess: Preprocess) -> Tensor:
+def to_input(pixels: NDArray[np.uint8], preprocess: Preprocess) -> Tensor:
     """(B, S, S, 3) uint8 -> (B, 3, S, S) float32 normalised, channels last in memory."""
     whole = np.require(pixels, np.uint8, ["C", "W"])  # torch takes no read-only memory, which Pillow's is
     batch = torch.from_numpy(whole).permute(0, 3, 1, 2).float()  # a view: NHWC memory is channels-last NCHW

@@ -14,7 +14,7 @@ import pytest
 from target_models import DIM, PHOTOS, SIZE, Make, Pixels, needs_coreai
 
 from edgecsd.errors import BadInputError, DamagedFileError
-from edgecsd.exporting.export import export
+from edgecsd.exporting.export import NORM_TOLERANCE, export
 from edgecsd.models.query import QueryModel
 from edgecsd.photos.finding import find_images
 from edgecsd.quantisation.precisions import Precision
@@ -79,7 +79,7 @@ def test_numbers_are_those_of_the_query_model(
     vectors = runner.embed(pixels)
     reference = np.concatenate([model.embed(pixels[i : i + 1]) for i in range(len(pixels))])
     assert vectors.shape == (PHOTOS, DIM) and vectors.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-3)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=NORM_TOLERANCE)
     cosines = (vectors * reference).sum(1) / np.linalg.norm(vectors, axis=1)
     floor = {"fp32": 1 - 1e-6, "fp16": 0.9999, "w8a32": 0.99, "w8a8": 0.97}[precision]
     assert cosines.mean() >= floor

@@ -163,7 +163,7 @@ def test_every_value_has_the_type_that_the_program_declares(artifact: Make, pixe
     declared = {output.name: output.dtype for step in evaluator.program.steps for output in step.outputs}
     assert {name: value.dtype for name, value in seen.items()} == declared
     halves = [value for value in seen.values() if value.dtype == torch.float16]
-    assert len(halves) > 50
+    assert len(halves) > 40
     assert seen[OUTPUT_NAME].dtype == torch.float32 and result.shape == (1, 32)
 
 
