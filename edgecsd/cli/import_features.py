@@ -16,7 +16,11 @@ PANELS = {"Rows that are not as they should be": ("normalise", "drop_invalid", "
 
 def command(
     file: Annotated[
-        Path, typer.Argument(help=".npy (N, D), .parquet (columns id, vector, maybe label) or a faiss index file.")
+        Path,
+        typer.Argument(
+            help=".npy (N, D), .npz, .parquet or a folder of them (columns id, vector or embedding, maybe label), or a "
+            "faiss index file."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The feature store to write.")],
     space: Annotated[

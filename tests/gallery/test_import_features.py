@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ from edgecsd.features.space import EmbeddingSpace
 from edgecsd.features.store import FeatureStore, Items, write_store
 from edgecsd.gallery.import_features import import_features
 from edgecsd.index.engines.faiss.building import build_index
+from edgecsd.progress import Silent
 
 NAMES = [f"shop/{row}.jpg" for row in range(10)]
 
@@ -86,6 +88,93 @@ def test_faiss(tmp_path: Path) -> None:
     build_index(source, tmp_path / "i", type="hnsw")
     arguments = given(tmp_path, unit())
     assert_whole(import_features(**{**arguments, "file": tmp_path / "i" / "index.faiss"}, dtype="float32"))
+
+
+def index_with_ids(file: Path, ids: list[int]) -> None:
+    index = faiss.index_factory(8, "IDMap,Flat", faiss.METRIC_INNER_PRODUCT)
+    index.add_with_ids(unit(), np.array(ids, np.int64))
+    faiss.write_index(index, str(file))
+
+
+def test_a_faiss_index_with_ids_of_its_own(tmp_path: Path) -> None:
+    """How most people save one; reading it ended the process."""
+    arguments = {**given(tmp_path, unit()), "file": tmp_path / "x.faiss"}
+    index_with_ids(tmp_path / "x.faiss", [1000 + n for n in range(10)])
+    own = import_features(**{**arguments, "ids": None}, dtype="float32")
+    assert own.items.ids == tuple(str(1000 + n) for n in range(10))
+    np.testing.assert_array_equal(own.vectors(), unit())
+    with pytest.raises(BadInputError, match=r"has ids of its own, 1000 to 1009, which are no lines of .*ids\.txt"):
+        import_features(**arguments, overwrite=True)
+    index_with_ids(tmp_path / "x.faiss", [9 - n for n in range(10)])
+    notes = Notes()
+    mapped = import_features(**arguments, overwrite=True, reporter=notes)
+    assert mapped.items.ids == tuple(reversed(NAMES))
+    assert "each vector takes the line of" in notes.lines[0]
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_columns_as_people_have_them(tmp_path: Path) -> None:
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(unit())
+    for name, column in (("embedding", list(unit())), ("features", tensors)):
+        ids = pa.array([each.encode() for each in NAMES], pa.binary())
+        assert_whole(import_features(**parquet(tmp_path, id=ids, **{name: column}), overwrite=True), "float16")
+    with pytest.raises(BadInputError, match="column 'id' holds bytes that are no UTF-8 text"):
+        import_features(**parquet(tmp_path, id=pa.array([b"\xff"] * 10), vector=list(unit())), overwrite=True)
+    with pytest.raises(BadInputError, match=r"no column vector \(or embedding, features, .* \(found: id, other\)"):
+        import_features(**parquet(tmp_path, id=NAMES, other=list(unit())), overwrite=True)
+
+
+def test_a_folder_of_parquet_files(tmp_path: Path) -> None:
+    folder, arguments = tmp_path / "parts", {"out": tmp_path / "out.store", "space": "acme-v7"}
+    folder.mkdir()
+    with pytest.raises(BadInputError, match=r"a folder without \.parquet files"):
+        import_features(folder, **cast(Any, arguments))
+    for part in (0, 1):
+        rows = slice(5 * part, 5 * part + 5)
+        pq.write_table(pa.table({"id": NAMES[rows], "vector": list(unit()[rows])}), folder / f"part-{part}.parquet")
+    assert_whole(import_features(folder, **cast(Any, arguments)), "float16")
+    pq.write_table(pa.table({"id": ["x"], "vector": [[1.0, 0.0]]}), folder / "part-2.parquet")
+    with pytest.raises(BadInputError, match=r"its files differ in dimension \(\[2, 8\]\)"):
+        import_features(folder, **cast(Any, arguments), overwrite=True)
+
+
+def test_npz(tmp_path: Path) -> None:
+    arguments = {**given(tmp_path, unit()), "file": tmp_path / "v.npz"}
+    np.savez(tmp_path / "v.npz", anything=unit())
+    assert_whole(import_features(**arguments), "float16")
+    np.savez(tmp_path / "v.npz", embedding=unit(), other=unit(), ids=np.array(NAMES))
+    assert_whole(import_features(**{**arguments, "ids": None}, overwrite=True), "float16")
+    with pytest.raises(BadInputError, match="brings its own ids"):
+        import_features(**arguments, overwrite=True)
+    np.savez(tmp_path / "v.npz", a=unit(), b=unit())
+    with pytest.raises(BadInputError, match="which of its arrays holds the vectors"):
+        import_features(**arguments, overwrite=True)
+    (tmp_path / "v.npz").write_bytes(b"PK\x03\x04 no archive")
+    with pytest.raises(BadInputError, match=r"not a plain \.npz archive"):
+        import_features(**arguments, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("head", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "the pointer of a Git LFS file: git lfs pull"),
+        (b"PK\x03\x04", "a zip archive"),
+        (b"\x80\x05\x95", "a pickle, which could run code"),
+        (b"\x1f\x8b\x08", "compressed by gzip"),
+    ],
+)
+@pytest.mark.parametrize("name", ["v.npy", "v.parquet", "v.faiss"])
+def test_what_a_file_really_is(name: str, head: bytes, what: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(head)
+    with pytest.raises(BadInputError, match=f"{name}: is {what}"):
+        import_features(**{**given(tmp_path, unit()), "file": tmp_path / name})
 
 
 def broken(change: str) -> np.ndarray:

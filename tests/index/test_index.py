@@ -21,7 +21,6 @@ from edgecsd.files.whole import sha256_file
 from edgecsd.index.engines.faiss import index as faiss_index
 from edgecsd.index.engines.faiss.building import build_index
 from edgecsd.index.engines.faiss.folder import open_folder
-from edgecsd.index.engines.faiss.index import vectors_of_faiss_file
 from edgecsd.index.gallery_index import GalleryIndex
 from edgecsd.index.kinds import IndexType, index_parameters
 
@@ -254,15 +253,3 @@ def test_search_parameters_must_be_there(store: FeatureStore, tmp_path: Path) ->
     change(tmp_path / "x.index", parameters={})
     with pytest.raises(DamagedFileError, match="ef_search"):
         open_folder(tmp_path / "x.index")
-
-
-@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
-def test_vectors_come_back_out_of_a_faiss_file(kind: str, store: FeatureStore, tmp_path: Path) -> None:
-    build_index(store, tmp_path / "x.index", type=kind)
-    np.testing.assert_array_equal(vectors_of_faiss_file(tmp_path / "x.index" / "index.faiss"), store.vectors())
-
-
-def test_no_faiss_file(tmp_path: Path) -> None:
-    (tmp_path / "x.faiss").write_bytes(b"nonsense")
-    with pytest.raises(BadInputError, match=r"x\.faiss: faiss cannot read vectors from it"):
-        vectors_of_faiss_file(tmp_path / "x.faiss")

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecsd.errors import BadInputError, missing_extra
+from edgecsd.errors import missing_extra
 from edgecsd.index.engine import INNER_PRODUCT
 from edgecsd.index.kinds import FULL_BITS, IndexType
 
@@ -136,18 +135,6 @@ def train(engine: FaissIndex, sample: Floats) -> None:
 def has_lists(engine: FaissIndex) -> bool:
     """Whether the index consists of inverted lists, which can be filled in parts and joined."""
     return faiss.try_extract_index_ivf(engine.main) is not None
-
-
-def vectors_of_faiss_file(file: Path) -> Floats:
-    """All vectors of a faiss index file, in row order (approximate where the index compresses them)."""
-    try:
-        index = faiss.read_index(str(file))
-        if hasattr(index, "make_direct_map"):
-            index.make_direct_map()
-        vectors: Floats = index.reconstruct_n(0, index.ntotal)
-    except RuntimeError as error:
-        raise BadInputError(f"{file}: faiss cannot read vectors from it: {str(error).splitlines()[-1][:200]}") from None
-    return vectors
 
 
 @contextmanager
