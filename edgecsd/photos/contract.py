@@ -25,8 +25,10 @@ class Resize(StrEnum):
     SQUASH = "squash"  # both sides to the target, the aspect ratio is lost, nothing is cropped
     SHORTER_SIDE = "shorter-side"  # shorter side to round(target / crop_pct), then the centre is cropped
     LONGER_SIDE = "longer-side"  # longer side to the target, aspect ratio kept, never enlarged: not a square
-    # What servers do (torchvision, timm, transformers): resize to a whole number of pixels first, then cut the centre.
-    SHORTER_SIDE_THEN_CROP = "shorter-side-then-crop"  # shorter side to floor(target / crop_pct)
+    # What servers do: resize to a whole number of pixels first, then cut the centre.
+    SHORTER_SIDE_THEN_CROP = "shorter-side-then-crop"  # shorter side to floor(target / crop_pct); torchvision, timm
+    # The same in transformers, which leaves an odd pixel always behind the crop; torchvision rounds to even.
+    SHORTER_SIDE_THEN_FLOOR_CROP = "shorter-side-then-floor-crop"
     SQUASH_THEN_CROP = "squash-then-crop"  # both sides to floor(target / crop_pct)
     LONGER_SIDE_THEN_PAD = (
         "longer-side-then-pad"  # longer side to floor(target / crop_pct), the rest in the mean's colour
@@ -42,7 +44,10 @@ class Resize(StrEnum):
         """The one that shows a phone's query model what this one shows the gallery model, or the most of it."""
         if self.on_phones:
             return self
-        return Resize.SHORTER_SIDE if self is Resize.SHORTER_SIDE_THEN_CROP else Resize.SQUASH
+        return Resize.SHORTER_SIDE if self in _WHOLE_THEN_CROP else Resize.SQUASH
+
+
+_WHOLE_THEN_CROP = (Resize.SHORTER_SIDE_THEN_CROP, Resize.SHORTER_SIDE_THEN_FLOOR_CROP)
 
 
 class Interpolation(StrEnum):
@@ -89,7 +94,7 @@ class Preprocess(BaseModel):
             resized = image.resize(square, resampling, box=self._centre_box(image.width, image.height))
         elif self.resize is Resize.LONGER_SIDE:
             resized = image.resize(self._fitted(image.width, image.height, scale), resampling)
-        elif self.resize is Resize.SHORTER_SIDE_THEN_CROP and max(image.size) > LONGEST_WHOLE * min(image.size):
+        elif self.resize in _WHOLE_THEN_CROP and max(image.size) > LONGEST_WHOLE * min(image.size):
             resized = image.resize(square, resampling, box=self._centre_box(image.width, image.height))
         else:
             resized = self._centre(image.resize(self._before_cropping(image.width, image.height), resampling))
@@ -114,7 +119,8 @@ class Preprocess(BaseModel):
             padded = Image.new(CHANNELS, (image.width + missing[0], image.height + missing[1]), colour)
             padded.paste(image, (missing[0] // 2, missing[1] // 2))
             image = padded
-        left, top = (round((side - self.size) / 2) for side in image.size)
+        floor = self.resize is Resize.SHORTER_SIDE_THEN_FLOOR_CROP
+        left, top = ((side - self.size) // 2 if floor else round((side - self.size) / 2) for side in image.size)
         return image.crop((left, top, left + self.size, top + self.size))
 
     def _fitted(self, width: int, height: int, scale: float) -> tuple[int, int]:

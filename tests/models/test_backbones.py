@@ -149,8 +149,8 @@ def test_without_a_network_the_hub_is_not_asked(
         seen.append(is_offline_mode())
         raise RuntimeError("no such file")
 
-    monkeypatch.setattr("edgecsd.models.backbones.getaddrinfo", addresses)
-    monkeypatch.setattr("edgecsd.models.backbones.getproxies", lambda: proxies)
+    monkeypatch.setattr("edgecsd.models.hub.getaddrinfo", addresses)
+    monkeypatch.setattr("edgecsd.models.hub.getproxies", lambda: proxies)
     monkeypatch.setattr(timm, "create_model", fetched)
     before = is_offline_mode()
     with pytest.raises(MissingBackendError, match="no pretrained weights for test_vit"):

@@ -1,1 +1,1 @@
-"""Gallery models by their identifier: timm:NAME, onnx:FILE or module:function."""
+"""Gallery models by their identifier: timm:NAME, open_clip:NAME, transformers:NAME, onnx:FILE or module:function."""

@@ -14,7 +14,7 @@ import numpy as np
 from edgecsd.errors import BadInputError, EdgecsdError, first_line
 from edgecsd.features.space import EmbeddingSpace, Maker
 from edgecsd.models.frozen_forward import Engine
-from edgecsd.models.gallery.model import Floats, Pixels, named_space, normalise, probe_pixels
+from edgecsd.models.gallery.model import KINDS, Floats, Pixels, named_space, normalise, probe_pixels
 from edgecsd.photos.contract import Preprocess
 from edgecsd.progress import Reporter
 
@@ -56,9 +56,7 @@ def from_function(module: str, function: str) -> FunctionGalleryModel:
         with _their_own(spec, "importing it", but=(ImportError, AttributeError, TypeError, ValueError)):
             make = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two: not a module's name at all
-        raise BadInputError(
-            f"`gallery_model` {spec}: {error} (timm:NAME, onnx:FILE or an importable module:function)"
-        ) from None
+        raise BadInputError(f"`gallery_model` {spec}: {error}; give {KINDS}") from None
     if not callable(make):
         raise BadInputError(f"`gallery_model` {spec}: {function} is not a function")
     with _their_own(spec, f"{function}()"):

@@ -7,12 +7,11 @@ from pathlib import Path
 from edgecsd.errors import BadInputError
 from edgecsd.features.space import EmbeddingSpace
 from edgecsd.files.whole import read_json
-from edgecsd.models.gallery.model import HEAD, GalleryModel, GalleryOptions, usable_scales
+from edgecsd.models.gallery.model import HEAD, KINDS, GalleryModel, GalleryOptions, usable_scales
 from edgecsd.models.gallery.onnx import OnnxGalleryModel
 from edgecsd.photos.contract import Preprocess, preprocess_from_json
 
-KINDS = "timm:NAME, onnx:FILE or module:function"
-NAMED = ("timm:", "onnx:")  # kinds whose identifier alone brings the model back
+NAMED = ("timm:", "open_clip:", "transformers:", "onnx:")  # kinds whose identifier alone brings the model back
 
 
 def load_gallery_model(
@@ -30,6 +29,9 @@ def load_gallery_model(
 
     timm:NAME        any timm network with one vector for a photo; `weights` is a state dict, else timm's own pretrained
                      ones; `pooling` and `head` choose the vector (models/gallery/timm.py)
+    open_clip:NAME   MODEL/TAG or MODEL/FILE: what `encode_image` gives (models/gallery/open_clip.py)
+    transformers:NAME  a folder of `save_pretrained` or a name on the hub: what `get_image_features` gives, or a vision
+                     model's `pooler_output` (models/gallery/transformers.py)
     onnx:FILE        one image in, float or uint8, NCHW or NHWC, and (B, dim) out; `output` names one of several;
                      `preprocess` is a JSON pixel contract
     module:function  a Python function that returns an object with `identity`, `preprocess` and `embed`; it is run
@@ -44,11 +46,9 @@ def load_gallery_model(
     if isinstance(preprocess, Path):
         preprocess = preprocess_from_json(read_json(preprocess), str(preprocess))
     options = GalleryOptions(weights, size, preprocess, usable_scales(scales), pooling, head, output)
-    if kind == "timm":
+    if kind in _TORCH:
         options.refuse(spec, "output")
-        from edgecsd.models.gallery.timm import TimmGalleryModel
-
-        return TimmGalleryModel(name, options)
+        return _TORCH[kind](name, options)
     options.refuse(spec, "weights", "pooling", "head")
     if kind == "onnx":
         return OnnxGalleryModel(Path(name), options)
@@ -63,6 +63,27 @@ def load_gallery_model(
     from edgecsd.models.gallery.function import from_function
 
     return from_function(kind, name)
+
+
+def _timm(name: str, options: GalleryOptions) -> GalleryModel:
+    from edgecsd.models.gallery.timm import TimmGalleryModel
+
+    return TimmGalleryModel(name, options)
+
+
+def _open_clip(name: str, options: GalleryOptions) -> GalleryModel:
+    from edgecsd.models.gallery.open_clip import OpenClipGalleryModel
+
+    return OpenClipGalleryModel(name, options)
+
+
+def _transformers(name: str, options: GalleryOptions) -> GalleryModel:
+    from edgecsd.models.gallery.transformers import TransformersGalleryModel
+
+    return TransformersGalleryModel(name, options)
+
+
+_TORCH = {"timm": _timm, "open_clip": _open_clip, "transformers": _transformers}
 
 
 def gallery_model_of(space: EmbeddingSpace, *, weights: Path | None = None) -> GalleryModel:

@@ -22,11 +22,13 @@ Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 
+KINDS = "timm:NAME, open_clip:NAME, transformers:NAME, onnx:FILE or module:function"
+TORCH_KINDS = "timm:NAME, open_clip:NAME and transformers:NAME"
 HEAD = "head"  # EmbeddingSpace.output where the vector is what a network's classifier gives
 _GOES_WITH = {
-    "weights": ("weights", "timm:NAME"),
-    "pooling": ("gallery_pooling", "timm:NAME"),
-    "head": ("gallery_head", "timm:NAME"),
+    "weights": ("weights", TORCH_KINDS),
+    "pooling": ("gallery_pooling", TORCH_KINDS),
+    "head": ("gallery_head", TORCH_KINDS),
     "output": ("gallery_output", "onnx:FILE"),
 }
 
@@ -35,7 +37,7 @@ _GOES_WITH = {
 class GalleryOptions:
     """What a user may choose about a gallery model; each kind takes some of it.
 
-    weights     a state dict in place of the pretrained ones
+    weights     a state dict in place of the pretrained ones; the file or folder that a name stands for
     size        input side in pixels, in place of the model's own
     preprocess  pixel contract, in place of the model's own
     scales      input scales whose vectors are averaged
@@ -130,7 +132,7 @@ def prepare(model: GalleryModel, images: int, engine: Engine, reporter: Reporter
     if own is not None:
         own(images, engine, reporter)
     elif engine is not Engine.AUTO:
-        raise BadInputError(f"`engine` {engine}: goes with timm:NAME only, not with {model.space.gallery_model}")
+        raise BadInputError(f"`engine` {engine}: goes with {TORCH_KINDS} only, not with {model.space.gallery_model}")
 
 
 class WhitenedGalleryModel:

@@ -173,11 +173,11 @@ def test_a_users_function_is_called_and_its_vectors_normalised() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("resnet50", "give timm:NAME, onnx:FILE or module:function"),
+        ("resnet50", "give timm:NAME, open_clip:NAME, transformers:NAME, onnx:FILE or module:function"),
         ("timm:", "give timm:NAME"),
         (":x", "give timm:NAME"),
         ("no_such_module:make", "No module named 'no_such_module'"),
-        (".doubles:make", "timm:NAME, onnx:FILE or an importable"),
+        (".doubles:make", "give timm:NAME, .* or module:function"),
         ("doubles:absent", "has no attribute 'absent'"),
         ("doubles:NOT_A_FUNCTION", "NOT_A_FUNCTION is not a function"),
         ("doubles:make_nothing", "returned object; it must have identity.*missing or of the wrong type: identity"),
@@ -244,12 +244,14 @@ def test_what_the_users_own_code_raises_is_told_as_theirs(tmp_path: Path, monkey
         late.embed(pixels(3))
     with pytest.raises(BadInputError, match=rf"in prepare\(\): RuntimeError: my weights are missing {place}"):
         prepare(load_gallery_model("gm_broken:make_without_gpu"), 5, Engine.AUTO)
-    with pytest.raises(BadInputError, match=r"^`engine` torch: goes with timm:NAME only"):
+    with pytest.raises(
+        BadInputError, match=r"^`engine` torch: goes with timm:NAME, open_clip:NAME and transformers:NAME only"
+    ):
         prepare(late, 5, Engine.TORCH)
 
 
 def test_options_that_a_kind_cannot_honour_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="`weights` goes with timm:NAME only"):
+    with pytest.raises(BadInputError, match="`weights` goes with timm:NAME, open_clip:NAME and transformers:NAME only"):
         load_gallery_model("doubles:make_function_double", weights=tmp_path / "w.pth")
     with pytest.raises(BadInputError, match="brings its own pixel contract"):
         load_gallery_model("doubles:make_function_double", size=64)
@@ -395,7 +397,9 @@ def test_a_towers_projection_is_its_vector_unless_its_features_are_asked_for(
 def test_a_network_without_a_projection_has_no_head_to_keep(timm_weights: Callable[[str], Path]) -> None:
     with pytest.raises(BadInputError, match="`gallery_head`: timm:test_vit has no projection"):
         load_gallery_model("timm:test_vit", weights=timm_weights("test_vit"), head=True)
-    with pytest.raises(BadInputError, match="`gallery_head` goes with timm:NAME only"):
+    with pytest.raises(
+        BadInputError, match="`gallery_head` goes with timm:NAME, open_clip:NAME and transformers:NAME only"
+    ):
         load_gallery_model("doubles:make_function_double", head=True)
 
 
