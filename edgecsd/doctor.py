@@ -28,6 +28,7 @@ MODULES = {  # what a package is imported as, where that is not its name
     "ai-edge-litert": "ai_edge_litert.interpreter",
     "coreai-core": "coreai.authoring",
     "faiss-cpu": "faiss",
+    "open-clip-torch": "open_clip",
     "tflite-runtime": "tflite_runtime.interpreter",
 }
 TFLITE_RUNTIMES = ("ai-edge-litert", "tflite-runtime")  # the second is the first's old name, on old boards
@@ -118,6 +119,8 @@ EXPERIMENTAL = "(experimental)"
 NOT_IN_ALL = frozenset({"coreai"})  # extras that `all` leaves out
 NEEDS = (
     Need("extract with timm:NAME", "train", (("torch",), ("torchvision",), ("timm",))),
+    Need("extract with open_clip:NAME", "gallery", (("torch",), ("torchvision",), ("timm",), ("open-clip-torch",))),
+    Need("extract with transformers:NAME", "gallery", (("torch",), ("torchvision",), ("timm",), ("transformers",))),
     Need("extract with onnx:FILE", "onnx", (("onnxruntime",),)),
     Need("index", "index"),
     Need("index push", "milvus"),

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 def command(
     probe: Annotated[bool, typer.Option("--probe", help="Also import each library, in a process of its own.")] = False,
     gallery_model: Annotated[
-        str | None,
-        typer.Option(help="Try this gallery model on three photos instead: timm:NAME, onnx:FILE or module:function."),
+        str | None, typer.Option(help="Try this gallery model on three photos instead (docs/gallery-models.md).")
     ] = None,
     as_json: Json = False,
 ) -> None:

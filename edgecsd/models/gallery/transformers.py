@@ -21,7 +21,9 @@ from edgecsd.models.hub import cache_only_without_network
 from edgecsd.quiet import quiet_logs
 
 try:
-    import transformers
+    with quiet_logs():  # torchao is imported with it, and warns
+        import transformers
+        from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor, AutoModel  # noqa: F401
 except ImportError:
     raise missing_extra("transformers", "gallery") from None
 
@@ -69,7 +71,7 @@ class _TransformersSource:
 
     def config(self) -> Any:
         """The configuration of a network that gives a vector for a photo; BadInputError for any other."""
-        config = self._read(transformers.AutoConfig, "config.json")
+        config = self._read(AutoConfig, "config.json")
         if config.model_type in REFUSED:
             raise BadInputError(f"{self.name}: {REFUSED[config.model_type]}")
         if _network_class(config) is None:
@@ -78,7 +80,7 @@ class _TransformersSource:
 
     def image_processor(self) -> Any:
         """The image processor beside the weights, by Pillow where transformers has it so."""
-        return self._read(transformers.AutoImageProcessor, "preprocessor_config.json", backend="pil")
+        return self._read(AutoImageProcessor, "preprocessor_config.json", backend="pil")
 
     def network(self, config: Any) -> Any:
         """The network of both towers, or of images alone, in eval mode and float32; no code beside it is run."""
@@ -127,8 +129,7 @@ def _network_class(config: Any) -> Any | None:
     (name,) = (config.architectures or [""])[:1]
     if name.endswith("VisionModelWithProjection"):
         return getattr(transformers, name, None)
-    mapping = transformers.MODEL_MAPPING
-    kind = mapping.get(type(config), None)
+    kind = MODEL_MAPPING.get(type(config), None)
     images_alone = getattr(kind, "input_modalities", None) in ("image", ("image",))
     two_towers = hasattr(kind, "get_image_features") and hasattr(kind, "get_text_features")
     usual = getattr(kind, "main_input_name", "") == "pixel_values"
