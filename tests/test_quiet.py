@@ -10,7 +10,7 @@ import warnings
 import pytest
 
 from edgecsd.errors import BadInputError, EdgecsdError
-from edgecsd.quiet import quiet_conversion
+from edgecsd.quiet import quiet_conversion, quiet_logs
 
 
 def shout() -> None:
@@ -60,3 +60,13 @@ def test_logging_works_after_a_library_logged_inside(capfd: pytest.CaptureFixtur
         library.handlers.clear()
     said = capfd.readouterr().err
     assert "by the caller" in said and "inside" not in said and "closed file" not in said
+
+
+def test_what_libraries_log_is_dropped_and_the_root_keeps_no_handler(capsys: pytest.CaptureFixture[str]) -> None:
+    root, disabled = logging.getLogger(), logging.root.manager.disable
+    handlers = list(root.handlers)
+    with quiet_logs():
+        logging.getLogger("library").error("lost")
+        logging.info("this gives the root a handler where it has none")
+    assert "lost" not in capsys.readouterr().err
+    assert (root.handlers, logging.root.manager.disable) == (handlers, disabled)

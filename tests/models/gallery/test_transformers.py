@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from edgecsd.errors import BadInputError, MissingBackendError
 from edgecsd.models.frozen_forward import Engine
-from edgecsd.models.gallery.image_processor import contract_of
+from edgecsd.models.gallery.image_processor import _crop_pct, contract_of
 from edgecsd.models.gallery.loading import gallery_model_of, load_gallery_model
 from edgecsd.models.gallery.model import prepare
 from edgecsd.photos.contract import Interpolation, Preprocess, Resize
@@ -273,6 +274,26 @@ def test_of_an_odd_remainder_transformers_cuts_less_in_front_than_torchvision() 
 def test_settings_that_no_contract_has_are_refused_by_name(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInputError, match=f"^m: its image processor has .*{message}.*give a `preprocess` file"):
         contract_of(t.CLIPImageProcessorPil(**settings), "m")
+
+
+def test_the_share_that_is_cut_out_gives_back_the_size_before_cutting() -> None:
+    pairs = [(side, before) for side in (224, 336, 378, 518) for before in range(side, side + 200)]
+    assert any(math.floor(side / (side / before)) < before for side, before in pairs)  # division rounds
+    for side, before in pairs:
+        assert math.floor(side / _crop_pct(side, before)) == before
+
+
+def test_a_tower_that_is_not_what_the_library_publishes_is_refused(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = t.SiglipModel.get_image_features
+
+    def turned(self: Any, **given: Any) -> Any:
+        return own(self, **given).pooler_output.flip(1)
+
+    monkeypatch.setattr(t.SiglipModel, "get_image_features", turned)
+    with pytest.raises(BadInputError, match="get_image_features does more than pool and project"):
+        load_gallery_model(f"transformers:{folders['siglip']}")
 
 
 def test_steps_that_stand_in_no_setting_are_noticed() -> None:
