@@ -32,7 +32,7 @@ class Precision(StrEnum):
     FP32 = "fp32"
     FP16 = "fp16"  # 16-bit weights; the runtime may compute in 16 bit too
     W8A32 = "w8a32"  # 8-bit weights, float activations
-    W8A8 = "w8a8"  # 8-bit weights and activations from the first to the last convolution, float around them
+    W8A8 = "w8a8"  # 8-bit weights and activations from the first to the last layer on maps, float around them
 
 
 CLOSENESS = {
@@ -47,7 +47,8 @@ CLOSENESS = {
 class EightBit:
     """How a w8a8 body is made; what it has by default is what `edgecsd export` makes.
 
-    percentile            of the activations that a range holds, half of the rest cut on either side; 100: all
+    percentile            of the activations that a range holds, half of the rest cut on either side; 100: all. The
+                          default one stands beside the mean of the photos' extremes (targets.activation_ranges)
     float_convolutions    convolutions that compute in float, by their place in the order of execution, from 0; their
                           weights are stored in 8 bit, but for depthwise ones (weight-only parts)
     bias_correction       the mean error that rounding the weights makes in each channel is taken off: cosine to torch

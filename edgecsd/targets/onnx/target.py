@@ -30,7 +30,7 @@ RECIPES = {
     Precision.FP32: "float32",
     Precision.FP16: "float16",
     Precision.W8A32: "int8-weights-per-channel",
-    Precision.W8A8: "qdq-u8s8-per-channel-percentile-99.99-body-only-bias-corrected-float-gates",
+    Precision.W8A8: "qdq-u8s8-per-channel-percentile-99.99-or-mean-extremes-body-only-bias-corrected-float-gates",
 }
 
 
