@@ -138,6 +138,8 @@ def open_pair(
 ) -> Pair:
     """Everything that is compared, read and found to belong together before any photo is embedded."""
     artifact, opened = ArtifactEmbedder(file, threads=threads), open_index(index)
+    if artifact.metadata.study_only:
+        raise BadInputError(f"{file}: was exported with `study_only`, for study and not to ship; export it without")
     require_same_space(artifact.metadata.space, opened.space, str(file), str(opened.path))
     folder = run_of(file, run)
     model = load_query_model(folder)

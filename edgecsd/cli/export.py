@@ -21,7 +21,7 @@ from edgecsd.targets.metadata import Target
 AUTO = "auto"
 PANELS = {
     "Calibration, for w8a8": ("calibration", "calibration_count", "split", "seed"),
-    "What is in the file": ("licence", "ort_format", "bake", "bake_size"),
+    "What is in the file": ("licence", "ort_format", "bake", "bake_size", "study_only"),
     "Golden pack": ("golden", "no_golden", "index"),
 }
 
@@ -71,6 +71,12 @@ def command(
         str | None,
         typer.Option(help="--bake: HEIGHTxWIDTH of those photos, upright (any size; target tflite needs one)."),
     ] = None,
+    study_only: Annotated[
+        bool,
+        typer.Option(
+            "--study-only", help="Write a float file that differs from torch too, marked as such; check refuses it."
+        ),
+    ] = False,
     golden: Golden = None,
     no_golden: NoGolden = False,
     index: Index = None,
@@ -92,7 +98,7 @@ def command(
         from edgecsd.models.query_config import read_config
 
         suffix = suffix_of(chosen.target, chosen.ort_format)
-        file = out or default_place(run, read_config(run).backbone, chosen.precision, suffix, baked)
+        file = out or default_place(run, read_config(run).backbone, chosen.precision, suffix, baked, study_only)
         pack.require_possible(run, file, baked=baked is not None)
     from edgecsd.exporting.export import export
     from edgecsd.photos.finding import find_images
@@ -109,6 +115,7 @@ def command(
         ort_format=chosen.ort_format,
         baked=baked,
         how=chosen.how,
+        study_only=study_only,
         overwrite=overwrite,
         reporter=console_reporter(),
     )
@@ -140,8 +147,9 @@ def command(
         document,
         text=text,
         wrote=result.path,
-        following=f"edgecsd check {quoted(result.path)} --index gallery.index --images PHOTOS"
-        f"{run_option(result.path, run)}",
+        following=f"edgecsd inspect {quoted(result.path)}"
+        if study_only
+        else f"edgecsd check {quoted(result.path)} --index gallery.index --images PHOTOS{run_option(result.path, run)}",
     )
 
 

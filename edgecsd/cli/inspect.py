@@ -91,6 +91,7 @@ def _metadata(result: Inspection) -> list[str]:
         f"mean {_list(pixels.mean)}, std {_list(pixels.std)}",
         _steps(metadata.pixels),
         *([f"resize and crop are inside: it takes photos of {metadata.baked}"] if metadata.baked else []),
+        *(["for study only: written whether or not its embeddings are torch's"] if metadata.study_only else []),
         f"made with {', '.join(f'{name} {version}' for name, version in metadata.versions.items())}",
         f"weights of the query model {metadata.weights_digest}",
     ]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgecsd.quantisation.range_guard import RangeReport
 
 
+STUDY_ONLY = "**For study only**: it was written whether or not its embeddings are torch's. It must not ship."
 DEAREST = 8  # mistakes on the card; all are in the golden pack's README
 
 
@@ -30,6 +31,7 @@ def card(name: str, metadata: ArtifactMetadata, measured: MeasuredFile, how_to: 
         f"A query model for image search on a device: {metadata.backbone} as {metadata.target}, {metadata.precision}. "
         f"Its embeddings are searched in galleries that {metadata.space.gallery_model} has embedded, and in no others: "
         f"an index of another embedding space than `{metadata.fingerprint}` gives results that mean nothing.",
+        *(["", STUDY_ONLY] if metadata.study_only else []),
         *(["", how_to] if how_to else []),
         "",
         "## Input and output",

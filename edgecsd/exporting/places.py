@@ -21,9 +21,12 @@ def suffix_of(target: Target, ort_format: bool) -> str:
     return ORT_SUFFIX if ort_format else target.suffix
 
 
-def default_place(run: Path, backbone: str, precision: Precision | str, suffix: str, baked: PhotoSize | None) -> Path:
+def default_place(
+    run: Path, backbone: str, precision: Precision | str, suffix: str, baked: PhotoSize | None, study_only: bool = False
+) -> Path:
     """RUN/exports/BACKBONE-PRECISION.SUFFIX; precision "auto" is one that a search chooses."""
-    return run / "exports" / f"{backbone}-{precision}{'' if baked is None else '-whole-photo'}{suffix}"
+    marks = f"{'' if baked is None else '-whole-photo'}{'-study-only' if study_only else ''}"
+    return run / "exports" / f"{backbone}-{precision}{marks}{suffix}"
 
 
 def require_place(path: Path, target: Target, suffix: str, *, overwrite: bool) -> None:

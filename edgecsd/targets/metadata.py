@@ -26,7 +26,7 @@ SCHEMA_VERSION: Literal[2] = 2
 FIRST_VERSION: Literal[1] = 1  # without `pixels`; still read
 # ONNX metadata_props, TFLite metadata entry, Core ML user_defined_metadata, Core AI creatorDefinedMetadata
 METADATA_KEY = "edgecsd"
-LEFT_OUT = ("pixels", "baked", "content_digest")  # of the JSON where they are None
+LEFT_OUT = ("pixels", "baked", "content_digest", "study_only")  # of the JSON where they are None
 ORT_SUFFIX = ".ort"  # of an ONNX artifact in onnxruntime's own format, for its reduced builds on phones
 
 
@@ -66,6 +66,8 @@ class ArtifactMetadata(BaseModel):
                  out of the JSON, so that an edgecsd from before it does not feed such a file wrongly but refuses it
     weights_digest, calibration_digest   SHA-256 of the query model's weights and of the calibration pixels
     content_digest   of the file as it was written (`targets.content_digest`); None where it states none
+    study_only   True in a file that was written whether or not its embeddings are torch's; else None, and left out of
+                 the JSON, so that an edgecsd from before it refuses such a file
     versions     edgecsd, torch, converter, runtime
     """
 
@@ -89,6 +91,7 @@ class ArtifactMetadata(BaseModel):
     calibration_digest: str | None = None
     content_digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     calibration_count: Annotated[int, Field(ge=0)] = 0
+    study_only: Literal[True] | None = None
     versions: dict[str, str]
     licence: str | None = None
 

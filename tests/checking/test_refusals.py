@@ -17,6 +17,7 @@ from doubles import PixelGallery
 from edgecsd.checking.check import check, default_folder
 from edgecsd.checking.pairing import CheckOptions, gallery_features
 from edgecsd.errors import BadInputError, IncompatibleError
+from edgecsd.exporting.export import export
 from edgecsd.gallery.extract import extract
 from edgecsd.gate.gates import Verdict
 from edgecsd.index.engines.faiss.building import build_index
@@ -51,6 +52,12 @@ def test_another_run_is_refused(arguments: dict[str, Any], folder: Path, tmp_pat
     with pytest.raises(BadInputError, match=r"no query model there to compare model\.onnx with; .*`run`"):
         check(**{**arguments, "file": moved})
     assert check(**{**arguments, "file": moved}, run=folder / "run", limit=4).passed
+
+
+def test_a_file_for_study_is_refused(arguments: dict[str, Any], folder: Path, tmp_path: Path) -> None:
+    made = export(folder / "run", "onnx", "fp32", out=tmp_path / "model.onnx", study_only=True)
+    with pytest.raises(BadInputError, match=r"model\.onnx: was exported with `study_only`"):
+        check(**{**arguments, "file": made.path}, run=folder / "run")
 
 
 def test_an_fp32_file_beside_an_fp32_file_is_refused(arguments: dict[str, Any], folder: Path) -> None:

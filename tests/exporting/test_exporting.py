@@ -249,10 +249,21 @@ def test_a_float_file_whose_embeddings_are_not_torchs_is_not_written(
     if not refused:
         assert export(fresh, "onnx", precision).parity["cosine_min"] < 1 - 2e-5
         return
-    said = r"not torch's: lowest cosine 0\.99.*something else for test_byobnet\. Take another `target`"
+    said = r"not torch's: lowest cosine 0\.99.*something else for test_byobnet\. Take another `target`.*`study_only`"
     with pytest.raises(GateFailedError, match=said):
         export(fresh, "onnx", precision)
     assert left_behind(fresh) == []
+    made = export(fresh, "onnx", precision, study_only=True)
+    assert made.path.name == f"test_byobnet-{precision}-study-only.onnx" and read_metadata(made.path).study_only
+
+
+def test_a_file_for_study_says_so_everywhere(fresh: Path) -> None:
+    run = CliRunner()
+    made = run.invoke(app, ["export", str(fresh), "--target", "onnx", "--study-only"])
+    file = fresh / "exports" / "test_byobnet-fp32-study-only.onnx"
+    assert made.exit_code == 0 and str(file) in made.stdout
+    assert "**For study only**" in file.with_name(f"{file.name}.card.md").read_text()
+    assert "for study only" in run.invoke(app, ["inspect", str(file)]).stdout
 
 
 @pytest.mark.slow

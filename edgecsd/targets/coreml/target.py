@@ -30,7 +30,10 @@ RECIPES = {
     Precision.FP16: "float16",
     Precision.W8A32: "int8-weights-linear-symmetric-per-channel-float16-computing",
     # No device has run it: the ranges come from the evaluator, and so does every figure about it.
-    Precision.W8A8: "w8a8-per-channel-percentile-99.99-or-mean-extremes-body-only-bias-corrected-verified-by-reference-semantics-only",
+    Precision.W8A8: (
+        "w8a8-per-channel-percentile-99.99-or-mean-extremes-body-only-bias-corrected"
+        "-verified-by-reference-semantics-only"
+    ),
 }
 
 
