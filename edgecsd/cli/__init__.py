@@ -42,6 +42,7 @@ COMMANDS = {  # in the order in which one uses them
     "whiten": Entry("whiten", "PCA-whiten a feature store.", GALLERY),
     "concatenate": Entry("concatenate", "Join the features of several gallery models in one store.", GALLERY),
     "index": Entry("index", "Build a gallery index; merge, push and tune indexes.", GALLERY),
+    "models": Entry("models", "List query networks by size, time and target; gallery models too.", QUERY),
     "distill": Entry("distill", "Distil a query model against cached gallery features; no labels.", QUERY),
     "adapt": Entry("adapt", "Adapt a query model to a gallery of other kinds of photos.", QUERY),
     "evaluate": Entry("evaluate", "Measure mAP, mP@k, recall@k and overlap@k; compare two models.", QUERY),

