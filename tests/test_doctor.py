@@ -35,7 +35,7 @@ def test_report_of_this_machine() -> None:
     numpy = next(package for package in report.packages if package.name == "numpy")
     assert numpy.version == metadata.version("numpy") and numpy.problem == "" and numpy.extras == ()
     torch = next(package for package in report.packages if package.name == "torch")
-    assert set(torch.extras) == {"train", "onnx", "tflite", "coreml", "coreai", "all"}
+    assert set(torch.extras) == {"train", "onnx", "tflite", "coreml", "coreai", "gallery", "all"}
     assert report.machine.cores >= 1 and report.machine.free_disk_gb > 0
     assert report.probes == ()
     assert DoctorReport.model_validate_json(report.model_dump_json()) == report
