@@ -36,6 +36,15 @@ def test_a_failing_operator_is_named_with_its_line() -> None:
         raise ValueError(SAID)
 
 
+def test_without_an_operator_the_line_is_named() -> None:
+    said = "passes: /site-packages/timm/models/csatv2.py:414:0: error: contracting dimension sizes must match"
+    with (
+        pytest.raises(BadInputError, match=r"litert-torch fails on line 414 of models/csatv2\.py: contracting"),
+        in_words("net"),
+    ):
+        raise ValueError(said)
+
+
 def test_another_error_stays_what_it_is() -> None:
     with pytest.raises(ValueError, match="no such thing"), in_words("net"):
         raise ValueError("no such thing")

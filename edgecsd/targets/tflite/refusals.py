@@ -12,7 +12,9 @@ from edgecsd.targets.deploy import DeployModel
 INSTEAD = "take `target` onnx or coreml, or another backbone"
 # Classes whose attention multiplies the queries of a batch's photos by the keys of the others: a product of vectors
 ACROSS_THE_BATCH = frozenset({"timm.models.csatv2.SpatialTransformerBlock"})
-_SAID = re.compile(r"(?P<file>[^\s/]+/[^\s/]+\.py):(?P<line>\d+):\d+: error: '(?P<operator>[\w.]+)' op (?P<why>.+)")
+_SAID = re.compile(
+    r"(?P<file>[^\s/]+/[^\s/]+\.py):(?P<line>\d+):\d+: error: (?:'(?P<operator>[\w.]+)' op )?(?P<why>.+)"
+)
 
 
 def require_convertible(model: DeployModel) -> None:
@@ -35,7 +37,8 @@ def in_words(backbone: str) -> Iterator[None]:
         said = _SAID.search(str(error))
         if said is None:
             raise
+        made = f"{said['operator']}, which it makes of " if said["operator"] else ""
+        place = f"{made}line {said['line']} of {said['file']}"
         raise BadInputError(
-            f"{backbone} cannot become a TFLite file: litert-torch fails on {said['operator']}, which it makes of line "
-            f"{said['line']} of {said['file']}: {said['why'].strip()}; {INSTEAD}"
+            f"{backbone} cannot become a TFLite file: litert-torch fails on {place}: {said['why'].strip()}; {INSTEAD}"
         ) from error
