@@ -306,11 +306,17 @@ def overlap_among(vectors: Floats, reference: Floats, k: int) -> NDArray[np.floa
 def _require_retrieval(
     target: Target, precision: Precision, parity: dict[str, float], name: str, reporter: Reporter
 ) -> None:
-    """GateFailedError for an 8-bit Core ML file that loses too much: no device has run such a file yet."""
-    if target is not Target.COREML or precision is not Precision.W8A8:
+    """A warning about an 8-bit file that loses too much; a Core ML one is refused, for no device has run one yet."""
+    if precision is not Precision.W8A8:
         return
     kept = parity.get("overlap_10")
-    if kept is None:
+    if target is not Target.COREML:
+        if kept is not None and kept < LEAST_OVERLAP:
+            reporter.message(
+                f"warning: {name} finds {kept:.0%} of each photo's ten nearest among the others, as torch has them: "
+                f"too little to ship; edgecsd precision looks for what keeps more, or take `precision` w8a32 or fp16"
+            )
+    elif kept is None:
         reporter.message(
             f"warning: fewer than {FEWEST_SEARCHED} photos to search with: what this file finds was not measured; give "
             "more `calibration` photos, or measure it with edgecsd check"

@@ -22,7 +22,7 @@ from edgecsd.features.space import EmbeddingSpace
 from edgecsd.files.whole import sha256_file, size_bytes
 from edgecsd.models.query import create_query_model, load_query_model, save_query_model
 from edgecsd.photos.finding import find_images
-from edgecsd.progress import SILENT, TaskContext
+from edgecsd.progress import SILENT, Silent, TaskContext
 from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets.artifact import load_runner, read_metadata, target_module
 from edgecsd.targets.metadata import Target
@@ -317,7 +317,12 @@ def test_an_8_bit_core_ml_file_that_finds_too_little_is_not_written(
     assert "overlap_10" not in few.parity, "16 photos are left"
     monkeypatch.setattr(exporting, "overlap_among", lambda *_: np.full(24, 0.3))
     given = {"calibration": find_images(photos), "calibration_count": 24}
-    assert export(fresh, "onnx", "w8a8", **given, overwrite=True).parity["overlap_10"] == pytest.approx(0.3)
+    said: list[str] = []
+    reporter = Silent()
+    monkeypatch.setattr(reporter, "message", said.append)
+    written = export(fresh, "onnx", "w8a8", **given, overwrite=True, reporter=reporter)
+    assert written.parity["overlap_10"] == pytest.approx(0.3)
+    assert any(text.startswith(f"warning: {written.path.name} finds 30% of each photo's ten nearest") for text in said)
     with pytest.raises(
         GateFailedError, match=r"finds 30% of each photo's ten nearest .* Take `precision` w8a32 or fp16"
     ):
