@@ -50,6 +50,7 @@ def _text(result: Inspection) -> str:
             table(("part", "kB"), [(part.name, _kilobytes(part.size_bytes)) for part in result.parts]),
             "",
             *_operators(description),
+            *(f"note: {note}" for note in description.notes),
             *([""] if result.checks else []),
             *(f"{check.name}: {check.outcome} ({check.reason})" for check in result.checks),
         ]

@@ -14,6 +14,7 @@ from edgecsd.photos.images import ImageSet
 from edgecsd.precision_search.results import HeldOutFigures
 from edgecsd.progress import SILENT, Reporter
 from edgecsd.targets.artifact import latency_measurable
+from edgecsd.targets.inspecting import describe_file
 
 if TYPE_CHECKING:
     from edgecsd.golden.costs import Costs
@@ -137,6 +138,7 @@ def _write_card(exported: ExportResult, costs: Costs | None, held_out: HeldOutFi
         half_precision=exported.half_precision,
         costs=costs,
         held_out=held_out,
+        notes=describe_file(exported.target, exported.path).notes,
     )
     path = exported.path.with_name(exported.path.name + CARD_SUFFIX)
     with replace_whole(path) as temporary:

@@ -45,6 +45,7 @@ def card(name: str, metadata: ArtifactMetadata, measured: MeasuredFile, how_to: 
         "| | | on |",
         "|---|---|---|",
         *(f"| {what} | {value} | {where} |" for what, value, where in _figures(measured)),
+        *(line for note in measured.notes for line in ("", f"**Known:** {note}.")),
         *_not_measured(name, measured),
     ]
     if measured.costs is not None:
@@ -61,6 +62,7 @@ class MeasuredFile:
     """What is known of a file: None where it was not measured, which the card says.
 
     parity   cosine_mean, cosine_min, max_difference and overlap_10 to the torch query model, on `parity_on`
+    notes    what runtimes are known to do wrongly with such a file
     """
 
     size_bytes: int
@@ -72,6 +74,7 @@ class MeasuredFile:
     row: BenchRow | None = None
     costs: Costs | None = None
     held_out: HeldOutFigures | None = None
+    notes: tuple[str, ...] = ()
 
 
 def _costs(costs: Costs) -> list[str]:

@@ -39,6 +39,7 @@ from edgecsd.progress import SILENT, Reporter
 from edgecsd.quantisation.calibration import calibration_split
 from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets.artifact import latency_measurable
+from edgecsd.targets.inspecting import describe_file
 
 FEWEST, CALIBRATION = 16, 64  # photos that give ranges: `check` asks for 16
 FEWEST_CHECKED = 8
@@ -138,6 +139,7 @@ def deliver(
             checked,
             row,
             pack.costs,
+            notes=describe_file(exported.target, exported.path).notes,
         )
         write_json(folder / "check.json", checked.as_dict())
         (folder / CARD).write_text(card(exported.path.name, exported.metadata, measured, how_to), encoding="utf-8")

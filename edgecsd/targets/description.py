@@ -44,6 +44,7 @@ class Description:
     weights              stored constants by operator and type; the rest of the file is graph and metadata
     metadata             the text under the key "edgecsd", or None where there is none
     beside               bytes of those weights that stand in other files beside it
+    notes                what runtimes are known to do wrongly with such a file, in words
     """
 
     format: str
@@ -54,6 +55,7 @@ class Description:
     weights: tuple[StoredWeights, ...]
     metadata: str | None
     beside: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass

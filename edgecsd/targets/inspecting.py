@@ -122,7 +122,7 @@ def inspect(path: Path, *, sha256: str | None = None) -> Inspection:
     if sha256 is not None and (len(sha256) != 64 or not set(sha256.lower()) <= set("0123456789abcdef")):
         raise BadInputError(f"`sha256` {sha256!r}: not a SHA-256, which is 64 hex digits")
     target = require_present(path)
-    description = _description(target, path)
+    description = describe_file(target, path)
     digest = sha256_file(path)
     checks = [] if sha256 is None else [_compared("SHA-256", digest, sha256.lower(), "the digest given")]
     metadata: ArtifactMetadata | None = None
@@ -143,7 +143,8 @@ def _require_room(result: Inspection) -> None:
         )
 
 
-def _description(target: Target, path: Path) -> Description:
+def describe_file(target: Target, path: Path) -> Description:
+    """The file from the inside, by the reader of its target; DamagedFileError for what is none."""
     target_module(target)  # names the extra where the target's library is not installed
     with quiet_conversion(f"reading {path}"):
         module: Any = importlib.import_module(f"edgecsd.targets.{target}.describe")

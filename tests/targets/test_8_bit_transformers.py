@@ -25,6 +25,7 @@ from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets.artifact import convert, load_runner
 from edgecsd.targets.coreml.program import CoremlProgram
 from edgecsd.targets.deploy import DeployModel
+from edgecsd.targets.inspecting import describe_file
 from edgecsd.targets.metadata import Target
 
 DIM, PHOTOS = 32, 12
@@ -153,6 +154,13 @@ def test_linear_layers_of_a_transformer_are_in_8_bit(
     layers = sum(eight_bit.count(kind) for kind in LAYERS[target])
     assert layers == 4 * BLOCKS + 1, "query, key and value in one, three more; and the patches"
     assert not FLOATS[target] & set(eight_bit)
+
+
+@pytest.mark.slow
+def test_what_a_gpu_is_known_to_get_wrong_stands_with_the_file(transformer: Callable[[str, str], ExportResult]) -> None:
+    (note,) = describe_file(Target.TFLITE, transformer("tflite", "fp32").path).notes
+    assert note.startswith(f"{2 * BLOCKS} attention products of rank 3: LiteRT's GPU delegate may compute them wrongly")
+    assert not describe_file(Target.ONNX, transformer("onnx", "fp32").path).notes
 
 
 def reading_8_bit(target: str, path: Path) -> list[str]:

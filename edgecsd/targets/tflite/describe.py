@@ -17,6 +17,7 @@ try:
 except ImportError as error:
     raise missing_extra(error.name or "ai-edge-litert", "tflite") from None
 
+FLAT_RANK = 3
 _IDENTIFIER = b"TFL3"
 _PAIR = frozenset({"QUANTIZE", "DEQUANTIZE"})
 _BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "int64": 64, "int32": 32, "int16": 16, "int4": 4, "int2": 2}
@@ -49,6 +50,21 @@ def _describe(model: Any) -> Description:
         quantised_operators=by_count(Counter(name for name, each, graph in named if _is_quantised(name, each, graph))),
         weights=_weights(model, named).result(),
         metadata=_metadata(model),
+        notes=_notes(named),
+    )
+
+
+def _notes(named: list[tuple[str, Any, Any]]) -> tuple[str, ...]:
+    flat = [
+        each
+        for name, each, graph in named
+        if name == "BATCH_MATMUL" and len(graph.tensors[each.inputs[0]].shape) == FLAT_RANK
+    ]
+    if not flat:
+        return ()
+    return (
+        f"{len(flat)} attention products of rank 3: LiteRT's GPU delegate may compute them wrongly and say nothing "
+        f"(LiteRT issue 8619); run the file on the CPU, or compare its embeddings on that GPU (edgecsd check --device)",
     )
 
 
