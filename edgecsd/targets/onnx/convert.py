@@ -24,6 +24,7 @@ try:
     import torch
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
+    from edgecsd.targets.onnx.attention import scale_keys
     from edgecsd.targets.onnx.compact import compact
     from edgecsd.targets.onnx.quantise import quantise_body, store_weights_in_8_bit
     from edgecsd.targets.onnx.resize import with_resize
@@ -48,6 +49,7 @@ def convert(
         exported.write_bytes(_float_file(model))
         proto = onnx.load(str(exported))
         if precision is Precision.FP16:
+            scale_keys(proto)
             proto = convert_float_to_float16(proto, keep_io_types=True)
         elif precision is Precision.W8A32:
             store_weights_in_8_bit(proto, {"Conv", "Gemm", "MatMul"})
