@@ -115,3 +115,11 @@ def test_example_from_photos_to_phone(workplace: Path) -> None:
     printed = example("from_photos_to_phone", ["photos", "example"], workplace)
     assert re.fullmatch(r"(may|must not) ship example/run/exports/tf_efficientnet_lite0-w8a8\.tflite", printed[-1])
     assert all(line.startswith(("pass ", "FAIL ")) for line in printed[:-1]) and len(printed) > 3
+
+
+def test_the_gallery_model_of_ones_own_in_the_docs_is_sound(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "gallery-models.md").read_text()
+    (program,) = re.findall(r"```python\n# mymodule\.py\n(.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "mymodule.py").write_text(program)
+    said = run([sys.executable, "-m", "edgecsd", "doctor", "--gallery-model", "mymodule:embed"], tmp_path)
+    assert said.startswith("mean-colours-v1, by mymodule:embed\n192 values a photo") and "problem" not in said
