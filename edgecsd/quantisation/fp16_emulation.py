@@ -17,6 +17,7 @@ HALF_TINY = 2.0**-14  # its smallest normal one; mobile GPUs take what is below 
 CONTRACTIONS = frozenset({"convolution", "addmm", "mm", "bmm", "baddbmm", "linear"})
 SUMS = frozenset({"sum", "mean", "avg_pool2d", "_adaptive_avg_pool2d"})
 BATCH_NORM = "native_batch_norm"
+COPIES = frozenset({"empty", "clone", "_unsafe_view", "as_strided", "_reshape_alias"})  # by how memory happens to lie
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
             args = (args[0], *self._folded[id(args[1])], *args[3:])
         result = self.compute(func, kind, args, kwargs)
         value = result[0] if isinstance(result, tuple) else result
-        if not isinstance(value, Tensor) or not value.is_floating_point() or _is_view(func) or kind == "empty":
+        if not isinstance(value, Tensor) or not value.is_floating_point() or _is_view(func) or kind in COPIES:
             return result
         if first:
             self._skip.add(id(value))
