@@ -68,11 +68,10 @@ STATISTICS = 32  # photos that batch-norm statistics come from
 TRIED = 16  # of them, in half precision
 BIASES = (1.0, 0.5, 0.25, 0.0)
 ALIKE = 0.33  # mean cosine between two photos by EfficientNet-Lite0 and -Lite2 with a projection at random
-MOST_TAKEN = 30  # times what differs: half precision, which has three digits, cannot tell apart what is left of more
 LIFELIKE = (
     f"batch-norm statistics of {STATISTICS} photos; scales that start at zero drawn near 1, LayerScale near 0.5, so "
-    "that no block adds nothing; batch-norm biases about 1, 0.5, 0.25 or 0, whichever bears half precision best: without "
-    "them each layer with a ReLU makes noise 1.2 times as large beside what differs between photos, as training does "
+    "that no block adds nothing; batch-norm biases about 1, 0.5, 0.25 or 0, whichever bears half precision best: at 0 "
+    "each layer with a ReLU makes noise 1.2 times as large beside what differs between photos, as training does "
     "not; and a projection whose bias takes away what photos have in common, down to a mean cosine of "
     f"{ALIKE} between two"
 )
@@ -146,5 +145,5 @@ def make_lifelike(model: QueryModel, images: Tensor, bias: float) -> None:
         model.eval()
         projected = model.projection(model.hidden(model.pooled(images)))
         common, own = projected.mean(0), (projected - projected.mean(0)).norm(dim=1).mean()
-        taken = 1 - (ALIKE / (1 - ALIKE)) ** 0.5 * own / common.norm()
-        model.projection.bias -= common * min(taken, MOST_TAKEN * own / common.norm())
+        kept = (ALIKE / (1 - ALIKE)) ** 0.5 * own / common.norm()
+        model.projection.bias -= (1 - kept) * common
