@@ -58,9 +58,9 @@ def settled(name: str, photos: ImageSet) -> QueryModel:
 def test_a_network_of_the_family_is_exported_exactly_and_in_8_bit(name: str, photos: Path, tmp_path: Path) -> None:
     found = find_images(photos)
     save_query_model(settled(name, found), tmp_path)
-    place = FAMILIES.index(name)
-    exact = export(tmp_path, TARGETS[place % 3], Precision.FP32, calibration=found)
+    target = TARGETS[FAMILIES.index(name) % 3]
+    exact = export(tmp_path, target, Precision.FP32, calibration=found)
     assert exact.parity["max_difference"] < 1e-5
-    eight = export(tmp_path, TARGETS[(place + 1) % 3], Precision.W8A8, calibration=found)
+    eight = export(tmp_path, target, Precision.W8A8, calibration=found)
     assert eight.parity["cosine_mean"] > 0.95
     assert eight.size_bytes < 0.5 * exact.size_bytes

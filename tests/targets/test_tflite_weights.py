@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -18,8 +17,6 @@ SIDE, CHANNELS, LAYERS = 8, 16, 8
 
 class Alike(nn.Module):
     """(1, S, S, 3) uint8 -> (1, S, S, C): convolutions of one shape, their weights channels last."""
-
-    query_model = SimpleNamespace(config=SimpleNamespace(backbone="alike"))
 
     def __init__(self) -> None:
         super().__init__()

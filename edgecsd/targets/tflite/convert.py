@@ -84,7 +84,7 @@ def _float_file(model: DeployModel) -> bytes:
     # litert-torch makes a short-lived copy of a weight in another order, takes what lies at the same address for the
     # same weight, and so writes another layer's weights (3 x 3 convolutions of one shape: cosine 0.47, RepVGG-A0)
     traced.to(memory_format=torch.contiguous_format)
-    with in_words(model.query_model.config.backbone):
+    with in_words(model):
         edge_model = litert_torch.convert(traced, sample_kwargs={INPUT_NAME: model.example()})
     with tempfile.TemporaryDirectory() as folder:
         edge_model.export(f"{folder}/float.tflite")

@@ -29,7 +29,7 @@ def require_convertible(model: DeployModel) -> None:
 
 
 @contextmanager
-def in_words(backbone: str) -> Iterator[None]:
+def in_words(model: DeployModel) -> Iterator[None]:
     """A converter's error about one operator as a BadInputError that names it; others pass unchanged."""
     try:
         yield
@@ -39,6 +39,7 @@ def in_words(backbone: str) -> Iterator[None]:
             raise
         made = f"{said['operator']}, which it makes of " if said["operator"] else ""
         place = f"{made}line {said['line']} of {said['file']}"
+        backbone = model.query_model.config.backbone
         raise BadInputError(
             f"{backbone} cannot become a TFLite file: litert-torch fails on {place}: {said['why'].strip()}; {INSTEAD}"
         ) from error
