@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import time
@@ -89,10 +90,15 @@ def outcome(act: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, An
     try:
         return act(*arguments)
     except EdgecsdError as error:
-        return {"outcome": "refused", "reason": str(error).splitlines()[0][:400]}
+        return {"outcome": "refused", "reason": _said(str(error))}
     except BaseException as error:  # a row says what it was; the run goes on
         traceback.print_exc()
-        return {"outcome": "crashed", "reason": f"{type(error).__name__}: {error}".splitlines()[0][:400]}
+        return {"outcome": "crashed", "reason": _said(f"{type(error).__name__}: {error}")}
+
+
+def _said(text: str) -> str:
+    """Its first line, with files by their names alone: folders are this run's."""
+    return re.sub(r"(?<!\S)/\S*/", "", text.splitlines()[0])[:400]
 
 
 def _resident(pid: int) -> float:
