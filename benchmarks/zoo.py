@@ -160,7 +160,7 @@ def write(out: Path, rows: list[Row], own: dict[str, Row], how: dict[str, Any]) 
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, {"rows": rows, "own_size": own, "measured": how})
-    out.with_suffix(".md").write_text(markdown(rows, how))
+    out.with_suffix(".md").write_text(markdown(rows, own, how))
 
 
 if __name__ == "__main__":

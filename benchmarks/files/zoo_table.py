@@ -40,7 +40,7 @@ def summary(rows: list[Row]) -> str:
     return f"{len(rows)} cells: " + ", ".join(f"{count} {name}" for name, count in counts.items()) + f"; {share:.1%}"
 
 
-def markdown(rows: list[Row], how: dict[str, Any]) -> str:
+def markdown(rows: list[Row], own: dict[str, Row], how: dict[str, Any]) -> str:
     """The table: a line a network and target, the cells that do not work, and how it was measured."""
     lines = [
         "# Which query networks export",
@@ -76,6 +76,10 @@ def markdown(rows: list[Row], how: dict[str, Any]) -> str:
             why = row.get("reason") or why_off(row)
             place = " | ".join(row[name] for name in ("network", "target", "precision"))
             lines.append(f"| {place} | {outcome_of(row)} | {_first_sentence(why)} |")
+    for network, found in own.items():
+        for precision, why in found.get("refused", {}).items():
+            name = f"{network}, at its own {found['size']} px"
+            lines.append(f"| {name} | tflite | {precision} | refused | {_first_sentence(why)} |")
     return "\n".join(lines) + "\n"
 
 
