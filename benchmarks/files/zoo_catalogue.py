@@ -81,7 +81,8 @@ def catalogue_of(rows: list[Row], own: dict[str, Row], how: dict[str, Any]) -> C
         timed = own[name].get("host_ms", {})
         for row in rows:
             # A file that is right at the zoo's size may be refused at the network's own: an odd map that is resized
-            refused = row["target"] == Target.TFLITE and ("w8a8" if row["precision"] == "w8a8" else "fp32") not in timed
+            like = "w8a8" if row["precision"] == "w8a8" else "fp32"
+            refused = row["target"] == Target.TFLITE and like in own[name].get("refused", {})
             if row["network"] == name and outcome_of(row) == WORKS and not refused:
                 works.setdefault(row["target"], []).append(row["precision"])
                 if row["target"] == Target.TFLITE:

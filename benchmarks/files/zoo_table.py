@@ -9,6 +9,7 @@ from zoo_networks import DIM, FAMILIES, LIFELIKE, SIZE
 MOST_DIFFERENCE, LEAST_COSINE_FP16, LEAST_COSINE_W8A8 = 1e-5, 0.9999, 0.985
 BEHIND = 0.05  # overlap@10 below the plain converter's: two standard errors of 64 photos
 WORKS, OFF, REFUSED, CRASHED = "works", "off", "refused", "crashed"
+EVERY = [(name, target) for names in FAMILIES.values() for name in names for target in ("onnx", "tflite", "coreml")]
 Row = dict[str, Any]
 
 
@@ -70,6 +71,12 @@ def markdown(rows: list[Row], own: dict[str, Row], how: dict[str, Any]) -> str:
         found = [pair for pair in present if any((*pair, p) in cells for p in ("fp32", "fp16", "w8a8"))]
         lines += [f"| **{family}** |" + " |" * 14] if found else []
         lines += [_line(name, target, cells) for name, target in found]
+    missing = [
+        f"{precision}: {', '.join(names)}"
+        for precision in ("fp32", "fp16", "w8a8")
+        if (names := [f"{name} ({target})" for name, target in EVERY if (name, target, precision) not in cells])
+    ]
+    lines += ["", f"Not run yet: {'; '.join(missing)}."] if missing else []
     lines += ["", "## Cells that do not work", "", "| network | target | precision | | why |", "|---|---|---|---|---|"]
     for row in rows:
         if outcome_of(row) != WORKS:
