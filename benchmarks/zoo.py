@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent / "files"))
 from environment import environment
 from zoo_catalogue import at_own_size, catalogue_of
-from zoo_cells import floats, ours, plain, timed
+from zoo_cells import floats, ours, place, plain, timed
 from zoo_children import in_child, start_server
 from zoo_networks import NETWORKS
 from zoo_table import markdown, outcome_of, summary
@@ -117,6 +117,8 @@ def cells(work: Path, network: str, target: Target, precisions: list[str], photo
         if "outcome" in found:  # the process ended: which of them ended it?
             found = {precision: child(ours, work, network, target, precision, photos) for precision in precisions}
         return [named(network, target, precision) | peak | found[precision] for precision in precisions]
+    if not place(work, network, target, "fp32").exists():  # in another work folder than its row was made in
+        child(ours, work, network, target, "fp32", photos)
     row = named(network, target, "w8a8") | child(ours, work, network, target, "w8a8", photos)
     beside = child(plain, work, network, target, photos)
     if "outcome" in beside:
