@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgecsd.errors import EdgecsdError
+from edgecsd.errors import EdgecsdError, GateFailedError
 from edgecsd.models.backbones import BATCH_NORMS
 from edgecsd.quantisation.precisions import Precision
 from edgecsd.targets.artifact import convert, load_runner
@@ -22,6 +22,7 @@ from edgecsd.targets.deploy import DeployModel
 from edgecsd.targets.metadata import ArtifactMetadata
 
 # Of an output's length, by which it may differ: sums in another order, and steps of fp16 one after the other
+LEAST_COSINE = 0.9999  # of a float file's embedding of one photo
 MOST = {Precision.FP32: 1e-3, Precision.FP16: 3e-2}
 
 
@@ -79,6 +80,29 @@ def first_differing(deploy: DeployModel, metadata: ArtifactMetadata, photo: NDAr
         else:
             found, high = nearer, middle
     return found
+
+
+def require_exact_float(deploy: DeployModel, metadata: ArtifactMetadata, photo: NDArray[np.uint8], name: str) -> None:
+    """GateFailedError where the float file that a quantised one like `metadata`'s starts from is not torch's.
+
+    photo   (1, S, S, 3) uint8
+    """
+    like = metadata.model_copy(update={"precision": Precision.FP32, "baked": None})
+    with torch.inference_mode():
+        wanted = deploy(torch.from_numpy(photo)).numpy()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"float{metadata.target.suffix}"
+        convert(metadata.target, deploy, file, Precision.FP32, None, like)
+        given = load_runner(file).embed_one(photo)
+    cosine = float((given * wanted).sum())
+    if cosine < LEAST_COSINE:
+        first = first_differing(deploy, like, photo)
+        raise GateFailedError(
+            f"{name}: the float file that it is made of is not torch's: cosine {cosine:.5f} ({LEAST_COSINE} or more); "
+            f"nothing was written. The converter to {metadata.target} computes something else for {metadata.backbone}"
+            + (f"; the first module whose output differs is {first}" if first is not None else "")
+            + "; take another `target` or another backbone"
+        )
 
 
 def _in_order(deploy: DeployModel, photo: NDArray[np.uint8]) -> list[str]:

@@ -45,6 +45,7 @@ LEAST_OVERLAP = 0.5  # of Core ML's w8a8, among those photos
 # What float files may differ from torch by [measured: fp32 1e-5 and 1e-6 of cosine, fp16 0.9999]; above it a converter
 # computes something else. A resize inside the file rounds pixels differently from Pillow: then fp16's counts.
 MOST_DIFFERENCE, LEAST_COSINE, LEAST_COSINE_FP16 = 1e-4, 0.99999, 0.999
+SUSPICIOUS = 0.97  # mean cosine of a quantised file, below which the converter's float file is looked at too
 Floats = NDArray[np.float32]
 
 
@@ -116,7 +117,7 @@ def export(
     module = target_module(target)
     _require_precision(module, target, precision, calibration)
     suffix = suffix_of(target, ort_format)
-    from edgecsd.exporting.differing import first_differing
+    from edgecsd.exporting.differing import first_differing, require_exact_float
     from edgecsd.models.query import load_query_model
     from edgecsd.quantisation.bias_correction import correct_biases, require_places
     from edgecsd.quantisation.equalisation import equalise
@@ -152,6 +153,9 @@ def export(
             if not study_only:
                 raise GateFailedError(f"{problem}. Nothing was written; `study_only` writes it, marked as such")
             reporter.message(f"warning: {problem}. It is written for study only")
+        elif precision in (Precision.W8A32, Precision.W8A8) and parity["cosine_mean"] < SUSPICIOUS:
+            reporter.message(f"cosine {parity['cosine_mean']:.3f}: is it the 8 bit, or the converter?")
+            require_exact_float(deploy, written, photos.compared[:1], path.name)
         if photos.digest is not None and len(vectors) >= FEWEST_SEARCHED:
             parity["overlap_10"] = float(overlap_among(vectors, reference, K).mean())
         _require_retrieval(target, precision, parity, path.name, reporter)

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -333,3 +333,25 @@ def test_an_8_bit_core_ml_file_that_finds_too_little_is_not_written(
 def test_the_export_is_of_the_weights_in_the_run(run: Path) -> None:
     model = load_query_model(run)
     assert model.config.weights_digest == export(run, "onnx", "fp32", overwrite=True).metadata.weights_digest
+
+
+def test_an_8_bit_file_of_a_wrong_float_file_is_refused(
+    run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What 8 bit loses would hide what the converter gets wrong: the float file is looked at where much is lost."""
+    monkeypatch.setattr("edgecsd.exporting.export.SUSPICIOUS", 1.1)
+    given = {"calibration": find_images(photos), "calibration_count": 8, "overwrite": True}
+    assert export(run, "onnx", "w8a8", **cast(Any, given)).parity["cosine_mean"] > 0.9
+    monkeypatch.setattr("edgecsd.exporting.differing.load_runner", lambda file: Turned(load_runner(file)))
+    with pytest.raises(GateFailedError, match=r"the float file that it is made of is not torch's: cosine 0\.\d+ "):
+        export(run, "onnx", "w8a8", **cast(Any, given))
+
+
+class Turned:
+    """A runner whose embeddings are another photo's."""
+
+    def __init__(self, runner: Any) -> None:
+        self._runner = runner
+
+    def embed_one(self, photo: np.ndarray) -> np.ndarray:
+        return np.asarray(self._runner.embed_one(255 - photo[:, ::-1]))
