@@ -8,6 +8,7 @@ import onnxruntime
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from edgecsd.targets.onnx.attention import scale_keys
+from edgecsd.targets.onnx.convert import _sorted
 
 PLACES, WIDTH = 5, 4
 
@@ -53,3 +54,13 @@ def test_queries_that_something_else_reads_stay() -> None:
     before = proto.SerializeToString()
     scale_keys(proto)
     assert proto.SerializeToString() == before
+
+
+def test_nodes_in_the_wrong_order_are_sorted() -> None:
+    """As the conversion to fp16 leaves its casts."""
+    proto = attention()
+    wanted = run(proto)
+    nodes = list(proto.graph.node)[::-1]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    np.testing.assert_array_equal(run(_sorted(proto)), wanted)

@@ -22,6 +22,7 @@ try:
     import onnxruntime
     import onnxscript  # noqa: F401  torch's exporter loads it by itself, and fails late and unclearly without it
     import torch
+    from onnxruntime.quantization.onnx_model import ONNXModel
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     from edgecsd.targets.onnx.attention import scale_keys
@@ -50,7 +51,7 @@ def convert(
         proto = onnx.load(str(exported))
         if precision is Precision.FP16:
             scale_keys(proto)
-            proto = convert_float_to_float16(proto, keep_io_types=True)
+            proto = _sorted(convert_float_to_float16(proto, keep_io_types=True))
         elif precision is Precision.W8A32:
             store_weights_in_8_bit(proto, {"Conv", "Gemm", "MatMul"})
         elif precision is Precision.W8A8:
@@ -68,6 +69,17 @@ def convert(
             write_ort_format(whole, out)
         else:
             onnx.save(proto, str(out))
+
+
+def _sorted(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The nodes behind those that they read from: the casts that fp16 takes may stand anywhere (EfficientFormerV2)."""
+    try:
+        onnx.checker.check_model(proto)
+    except onnx.checker.ValidationError:
+        model = ONNXModel(proto)
+        model.topological_sort()
+        proto = model.model
+    return proto
 
 
 @traced_once
