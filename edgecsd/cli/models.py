@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from edgecsd.models.gallery.families import GalleryFacts, GalleryFamily
 
 TARGETS = ("onnx", "tflite", "coreml")  # that the catalogue was measured on
-PRECISIONS = ("fp32", "fp16", "w8a8")
+FLOATS = ("fp32", "fp16")
+PRECISIONS = (*FLOATS, "w8a8")
+SHORT = 100  # figures from here on are shown without decimals
 MEGA, GIGA = 1e6, 1e9
 
 
@@ -58,37 +60,46 @@ def command(
     finish(
         as_json,
         {**document, "networks": [network.model_dump(mode="json") for network in found]},
-        text=f"{_networks(found)}\n\nfiles: TFLite with a head of 128 dimensions; ms: CPU time of one of them on "
-        f"{listed.host}, one thread; not a phone",
+        text=f"{_networks(found)}\n\n"
+        "Mpar, GMAC: million parameters, billion multiply-adds. px: input side.\n"
+        "dim: channels of the feature map. MB: smallest TFLite file, head of 128.\n"
+        f"ms: CPU time of the fastest, one thread of {listed.host}, not a phone.\n"
+        "works on ONNX, TFLite and Core ML: all precisions, float only, or some (--json).",
         following=following,
     )
 
 
 def _networks(found: list[QueryNetwork]) -> str:
-    header = ("network", "parameters", "mult-adds", "px", "width", "MB fp32", "w8a8", "ms fp32", "w8a8", *TARGETS)
+    header = ("network", "Mpar", "GMAC", "px", "dim", "MB", "ms", "works", "licence")
     rows = [
         (
             network.name,
-            f"{network.parameters / MEGA:.1f}M",
-            f"{network.multiply_adds / GIGA:.2f}G",
+            f"{network.parameters / MEGA:.1f}",
+            f"{network.multiply_adds / GIGA:.2f}",
             str(network.size),
             str(network.width),
-            *(_figure(network.size_bytes.get(p), 1 / MEGA, 1) for p in ("fp32", "w8a8")),
-            *(_figure(network.host_ms.get(p), 1, 1) for p in ("fp32", "w8a8")),
-            *(_working(network.works.get(each, ())) for each in TARGETS),
-            network.licence,
+            _figure(network.smallest_bytes, 1 / MEGA),
+            _figure(network.fastest_ms, 1),
+            _working(network),
+            network.licence.removesuffix("-license"),
         )
         for network in found
     ]
-    return table((*header, "licence"), rows)
+    return table(header, rows)
 
 
-def _figure(value: float | None, scale: float, digits: int) -> str:
-    return "-" if value is None else f"{value * scale:.{digits}f}"
+def _figure(value: float | None, scale: float) -> str:
+    if value is None:
+        return "-"
+    return f"{value * scale:.1f}" if value * scale < SHORT else f"{value * scale:.0f}"
 
 
-def _working(precisions: tuple[str, ...]) -> str:
-    return "all" if set(precisions) >= set(PRECISIONS) else ",".join(precisions) or "-"
+def _working(network: QueryNetwork) -> str:
+    """ "all": every precision on every target; "float": fp32 and fp16 there; else "some", which --json spells out."""
+    sets = [set(network.works.get(target, ())) for target in TARGETS]
+    if all(each >= set(PRECISIONS) for each in sets):
+        return "all"
+    return "float" if all(each >= set(FLOATS) for each in sets) else "some"
 
 
 def _none_found(word: str) -> str:
