@@ -63,8 +63,8 @@ def command(
         text=f"{_networks(found)}\n\n"
         "Mpar, GMAC: million parameters, billion multiply-adds. px: input side.\n"
         "dim: channels of the feature map. MB: smallest TFLite file, head of 128.\n"
-        f"ms: CPU time of the fastest, one thread of {listed.host}, not a phone.\n"
-        "works on ONNX, TFLite and Core ML: all precisions, float only, or some (--json).",
+        "works on ONNX, TFLite and Core ML: all precisions, float only, or some (--json).\n"
+        f"ms: CPU time of the fastest, one thread of {listed.host}, not a phone.",
         following=following,
     )
 
