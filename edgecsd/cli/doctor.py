@@ -38,6 +38,7 @@ def _try(gallery_model: str, as_json: bool) -> None:
     from edgecsd.models.gallery.loading import load_gallery_model
     from edgecsd.models.gallery.trial import try_gallery_model
 
+    console_reporter().message(f"loading {gallery_model}, then three photos")
     trial = try_gallery_model(load_gallery_model(gallery_model))
     contract = trial.preprocess
     lines = [
